@@ -1,0 +1,225 @@
+//! The payload of a batch: requests that one node grouped, as every node applies them.
+//!
+//! ```text
+//! version: u8 = 1 | stamp: u64 big-endian, ms | count: u32 big-endian | count × (header, action)
+//! ```
+//! Header and action are MessagePack in rmp-serde's compact form (structs as arrays). Encoding is canonical because
+//! nodes encode what they decoded, never bytes that came from a client.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::bank::Command;
+use crate::ids::{BatchId, Digest, Millis, NodeId, SessionKey};
+
+/// The version of the payload's format.
+const VERSION: u8 = 1;
+/// Bytes before the first request.
+const PREFIX: usize = 1 + 8 + 4;
+/// Nesting of a header and an action in MessagePack; a payload that is deeper is damaged.
+const MAX_DEPTH: usize = 16;
+
+/// The most requests in one batch, so that applying one does not stall a node for long.
+pub const MAX_BATCH_REQUESTS: u32 = 8_192;
+/// A batch that has reached this size takes no further request. One request may be larger on its own, up to the
+/// message limit of clients.
+pub const FULL_BATCH_BYTES: usize = 256 * 1024;
+
+/// Whose request it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RequestHeader {
+    /// The session's number; 0 to open one.
+    pub session: u64,
+    /// The session's key.
+    pub key: SessionKey,
+    /// The client's number of this request, from 1; 0 for opening and closing.
+    pub number: u64,
+    /// The client has the answers to all requests up to this number.
+    pub acknowledged: u64,
+}
+
+/// What a request asks for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Action {
+    /// A session for the key in the header. The same key opens the same session.
+    Open,
+    /// The end of the session.
+    Close,
+    /// A change of the books.
+    Command(Command),
+}
+
+/// One request of a batch, decoded.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Request<'a> {
+    /// Whose it is.
+    pub header: RequestHeader,
+    /// What it asks for.
+    pub action: Action,
+    /// The action as it is encoded: equal exactly if the actions are.
+    pub action_bytes: &'a [u8],
+}
+
+/// The payload of a batch, shared without copying.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Payload(Bytes);
+
+impl std::fmt::Debug for Payload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Payload({} bytes)", self.0.len())
+    }
+}
+
+/// Why a payload can't be applied. No honest node of this version sends one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("damaged batch: {0}")]
+pub struct BadPayload(String);
+
+impl Payload {
+    /// Wraps bytes that came from a peer or a disk.
+    pub fn new(bytes: impl Into<Bytes>) -> Payload {
+        Payload(bytes.into())
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// How many bytes.
+    #[allow(clippy::len_without_is_empty)] // a payload has a prefix at least
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether this is the payload that `id` names.
+    pub fn matches(&self, id: &BatchId) -> bool {
+        Digest::of(&self.0) == id.digest
+    }
+
+    /// When its origin made it.
+    ///
+    /// # Errors
+    /// If the payload is too short or of another version.
+    pub fn stamp(&self) -> Result<Millis, BadPayload> {
+        self.prefix().map(|(stamp, _)| stamp)
+    }
+
+    /// How many requests it carries.
+    ///
+    /// # Errors
+    /// If the payload is too short or of another version.
+    pub fn count(&self) -> Result<u32, BadPayload> {
+        self.prefix().map(|(_, count)| count)
+    }
+
+    fn prefix(&self) -> Result<(Millis, u32), BadPayload> {
+        let Some((prefix, _)) = self.0.split_first_chunk::<PREFIX>() else {
+            return Err(BadPayload(format!("only {} bytes", self.0.len())));
+        };
+        let [version, rest @ ..] = *prefix;
+        if version != VERSION {
+            return Err(BadPayload(format!("version {version}, this program knows {VERSION}")));
+        }
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = rest;
+        Ok((u64::from_be_bytes([a, b, c, d, e, f, g, h]), u32::from_be_bytes([i, j, k, l])))
+    }
+
+    /// The requests, in order. The iterator ends after the first error.
+    ///
+    /// # Errors
+    /// If the payload is too short or of another version.
+    pub fn requests(&self) -> Result<impl Iterator<Item = Result<Request<'_>, BadPayload>>, BadPayload> {
+        let (_, mut left) = self.prefix()?;
+        let mut rest = &self.0[PREFIX..];
+        let mut damaged = false;
+        Ok(std::iter::from_fn(move || {
+            if damaged {
+                return None;
+            }
+            if left == 0 {
+                if rest.is_empty() {
+                    return None;
+                }
+                damaged = true;
+                return Some(Err(BadPayload(format!("{} bytes after the last request", rest.len()))));
+            }
+            left -= 1;
+            let request = take_request(&mut rest);
+            damaged = request.is_err();
+            Some(request)
+        }))
+    }
+}
+
+fn take_request<'a>(rest: &mut &'a [u8]) -> Result<Request<'a>, BadPayload> {
+    let header = take(rest)?;
+    let start = *rest;
+    let action = take(rest)?;
+    Ok(Request { header, action, action_bytes: &start[..start.len() - rest.len()] })
+}
+
+fn take<'a, T: Deserialize<'a>>(rest: &mut &'a [u8]) -> Result<T, BadPayload> {
+    let mut decoder = rmp_serde::Deserializer::from_read_ref(*rest);
+    decoder.set_max_depth(MAX_DEPTH);
+    let value = T::deserialize(&mut decoder).map_err(|e| BadPayload(e.to_string()))?;
+    let left = decoder.get_ref().len();
+    *rest = &rest[rest.len() - left..];
+    Ok(value)
+}
+
+/// Gathers requests into a payload, encoding each as it comes.
+#[derive(Debug, Default)]
+pub struct BatchBuilder {
+    bytes: Vec<u8>,
+    count: u32,
+}
+
+impl BatchBuilder {
+    /// Adds a request.
+    pub fn push(&mut self, header: &RequestHeader, action: &Action) {
+        if self.bytes.is_empty() {
+            self.bytes.extend_from_slice(&[0; PREFIX]);
+        }
+        // Writing to memory can't fail, and every value of these types has an encoding.
+        let encoded = rmp_serde::encode::write(&mut self.bytes, header)
+            .and_then(|()| rmp_serde::encode::write(&mut self.bytes, action));
+        assert!(encoded.is_ok(), "encoding a request into memory failed: {encoded:?}");
+        self.count += 1;
+    }
+
+    /// How many requests were added.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// The size of the payload so far, in bytes.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether nothing was added.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Whether further requests should go to the next batch.
+    pub fn is_full(&self) -> bool {
+        self.count >= MAX_BATCH_REQUESTS || self.bytes.len() >= FULL_BATCH_BYTES
+    }
+
+    /// The payload with its id. The builder is empty afterwards.
+    pub fn finish(&mut self, origin: NodeId, incarnation: u64, sequence: u64, stamp: Millis) -> (BatchId, Payload) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        if bytes.is_empty() {
+            bytes.extend_from_slice(&[0; PREFIX]);
+        }
+        bytes[0] = VERSION;
+        bytes[1..9].copy_from_slice(&stamp.to_be_bytes());
+        bytes[9..PREFIX].copy_from_slice(&self.count.to_be_bytes());
+        self.count = 0;
+        let id = BatchId { origin, incarnation, sequence, digest: Digest::of(&bytes) };
+        (id, Payload(bytes.into()))
+    }
+}

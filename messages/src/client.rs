@@ -1,0 +1,274 @@
+//! What clients and nodes say to each other. See the [crate documentation](crate) for the format.
+
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+
+use crate::bank::{Command, Query, ReadLevel, Refusal, Success};
+use crate::ids::{self, ClusterId, NodeId, SessionKey, Slot};
+
+/// The version of the client protocol.
+pub const CLIENT_VERSION: u32 = 1;
+
+/// The path of the WebSocket endpoint.
+pub const CLIENT_PATH: &str = "/v1/client";
+
+/// A session as a client names it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SessionName {
+    /// Its number.
+    pub number: u64,
+    /// Its key.
+    #[serde(with = "ids::text")]
+    pub key: SessionKey,
+}
+
+/// The key that a session is to be opened with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OpenSession {
+    /// Drawn at random by the client. The same key opens the same session.
+    #[serde(with = "ids::text")]
+    pub key: SessionKey,
+}
+
+/// The optional first message of a client.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`CLIENT_VERSION`].
+    pub version: u32,
+    /// A session to go on with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionName>,
+    /// A session to open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<OpenSession>,
+}
+
+/// What a client says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ClientMessage {
+    /// Introduces itself.
+    Hello(Hello),
+    /// Asks for a change.
+    Command {
+        /// The client's number of this request, from 1.
+        request: u64,
+        /// What to change.
+        command: Command,
+        /// The client has the answers to all requests up to this number; 0 for none.
+        acknowledged: u64,
+    },
+    /// Asks for information.
+    Query {
+        /// The client's number of this request, from 1.
+        request: u64,
+        /// What to look up.
+        query: Query,
+        /// How fresh the answer must be.
+        read: ReadLevel,
+    },
+    /// Ends the session.
+    Goodbye,
+}
+
+/// All fields that a client's message may have; which are there says what it is.
+#[derive(Serialize, Deserialize, Default)]
+struct ClientFields {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hello: Option<Hello>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    request: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    command: Option<Command>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    acknowledged: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    query: Option<Query>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    read: Option<ReadLevel>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    goodbye: Option<Goodbye>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Goodbye {}
+
+impl Serialize for ClientMessage {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct CommandFields<'a> {
+            request: u64,
+            command: &'a Command,
+            acknowledged: u64,
+        }
+        #[derive(Serialize)]
+        struct QueryFields<'a> {
+            request: u64,
+            query: &'a Query,
+            read: ReadLevel,
+        }
+        match self {
+            ClientMessage::Hello(hello) => {
+                ClientFields { hello: Some(hello.clone()), ..ClientFields::default() }.serialize(serializer)
+            }
+            ClientMessage::Command { request, command, acknowledged } => {
+                CommandFields { request: *request, command, acknowledged: *acknowledged }.serialize(serializer)
+            }
+            ClientMessage::Query { request, query, read } => {
+                QueryFields { request: *request, query, read: *read }.serialize(serializer)
+            }
+            ClientMessage::Goodbye => {
+                ClientFields { goodbye: Some(Goodbye {}), ..ClientFields::default() }.serialize(serializer)
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ClientMessage {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let fields = ClientFields::deserialize(deserializer)?;
+        fields.into_message().map_err(serde::de::Error::custom)
+    }
+}
+
+impl ClientFields {
+    fn into_message(self) -> Result<ClientMessage, &'static str> {
+        let kinds = [self.hello.is_some(), self.command.is_some(), self.query.is_some(), self.goodbye.is_some()];
+        match kinds.iter().filter(|&&there| there).count() {
+            0 => return Err("expected one of hello, command, query, goodbye"),
+            1 => {}
+            _ => return Err("hello, command, query and goodbye are messages of their own"),
+        }
+        if let Some(hello) = self.hello {
+            return Ok(ClientMessage::Hello(hello));
+        }
+        if self.goodbye.is_some() {
+            return Ok(ClientMessage::Goodbye);
+        }
+        let request = match self.request {
+            None => return Err("a command or query needs a request number"),
+            Some(0) => return Err("request numbers start at 1"),
+            Some(number) if number > crate::bank::MAX_BALANCE => return Err("request numbers end at 2^53 - 1"),
+            Some(number) => number,
+        };
+        if let Some(command) = self.command {
+            if self.read.is_some() {
+                return Err("read belongs to a query");
+            }
+            return Ok(ClientMessage::Command { request, command, acknowledged: self.acknowledged.unwrap_or(0) });
+        }
+        match self.query {
+            Some(query) => Ok(ClientMessage::Query { request, query, read: self.read.unwrap_or_default() }),
+            None => Err("expected a command or a query"),
+        }
+    }
+}
+
+/// The request number of a message that is otherwise malformed, if it can be found.
+#[derive(Deserialize)]
+pub(crate) struct RequestNumber {
+    #[serde(default)]
+    pub(crate) request: Option<LenientNumber>,
+}
+
+/// A number, or anything else.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(crate) enum LenientNumber {
+    Number(u64),
+    Other(IgnoredAny),
+}
+
+/// What a node says to a client.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(untagged, try_from = "ServerFields")]
+pub enum ServerMessage {
+    /// The answer to a hello.
+    Welcome {
+        /// Who and where.
+        welcome: Welcome,
+    },
+    /// The answer to a command or a query.
+    Answer(Box<Answer>),
+    /// An error that belongs to no request. The connection is closed after it where it says so in the close frame.
+    Error {
+        /// What is wrong.
+        error: Refusal,
+    },
+}
+
+/// The answer to a hello.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The node that answers.
+    pub node: NodeId,
+    /// Its cluster.
+    #[serde(with = "ids::text")]
+    pub cluster: ClusterId,
+    /// The session that this connection speaks in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<u64>,
+    /// The last slot that the node has applied.
+    pub applied_slot: Slot,
+}
+
+/// The answer to a command or a query.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Answer {
+    /// The request that it answers.
+    pub request: u64,
+    /// The slot that the command was applied in, or that the query was read at. Absent where neither happened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slot: Option<Slot>,
+    /// The session that was opened for this connection: in the first answer to a command without a session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionName>,
+    /// What came of it.
+    #[serde(flatten)]
+    pub result: AnswerResult,
+    /// Of commands: whether this is the answer to an earlier attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replayed: Option<bool>,
+}
+
+/// What came of a request.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnswerResult {
+    /// It was carried out.
+    Ok(Success),
+    /// It was not, or that is unknown.
+    Error(Refusal),
+}
+
+/// All fields that a node's message may have.
+#[derive(Deserialize)]
+struct ServerFields {
+    welcome: Option<Welcome>,
+    request: Option<u64>,
+    slot: Option<Slot>,
+    session: Option<SessionName>,
+    ok: Option<Success>,
+    error: Option<Refusal>,
+    replayed: Option<bool>,
+}
+
+impl TryFrom<ServerFields> for ServerMessage {
+    type Error = &'static str;
+
+    fn try_from(fields: ServerFields) -> Result<ServerMessage, &'static str> {
+        let ServerFields { welcome, request, slot, session, ok, error, replayed } = fields;
+        if let Some(welcome) = welcome {
+            return Ok(ServerMessage::Welcome { welcome });
+        }
+        let result = match (ok, error) {
+            (Some(success), None) => AnswerResult::Ok(success),
+            (None, Some(refusal)) => match request {
+                None => return Ok(ServerMessage::Error { error: refusal }),
+                Some(_) => AnswerResult::Error(refusal),
+            },
+            _ => return Err("expected either ok or error"),
+        };
+        let Some(request) = request else { return Err("an answer without a request number") };
+        Ok(ServerMessage::Answer(Box::new(Answer { request, slot, session, result, replayed })))
+    }
+}

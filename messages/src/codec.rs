@@ -1,0 +1,253 @@
+//! Bytes to messages and back, for clients ([`Encoding`]) and peers ([`encode_frame`], [`decode_frame`]).
+//!
+//! Decoding takes bytes from anywhere: it never panics, recurses at most [`MAX_DEPTH`] deep, allocates in proportion
+//! to its input, and refuses bytes behind the message.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::client::{ClientMessage, LenientNumber, RequestNumber, ServerMessage};
+use crate::peer::{Opening, PROTOCOL_VERSION, PeerMessage};
+
+/// The deepest nesting of arrays and maps in a message.
+pub const MAX_DEPTH: usize = 16;
+
+/// How a client's frame is encoded. Answers come in the encoding of the question.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Encoding {
+    /// Text frames.
+    Json,
+    /// Binary frames: MessagePack with named fields.
+    MessagePack,
+}
+
+/// A message that could not be decoded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Malformed {
+    /// What is wrong with it.
+    pub message: String,
+    /// The request number it has, where that much could be read.
+    pub request: Option<u64>,
+}
+
+impl Malformed {
+    fn new(message: impl std::fmt::Display) -> Malformed {
+        Malformed { message: message.to_string(), request: None }
+    }
+}
+
+impl Encoding {
+    /// Decodes what a client said.
+    ///
+    /// # Errors
+    /// If it is anything else than exactly one message.
+    pub fn decode_client(self, bytes: &[u8]) -> Result<ClientMessage, Malformed> {
+        self.decode(bytes).map_err(|e| Malformed { request: self.find_request(bytes), ..e })
+    }
+
+    /// Decodes what a node said.
+    ///
+    /// # Errors
+    /// If it is anything else than exactly one message.
+    pub fn decode_server(self, bytes: &[u8]) -> Result<ServerMessage, Malformed> {
+        self.decode(bytes)
+    }
+
+    /// Encodes a message of a client or a node.
+    pub fn encode(self, message: &impl Serialize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(256);
+        match self {
+            Encoding::Json => {
+                let encoded = serde_json::to_writer(&mut bytes, message);
+                assert!(encoded.is_ok(), "encoding a message as JSON into memory failed: {encoded:?}");
+            }
+            Encoding::MessagePack => {
+                let encoded = rmp_serde::encode::write_named(&mut bytes, message);
+                assert!(encoded.is_ok(), "encoding a message as MessagePack into memory failed: {encoded:?}");
+            }
+        }
+        bytes
+    }
+
+    fn find_request(self, bytes: &[u8]) -> Option<u64> {
+        match self.decode::<RequestNumber>(bytes).ok()?.request? {
+            LenientNumber::Number(number) => Some(number),
+            LenientNumber::Other(_) => None,
+        }
+    }
+
+    fn decode<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, Malformed> {
+        match self {
+            Encoding::Json => {
+                check_json_depth(bytes)?;
+                serde_json::from_slice(bytes).map_err(Malformed::new)
+            }
+            Encoding::MessagePack => {
+                check_msgpack(bytes)?;
+                rmp_serde::from_slice(bytes).map_err(Malformed::new)
+            }
+        }
+    }
+}
+
+/// Refuses JSON that nests too deep: serde_json's own limit is 128, and fixed.
+fn check_json_depth(bytes: &[u8]) -> Result<(), Malformed> {
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    for byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'[' | b'{' => {
+                depth += 1;
+                if depth > MAX_DEPTH {
+                    return Err(too_deep());
+                }
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn too_deep() -> Malformed {
+    Malformed::new(format_args!("nested deeper than {MAX_DEPTH}"))
+}
+
+/// Walks over one MessagePack value without recursion: refuses what nests too deep, ends early, or has bytes behind it.
+/// rmp-serde's own depth limit counts its steps rather than arrays and maps, and it ignores trailing bytes.
+fn check_msgpack(bytes: &[u8]) -> Result<(), Malformed> {
+    use rmp::Marker;
+    let ended = || Malformed::new("the message ends too early");
+    let mut rest = bytes;
+    let mut take = |count: u64| -> Result<&[u8], Malformed> {
+        let count = usize::try_from(count).map_err(|_| ended())?;
+        let (taken, left) = rest.split_at_checked(count).ok_or_else(ended)?;
+        rest = left;
+        Ok(taken)
+    };
+    // How many values are still to come, at each level.
+    let mut levels = vec![1u64];
+    while let Some(left) = levels.last_mut() {
+        if *left == 0 {
+            levels.pop();
+            continue;
+        }
+        *left -= 1;
+        let number = |bytes: &[u8]| bytes.iter().fold(0u64, |n, b| n << 8 | u64::from(*b));
+        let marker = Marker::from_u8(take(1)?[0]);
+        let (skip, inner) = match marker {
+            Marker::FixPos(_) | Marker::FixNeg(_) | Marker::Null | Marker::True | Marker::False => (0, None),
+            Marker::U8 | Marker::I8 => (1, None),
+            Marker::U16 | Marker::I16 => (2, None),
+            Marker::U32 | Marker::I32 | Marker::F32 => (4, None),
+            Marker::U64 | Marker::I64 | Marker::F64 => (8, None),
+            Marker::FixStr(length) => (u64::from(length), None),
+            Marker::Str8 | Marker::Bin8 => (number(take(1)?), None),
+            Marker::Str16 | Marker::Bin16 => (number(take(2)?), None),
+            Marker::Str32 | Marker::Bin32 => (number(take(4)?), None),
+            Marker::FixExt1 => (2, None),
+            Marker::FixExt2 => (3, None),
+            Marker::FixExt4 => (5, None),
+            Marker::FixExt8 => (9, None),
+            Marker::FixExt16 => (17, None),
+            Marker::Ext8 => (number(take(1)?) + 1, None),
+            Marker::Ext16 => (number(take(2)?) + 1, None),
+            Marker::Ext32 => (number(take(4)?) + 1, None),
+            Marker::FixArray(count) => (0, Some(u64::from(count))),
+            Marker::Array16 => (0, Some(number(take(2)?))),
+            Marker::Array32 => (0, Some(number(take(4)?))),
+            Marker::FixMap(count) => (0, Some(2 * u64::from(count))),
+            Marker::Map16 => (0, Some(2 * number(take(2)?))),
+            Marker::Map32 => (0, Some(2 * number(take(4)?))),
+            Marker::Reserved => return Err(Malformed::new("a byte that MessagePack does not use")),
+        };
+        take(skip)?;
+        if let Some(count) = inner {
+            if levels.len() > MAX_DEPTH {
+                return Err(too_deep());
+            }
+            levels.push(count);
+        }
+    }
+    if rest.is_empty() { Ok(()) } else { Err(Malformed::new(format_args!("{} bytes behind the message", rest.len()))) }
+}
+
+/// The largest frame between peers, in bytes. Longer than a batch with the largest request a client may send.
+pub const MAX_PEER_FRAME: usize = 16 << 20;
+
+/// Encodes the opening frame of a link.
+pub fn encode_opening(opening: &Opening) -> Vec<u8> {
+    let mut bytes = vec![PROTOCOL_VERSION];
+    encode_compact(&mut bytes, opening);
+    bytes
+}
+
+/// Why a peer's frame can't be understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadFrame {
+    /// It is of another version.
+    #[error("protocol version {0}, this program speaks {PROTOCOL_VERSION}")]
+    Version(u8),
+    /// It is damaged.
+    #[error("damaged frame: {0}")]
+    Damaged(String),
+}
+
+/// Decodes the opening frame of a link.
+///
+/// # Errors
+/// If it is of another version or damaged.
+pub fn decode_opening(frame: &[u8]) -> Result<Opening, BadFrame> {
+    let mut rest = check_version(frame)?;
+    let opening = take(&mut rest)?;
+    if rest.is_empty() { Ok(opening) } else { Err(BadFrame::Damaged("bytes behind the opening".into())) }
+}
+
+/// Starts a frame of messages.
+pub fn start_frame() -> Vec<u8> {
+    vec![PROTOCOL_VERSION]
+}
+
+/// Adds a message to a frame.
+pub fn encode_message(frame: &mut Vec<u8>, message: &PeerMessage) {
+    encode_compact(frame, message);
+}
+
+/// Decodes the messages of a frame.
+///
+/// # Errors
+/// If it is of another version, or any of its messages is damaged.
+pub fn decode_frame(frame: &[u8]) -> Result<Vec<PeerMessage>, BadFrame> {
+    let mut rest = check_version(frame)?;
+    let mut messages = Vec::new();
+    while !rest.is_empty() {
+        messages.push(take(&mut rest)?);
+    }
+    Ok(messages)
+}
+
+fn check_version(frame: &[u8]) -> Result<&[u8], BadFrame> {
+    match frame.split_first() {
+        Some((&PROTOCOL_VERSION, rest)) => Ok(rest),
+        Some((&version, _)) => Err(BadFrame::Version(version)),
+        None => Err(BadFrame::Damaged("an empty frame".into())),
+    }
+}
+
+fn encode_compact(bytes: &mut Vec<u8>, value: &impl Serialize) {
+    let encoded = rmp_serde::encode::write(bytes, value);
+    assert!(encoded.is_ok(), "encoding a message into memory failed: {encoded:?}");
+}
+
+fn take<T: DeserializeOwned>(rest: &mut &[u8]) -> Result<T, BadFrame> {
+    let mut decoder = rmp_serde::Deserializer::from_read_ref(*rest);
+    decoder.set_max_depth(MAX_DEPTH);
+    let value = T::deserialize(&mut decoder).map_err(|e| BadFrame::Damaged(e.to_string()))?;
+    let left = decoder.get_ref().len();
+    *rest = &rest[rest.len() - left..];
+    Ok(value)
+}

@@ -1,0 +1,83 @@
+//! What is fixed when a cluster is created and compared in every handshake.
+
+use serde::{Deserialize, Serialize};
+
+use crate::bank::DEFAULT_TRANSACTION_LIMIT;
+use crate::ids::{ClusterId, Digest, NodeId, Slot, StoreId};
+
+/// Slots in agreement at once (W of PROTOCOL.md) where the creator named no other number.
+pub const DEFAULT_WINDOW: u64 = 16;
+/// Slots beyond two windows that slot owners are read from (K of PROTOCOL.md).
+pub const DEFAULT_OWNER_HISTORY: u64 = 8;
+
+/// The constants of a cluster.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Genesis {
+    /// The cluster's id.
+    pub cluster: ClusterId,
+    /// The store of each member, node 1 first.
+    pub stores: Vec<StoreId>,
+    /// W: how many slots are in agreement at once.
+    pub window: u64,
+    /// K: how many slots beyond two windows slot owners are read from.
+    pub owner_history: u64,
+    /// The largest amount of one transaction, in minor units.
+    pub transaction_limit: u64,
+}
+
+impl Genesis {
+    /// The constants of a new cluster with default settings.
+    pub fn new(cluster: ClusterId, stores: Vec<StoreId>) -> Genesis {
+        Genesis {
+            cluster,
+            stores,
+            window: DEFAULT_WINDOW,
+            owner_history: DEFAULT_OWNER_HISTORY,
+            transaction_limit: DEFAULT_TRANSACTION_LIMIT,
+        }
+    }
+
+    /// How many members there are (n).
+    pub fn members(&self) -> usize {
+        self.stores.len()
+    }
+
+    /// The members, in order.
+    pub fn nodes(&self) -> impl DoubleEndedIterator<Item = NodeId> + Clone + use<> {
+        NodeId::all(self.members())
+    }
+
+    /// How many nodes may be down at once: f = ⌊(n − 1) / 2⌋.
+    pub fn faults(&self) -> usize {
+        (self.members() - 1) / 2
+    }
+
+    /// n − f: how many messages a step waits for.
+    pub fn quorum(&self) -> usize {
+        self.members() - self.faults()
+    }
+
+    /// ⌊n / 2⌋ + 1.
+    pub fn majority(&self) -> usize {
+        self.members() / 2 + 1
+    }
+
+    /// The first slot below which owners of `slot` are not read any more: origins count in (slot − 2W − K, slot − W].
+    pub fn owner_slots(&self, slot: Slot) -> std::ops::RangeInclusive<Slot> {
+        let low = slot.saturating_sub(2 * self.window + self.owner_history) + 1;
+        low..=slot.saturating_sub(self.window)
+    }
+
+    /// One value over all constants, to compare in a handshake.
+    pub fn digest(&self) -> Digest {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.cluster.0);
+        for store in &self.stores {
+            hasher.update(&store.0);
+        }
+        for number in [self.window, self.owner_history, self.transaction_limit] {
+            hasher.update(&number.to_be_bytes());
+        }
+        Digest(*hasher.finalize().as_bytes())
+    }
+}

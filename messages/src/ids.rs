@@ -1,0 +1,218 @@
+//! Who speaks, about what: node, cluster, store, run and batch ids, slots and phases, digests.
+//!
+//! Ids of sixteen or thirty-two bytes are hexadecimal text wherever a person or a client sees them (JSON,
+//! configuration, both encodings of the client protocol) and raw bytes between nodes and on disk.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A position of the replicated log, from 1. Slot 0 means "none yet".
+pub type Slot = u64;
+
+/// A try inside a slot, from 1.
+pub type Phase = u32;
+
+/// Milliseconds of log time since the Unix epoch: stamped by a batch's origin, made monotonic by the ledger.
+pub type Millis = u64;
+
+/// The most nodes that a cluster may have.
+pub const MAX_NODES: usize = 7;
+
+/// A member of the cluster, 1 to [`MAX_NODES`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize)]
+#[serde(transparent)]
+pub struct NodeId(u8);
+
+impl NodeId {
+    /// The node with this number, if it is within 1 to [`MAX_NODES`].
+    pub fn new(number: u8) -> Option<NodeId> {
+        (1..=MAX_NODES as u8).contains(&number).then_some(NodeId(number))
+    }
+
+    /// The number, from 1.
+    pub fn get(self) -> u8 {
+        self.0
+    }
+
+    /// The number, from 0, to index an array of nodes.
+    pub fn index(self) -> usize {
+        usize::from(self.0) - 1
+    }
+
+    /// All nodes of a cluster of `count` members, in order.
+    pub fn all(count: usize) -> impl DoubleEndedIterator<Item = NodeId> + Clone {
+        (1..=count.min(MAX_NODES) as u8).map(NodeId)
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<'de> Deserialize<'de> for NodeId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = u8::deserialize(deserializer)?;
+        NodeId::new(number).ok_or_else(|| {
+            serde::de::Error::custom(format_args!("a node is a number from 1 to {MAX_NODES}, not {number}"))
+        })
+    }
+}
+
+/// Why a text is not an id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected {expected} hexadecimal digits")]
+pub struct BadId {
+    expected: usize,
+}
+
+macro_rules! hex_id {
+    ($(#[$doc:meta])* $name:ident, $bytes:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub [u8; $bytes]);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&hex::encode(self.0))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({}…)", stringify!($name), hex::encode(&self.0[..4]))
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = BadId;
+
+            fn from_str(text: &str) -> Result<Self, BadId> {
+                let mut bytes = [0; $bytes];
+                hex::decode_to_slice(text, &mut bytes).map_err(|_| BadId { expected: 2 * $bytes })?;
+                Ok($name(bytes))
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                if serializer.is_human_readable() {
+                    text::serialize(self, serializer)
+                } else {
+                    serializer.serialize_bytes(&self.0)
+                }
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                if deserializer.is_human_readable() {
+                    text::deserialize(deserializer)
+                } else {
+                    let bytes = <serde_bytes::ByteArray<$bytes>>::deserialize(deserializer)?;
+                    Ok($name(bytes.into_array()))
+                }
+            }
+        }
+    };
+}
+
+hex_id!(
+    /// Names a cluster: drawn at random when it is created, compared in every handshake.
+    ClusterId,
+    16
+);
+hex_id!(
+    /// Names the store of one member, fixed when the cluster is created (PROTOCOL.md, rule 12).
+    StoreId,
+    16
+);
+hex_id!(
+    /// Names one run of one node's process: drawn at random at every start.
+    RunId,
+    16
+);
+hex_id!(
+    /// The secret of a session: who holds it may speak in the session.
+    SessionKey,
+    16
+);
+hex_id!(
+    /// A BLAKE3 hash.
+    Digest,
+    32
+);
+
+impl Digest {
+    /// The hash that stands before the first record of a chain.
+    pub const ZERO: Digest = Digest([0; 32]);
+
+    /// The hash of `bytes`.
+    pub fn of(bytes: &[u8]) -> Digest {
+        Digest(*blake3::hash(bytes).as_bytes())
+    }
+}
+
+/// (De)serialises an id as hexadecimal text in every encoding: `#[serde(with = "ids::text")]`.
+pub mod text {
+    use super::*;
+
+    /// Writes the id as text.
+    pub fn serialize<T: fmt::Display, S: Serializer>(id: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(id)
+    }
+
+    /// Reads the id from text.
+    pub fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+    where
+        T: FromStr,
+        T::Err: fmt::Display,
+        D: Deserializer<'de>,
+    {
+        struct Text<T>(std::marker::PhantomData<T>);
+        impl<T> serde::de::Visitor<'_> for Text<T>
+        where
+            T: FromStr,
+            T::Err: fmt::Display,
+        {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an id as hexadecimal text")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Text(std::marker::PhantomData))
+    }
+}
+
+/// Names a batch of requests: who grouped it, in which run, as which one, and the digest of its payload.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct BatchId {
+    /// The node that grouped the requests.
+    pub origin: NodeId,
+    /// The origin's start counter when it did, raised durably before the first batch of a run.
+    pub incarnation: u64,
+    /// Counts the batches of one incarnation, from 1.
+    pub sequence: u64,
+    /// The digest of the payload, checked on receipt.
+    pub digest: Digest,
+}
+
+impl fmt::Debug for BatchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for BatchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.origin, self.incarnation, self.sequence)
+    }
+}

@@ -1,0 +1,9 @@
+//! The vocabulary of Rabia Bank.
+
+pub mod bank;
+pub mod batch;
+pub mod client;
+pub mod codec;
+pub mod genesis;
+pub mod ids;
+pub mod peer;

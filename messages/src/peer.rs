@@ -1,0 +1,212 @@
+//! What nodes say to each other (PROTOCOL.md), over one WebSocket link per pair.
+//!
+//! The first frame each way is a [`Hello`]; a node that does not accept it answers with a [`HelloRefused`] and closes.
+//! After that every binary frame carries any number of [`PeerMessage`]s, in order.
+//!
+//! A frame is a version byte ([`PROTOCOL_VERSION`]) and MessagePack in rmp-serde's compact form: the layout belongs to
+//! the version, and nodes of different versions refuse each other in the handshake.
+
+use serde::{Deserialize, Serialize};
+
+use crate::batch::Payload;
+use crate::ids::{BatchId, ClusterId, Digest, NodeId, Phase, RunId, Slot, StoreId};
+
+/// The version of everything in this module.
+pub const PROTOCOL_VERSION: u8 = 1;
+
+/// The value that a slot is decided on: a batch, or nothing (the slot is forfeited).
+pub type Value = Option<BatchId>;
+
+/// What a node says it saw: PROTOCOL.md, rules 3 and 5.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum State {
+    /// No batch had a majority.
+    Zero,
+    /// This batch.
+    One(BatchId),
+    /// The node may have spoken in this slot and forgotten: fills the quorum, backs no value.
+    Abstain,
+}
+
+/// What a node binds itself to: PROTOCOL.md, rule 4.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum Vote {
+    /// A majority said [`State::Zero`].
+    Zero,
+    /// A majority said this batch.
+    One(BatchId),
+    /// No majority.
+    Undecided,
+}
+
+/// The first frame on a link, each way.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Hello {
+    /// The cluster of the speaker.
+    pub cluster: ClusterId,
+    /// Over all constants of the cluster.
+    pub genesis: Digest,
+    /// Who speaks.
+    pub node: NodeId,
+    /// Whom it wants to speak to.
+    pub to: NodeId,
+    /// The speaker's store.
+    pub store: StoreId,
+    /// How often that store was started.
+    pub starts: u64,
+    /// This run of the speaker.
+    pub run: RunId,
+    /// The speaker has said nothing at or above this slot.
+    pub reserved: Slot,
+}
+
+/// Why a link is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
+pub enum RefusalReason {
+    /// The versions differ.
+    #[error("another protocol version")]
+    Version,
+    /// The cluster ids differ.
+    #[error("another cluster")]
+    Cluster,
+    /// Members, window or limits differ.
+    #[error("other constants of the cluster (members, window or limits)")]
+    Genesis,
+    /// The speaker is no member, or not who was called, or who is called is not this node.
+    #[error("an unexpected node")]
+    Node,
+    /// The speaker's store is not the one that the cluster was created with.
+    #[error("a store that is not this member's")]
+    Store,
+    /// The store was seen with a higher start counter, or with the same in another run: this is an old copy.
+    #[error("an old copy of the store (start counter)")]
+    OldStarts,
+    /// The node was heard in slots that the store does not know of: this is an old copy.
+    #[error("an old copy of the store (it was heard in later slots)")]
+    OldReserved,
+    /// The first frame was no hello.
+    #[error("a first frame that is no hello")]
+    NoHello,
+}
+
+/// The first frame on a link that is refused.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HelloRefused {
+    /// Why, for programs.
+    pub reason: RefusalReason,
+    /// Why, for people: what was expected and what came.
+    pub message: String,
+}
+
+/// The frame that opens a link.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Opening {
+    /// The link may be used.
+    Hello(Hello),
+    /// It may not.
+    Refused(HelloRefused),
+}
+
+/// A decided slot, for a node that lacks it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Entry {
+    /// Which slot.
+    pub slot: Slot,
+    /// What it was decided on, with the payload.
+    pub batch: Option<(BatchId, Payload)>,
+}
+
+/// Everything that nodes say after the handshake.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum PeerMessage {
+    /// Rule 2. The owner sends the payload along; who only echoes does not.
+    Proposal {
+        /// The slot.
+        slot: Slot,
+        /// The batch, or null.
+        value: Value,
+        /// Its payload.
+        payload: Option<Payload>,
+    },
+    /// Rules 3 and 5.
+    State {
+        /// The slot.
+        slot: Slot,
+        /// From 1.
+        phase: Phase,
+        /// What was seen.
+        state: State,
+    },
+    /// Rule 4. Durable before it is sent.
+    Vote {
+        /// The slot.
+        slot: Slot,
+        /// From 1.
+        phase: Phase,
+        /// What the speaker binds itself to.
+        vote: Vote,
+    },
+    /// Rule 8.
+    Decide {
+        /// The slot.
+        slot: Slot,
+        /// What it was decided on.
+        value: Value,
+    },
+    /// A batch that waits for a slot, or the answer to [`PeerMessage::Fetch`].
+    Batch {
+        /// Its id.
+        id: BatchId,
+        /// Its payload.
+        payload: Payload,
+    },
+    /// Rule 6: send me this payload, if you hold it.
+    Fetch {
+        /// Whose.
+        id: BatchId,
+    },
+    /// Which is the highest slot in which you have durably voted or which you know decided?
+    ReadIndex {
+        /// The asker's start counter, echoed.
+        starts: u64,
+        /// The asker's round, echoed.
+        round: u64,
+    },
+    /// The answer to [`PeerMessage::ReadIndex`].
+    ReadIndexAnswer {
+        /// As asked.
+        starts: u64,
+        /// As asked.
+        round: u64,
+        /// The highest slot.
+        slot: Slot,
+    },
+    /// Send me the decided slots from this one on.
+    CatchUp {
+        /// The first slot that the asker lacks.
+        from: Slot,
+    },
+    /// The answer to [`PeerMessage::CatchUp`]: slots in order without gaps, as many as fit in one message. Empty if the
+    /// speaker lacks the first one too.
+    Entries {
+        /// The slots.
+        entries: Vec<Entry>,
+        /// The speaker knows all decisions up to here.
+        decided: Slot,
+    },
+    /// Said when nothing else was for a while: the link works, and the speaker knows all decisions up to here.
+    Alive {
+        /// The last slot of the gapless decided log.
+        decided: Slot,
+    },
+    /// The state's digest after a slot that is a multiple of [`DIGEST_INTERVAL`].
+    StateDigest {
+        /// The slot.
+        slot: Slot,
+        /// The digest.
+        digest: Digest,
+    },
+}
+
+/// Nodes compare state digests after every slot that is a multiple of this.
+pub const DIGEST_INTERVAL: Slot = 1024;

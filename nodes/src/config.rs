@@ -1,0 +1,407 @@
+//! A node's configuration: the file `node.toml`.
+//!
+//! `rabia-bank create` writes one for every node of a new cluster, with a comment on every line that a person may want
+//! to change ([`NodeConfig::to_toml`]); [`NodeConfig::load`] reads it back and checks all of it before anything is
+//! opened. Unknown keys are refused, because a misspelt limit that silently keeps its default is worse than a node that
+//! does not start. The constants of the cluster (members, stores, window, limit per transaction) must be the same in
+//! every node's file: nodes compare them when they meet.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rabia_bank_messages::bank::{DEFAULT_TRANSACTION_LIMIT, MAX_BALANCE};
+use rabia_bank_messages::genesis::{DEFAULT_OWNER_HISTORY, DEFAULT_WINDOW, Genesis};
+use rabia_bank_messages::ids::{ClusterId, MAX_NODES, NodeId, StoreId};
+use serde::Deserialize;
+
+/// The name of the configuration in a node's folder.
+pub const CONFIG_FILE: &str = "node.toml";
+/// The name of the store that holds votes and log, in a node's `data_dir`.
+pub const STORE_FILE: &str = "log.redb";
+/// The most slots in agreement at once that a cluster may be given: each costs memory for votes of all members.
+pub const MAX_WINDOW: u64 = 1_024;
+/// The longest message that a client may be allowed to send, in bytes: a batch of one such request still fits in one
+/// frame between peers.
+pub const MAX_MESSAGE_BYTES: usize = 8 << 20;
+/// The shortest limit on a client's message, in bytes: below it not every single command fits.
+pub const MIN_MESSAGE_BYTES: usize = 1 << 10;
+
+/// The port for clients where the file names no address.
+pub const DEFAULT_CLIENT_PORT: u16 = 7_101;
+/// The port for the other members where the file names no address.
+pub const DEFAULT_PEER_PORT: u16 = 7_201;
+
+/// A member of the cluster, as every node's file lists it.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Member {
+    /// Its number.
+    pub node: NodeId,
+    /// Its store, fixed when the cluster was created.
+    pub store: StoreId,
+    /// Where the other members reach it: `host:port`.
+    pub address: String,
+}
+
+/// What a node grants its clients.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// The longest message of a client, in bytes; longer ones are answered `too_large`.
+    pub max_message_bytes: usize,
+    /// Requests of one session that may wait for their answers at once; more are answered `busy`.
+    pub max_in_flight: usize,
+    /// The same over all sessions of the node.
+    pub max_in_flight_node: usize,
+    /// Connections of clients at once; more are turned away.
+    pub max_clients: usize,
+    /// How long a request may wait for a quorum before it is answered `no_quorum`, in milliseconds.
+    pub request_timeout_ms: u64,
+    /// How long a connection may take for its handshake, in milliseconds.
+    pub handshake_timeout_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            max_message_bytes: 4 << 20,
+            max_in_flight: 8_192,
+            max_in_flight_node: 65_536,
+            max_clients: 10_000,
+            request_timeout_ms: 5_000,
+            handshake_timeout_ms: 5_000,
+        }
+    }
+}
+
+impl Limits {
+    /// [`Limits::request_timeout_ms`] as a duration.
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.request_timeout_ms)
+    }
+
+    /// [`Limits::handshake_timeout_ms`] as a duration.
+    pub fn handshake_timeout(&self) -> Duration {
+        Duration::from_millis(self.handshake_timeout_ms)
+    }
+}
+
+/// Everything that a node is told.
+///
+/// Invariants (checked by [`NodeConfig::load`]): members are numbered 1 to n without gaps and stand in this order, n is
+/// 1 to 7, `node` is one of them, their stores and addresses differ.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeConfig {
+    /// The cluster that the node belongs to.
+    pub cluster: ClusterId,
+    /// Which member it is.
+    pub node: NodeId,
+    /// Where its store lies.
+    pub data_dir: PathBuf,
+    /// Where it listens for clients.
+    pub client_listen: SocketAddr,
+    /// Where it listens for the other members.
+    pub peer_listen: SocketAddr,
+    /// W: slots in agreement at once.
+    pub window: u64,
+    /// K: slots beyond two windows that slot owners are read from.
+    pub owner_history: u64,
+    /// The largest amount of one transaction, in minor units.
+    pub transaction_limit: u64,
+    /// All members, this node included, node 1 first.
+    pub members: Vec<Member>,
+    /// Web pages (`scheme://host[:port]`) that may connect besides the node's own.
+    pub allowed_origins: Vec<String>,
+    /// What it grants its clients.
+    pub limits: Limits,
+}
+
+/// Why a configuration can't be used. Says which file, which line, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("can't read {path}: {source}\n  `rabia-bank create` makes the folders of a new cluster")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// It is not TOML, a key is missing, unknown, or of another type.
+    #[error("{path}: {source}")]
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, with the line.
+        source: Box<toml::de::Error>,
+    },
+    /// A value makes no sense.
+    #[error("{path}{}: {problem}", line.map(|n| format!(", line {n}")).unwrap_or_default())]
+    Invalid {
+        /// Which file.
+        path: PathBuf,
+        /// In which line, from 1, where it belongs to one.
+        line: Option<usize>,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+}
+
+/// The file as it stands.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfigFile {
+    cluster: ClusterId,
+    node: NodeId,
+    data_dir: Option<PathBuf>,
+    client_listen: Option<SocketAddr>,
+    peer_listen: Option<SocketAddr>,
+    window: Option<u64>,
+    owner_history: Option<u64>,
+    transaction_limit: Option<u64>,
+    #[serde(default)]
+    allowed_origins: Vec<String>,
+    #[serde(default)]
+    limits: Limits,
+    #[serde(default)]
+    member: Vec<Member>,
+}
+
+/// A value that makes no sense: the key that it stands behind (and at which member, from 0), and what is wrong.
+struct Problem {
+    key: &'static str,
+    member: Option<usize>,
+    problem: String,
+}
+
+impl Problem {
+    fn at(key: &'static str, problem: impl Into<String>) -> Problem {
+        Problem { key, member: None, problem: problem.into() }
+    }
+
+    fn at_member(index: usize, key: &'static str, problem: impl Into<String>) -> Problem {
+        Problem { key, member: Some(index), problem: problem.into() }
+    }
+
+    /// The line of the value in `text`, from 1.
+    fn line(&self, text: &str) -> Option<usize> {
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        let start = match self.member {
+            None => 0,
+            Some(index) => lines.iter().enumerate().filter(|(_, line)| **line == "[[member]]").nth(index)?.0,
+        };
+        let is_key = |line: &&str| line.strip_prefix(self.key).is_some_and(|rest| rest.trim_start().starts_with('='));
+        lines[start..].iter().position(is_key).map(|offset| start + offset + 1)
+    }
+}
+
+impl NodeConfig {
+    /// Reads and checks the file at `path`.
+    ///
+    /// # Errors
+    /// If it can't be read, is not a node's configuration, or says something that can't work.
+    pub fn load(path: &Path) -> Result<NodeConfig, ConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let folder = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let file: ConfigFile = toml::from_str(&text)
+            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
+        let config = NodeConfig::from_file(file, folder);
+        match config.check() {
+            Ok(()) => Ok(config),
+            Err(problem) => {
+                Err(ConfigError::Invalid { path: path.to_owned(), line: problem.line(&text), problem: problem.problem })
+            }
+        }
+    }
+
+    fn from_file(file: ConfigFile, folder: &Path) -> NodeConfig {
+        NodeConfig {
+            cluster: file.cluster,
+            node: file.node,
+            // Joining an absolute path replaces the folder.
+            data_dir: file.data_dir.map_or_else(|| folder.to_owned(), |dir| folder.join(dir)),
+            client_listen: file.client_listen.unwrap_or_else(|| loopback(DEFAULT_CLIENT_PORT)),
+            peer_listen: file.peer_listen.unwrap_or_else(|| loopback(DEFAULT_PEER_PORT)),
+            window: file.window.unwrap_or(DEFAULT_WINDOW),
+            owner_history: file.owner_history.unwrap_or(DEFAULT_OWNER_HISTORY),
+            transaction_limit: file.transaction_limit.unwrap_or(DEFAULT_TRANSACTION_LIMIT),
+            members: file.member,
+            allowed_origins: file.allowed_origins,
+            limits: file.limits,
+        }
+    }
+
+    /// The constants of the cluster.
+    pub fn genesis(&self) -> Genesis {
+        Genesis {
+            cluster: self.cluster,
+            stores: self.members.iter().map(|member| member.store).collect(),
+            window: self.window,
+            owner_history: self.owner_history,
+            transaction_limit: self.transaction_limit,
+        }
+    }
+
+    /// The store that holds votes and log.
+    pub fn store_path(&self) -> PathBuf {
+        self.data_dir.join(STORE_FILE)
+    }
+
+    /// The other members.
+    pub fn peers(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| member.node != self.node)
+    }
+
+    fn check(&self) -> Result<(), Problem> {
+        self.check_members()?;
+        self.check_numbers()?;
+        if self.client_listen == self.peer_listen && self.client_listen.port() != 0 {
+            return Err(Problem::at("peer_listen", "clients and peers need two ports; peer_listen is client_listen"));
+        }
+        for origin in &self.allowed_origins {
+            let host = origin.split_once("://").map_or("", |(_, host)| host);
+            if host.is_empty() || host.contains('/') {
+                let problem = format!("\"{origin}\" is no origin: write scheme://host or scheme://host:port");
+                return Err(Problem::at("allowed_origins", problem));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_members(&self) -> Result<(), Problem> {
+        let count = self.members.len();
+        if !(1..=MAX_NODES).contains(&count) {
+            let problem = format!("a cluster has 1 to {MAX_NODES} [[member]] sections, this file has {count}");
+            return Err(Problem::at("member", problem));
+        }
+        for (index, member) in self.members.iter().enumerate() {
+            if member.node.index() != index {
+                let problem = format!("the {count} members stand in order, 1 to {count}: here belongs {}", index + 1);
+                return Err(Problem::at_member(index, "node", problem));
+            }
+            let (host, port) = member.address.rsplit_once(':').unwrap_or_default();
+            if host.is_empty() || !port.parse::<u16>().is_ok_and(|port| port != 0) {
+                let problem = format!("\"{}\" is no address: write host:port", member.address);
+                return Err(Problem::at_member(index, "address", problem));
+            }
+            for other in &self.members[..index] {
+                if other.store == member.store {
+                    let problem = format!("members {} and {} have the same store", other.node, member.node);
+                    return Err(Problem::at_member(index, "store", problem));
+                }
+                if other.address == member.address {
+                    let problem = format!("members {} and {} have the same address", other.node, member.node);
+                    return Err(Problem::at_member(index, "address", problem));
+                }
+            }
+        }
+        if self.node.index() >= count {
+            let problem =
+                format!("node {} is none of the {count} members: its [[member]] section is missing", self.node);
+            return Err(Problem::at("node", problem));
+        }
+        Ok(())
+    }
+
+    fn check_numbers(&self) -> Result<(), Problem> {
+        let limits = &self.limits;
+        let within: [(&'static str, u64, std::ops::RangeInclusive<u64>); 9] = [
+            ("window", self.window, 1..=MAX_WINDOW),
+            ("owner_history", self.owner_history, 1..=MAX_WINDOW),
+            ("transaction_limit", self.transaction_limit, 1..=MAX_BALANCE),
+            ("max_message_bytes", limits.max_message_bytes as u64, MIN_MESSAGE_BYTES as u64..=MAX_MESSAGE_BYTES as u64),
+            ("max_in_flight", limits.max_in_flight as u64, 1..=1 << 20),
+            ("max_in_flight_node", limits.max_in_flight_node as u64, 1..=1 << 24),
+            ("max_clients", limits.max_clients as u64, 1..=1 << 20),
+            ("request_timeout_ms", limits.request_timeout_ms, 10..=3_600_000),
+            ("handshake_timeout_ms", limits.handshake_timeout_ms, 10..=3_600_000),
+        ];
+        for (key, value, range) in within {
+            if !range.contains(&value) {
+                let problem = format!("{key} is {value}, but must be {} to {}", range.start(), range.end());
+                return Err(Problem::at(key, problem));
+            }
+        }
+        Ok(())
+    }
+
+    /// The text of the file, with a comment on what a person may want to change. `data_dir` is left out: it is the
+    /// folder of the file, so that the folder can be moved.
+    pub fn to_toml(&self) -> String {
+        let mut text = format!(
+            "# Rabia Bank: node {node} of {count}. Start it with `rabia-bank node --config FILE`.\n\
+             # Relative paths start at the folder of this file. `data_dir` is that folder unless it is set here.\n\
+             \n\
+             cluster = \"{cluster}\"\n\
+             node = {node}\n\
+             \n\
+             # Where clients connect, and where the other nodes do. Loopback only, unless you change it:\n\
+             # nothing here asks for a password yet.\n\
+             client_listen = \"{client}\"\n\
+             peer_listen = \"{peer}\"\n\
+             \n\
+             # Web pages that may connect besides the node's own, as \"https://example.org\".\n\
+             allowed_origins = [{origins}]\n\
+             \n\
+             # Constants of the cluster: the same in every node's file, and never changed once it has run.\n\
+             # window: slots in agreement at once. owner_history: how long a node stays a slot owner, in slots.\n\
+             # transaction_limit: the largest amount of one transaction, in minor units.\n\
+             window = {window}\n\
+             owner_history = {history}\n\
+             transaction_limit = {limit}\n",
+            node = self.node,
+            count = self.members.len(),
+            cluster = self.cluster,
+            client = self.client_listen,
+            peer = self.peer_listen,
+            origins = self.allowed_origins.iter().map(|origin| quoted(origin)).collect::<Vec<_>>().join(", "),
+            window = self.window,
+            history = self.owner_history,
+            limit = self.transaction_limit,
+        );
+        self.limits.write_toml(&mut text);
+        text.push_str("\n# All members, this node included.\n");
+        for member in &self.members {
+            let address = quoted(&member.address);
+            // Writing to a String can't fail.
+            let _ = writeln!(
+                text,
+                "[[member]]\nnode = {}\nstore = \"{}\"\naddress = {address}\n",
+                member.node, member.store
+            );
+        }
+        text
+    }
+}
+
+impl Limits {
+    fn write_toml(&self, text: &mut String) {
+        let lines = [
+            ("max_message_bytes", self.max_message_bytes as u64, "the longest message of a client"),
+            ("max_in_flight", self.max_in_flight as u64, "unanswered requests of one session; more are `busy`"),
+            ("max_in_flight_node", self.max_in_flight_node as u64, "the same over all sessions of this node"),
+            ("max_clients", self.max_clients as u64, "connections of clients at once"),
+            ("request_timeout_ms", self.request_timeout_ms, "then a request is answered `no_quorum`"),
+            ("handshake_timeout_ms", self.handshake_timeout_ms, "then a connection that said nothing is closed"),
+        ];
+        text.push_str("\n[limits]\n");
+        for (key, value, comment) in lines {
+            // Writing to a String can't fail.
+            let _ = writeln!(text, "{:<32}# {comment}", format!("{key} = {value}"));
+        }
+    }
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}

@@ -11,13 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::bank::Command;
 use crate::ids::{BatchId, Digest, Millis, NodeId, SessionKey};
+use crate::msgpack;
 
 /// The version of the payload's format.
 const VERSION: u8 = 1;
 /// Bytes before the first request.
 const PREFIX: usize = 1 + 8 + 4;
-/// Nesting of a header and an action in MessagePack; a payload that is deeper is damaged.
-const MAX_DEPTH: usize = 16;
 
 /// The most requests in one batch, so that applying one does not stall a node for long.
 pub const MAX_BATCH_REQUESTS: u32 = 8_192;
@@ -154,19 +153,16 @@ impl Payload {
 }
 
 fn take_request<'a>(rest: &mut &'a [u8]) -> Result<Request<'a>, BadPayload> {
-    let header = take(rest)?;
-    let start = *rest;
-    let action = take(rest)?;
-    Ok(Request { header, action, action_bytes: &start[..start.len() - rest.len()] })
+    let (header, _) = take(rest)?;
+    let (action, action_bytes) = take(rest)?;
+    Ok(Request { header, action, action_bytes })
 }
 
-fn take<'a, T: Deserialize<'a>>(rest: &mut &'a [u8]) -> Result<T, BadPayload> {
-    let mut decoder = rmp_serde::Deserializer::from_read_ref(*rest);
-    decoder.set_max_depth(MAX_DEPTH);
-    let value = T::deserialize(&mut decoder).map_err(|e| BadPayload(e.to_string()))?;
-    let left = decoder.get_ref().len();
-    *rest = &rest[rest.len() - left..];
-    Ok(value)
+fn take<'a, T: Deserialize<'a>>(rest: &mut &'a [u8]) -> Result<(T, &'a [u8]), BadPayload> {
+    let (bytes, behind) = msgpack::split_value(rest).map_err(|e| BadPayload(e.to_string()))?;
+    *rest = behind;
+    let value = rmp_serde::from_slice(bytes).map_err(|e| BadPayload(e.to_string()))?;
+    Ok((value, bytes))
 }
 
 /// Gathers requests into a payload, encoding each as it comes.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::client::{ClientMessage, LenientNumber, RequestNumber, ServerMessage};
+use crate::msgpack;
 use crate::peer::{Opening, PROTOCOL_VERSION, PeerMessage};
 
 /// The deepest nesting of arrays and maps in a message.
@@ -84,8 +85,11 @@ impl Encoding {
                 serde_json::from_slice(bytes).map_err(Malformed::new)
             }
             Encoding::MessagePack => {
-                check_msgpack(bytes)?;
-                rmp_serde::from_slice(bytes).map_err(Malformed::new)
+                let (value, rest) = msgpack::split_value(bytes).map_err(Malformed::new)?;
+                if !rest.is_empty() {
+                    return Err(Malformed::new(format_args!("{} bytes behind the message", rest.len())));
+                }
+                rmp_serde::from_slice(value).map_err(Malformed::new)
             }
         }
     }
@@ -115,65 +119,6 @@ fn check_json_depth(bytes: &[u8]) -> Result<(), Malformed> {
 
 fn too_deep() -> Malformed {
     Malformed::new(format_args!("nested deeper than {MAX_DEPTH}"))
-}
-
-/// Walks over one MessagePack value without recursion: refuses what nests too deep, ends early, or has bytes behind it.
-/// rmp-serde's own depth limit counts its steps rather than arrays and maps, and it ignores trailing bytes.
-fn check_msgpack(bytes: &[u8]) -> Result<(), Malformed> {
-    use rmp::Marker;
-    let ended = || Malformed::new("the message ends too early");
-    let mut rest = bytes;
-    let mut take = |count: u64| -> Result<&[u8], Malformed> {
-        let count = usize::try_from(count).map_err(|_| ended())?;
-        let (taken, left) = rest.split_at_checked(count).ok_or_else(ended)?;
-        rest = left;
-        Ok(taken)
-    };
-    // How many values are still to come, at each level.
-    let mut levels = vec![1u64];
-    while let Some(left) = levels.last_mut() {
-        if *left == 0 {
-            levels.pop();
-            continue;
-        }
-        *left -= 1;
-        let number = |bytes: &[u8]| bytes.iter().fold(0u64, |n, b| n << 8 | u64::from(*b));
-        let marker = Marker::from_u8(take(1)?[0]);
-        let (skip, inner) = match marker {
-            Marker::FixPos(_) | Marker::FixNeg(_) | Marker::Null | Marker::True | Marker::False => (0, None),
-            Marker::U8 | Marker::I8 => (1, None),
-            Marker::U16 | Marker::I16 => (2, None),
-            Marker::U32 | Marker::I32 | Marker::F32 => (4, None),
-            Marker::U64 | Marker::I64 | Marker::F64 => (8, None),
-            Marker::FixStr(length) => (u64::from(length), None),
-            Marker::Str8 | Marker::Bin8 => (number(take(1)?), None),
-            Marker::Str16 | Marker::Bin16 => (number(take(2)?), None),
-            Marker::Str32 | Marker::Bin32 => (number(take(4)?), None),
-            Marker::FixExt1 => (2, None),
-            Marker::FixExt2 => (3, None),
-            Marker::FixExt4 => (5, None),
-            Marker::FixExt8 => (9, None),
-            Marker::FixExt16 => (17, None),
-            Marker::Ext8 => (number(take(1)?) + 1, None),
-            Marker::Ext16 => (number(take(2)?) + 1, None),
-            Marker::Ext32 => (number(take(4)?) + 1, None),
-            Marker::FixArray(count) => (0, Some(u64::from(count))),
-            Marker::Array16 => (0, Some(number(take(2)?))),
-            Marker::Array32 => (0, Some(number(take(4)?))),
-            Marker::FixMap(count) => (0, Some(2 * u64::from(count))),
-            Marker::Map16 => (0, Some(2 * number(take(2)?))),
-            Marker::Map32 => (0, Some(2 * number(take(4)?))),
-            Marker::Reserved => return Err(Malformed::new("a byte that MessagePack does not use")),
-        };
-        take(skip)?;
-        if let Some(count) = inner {
-            if levels.len() > MAX_DEPTH {
-                return Err(too_deep());
-            }
-            levels.push(count);
-        }
-    }
-    if rest.is_empty() { Ok(()) } else { Err(Malformed::new(format_args!("{} bytes behind the message", rest.len()))) }
 }
 
 /// The largest frame between peers, in bytes. Longer than a batch with the largest request a client may send.
@@ -244,10 +189,7 @@ fn encode_compact(bytes: &mut Vec<u8>, value: &impl Serialize) {
 }
 
 fn take<T: DeserializeOwned>(rest: &mut &[u8]) -> Result<T, BadFrame> {
-    let mut decoder = rmp_serde::Deserializer::from_read_ref(*rest);
-    decoder.set_max_depth(MAX_DEPTH);
-    let value = T::deserialize(&mut decoder).map_err(|e| BadFrame::Damaged(e.to_string()))?;
-    let left = decoder.get_ref().len();
-    *rest = &rest[rest.len() - left..];
-    Ok(value)
+    let (value, behind) = msgpack::split_value(rest).map_err(|e| BadFrame::Damaged(e.to_string()))?;
+    *rest = behind;
+    rmp_serde::from_slice(value).map_err(|e| BadFrame::Damaged(e.to_string()))
 }

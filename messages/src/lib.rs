@@ -6,4 +6,5 @@ pub mod client;
 pub mod codec;
 pub mod genesis;
 pub mod ids;
+mod msgpack;
 pub mod peer;

@@ -1,0 +1,914 @@
+//! The agreement core: Weak-MVC of all slots in the window, catching up, and the read rule.
+//!
+//! [`Agreement`] takes an [`Event`] and appends [`Effect`]s, which the voter actor (or the simulator) performs in order.
+//! What must be durable before it is sent is an [`Effect::Save`] here; the messages come out when [`Event::Saved`] came
+//! back. Time is an argument of every call: the core reads no clock.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use rabia_bank_messages::batch::Payload;
+use rabia_bank_messages::genesis::Genesis;
+use rabia_bank_messages::ids::{BatchId, MAX_NODES, NodeId, Slot as SlotNumber};
+use rabia_bank_messages::peer::{Entry, PeerMessage, Value};
+use rabia_bank_storage::{Commit, PeerMemory, Record, Recovered, Said};
+use rustc_hash::FxHashMap;
+
+use super::quorum::{Quorums, coin};
+use super::slot::{Slot, SlotEffect, SlotMessage, Stage, bound_to};
+
+/// What happened, to the agreement core.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A peer said this.
+    Received(NodeId, PeerMessage),
+    /// All [`Effect::Save`]s up to this ticket are durable.
+    Saved(Ticket),
+    /// The pool wants this proposed.
+    Propose {
+        /// In which slot.
+        slot: SlotNumber,
+        /// Which batch; null gives the slot up.
+        value: Value,
+        /// Send the payload along: the others can't have it yet.
+        with_payload: bool,
+    },
+    /// The pool has a new batch.
+    Hold(BatchId, Payload),
+    /// The link to this peer works (again).
+    LinkUp(NodeId),
+    /// The link to this peer broke.
+    LinkDown(NodeId),
+    /// Somebody wants to read what is acknowledged now. Reads are numbered by the caller, ascending.
+    Read(u64),
+    /// Time passed. At least every [`TICK`].
+    Tick,
+}
+
+/// Numbers the durable writes of one run, ascending.
+pub type Ticket = u64;
+
+/// What is to be done, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Send this to one peer.
+    Send(NodeId, PeerMessage),
+    /// Send this to all peers.
+    Broadcast(PeerMessage),
+    /// Make this durable and report [`Event::Saved`].
+    Save(Ticket, Commit),
+    /// Apply the next slot.
+    Deliver(SlotNumber, Option<(BatchId, Payload)>),
+    /// Tell the pool.
+    Pool(Notice),
+    /// All reads up to `read` see what was acknowledged before they were asked, once `slot` is applied.
+    ReadAt {
+        /// The highest number of the reads.
+        read: u64,
+        /// The slot to wait for.
+        slot: SlotNumber,
+    },
+    /// Answer this peer's [`PeerMessage::CatchUp`] from the log on disk.
+    SendEntries {
+        /// Who asked.
+        to: NodeId,
+        /// From which slot on.
+        from: SlotNumber,
+    },
+    /// Answer this peer's [`PeerMessage::Fetch`] from the log on disk, if the batch is there.
+    SendStored {
+        /// Who asked.
+        to: NodeId,
+        /// For which payload.
+        id: BatchId,
+    },
+}
+
+/// What the agreement core tells the pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A peer proposed this; the payload is held.
+    Heard {
+        /// In which slot.
+        slot: SlotNumber,
+        /// Who.
+        from: NodeId,
+        /// What.
+        value: Value,
+        /// The batch's payload.
+        payload: Option<Payload>,
+    },
+    /// Somebody spoke in this slot, in which this node has not proposed.
+    InUse(SlotNumber, NodeId),
+    /// This node has spoken in this slot in a former run: there is nothing to propose.
+    Spoken(SlotNumber),
+    /// A slot is decided. Not always in order.
+    Decided(SlotNumber, Value),
+    /// All slots up to this one are decided.
+    Frontier(SlotNumber),
+    /// A batch that waits for a slot came from another node.
+    Arrived(BatchId, Payload),
+    /// The link to this peer works.
+    LinkUp(NodeId),
+    /// The link to this peer broke.
+    LinkDown(NodeId),
+}
+
+/// How often the core wants to hear of time.
+pub const TICK: Duration = Duration::from_millis(10);
+/// Rule 8: a decision is on disk after this time, also when nothing else is written.
+const LAZY_WRITE: Duration = Duration::from_millis(100);
+/// Rule 9: what was said for an undecided slot is said again after this time.
+const REPEAT: Duration = Duration::from_millis(250);
+/// Payloads and read rounds that were asked for are asked for again after this time.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// A node that makes no progress for this time while a peer knows more asks for the decided slots.
+const STALLED: Duration = Duration::from_millis(100);
+/// An unanswered request for decided slots is repeated, to another peer, after this time.
+const CATCH_UP_AGAIN: Duration = Duration::from_millis(500);
+/// A message for a slot that was decided so recently crossed our decision on the wire: no need to answer it.
+const CROSSED: Duration = Duration::from_millis(50);
+/// How often an idle node says how far it is.
+const ALIVE: Duration = Duration::from_millis(200);
+/// Decisions that are kept in memory, to answer late messages.
+const RECENT: usize = 4_096;
+/// In windows: messages for slots beyond this are dropped, the sender is far ahead.
+const AHEAD: u64 = 4;
+/// In windows: how far the durable mark of rule 1 is ahead. Far enough to ride on other writes, near enough that a
+/// restart taints few slots.
+const RESERVE: u64 = 3;
+
+/// A decided slot that is kept to answer late messages.
+#[derive(Clone, Debug)]
+struct Decided {
+    value: Value,
+    at: Duration,
+}
+
+/// A payload in memory.
+#[derive(Clone, Debug)]
+struct Held {
+    payload: Payload,
+    /// It is on disk, or on its way there in an earlier write.
+    stored: bool,
+}
+
+/// A round of the read rule.
+#[derive(Clone, Debug)]
+struct ReadRound {
+    number: u64,
+    /// The highest read that it serves.
+    read: u64,
+    asked: Duration,
+    answers: [Option<SlotNumber>; MAX_NODES],
+}
+
+/// Counters since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AgreementCounters {
+    /// Slots that this replica decided by votes: in phase 1, 2, 3, and 4 or later.
+    pub phases: [u64; 4],
+}
+
+/// A replica's part in all slots.
+///
+/// Invariants:
+/// - `frontier` is the end of the gapless decided log, all of it delivered in order.
+/// - Nothing is said for a slot above `frontier + window`, nor at or above `reserved`.
+/// - `open` holds slots above `frontier` only.
+#[derive(Debug)]
+pub struct Agreement {
+    me: NodeId,
+    genesis: Genesis,
+    quorums: Quorums,
+    starts: u64,
+    frontier: SlotNumber,
+    open: BTreeMap<SlotNumber, Slot>,
+    /// Slots of a former run that have to be spoken in once the window reaches them.
+    unsaid: VecDeque<SlotNumber>,
+    recent: BTreeMap<SlotNumber, Decided>,
+    payloads: FxHashMap<BatchId, Held>,
+    /// Payloads of decided slots, to be forgotten a while later.
+    delivered: VecDeque<(SlotNumber, BatchId)>,
+    /// When each missing payload was last asked for.
+    fetching: FxHashMap<BatchId, (Duration, usize)>,
+    reserved: SlotNumber,
+    reserving: SlotNumber,
+    /// Proposals that wait for the mark of rule 1.
+    unreserved: Vec<(SlotNumber, Value, bool)>,
+    ticket: Ticket,
+    saving: VecDeque<(Ticket, Saving)>,
+    unwritten: Vec<(SlotNumber, Value)>,
+    unwritten_since: Option<Duration>,
+    heard: [SlotNumber; MAX_NODES],
+    unwritten_heard: bool,
+    up: [bool; MAX_NODES],
+    known: [SlotNumber; MAX_NODES],
+    highest_vote: SlotNumber,
+    highest_decided: SlotNumber,
+    progressed: Duration,
+    repeated: Duration,
+    alive: Duration,
+    catching_up: Option<(Duration, NodeId)>,
+    last_asked: usize,
+    round: Option<ReadRound>,
+    rounds: u64,
+    waiting_read: Option<u64>,
+    counters: AgreementCounters,
+}
+
+/// What waits for a durable write.
+#[derive(Clone, Copy, Debug)]
+enum Saving {
+    Slot(SlotNumber),
+    Reserved(SlotNumber),
+}
+
+impl Agreement {
+    /// A replica with what its store remembers. Appends what it has to say and write at once.
+    pub fn new(genesis: Genesis, me: NodeId, recovered: &Recovered, effects: &mut Vec<Effect>) -> Agreement {
+        let quorums = Quorums::of(&genesis);
+        let mut agreement = Agreement {
+            me,
+            quorums,
+            starts: recovered.starts,
+            frontier: recovered.decided,
+            open: BTreeMap::new(),
+            unsaid: VecDeque::new(),
+            recent: BTreeMap::new(),
+            payloads: FxHashMap::default(),
+            delivered: VecDeque::new(),
+            fetching: FxHashMap::default(),
+            reserved: recovered.reserved,
+            reserving: recovered.reserved,
+            unreserved: Vec::new(),
+            ticket: 0,
+            saving: VecDeque::new(),
+            unwritten: Vec::new(),
+            unwritten_since: None,
+            heard: [0; MAX_NODES],
+            unwritten_heard: false,
+            up: [false; MAX_NODES],
+            known: [0; MAX_NODES],
+            highest_vote: 0,
+            highest_decided: recovered.decided,
+            progressed: Duration::ZERO,
+            repeated: Duration::ZERO,
+            alive: Duration::ZERO,
+            catching_up: None,
+            last_asked: 0,
+            round: None,
+            rounds: 0,
+            waiting_read: None,
+            counters: AgreementCounters::default(),
+            genesis,
+        };
+        for (node, slot) in &recovered.heard {
+            agreement.heard[node.index()] = *slot;
+        }
+        for (id, payload) in &recovered.payloads {
+            agreement.payloads.insert(*id, Held { payload: payload.clone(), stored: true });
+        }
+        agreement.restore_slots(recovered, effects);
+        agreement.reserve_ahead(effects);
+        agreement.move_window(Duration::ZERO, effects);
+        agreement
+    }
+
+    /// Rules 1 and 11: every undecided slot below the mark is one in which this node may have spoken.
+    fn restore_slots(&mut self, recovered: &Recovered, effects: &mut Vec<Effect>) {
+        let mut records: BTreeMap<SlotNumber, Vec<(u32, Said)>> = BTreeMap::new();
+        for record in &recovered.records {
+            assert!(record.slot < recovered.reserved, "{record:?} at or above the mark {}", recovered.reserved);
+            if let Said::Vote(_) = record.said {
+                self.highest_vote = self.highest_vote.max(record.slot);
+            }
+            records.entry(record.slot).or_default().push((record.phase, record.said));
+        }
+        for slot in self.frontier + 1..recovered.reserved {
+            let said = records.remove(&slot).unwrap_or_default();
+            self.open.insert(slot, Slot::restored(self.me, self.quorums, &said));
+            self.unsaid.push_back(slot);
+            effects.push(Effect::Pool(Notice::Spoken(slot)));
+        }
+        for (slot, value) in &recovered.sparse {
+            self.highest_decided = self.highest_decided.max(*slot);
+            let open = self.open.entry(*slot).or_insert_with(|| Slot::new(self.me, self.quorums));
+            open.adopt(*value);
+            effects.push(Effect::Pool(Notice::Decided(*slot, *value)));
+        }
+    }
+
+    /// The end of the gapless decided log.
+    pub fn frontier(&self) -> SlotNumber {
+        self.frontier
+    }
+
+    /// This node has said nothing at or above this slot, durably (rule 12).
+    pub fn reserved(&self) -> SlotNumber {
+        self.reserved
+    }
+
+    /// The highest slot in which this peer was heard (rule 12).
+    pub fn heard(&self, peer: NodeId) -> SlotNumber {
+        self.heard[peer.index()]
+    }
+
+    /// How many slots are in agreement and undecided.
+    pub fn open_slots(&self) -> usize {
+        self.open.values().filter(|slot| !slot.is_silent() && !matches!(slot.stage(), Stage::Decided(_))).count()
+    }
+
+    /// Counters since the start.
+    pub fn counters(&self) -> AgreementCounters {
+        self.counters
+    }
+
+    /// The furthest slot that any peer is known to have.
+    pub fn known_elsewhere(&self) -> SlotNumber {
+        self.known.iter().copied().max().unwrap_or(0)
+    }
+
+    /// Makes it durable that a peer was met in this run (rule 12). The ticket is that of the write.
+    pub fn remember_peer(&mut self, peer: NodeId, memory: PeerMemory, effects: &mut Vec<Effect>) -> Ticket {
+        self.save(Commit { peers: vec![(peer, memory)], ..Commit::default() }, None, effects)
+    }
+
+    /// Takes what happened at `now` and appends what is to be done.
+    pub fn handle(&mut self, now: Duration, event: Event, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Received(from, message) => self.receive(now, from, message, effects),
+            Event::Saved(ticket) => self.saved(now, ticket, effects),
+            Event::Propose { slot, value, with_payload } => self.propose(now, slot, value, with_payload, effects),
+            Event::Hold(id, payload) => {
+                self.hold(now, id, payload, effects);
+            }
+            Event::LinkUp(peer) => self.link_up(peer, effects),
+            Event::LinkDown(peer) => {
+                self.up[peer.index()] = false;
+                effects.push(Effect::Pool(Notice::LinkDown(peer)));
+            }
+            Event::Read(read) => {
+                self.waiting_read = Some(read);
+                self.start_round(now, effects);
+            }
+            Event::Tick => self.tick(now, effects),
+        }
+    }
+
+    // ----- messages -----
+
+    fn receive(&mut self, now: Duration, from: NodeId, message: PeerMessage, effects: &mut Vec<Effect>) {
+        match message {
+            PeerMessage::Proposal { slot, value, payload } => {
+                if let (Some(id), Some(payload)) = (value, payload) {
+                    self.hold(now, id, payload, effects);
+                }
+                self.slot_message(now, from, slot, SlotMessage::Proposal(value), effects);
+            }
+            PeerMessage::State { slot, phase, state } => {
+                self.slot_message(now, from, slot, SlotMessage::State(phase, state), effects);
+            }
+            PeerMessage::Vote { slot, phase, vote } => {
+                self.slot_message(now, from, slot, SlotMessage::Vote(phase, vote), effects);
+            }
+            PeerMessage::Decide { slot, value } => {
+                self.knows(from, slot.saturating_sub(self.genesis.window));
+                self.adopt(now, slot, value, effects);
+            }
+            PeerMessage::Batch { id, payload } => {
+                if self.hold(now, id, payload.clone(), effects) {
+                    effects.push(Effect::Pool(Notice::Arrived(id, payload)));
+                }
+            }
+            PeerMessage::Fetch { id } => effects.push(match self.payloads.get(&id) {
+                Some(held) => Effect::Send(from, PeerMessage::Batch { id, payload: held.payload.clone() }),
+                None => Effect::SendStored { to: from, id },
+            }),
+            PeerMessage::ReadIndex { starts, round } => {
+                let slot = self.read_index();
+                effects.push(Effect::Send(from, PeerMessage::ReadIndexAnswer { starts, round, slot }));
+            }
+            PeerMessage::ReadIndexAnswer { starts, round, slot } => {
+                self.read_answer(now, from, starts, round, slot, effects);
+            }
+            PeerMessage::CatchUp { from: slot } => effects.push(Effect::SendEntries { to: from, from: slot }),
+            PeerMessage::Entries { entries, decided } => self.entries(now, from, entries, decided, effects),
+            PeerMessage::Alive { decided } => {
+                self.knows(from, decided);
+                self.catch_up(now, effects);
+            }
+            // Compared by the snapshotter.
+            PeerMessage::StateDigest { .. } => {}
+        }
+    }
+
+    fn slot_message(
+        &mut self,
+        now: Duration,
+        from: NodeId,
+        slot: SlotNumber,
+        message: SlotMessage,
+        effects: &mut Vec<Effect>,
+    ) {
+        let heard = &mut self.heard[from.index()];
+        if slot > *heard {
+            *heard = slot;
+            self.unwritten_heard = true;
+        }
+        // Nobody speaks in a slot before it knows all decisions a window below.
+        self.knows(from, slot.saturating_sub(self.genesis.window));
+        if slot == 0 || slot > self.frontier + AHEAD * self.genesis.window {
+            return self.catch_up(now, effects);
+        }
+        if slot <= self.frontier || self.open.get(&slot).is_some_and(|s| matches!(s.stage(), Stage::Decided(_))) {
+            return self.answer_late(now, from, slot, effects);
+        }
+        let payload = message.names().and_then(|id| self.payloads.get(id)).map(|held| held.payload.clone());
+        let held = payload.is_some();
+        let open = self.open.entry(slot).or_insert_with(|| Slot::new(self.me, self.quorums));
+        let silent = open.is_silent();
+        open.receive(from, message, held);
+        match message {
+            SlotMessage::Proposal(value) if silent && (held || value.is_none()) => {
+                effects.push(Effect::Pool(Notice::Heard { slot, from, value, payload }));
+            }
+            _ if silent => effects.push(Effect::Pool(Notice::InUse(slot, from))),
+            _ => {}
+        }
+        if let (Some(id), false) = (message.names(), held) {
+            self.fetch(now, *id, Some(from), effects);
+        }
+        self.advance(now, slot, effects);
+        if slot > self.frontier + self.genesis.window {
+            self.catch_up(now, effects);
+        }
+    }
+
+    /// Rule 8: whoever still speaks in a decided slot is told the decision.
+    fn answer_late(&mut self, now: Duration, from: NodeId, slot: SlotNumber, effects: &mut Vec<Effect>) {
+        let answer = match self.recent.get(&slot) {
+            Some(decided) if now.saturating_sub(decided.at) < CROSSED => return,
+            Some(decided) => PeerMessage::Decide { slot, value: decided.value },
+            // Too old to remember: the peer will catch up from the log.
+            None => PeerMessage::Alive { decided: self.frontier },
+        };
+        effects.push(Effect::Send(from, answer));
+    }
+
+    fn propose(
+        &mut self,
+        now: Duration,
+        slot: SlotNumber,
+        value: Value,
+        with_payload: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        if slot <= self.frontier || slot > self.frontier + self.genesis.window {
+            return;
+        }
+        if slot >= self.reserved {
+            self.unreserved.push((slot, value, with_payload));
+            return self.reserve_ahead(effects);
+        }
+        let payload = value.and_then(|id| self.payloads.get(&id)).map(|held| held.payload.clone());
+        assert!(value.is_none() || payload.is_some(), "proposing {value:?} without its payload");
+        let open = self.open.entry(slot).or_insert_with(|| Slot::new(self.me, self.quorums));
+        if !open.is_silent() {
+            return;
+        }
+        let mut out = Vec::new();
+        open.propose(value, |phase| coin(self.genesis.cluster, slot, phase), &mut out);
+        let payload = payload.filter(|_| with_payload);
+        self.perform(now, slot, out, payload, effects);
+    }
+
+    fn advance(&mut self, now: Duration, slot: SlotNumber, effects: &mut Vec<Effect>) {
+        if slot > self.frontier + self.genesis.window {
+            return;
+        }
+        let Some(open) = self.open.get_mut(&slot) else { return };
+        let mut out = Vec::new();
+        open.advance(|phase| coin(self.genesis.cluster, slot, phase), &mut out);
+        self.perform(now, slot, out, None, effects);
+    }
+
+    fn perform(
+        &mut self,
+        now: Duration,
+        slot: SlotNumber,
+        out: Vec<SlotEffect>,
+        mut payload: Option<Payload>,
+        effects: &mut Vec<Effect>,
+    ) {
+        for effect in out {
+            match effect {
+                SlotEffect::Say(message) => {
+                    assert!(slot < self.reserved, "speaking in slot {slot} at or above the mark {}", self.reserved);
+                    effects.push(Effect::Broadcast(peer_message(slot, message, payload.take())));
+                }
+                SlotEffect::Save(phase, said) => {
+                    let mut commit = Commit { records: vec![Record { slot, phase, said }], ..Commit::default() };
+                    if let Some(id) = bound_to(&said) {
+                        self.store_payload(*id, &mut commit);
+                    }
+                    self.save(commit, Some(Saving::Slot(slot)), effects);
+                }
+                SlotEffect::Decide(value, phase) => {
+                    self.counters.phases[(phase as usize - 1).min(3)] += 1;
+                    effects.push(Effect::Broadcast(PeerMessage::Decide { slot, value }));
+                    self.decided(now, slot, value, effects);
+                }
+            }
+        }
+    }
+
+    // ----- durable writes -----
+
+    /// Adds all that is waiting to the write, and issues it.
+    fn save(&mut self, mut commit: Commit, saving: Option<Saving>, effects: &mut Vec<Effect>) -> Ticket {
+        commit.decisions.append(&mut self.unwritten);
+        self.unwritten_since = None;
+        let named: Vec<_> = commit.decisions.iter().filter_map(|(_, value)| *value).collect();
+        for id in named {
+            self.store_payload(id, &mut commit);
+        }
+        if std::mem::take(&mut self.unwritten_heard) {
+            commit.heard = self.genesis.nodes().map(|node| (node, self.heard[node.index()])).collect();
+        }
+        self.ticket += 1;
+        let ahead = self.frontier + RESERVE * self.genesis.window + 1;
+        if self.reserving < ahead - self.genesis.window {
+            self.reserving = ahead;
+            commit.reserved = Some(ahead);
+            self.saving.push_back((self.ticket, Saving::Reserved(ahead)));
+        }
+        self.saving.extend(saving.map(|saving| (self.ticket, saving)));
+        effects.push(Effect::Save(self.ticket, commit));
+        self.ticket
+    }
+
+    /// A payload is written once.
+    fn store_payload(&mut self, id: BatchId, commit: &mut Commit) {
+        let Some(held) = self.payloads.get_mut(&id) else { return };
+        if !std::mem::replace(&mut held.stored, true) {
+            commit.payloads.push((id, held.payload.clone()));
+        }
+    }
+
+    /// Rule 1: raises the mark by a write of its own where no other write does.
+    fn reserve_ahead(&mut self, effects: &mut Vec<Effect>) {
+        if self.reserving <= self.frontier + self.genesis.window {
+            self.save(Commit::default(), None, effects);
+        }
+    }
+
+    fn saved(&mut self, now: Duration, ticket: Ticket, effects: &mut Vec<Effect>) {
+        while let Some((_, saving)) = self.saving.pop_front_if(|(needed, _)| *needed <= ticket) {
+            match saving {
+                Saving::Reserved(mark) => {
+                    self.reserved = self.reserved.max(mark);
+                    for (slot, value, with_payload) in std::mem::take(&mut self.unreserved) {
+                        self.propose(now, slot, value, with_payload, effects);
+                    }
+                }
+                Saving::Slot(slot) => {
+                    let Some(open) = self.open.get_mut(&slot) else { continue };
+                    if let Stage::SavingVote(..) = open.stage() {
+                        self.highest_vote = self.highest_vote.max(slot);
+                    }
+                    let mut out = Vec::new();
+                    open.saved(|phase| coin(self.genesis.cluster, slot, phase), &mut out);
+                    self.perform(now, slot, out, None, effects);
+                }
+            }
+        }
+    }
+
+    // ----- payloads -----
+
+    /// Takes a payload. False if it is not what its id names, or was held.
+    fn hold(&mut self, now: Duration, id: BatchId, payload: Payload, effects: &mut Vec<Effect>) -> bool {
+        if self.payloads.contains_key(&id) {
+            return false;
+        }
+        if id.origin != self.me && !payload.matches(&id) {
+            return false;
+        }
+        self.payloads.insert(id, Held { payload, stored: false });
+        if self.fetching.remove(&id).is_some() {
+            let waiting: Vec<_> =
+                self.open.iter().filter(|(_, open)| open.missing().any(|m| *m == id)).map(|(slot, _)| *slot).collect();
+            for slot in waiting {
+                self.count_parked(now, slot, &id, effects);
+            }
+            self.move_window(now, effects);
+        }
+        true
+    }
+
+    fn count_parked(&mut self, now: Duration, slot: SlotNumber, id: &BatchId, effects: &mut Vec<Effect>) {
+        let Some(open) = self.open.get_mut(&slot) else { return };
+        let proposers = open.parked_proposers(id);
+        open.hold(id);
+        let silent = open.is_silent();
+        let payload = self.payloads.get(id).map(|held| held.payload.clone());
+        for from in proposers {
+            if silent {
+                let heard = Notice::Heard { slot, from, value: Some(*id), payload: payload.clone() };
+                effects.push(Effect::Pool(heard));
+            }
+        }
+        self.advance(now, slot, effects);
+    }
+
+    /// Rule 6: asks for a payload, at once and then again, every peer in turn.
+    fn fetch(&mut self, now: Duration, id: BatchId, from: Option<NodeId>, effects: &mut Vec<Effect>) {
+        let asked = self.fetching.get(&id).copied();
+        if asked.is_some_and(|(at, _)| now.saturating_sub(at) < ASK_AGAIN) {
+            return;
+        }
+        let tries = asked.map_or(0, |(_, tries)| tries);
+        let peers: Vec<_> = self.peers_up().collect();
+        let first = from.or_else(|| peers.get(tries % peers.len().max(1)).copied());
+        self.fetching.insert(id, (now, tries + 1));
+        effects.extend(first.map(|peer| Effect::Send(peer, PeerMessage::Fetch { id })));
+    }
+
+    // ----- decisions -----
+
+    fn adopt(&mut self, now: Duration, slot: SlotNumber, value: Value, effects: &mut Vec<Effect>) {
+        if slot <= self.frontier || slot > self.frontier + AHEAD * self.genesis.window {
+            if let Some(decided) = self.recent.get(&slot) {
+                assert_eq!(decided.value, value, "agreement is broken: slot {slot} was decided twice");
+            }
+            return;
+        }
+        let open = self.open.entry(slot).or_insert_with(|| Slot::new(self.me, self.quorums));
+        if let Stage::Decided(ours) = open.stage() {
+            assert_eq!(ours, value, "agreement is broken: slot {slot} was decided twice");
+            return;
+        }
+        open.adopt(value);
+        self.decided(now, slot, value, effects);
+    }
+
+    fn decided(&mut self, now: Duration, slot: SlotNumber, value: Value, effects: &mut Vec<Effect>) {
+        self.highest_decided = self.highest_decided.max(slot);
+        self.recent.insert(slot, Decided { value, at: now });
+        effects.push(Effect::Pool(Notice::Decided(slot, value)));
+        if let Some(id) = value
+            && !self.payloads.contains_key(&id)
+        {
+            self.fetch(now, id, None, effects);
+        }
+        self.move_window(now, effects);
+    }
+
+    /// Delivers what is decided in order, and speaks where the window has come to.
+    fn move_window(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        let before = self.frontier;
+        while let Some(open) = self.open.get(&(self.frontier + 1)) {
+            let Stage::Decided(value) = open.stage() else { break };
+            let batch = match value {
+                None => None,
+                Some(id) => match self.payloads.get(&id) {
+                    Some(held) => Some((id, held.payload.clone())),
+                    None => {
+                        self.fetch(now, id, None, effects);
+                        break;
+                    }
+                },
+            };
+            self.frontier += 1;
+            self.open.remove(&self.frontier);
+            self.deliver(now, value, batch, effects);
+        }
+        if self.frontier > before {
+            self.progressed = now;
+            effects.push(Effect::Pool(Notice::Frontier(self.frontier)));
+            let (old_end, end) = (before + self.genesis.window, self.frontier + self.genesis.window);
+            let entered: Vec<_> = self.open.range(old_end + 1..=end).map(|(slot, _)| *slot).collect();
+            for slot in entered {
+                self.advance(now, slot, effects);
+            }
+        }
+        self.say_unsaid(now, effects);
+    }
+
+    fn deliver(&mut self, now: Duration, value: Value, batch: Option<(BatchId, Payload)>, effects: &mut Vec<Effect>) {
+        let slot = self.frontier;
+        self.unwritten.push((slot, value));
+        self.unwritten_since.get_or_insert(now);
+        self.recent.entry(slot).or_insert(Decided { value, at: now });
+        while self.recent.len() > RECENT {
+            self.recent.pop_first();
+        }
+        if let Some(id) = value {
+            self.delivered.push_back((slot, id));
+        }
+        effects.push(Effect::Deliver(slot, batch));
+        let keep = slot.saturating_sub(2 * self.genesis.window);
+        while let Some((_, id)) = self.delivered.pop_front_if(|(slot, _)| *slot < keep) {
+            if !self.unwritten.iter().any(|(_, value)| *value == Some(id)) {
+                self.payloads.remove(&id);
+            }
+        }
+    }
+
+    /// Rule 11, for slots that have come into the window.
+    fn say_unsaid(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        let end = self.frontier + self.genesis.window;
+        while let Some(slot) = self.unsaid.pop_front_if(|slot| *slot <= end) {
+            self.say_again(slot, None, effects);
+            self.advance(now, slot, effects);
+        }
+    }
+
+    /// Rule 9.
+    fn say_again(&self, slot: SlotNumber, to: Option<NodeId>, effects: &mut Vec<Effect>) {
+        let Some(open) = self.open.get(&slot) else { return };
+        for message in open.said() {
+            let message = peer_message(slot, message, None);
+            effects.push(match to {
+                Some(peer) => Effect::Send(peer, message),
+                None => Effect::Broadcast(message),
+            });
+        }
+    }
+
+    fn say_all_again(&self, to: Option<NodeId>, effects: &mut Vec<Effect>) {
+        for slot in self.open.range(..=self.frontier + self.genesis.window).map(|(slot, _)| *slot) {
+            self.say_again(slot, to, effects);
+        }
+    }
+
+    // ----- links and time -----
+
+    fn link_up(&mut self, peer: NodeId, effects: &mut Vec<Effect>) {
+        self.up[peer.index()] = true;
+        effects.push(Effect::Pool(Notice::LinkUp(peer)));
+        effects.push(Effect::Send(peer, PeerMessage::Alive { decided: self.frontier }));
+        self.say_all_again(Some(peer), effects);
+        if let Some(round) = &self.round {
+            effects.push(Effect::Send(peer, PeerMessage::ReadIndex { starts: self.starts, round: round.number }));
+        }
+    }
+
+    fn tick(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        if self.unwritten_since.is_some_and(|since| now.saturating_sub(since) >= LAZY_WRITE) {
+            self.save(Commit::default(), None, effects);
+        }
+        if now.saturating_sub(self.repeated.max(self.progressed)) >= REPEAT {
+            self.repeated = now;
+            self.say_all_again(None, effects);
+        }
+        let missing: Vec<_> = self
+            .open
+            .values()
+            .flat_map(|open| {
+                let decided = match open.stage() {
+                    Stage::Decided(value) => value.filter(|id| !self.payloads.contains_key(id)),
+                    _ => None,
+                };
+                open.missing().copied().chain(decided)
+            })
+            .collect();
+        for id in missing {
+            self.fetch(now, id, None, effects);
+        }
+        if let Some(round) = &mut self.round
+            && now.saturating_sub(round.asked) >= ASK_AGAIN
+        {
+            round.asked = now;
+            effects.push(Effect::Broadcast(PeerMessage::ReadIndex { starts: self.starts, round: round.number }));
+        }
+        if now.saturating_sub(self.alive) >= ALIVE {
+            self.alive = now;
+            effects.push(Effect::Broadcast(PeerMessage::Alive { decided: self.frontier }));
+        }
+        self.catch_up(now, effects);
+    }
+
+    // ----- catching up -----
+
+    fn knows(&mut self, peer: NodeId, decided: SlotNumber) {
+        let known = &mut self.known[peer.index()];
+        *known = decided.max(*known);
+    }
+
+    /// Asks for decided slots where a peer knows more and agreement alone does not bring them.
+    fn catch_up(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        let ahead: Vec<_> = self.peers_up().filter(|peer| self.known[peer.index()] > self.frontier).collect();
+        let furthest = ahead.iter().map(|peer| self.known[peer.index()]).max().unwrap_or(0);
+        let stalled = now.saturating_sub(self.progressed) >= STALLED;
+        if ahead.is_empty() || (furthest <= self.frontier + self.genesis.window && !stalled) {
+            return;
+        }
+        if let Some((asked, peer)) = self.catching_up
+            && now.saturating_sub(asked) < CATCH_UP_AGAIN
+            && self.up[peer.index()]
+        {
+            return;
+        }
+        let peer = ahead[self.last_asked % ahead.len()];
+        self.last_asked += 1;
+        self.ask_entries(now, peer, effects);
+    }
+
+    fn ask_entries(&mut self, now: Duration, peer: NodeId, effects: &mut Vec<Effect>) {
+        self.catching_up = Some((now, peer));
+        effects.push(Effect::Send(peer, PeerMessage::CatchUp { from: self.frontier + 1 }));
+    }
+
+    fn entries(
+        &mut self,
+        now: Duration,
+        from: NodeId,
+        entries: Vec<Entry>,
+        decided: SlotNumber,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.knows(from, decided);
+        let useful = entries.iter().any(|entry| entry.slot > self.frontier);
+        let asked = self.catching_up.is_some_and(|(_, peer)| peer == from);
+        if asked && useful {
+            self.catching_up = None;
+        }
+        for Entry { slot, batch } in entries {
+            let value = batch.as_ref().map(|(id, _)| *id);
+            if let Some((id, payload)) = batch
+                && slot > self.frontier
+            {
+                self.hold(now, id, payload, effects);
+            }
+            self.adopt(now, slot, value, effects);
+        }
+        if useful && asked && self.known[from.index()] > self.frontier {
+            self.ask_entries(now, from, effects);
+        }
+    }
+
+    // ----- reads -----
+
+    /// The highest slot in which this node has durably voted or which it knows decided.
+    fn read_index(&self) -> SlotNumber {
+        self.highest_vote.max(self.highest_decided)
+    }
+
+    fn start_round(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        if self.round.is_some() {
+            return;
+        }
+        let Some(read) = self.waiting_read.take() else { return };
+        self.rounds += 1;
+        let mut answers = [None; MAX_NODES];
+        answers[self.me.index()] = Some(self.read_index());
+        self.round = Some(ReadRound { number: self.rounds, read, asked: now, answers });
+        if self.quorums.members() > 1 {
+            effects.push(Effect::Broadcast(PeerMessage::ReadIndex { starts: self.starts, round: self.rounds }));
+        }
+        self.finish_round(now, effects);
+    }
+
+    fn read_answer(
+        &mut self,
+        now: Duration,
+        from: NodeId,
+        starts: u64,
+        number: u64,
+        slot: SlotNumber,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let Some(round) = &mut self.round
+            && (starts, number) == (self.starts, round.number)
+        {
+            round.answers[from.index()] = Some(slot);
+            self.finish_round(now, effects);
+        }
+    }
+
+    fn finish_round(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        let Some(round) = &self.round else { return };
+        let answers = round.answers.iter().flatten();
+        if answers.clone().count() < self.quorums.quorum() {
+            return;
+        }
+        let slot = answers.copied().max().unwrap_or(0);
+        effects.push(Effect::ReadAt { read: round.read, slot });
+        self.round = None;
+        self.start_round(now, effects);
+    }
+
+    fn peers_up(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.genesis.nodes().filter(|node| *node != self.me && self.up[node.index()])
+    }
+}
+
+fn peer_message(slot: SlotNumber, message: SlotMessage, payload: Option<Payload>) -> PeerMessage {
+    match message {
+        SlotMessage::Proposal(value) => PeerMessage::Proposal { slot, value, payload },
+        SlotMessage::State(phase, state) => PeerMessage::State { slot, phase, state },
+        SlotMessage::Vote(phase, vote) => PeerMessage::Vote { slot, phase, vote },
+    }
+}

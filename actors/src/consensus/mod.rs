@@ -1,0 +1,63 @@
+//! The consensus core: Rabia with crash recovery and pipelining, free of I/O, clocks and randomness.
+//!
+//! # The protocol
+//!
+//! The base is Rabia (Pan, Tuglu, Zhou, Wang, Shen, Zheng, Tassarotti, Tseng, Palmieri: "Rabia: Simplifying State-Machine
+//! Replication Through Randomization", SOSP 2021): for every slot of the log one randomised binary agreement, Weak-MVC,
+//! whose inputs are the replicas' proposals. There is no leader, so nothing has to be elected when a replica dies.
+//! n replicas tolerate f = ⌊(n − 1) / 2⌋ that are down; a step waits for a *quorum* of n − f, and a *majority* is
+//! ⌊n / 2⌋ + 1.
+//!
+//! The paper assumes replicas that never come back and links that never lose a message. The rules below add what that
+//! leaves out. Without those marked † agreement breaks; without those marked ‡ the cluster can get stuck.
+//!
+//! 1. **Reserve.** Before a node sends anything for a slot, a durable mark, `reserved`, is above that slot. After a start
+//!    every undecided slot below it without a stored record is *tainted*: the node may have spoken there and forgotten.
+//! 2. **Propose** once per slot, and only a batch whose payload is held. In a tainted slot: null.
+//! 3. **State, phase 1.** With a quorum of proposals: a batch with a majority → `One(id)`, else `Zero`. In a tainted slot
+//!    `Abstain`, at once †: it fills the quorum and backs no value.
+//! 4. **Vote, phase p.** With a quorum of States: a value with a majority → that value, else `Undecided`. Never
+//!    `Undecided` where a majority was seen †. The vote is durable before it is sent †: the one sync of a slot.
+//! 5. **Finish phase p.** With a quorum of Votes: a value with f + 1 → decide it. Else a value with a vote → State(p + 1).
+//!    Else the common coin: heads takes a `One(id)` that counts in this slot, anything else goes on with `Zero`. States of
+//!    phase 2 and later are durable before they are sent †.
+//! 6. **Payload** ‡. A message that names a batch counts from the moment its payload is held; it is fetched at once.
+//!    Until then a later message of that sender, kind and phase may take its place. Votes and later States for a batch are
+//!    durable together with its payload.
+//! 7. **One message per sender, slot, kind and phase counts**: the first that counts. The sender is the end of the link.
+//! 8. **Decide.** Who decides tells all, and answers later messages for that slot with the decision. A decision is adopted
+//!    at once and written lazily (within 100 ms): f + 1 durable votes bind it already.
+//! 9. **Repeat.** What was said for undecided slots is said again when a link comes back, and after a time without progress.
+//! 10. **Records stay** † per slot and phase until the slot's decision is durable.
+//! 11. **Restart** ‡. In every undecided slot below `reserved`: all stored records again, and Proposal(null) and
+//!     State(1) Abstain besides.
+//! 12. **A node speaks only from the store that made its promises**: store ids, start counters and marks are compared in
+//!     the handshake of every link.
+//!
+//! Up to W slots are in agreement at once; nobody speaks in slot s before it knows all decisions up to s − W. Decisions
+//! are delivered in slot order without gaps. A batch may be decided in two slots: the ledger applies it once.
+//!
+//! # The parts
+//!
+//! - [`slot`]: one slot. All of rules 2 to 8 and 11 that concern a single slot, and nothing else, so that it can be checked
+//!   exhaustively.
+//! - [`agreement`]: all slots in the window, durable writes and their order (rules 1, 4 to 6, 10), repeating, catching up,
+//!   and the read rule.
+//! - [`pool`] and [`owners`]: which batch to propose in which slot. Never a matter of safety.
+//! - [`quorum`]: thresholds and the coin.
+//!
+//! The cores take events and append effects. What must be durable before it is sent is an effect of its own: the message
+//! comes out only when the write was reported back, whoever drives the core.
+//!
+//! # Caveats
+//!
+//! - Replicas fail by stopping, not by lying: peers are trusted once the handshake accepted them.
+//! - A tainted node always proposes null, although the contract would let it back the owner's batch: one rule less, and
+//!   only the few slots after a restart are concerned.
+//! - Membership and the replacement of a lost store are not part of this version.
+
+pub mod agreement;
+pub mod owners;
+pub mod pool;
+pub mod quorum;
+pub mod slot;

@@ -1,0 +1,445 @@
+//! The pool core: which requests wait, how they are grouped, and what to propose in which slot.
+//!
+//! Never a matter of safety: whatever the pool proposes, agreement holds. It decides how many slots are forfeited and how
+//! long a request waits. The choice is that of slot owners (see [`Owners`]):
+//!
+//! - The owner proposes its next batch and sends the payload along. The others, hearing it first, propose the same.
+//! - A node that is no owner sends its batches to all; one owner proposes them.
+//! - Where there is no owner, or nothing is in flight, anyone proposes in the next slot at once.
+//! - An owner without work of its own proposes others' waiting batches, and gives its slot up only where a later slot is
+//!   in use. An owner that can't be reached, or is silent, is replaced in its slots by the live nodes in turn.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use rabia_bank_messages::batch::{Action, BatchBuilder, Payload, RequestHeader};
+use rabia_bank_messages::genesis::Genesis;
+use rabia_bank_messages::ids::{BatchId, MAX_NODES, Millis, NodeId, Slot};
+use rabia_bank_messages::peer::{PeerMessage, Value};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::agreement::Notice;
+use super::owners::Owners;
+
+/// What the pool wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PoolEffect {
+    /// A batch of this node was formed: its requests are answered when it is applied. Comes before anything else is
+    /// said of the batch.
+    Formed(BatchId, Payload),
+    /// Propose this.
+    Propose {
+        /// In which slot.
+        slot: Slot,
+        /// Which batch, or null.
+        value: Value,
+        /// Send the payload along.
+        with_payload: bool,
+    },
+    /// Send a batch that waits to one peer or all.
+    Send(Option<NodeId>, PeerMessage),
+}
+
+/// Both clocks of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Since the node's start, monotonic.
+    pub elapsed: Duration,
+    /// Milliseconds since the Unix epoch, by the node's own clock.
+    pub wall: Millis,
+}
+
+/// An owner that is silent for so many times the usual duration of a slot is replaced …
+const PATIENCE: u32 = 8;
+/// … but not sooner than this (a busy machine is not a dead one) …
+const PATIENCE_MIN: Duration = Duration::from_millis(20);
+/// … nor later than this.
+const PATIENCE_MAX: Duration = Duration::from_millis(150);
+/// A batch stamped further ahead of the own clock is not backed until then: a wrong clock must not drag log time along.
+const MAX_STAMP_AHEAD: Millis = 1_000;
+/// Own batches in flight while those that gather are small: more would be more work for the same answers.
+const SMALL_IN_FLIGHT: usize = 2;
+/// From this size on a batch is not small.
+const SMALL_BATCH: usize = 16 * 1024;
+/// Ids of decided batches that are remembered, so that a late copy is not proposed again.
+const REMEMBERED: usize = 16_384;
+
+/// A batch that waits to be decided.
+#[derive(Debug)]
+struct Pending {
+    payload: Payload,
+    /// Its place in the queue.
+    order: u64,
+    since: Duration,
+    /// The slot in which this node proposed it.
+    slot: Option<Slot>,
+    /// All peers were sent the payload.
+    shared: bool,
+}
+
+/// What the pool knows of an undecided slot.
+#[derive(Debug, Default)]
+struct Seen {
+    /// This node proposed, or spoke there in a former run.
+    proposed: bool,
+    value: Value,
+    /// What was heard first.
+    heard: Option<(NodeId, Value)>,
+    /// Since when the slot is needed: somebody spoke in it or in a later one.
+    since: Option<Duration>,
+    decided: bool,
+}
+
+/// The pool of one node.
+///
+/// Invariants:
+/// - `pending` holds batches that are not known to be decided; `waiting` the keys of those that no slot has.
+/// - This node proposes at most once in a slot.
+#[derive(Debug)]
+pub struct Pool {
+    me: NodeId,
+    genesis: Genesis,
+    incarnation: u64,
+    sequence: u64,
+    gather: BatchBuilder,
+    gather_order: u64,
+    order: u64,
+    pending: FxHashMap<BatchId, Pending>,
+    waiting: BTreeMap<u64, BatchId>,
+    done: FxHashSet<BatchId>,
+    done_order: VecDeque<BatchId>,
+    owners: Owners,
+    slots: BTreeMap<Slot, Seen>,
+    frontier: Slot,
+    up: [bool; MAX_NODES],
+    suspect: [bool; MAX_NODES],
+    /// Smoothed time from proposing to deciding.
+    slot_time: Duration,
+    proposed_at: BTreeMap<Slot, Duration>,
+}
+
+impl Pool {
+    /// The pool of a run. `incarnation` is the store's start counter, raised durably before.
+    pub fn new(genesis: Genesis, me: NodeId, incarnation: u64, frontier: Slot) -> Pool {
+        Pool {
+            me,
+            incarnation,
+            sequence: 0,
+            gather: BatchBuilder::default(),
+            gather_order: 0,
+            order: 0,
+            pending: FxHashMap::default(),
+            waiting: BTreeMap::new(),
+            done: FxHashSet::default(),
+            done_order: VecDeque::new(),
+            owners: Owners::new(genesis.clone()),
+            slots: BTreeMap::new(),
+            frontier,
+            up: [false; MAX_NODES],
+            suspect: [false; MAX_NODES],
+            slot_time: PATIENCE_MIN / PATIENCE,
+            proposed_at: BTreeMap::new(),
+            genesis,
+        }
+    }
+
+    /// Tells the pool of a decision from before its start, so that owners are known.
+    pub fn replay(&mut self, slot: Slot, value: Value) {
+        self.owners.decided(slot, value.map(|id| id.origin));
+        if let Some(id) = value {
+            self.remember(id);
+        }
+    }
+
+    /// Adds a request. It is grouped and proposed by the next [`Pool::pump`].
+    pub fn submit(&mut self, now: Now, header: &RequestHeader, action: &Action, effects: &mut Vec<PoolEffect>) {
+        if self.gather.is_empty() {
+            self.order += 1;
+            self.gather_order = self.order;
+        }
+        self.gather.push(header, action);
+        if self.gather.is_full() {
+            self.form(now, effects);
+        }
+    }
+
+    /// Batches of this node that are formed and not decided, and bytes that gather for the next.
+    pub fn load(&self) -> (usize, usize) {
+        (self.pending.keys().filter(|id| id.origin == self.me).count(), self.gather.len())
+    }
+
+    /// Takes what the agreement core tells.
+    pub fn notice(&mut self, now: Now, notice: Notice, effects: &mut Vec<PoolEffect>) {
+        match notice {
+            Notice::Heard { slot, from, value, payload } => {
+                self.suspect[from.index()] = false;
+                if let (Some(id), Some(payload)) = (value, payload) {
+                    self.arrived(now, id, payload);
+                }
+                if slot > self.frontier {
+                    let seen = self.slots.entry(slot).or_default();
+                    // What an owner says is followed even if another was heard before and not followed.
+                    if seen.heard.is_none() || self.owner(slot) == Some(from) {
+                        self.slots.entry(slot).or_default().heard = Some((from, value));
+                    }
+                }
+            }
+            Notice::InUse(slot, from) => {
+                self.suspect[from.index()] = false;
+                if slot > self.frontier {
+                    self.slots.entry(slot).or_default();
+                }
+            }
+            Notice::Spoken(slot) => self.slots.entry(slot).or_default().proposed = true,
+            Notice::Decided(slot, value) => self.decided(now, slot, value),
+            Notice::Frontier(frontier) => {
+                self.frontier = frontier;
+                self.slots = self.slots.split_off(&(frontier + 1));
+                self.proposed_at = self.proposed_at.split_off(&(frontier + 1));
+                self.owners.frontier(frontier);
+            }
+            Notice::Arrived(id, payload) => self.arrived(now, id, payload),
+            Notice::LinkUp(peer) => {
+                self.up[peer.index()] = true;
+                self.suspect[peer.index()] = false;
+                let shared = self.waiting.values().filter(|id| id.origin == self.me).filter_map(|id| {
+                    let pending = self.pending.get(id).filter(|pending| pending.shared)?;
+                    Some(PeerMessage::Batch { id: *id, payload: pending.payload.clone() })
+                });
+                effects.extend(shared.map(|message| PoolEffect::Send(Some(peer), message)));
+            }
+            Notice::LinkDown(peer) => self.up[peer.index()] = false,
+        }
+    }
+
+    fn decided(&mut self, now: Now, slot: Slot, value: Value) {
+        self.owners.decided(slot, value.map(|id| id.origin));
+        if let Some(id) = value {
+            if let Some(pending) = self.pending.remove(&id) {
+                self.waiting.remove(&pending.order);
+            }
+            self.remember(id);
+        }
+        if slot <= self.frontier {
+            return;
+        }
+        let seen = self.slots.entry(slot).or_default();
+        seen.decided = true;
+        let (ours, heard) = (seen.value, seen.heard);
+        // What was proposed here and not decided waits for another slot.
+        for id in [ours, heard.and_then(|(_, value)| value)].into_iter().flatten() {
+            if Some(id) != value {
+                self.release(&id, slot);
+            }
+        }
+        if let Some(at) = self.proposed_at.remove(&slot) {
+            let took = now.elapsed.saturating_sub(at);
+            self.slot_time = (self.slot_time * 7 + took) / 8;
+        }
+    }
+
+    fn release(&mut self, id: &BatchId, slot: Slot) {
+        if let Some(pending) = self.pending.get_mut(id)
+            && pending.slot == Some(slot)
+        {
+            pending.slot = None;
+            self.waiting.insert(pending.order, *id);
+        }
+    }
+
+    fn remember(&mut self, id: BatchId) {
+        if self.done.insert(id) {
+            self.done_order.push_back(id);
+        }
+        while self.done_order.len() > REMEMBERED {
+            if let Some(old) = self.done_order.pop_front() {
+                self.done.remove(&old);
+            }
+        }
+    }
+
+    fn arrived(&mut self, now: Now, id: BatchId, payload: Payload) {
+        if self.done.contains(&id) || self.pending.contains_key(&id) {
+            return;
+        }
+        self.order += 1;
+        let order = self.order;
+        self.waiting.insert(order, id);
+        self.pending.insert(id, Pending { payload, order, since: now.elapsed, slot: None, shared: true });
+    }
+
+    /// Groups what was gathered into a batch that waits.
+    fn form(&mut self, now: Now, effects: &mut Vec<PoolEffect>) -> Option<BatchId> {
+        if self.gather.is_empty() {
+            return None;
+        }
+        self.sequence += 1;
+        let (id, payload) = self.gather.finish(self.me, self.incarnation, self.sequence, now.wall);
+        let order = self.gather_order;
+        self.waiting.insert(order, id);
+        let pending = Pending { payload: payload.clone(), order, since: now.elapsed, slot: None, shared: false };
+        self.pending.insert(id, pending);
+        effects.push(PoolEffect::Formed(id, payload));
+        Some(id)
+    }
+
+    /// Proposes whatever can be proposed now. To be called after every change, and at least every 10 ms.
+    pub fn pump(&mut self, now: Now, effects: &mut Vec<PoolEffect>) {
+        self.note_needed(now);
+        for slot in self.frontier + 1..=self.frontier + self.genesis.window {
+            if self.slots.get(&slot).is_some_and(|seen| seen.proposed || seen.decided) {
+                continue;
+            }
+            self.pump_slot(now, slot, effects);
+        }
+        self.share(now, effects);
+    }
+
+    fn pump_slot(&mut self, now: Now, slot: Slot, effects: &mut Vec<PoolEffect>) {
+        if let Some(value) = self.echo(now, slot) {
+            return self.propose(now, slot, value, effects);
+        }
+        let owners = self.owners.of(slot);
+        let turn = |nodes: &[NodeId]| nodes.get(slot as usize % nodes.len().max(1)).copied();
+        let used_later = self.slots.range(slot..).next().is_some();
+        let idle = slot == self.frontier + 1 && !used_later;
+        let owner = turn(&owners);
+        let mine = match owner {
+            None => true,
+            Some(owner) if owner == self.me || idle => true,
+            Some(owner) if self.unreachable(owner) => turn(&self.live()) == Some(self.me),
+            Some(_) => false,
+        };
+        if mine {
+            let any = owner.is_none_or(|owner| self.unreachable(owner));
+            if let Some(id) = self.next(now, &owners, any, effects) {
+                return self.propose(now, slot, Some(id), effects);
+            }
+            if used_later && owner.is_some() {
+                return self.propose(now, slot, None, effects);
+            }
+        }
+        if self.overdue(now, slot) {
+            if let Some(owner) = owner.filter(|owner| *owner != self.me) {
+                self.suspect[owner.index()] = true;
+            }
+            let value = self.next(now, &owners, true, effects);
+            self.propose(now, slot, value, effects);
+        }
+    }
+
+    /// What to say after another node: the same, if it can be backed.
+    fn echo(&self, now: Now, slot: Slot) -> Option<Value> {
+        let (from, value) = self.slots.get(&slot)?.heard?;
+        match value {
+            Some(id) => {
+                let pending = self.pending.get(&id)?;
+                let stamp = pending.payload.stamp().ok()?;
+                (stamp <= now.wall + MAX_STAMP_AHEAD).then_some(Some(id))
+            }
+            // Only the owner gives a slot up; others may say null because they restarted.
+            None => (self.owner(slot) == Some(from)).then_some(None),
+        }
+    }
+
+    fn propose(&mut self, now: Now, slot: Slot, value: Value, effects: &mut Vec<PoolEffect>) {
+        let mut with_payload = false;
+        if let Some(pending) = value.and_then(|id| self.pending.get_mut(&id)) {
+            self.waiting.remove(&pending.order);
+            pending.slot.get_or_insert(slot);
+            with_payload = !std::mem::replace(&mut pending.shared, true);
+        }
+        let seen = self.slots.entry(slot).or_default();
+        assert!(!seen.proposed, "proposing twice in slot {slot}");
+        seen.proposed = true;
+        seen.value = value;
+        self.proposed_at.insert(slot, now.elapsed);
+        effects.push(PoolEffect::Propose { slot, value, with_payload });
+    }
+
+    /// The batch to propose next: the one that waits longest of those that are this node's to propose.
+    fn next(&mut self, now: Now, owners: &[NodeId], any: bool, effects: &mut Vec<PoolEffect>) -> Option<BatchId> {
+        let waiting = self.waiting.iter().find(|(_, id)| {
+            let stamp = self.pending.get(id).and_then(|pending| pending.payload.stamp().ok());
+            stamp.is_some_and(|stamp| stamp <= now.wall + MAX_STAMP_AHEAD)
+                && (any || id.origin == self.me || self.is_deputy_of(id.origin, owners))
+        });
+        let waiting = waiting.map(|(order, id)| (*order, *id));
+        if self.may_form() && waiting.is_none_or(|(order, _)| order > self.gather_order) {
+            return self.form(now, effects);
+        }
+        waiting.map(|(_, id)| id)
+    }
+
+    /// Whether the gathered requests should become a batch now rather than grow.
+    fn may_form(&self) -> bool {
+        let in_flight = || self.pending.keys().filter(|id| id.origin == self.me).count();
+        !self.gather.is_empty() && (self.gather.len() >= SMALL_BATCH || in_flight() < SMALL_IN_FLIGHT)
+    }
+
+    /// Whether this owner is the one who proposes the batches of `origin`, which owns nothing itself.
+    fn is_deputy_of(&self, origin: NodeId, owners: &[NodeId]) -> bool {
+        !owners.contains(&origin) && owners.get(origin.index() % owners.len().max(1)) == Some(&self.me)
+    }
+
+    /// A node that is no owner sends its batches to all.
+    fn share(&mut self, now: Now, effects: &mut Vec<PoolEffect>) {
+        let owners = self.owners.of(self.frontier + self.genesis.window);
+        if owners.contains(&self.me) || owners.is_empty() {
+            return;
+        }
+        if self.may_form() {
+            self.form(now, effects);
+        }
+        for id in self.waiting.values().filter(|id| id.origin == self.me) {
+            if let Some(pending) = self.pending.get_mut(id)
+                && !std::mem::replace(&mut pending.shared, true)
+            {
+                let message = PeerMessage::Batch { id: *id, payload: pending.payload.clone() };
+                effects.push(PoolEffect::Send(None, message));
+            }
+        }
+    }
+
+    /// Notes since when slots are needed: every slot below one that is in use, and the next one while own batches wait.
+    fn note_needed(&mut self, now: Now) {
+        let mut last = self.slots.last_key_value().map_or(self.frontier, |(slot, _)| *slot);
+        let stale = |id: &BatchId| {
+            let since = self.pending.get(id).map(|pending| pending.since);
+            since.is_some_and(|since| now.elapsed.saturating_sub(since) > self.patience())
+        };
+        if self.waiting.values().any(stale) {
+            last = last.max(self.frontier + 1);
+        }
+        for slot in self.frontier + 1..=last.min(self.frontier + self.genesis.window) {
+            self.slots.entry(slot).or_default().since.get_or_insert(now.elapsed);
+        }
+    }
+
+    fn overdue(&self, now: Now, slot: Slot) -> bool {
+        let since = self.slots.get(&slot).and_then(|seen| seen.since);
+        since.is_some_and(|since| now.elapsed.saturating_sub(since) > self.patience())
+    }
+
+    fn patience(&self) -> Duration {
+        (self.slot_time * PATIENCE).clamp(PATIENCE_MIN, PATIENCE_MAX)
+    }
+
+    fn owner(&self, slot: Slot) -> Option<NodeId> {
+        let owners = self.owners.of(slot);
+        owners.get(slot as usize % owners.len().max(1)).copied()
+    }
+
+    fn unreachable(&self, node: NodeId) -> bool {
+        node != self.me && (!self.up[node.index()] || self.suspect[node.index()])
+    }
+
+    fn live(&self) -> Vec<NodeId> {
+        self.genesis.nodes().filter(|node| !self.unreachable(*node)).collect()
+    }
+
+    /// The slots that this node could propose in and that are in use, for diagnosis.
+    pub fn undecided(&self) -> BTreeSet<Slot> {
+        self.slots.iter().filter(|(_, seen)| !seen.decided).map(|(slot, _)| *slot).collect()
+    }
+}

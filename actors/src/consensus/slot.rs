@@ -1,0 +1,380 @@
+//! One slot: Weak-MVC of the Rabia paper (Pan et al., SOSP 2021, algorithm 2) with crash recovery.
+//!
+//! A replica proposes, says what it saw (State), binds itself (Vote), and either decides or tries again in the next
+//! phase, where a common coin breaks ties:
+//!
+//! ```text
+//! Silent ─► Proposed ─► Stated(1) ─► SavingVote(1) ─► Voted(1) ─┬─► Decided
+//!                           ▲                                   │
+//!                           └─────────── SavingState(p+1) ◄─────┘
+//! ```
+//!
+//! [`Slot`] is the whole of it: it takes messages and says which to send and which to make durable first. It knows
+//! nothing of other slots, links, disks or time. The rules are those of the contract, by number, in the parent module.
+
+use rabia_bank_messages::ids::{BatchId, MAX_NODES, NodeId, Phase};
+use rabia_bank_messages::peer::{State, Value, Vote};
+use rabia_bank_storage::Said;
+
+use super::quorum::Quorums;
+
+/// The batch that a record binds its node to: the payload is durable with it (rule 6).
+pub fn bound_to(said: &Said) -> Option<&BatchId> {
+    match said {
+        Said::State(State::One(id)) | Said::Vote(Vote::One(id)) => Some(id),
+        Said::State(State::Zero | State::Abstain) | Said::Vote(Vote::Zero | Vote::Undecided) => None,
+    }
+}
+
+/// What replicas say in a slot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum SlotMessage {
+    /// Rule 2.
+    Proposal(Value),
+    /// Rules 3 and 5.
+    State(Phase, State),
+    /// Rule 4.
+    Vote(Phase, Vote),
+}
+
+impl SlotMessage {
+    /// The batch that the message names.
+    pub fn names(&self) -> Option<&BatchId> {
+        match self {
+            SlotMessage::Proposal(value) => value.as_ref(),
+            SlotMessage::State(_, State::One(id)) | SlotMessage::Vote(_, Vote::One(id)) => Some(id),
+            SlotMessage::State(..) | SlotMessage::Vote(..) => None,
+        }
+    }
+
+    /// Whether `other` says the same kind of thing in the same phase: of these, one per sender counts (rule 7).
+    fn same_kind(&self, other: &SlotMessage) -> bool {
+        match (self, other) {
+            (SlotMessage::Proposal(_), SlotMessage::Proposal(_)) => true,
+            (SlotMessage::State(p, _), SlotMessage::State(q, _)) => p == q,
+            (SlotMessage::Vote(p, _), SlotMessage::Vote(q, _)) => p == q,
+            _ => false,
+        }
+    }
+}
+
+/// What a slot wants done, in order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SlotEffect {
+    /// Tell all others.
+    Say(SlotMessage),
+    /// Make this durable, then call [`Slot::saved`]. If it names a batch, the payload must be durable with it.
+    Save(Phase, Said),
+    /// The slot is decided, in this phase.
+    Decide(Value, Phase),
+}
+
+/// Where a replica stands in a slot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Stage {
+    /// It has said nothing.
+    Silent,
+    /// It waits for a quorum of proposals.
+    Proposed,
+    /// It waits for a quorum of this phase's states.
+    Stated(Phase),
+    /// Its vote is on its way to the disk.
+    SavingVote(Phase, Vote),
+    /// It waits for a quorum of this phase's votes.
+    Voted(Phase),
+    /// Its state for this phase is on its way to the disk.
+    SavingState(Phase, State),
+    /// It knows the outcome.
+    Decided(Value),
+}
+
+/// The messages of one phase that count, by sender.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+struct Round {
+    states: [Option<State>; MAX_NODES],
+    votes: [Option<Vote>; MAX_NODES],
+}
+
+/// A replica's part in one slot.
+///
+/// Invariants:
+/// - A message that names a batch counts only while its payload is held (rule 6); others are parked.
+/// - Of one sender, kind and phase the first that counts stays (rule 7).
+/// - What this replica said in a phase never changes; a vote, and a state of phase 2 and later, was durable before.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Slot {
+    me: NodeId,
+    quorums: Quorums,
+    stage: Stage,
+    proposals: [Option<Value>; MAX_NODES],
+    rounds: Vec<Round>,
+    /// Messages whose payload is missing: the latest of each sender, kind and phase.
+    parked: Vec<(NodeId, SlotMessage)>,
+}
+
+/// A slot that needed so many phases is a bug or an attack: the probability is below 2^-1000.
+const MAX_PHASES: Phase = 1_000;
+
+impl Slot {
+    /// A slot in which this replica never spoke.
+    pub fn new(me: NodeId, quorums: Quorums) -> Slot {
+        Slot { me, quorums, stage: Stage::Silent, proposals: [None; MAX_NODES], rounds: Vec::new(), parked: Vec::new() }
+    }
+
+    /// A slot below the mark of a former run (rules 1, 3, 11): what is stored is said again, and null and Abstain
+    /// besides, for the replica may have said something else and forgotten. Without records the slot is tainted.
+    ///
+    /// `records` are in the order in which they were written; payloads of batches that they name must be held.
+    pub fn restored(me: NodeId, quorums: Quorums, records: &[(Phase, Said)]) -> Slot {
+        let mut slot = Slot::new(me, quorums);
+        slot.proposals[me.index()] = Some(None);
+        slot.round(1).states[me.index()] = Some(State::Abstain);
+        slot.stage = Stage::Stated(1);
+        for (phase, said) in records {
+            match said {
+                Said::State(state) => {
+                    assert!(*phase >= 2, "a stored state of phase {phase}: {state:?}");
+                    slot.round(*phase).states[me.index()] = Some(*state);
+                    slot.stage = Stage::Stated(*phase);
+                }
+                Said::Vote(vote) => {
+                    slot.round(*phase).votes[me.index()] = Some(*vote);
+                    slot.stage = Stage::Voted(*phase);
+                }
+            }
+        }
+        slot
+    }
+
+    /// Where this replica stands.
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// Whether this replica has nothing to do here until somebody proposes.
+    pub fn is_silent(&self) -> bool {
+        self.stage == Stage::Silent
+    }
+
+    /// All that this replica has said, to say it again (rules 9 and 11).
+    pub fn said(&self) -> Vec<SlotMessage> {
+        let me = self.me.index();
+        let mut said: Vec<_> = self.proposals[me].iter().map(|value| SlotMessage::Proposal(*value)).collect();
+        for (phase, round) in (1..).zip(&self.rounds) {
+            said.extend(round.states[me].map(|state| SlotMessage::State(phase, state)));
+            said.extend(round.votes[me].map(|vote| SlotMessage::Vote(phase, vote)));
+        }
+        said
+    }
+
+    /// Batches that a parked message waits for.
+    pub fn missing(&self) -> impl Iterator<Item = &BatchId> {
+        self.parked.iter().filter_map(|(_, message)| message.names())
+    }
+
+    /// Who proposed this batch without its payload being held.
+    pub fn parked_proposers(&self, id: &BatchId) -> Vec<NodeId> {
+        let proposal = SlotMessage::Proposal(Some(*id));
+        self.parked.iter().filter(|(_, message)| *message == proposal).map(|(from, _)| *from).collect()
+    }
+
+    /// Rule 2: proposes, unless this replica did already. The payload of a batch must be held.
+    pub fn propose(&mut self, value: Value, coin: impl Fn(Phase) -> bool, effects: &mut Vec<SlotEffect>) {
+        if self.stage != Stage::Silent {
+            return;
+        }
+        self.proposals[self.me.index()] = Some(value);
+        self.stage = Stage::Proposed;
+        effects.push(SlotEffect::Say(SlotMessage::Proposal(value)));
+        self.advance(coin, effects);
+    }
+
+    /// Takes a message of another replica. `held` tells whether the payload of the batch that it names is held.
+    /// It is only counted: [`Slot::advance`] acts on it.
+    pub fn receive(&mut self, from: NodeId, message: SlotMessage, held: bool) {
+        if from == self.me || matches!(self.stage, Stage::Decided(_)) {
+            return;
+        }
+        if let SlotMessage::State(phase, _) | SlotMessage::Vote(phase, _) = message
+            && !(1..=MAX_PHASES).contains(&phase)
+        {
+            return;
+        }
+        if message.names().is_some() && !held {
+            match self.parked.iter_mut().find(|(sender, parked)| *sender == from && parked.same_kind(&message)) {
+                Some((_, parked)) => *parked = message,
+                None => self.parked.push((from, message)),
+            }
+            return;
+        }
+        self.count(from, message);
+    }
+
+    /// Tells that the payload of `id` is held now: messages that waited for it count.
+    pub fn hold(&mut self, id: &BatchId) {
+        let parked = std::mem::take(&mut self.parked);
+        for (from, message) in parked {
+            if message.names() == Some(id) { self.count(from, message) } else { self.parked.push((from, message)) }
+        }
+    }
+
+    /// Tells that the last [`SlotEffect::Save`] is durable.
+    pub fn saved(&mut self, coin: impl Fn(Phase) -> bool, effects: &mut Vec<SlotEffect>) {
+        let me = self.me.index();
+        match self.stage {
+            Stage::SavingVote(phase, vote) => {
+                self.round(phase).votes[me] = Some(vote);
+                self.stage = Stage::Voted(phase);
+                effects.push(SlotEffect::Say(SlotMessage::Vote(phase, vote)));
+            }
+            Stage::SavingState(phase, state) => {
+                self.round(phase).states[me] = Some(state);
+                self.stage = Stage::Stated(phase);
+                effects.push(SlotEffect::Say(SlotMessage::State(phase, state)));
+            }
+            // Decided by others while the disk was busy.
+            Stage::Decided(_) => return,
+            stage => panic!("saved in stage {stage:?}, which waits for no disk"),
+        }
+        self.advance(coin, effects);
+    }
+
+    /// Rule 8: adopts a decision that another replica made.
+    pub fn adopt(&mut self, value: Value) {
+        if let Stage::Decided(ours) = self.stage {
+            assert_eq!(ours, value, "agreement is broken: one slot was decided twice");
+        }
+        self.stage = Stage::Decided(value);
+    }
+
+    /// Goes as far as the messages that count allow.
+    pub fn advance(&mut self, coin: impl Fn(Phase) -> bool, effects: &mut Vec<SlotEffect>) {
+        loop {
+            match self.stage {
+                Stage::Proposed => {
+                    let Some(state) = self.first_state() else { return };
+                    let me = self.me.index();
+                    self.round(1).states[me] = Some(state);
+                    self.stage = Stage::Stated(1);
+                    effects.push(SlotEffect::Say(SlotMessage::State(1, state)));
+                }
+                Stage::Stated(phase) => {
+                    let Some(vote) = self.vote(phase) else { return };
+                    self.stage = Stage::SavingVote(phase, vote);
+                    effects.push(SlotEffect::Save(phase, Said::Vote(vote)));
+                    return;
+                }
+                Stage::Voted(phase) => {
+                    let Some(end) = self.finish(phase, &coin) else { return };
+                    match end {
+                        PhaseEnd::Decide(value) => {
+                            self.stage = Stage::Decided(value);
+                            effects.push(SlotEffect::Decide(value, phase));
+                        }
+                        PhaseEnd::GoOn(state) => {
+                            assert!(phase < MAX_PHASES, "no decision after {phase} phases: {self:?}");
+                            self.stage = Stage::SavingState(phase + 1, state);
+                            effects.push(SlotEffect::Save(phase + 1, Said::State(state)));
+                        }
+                    }
+                    return;
+                }
+                Stage::Silent | Stage::SavingVote(..) | Stage::SavingState(..) | Stage::Decided(_) => return,
+            }
+        }
+    }
+
+    /// Rule 3. None while a quorum of proposals is missing.
+    fn first_state(&self) -> Option<State> {
+        let proposals = || self.proposals.iter().flatten();
+        if proposals().count() < self.quorums.quorum() {
+            return None;
+        }
+        let majority = proposals()
+            .flatten()
+            .find(|id| proposals().flatten().filter(|other| other == id).count() >= self.quorums.majority());
+        Some(majority.map_or(State::Zero, |id| State::One(*id)))
+    }
+
+    /// Rule 4. None while a quorum of states is missing.
+    fn vote(&self, phase: Phase) -> Option<Vote> {
+        let round = self.rounds.get(phase as usize - 1)?;
+        let states = || round.states.iter().flatten();
+        if states().count() < self.quorums.quorum() {
+            return None;
+        }
+        let majority = states()
+            .filter(|state| **state != State::Abstain)
+            .find(|state| states().filter(|other| other == state).count() >= self.quorums.majority());
+        Some(match majority {
+            Some(State::Zero) => Vote::Zero,
+            Some(State::One(id)) => Vote::One(*id),
+            Some(State::Abstain) | None => Vote::Undecided,
+        })
+    }
+
+    /// Rule 5. None while a quorum of votes is missing.
+    fn finish(&self, phase: Phase, coin: &impl Fn(Phase) -> bool) -> Option<PhaseEnd> {
+        let round = self.rounds.get(phase as usize - 1)?;
+        let votes = || round.votes.iter().flatten();
+        if votes().count() < self.quorums.quorum() {
+            return None;
+        }
+        let backed = votes().find(|vote| **vote != Vote::Undecided);
+        let Some(vote) = backed else {
+            let one = self.any_one().filter(|_| coin(phase));
+            return Some(PhaseEnd::GoOn(one.map_or(State::Zero, State::One)));
+        };
+        let (state, value) = match vote {
+            Vote::One(id) => (State::One(*id), Some(*id)),
+            Vote::Zero | Vote::Undecided => (State::Zero, None),
+        };
+        let decided = votes().filter(|other| *other == vote).count() > self.quorums.faults();
+        Some(if decided { PhaseEnd::Decide(value) } else { PhaseEnd::GoOn(state) })
+    }
+
+    /// A batch that somebody's state or vote of this slot names, among those that count.
+    fn any_one(&self) -> Option<BatchId> {
+        self.rounds.iter().find_map(|round| {
+            let states = round.states.iter().flatten().find_map(|state| match state {
+                State::One(id) => Some(*id),
+                State::Zero | State::Abstain => None,
+            });
+            states.or_else(|| {
+                round.votes.iter().flatten().find_map(|vote| match vote {
+                    Vote::One(id) => Some(*id),
+                    Vote::Zero | Vote::Undecided => None,
+                })
+            })
+        })
+    }
+
+    fn count(&mut self, from: NodeId, message: SlotMessage) {
+        let from = from.index();
+        match message {
+            SlotMessage::Proposal(value) => {
+                self.proposals[from].get_or_insert(value);
+            }
+            SlotMessage::State(phase, state) => {
+                self.round(phase).states[from].get_or_insert(state);
+            }
+            SlotMessage::Vote(phase, vote) => {
+                self.round(phase).votes[from].get_or_insert(vote);
+            }
+        }
+    }
+
+    fn round(&mut self, phase: Phase) -> &mut Round {
+        let index = phase as usize - 1;
+        if self.rounds.len() <= index {
+            self.rounds.resize(index + 1, Round::default());
+        }
+        &mut self.rounds[index]
+    }
+}
+
+/// What a quorum of votes leads to.
+enum PhaseEnd {
+    Decide(Value),
+    GoOn(State),
+}

@@ -1,1 +1,133 @@
-//! 
+//! The durable store of one node: what it promised, what it was sent, what was decided. The only room that knows redb.
+//!
+//! A node speaks only from the store that made its promises (PROTOCOL.md, rule 12), so a store is made once, with its
+//! [`Identity`] in it ([`LogStore::create`]), and is never made again in passing: [`LogStore::open`] refuses a file
+//! that is missing, damaged, another member's, or open elsewhere, and its [`StoreError`] says which and what to do.
+//! While it is open, one [`LogStore`] writes ([`LogStore::commit`]: all of a [`Commit`] or nothing, one fdatasync), and
+//! any number of [`LogReader`]s on other threads serve catch-up and replay.
+//!
+//! # The file
+//!
+//! One redb 4 database (redb's file format 3, copy-on-write B-trees with an XXH3 checksum on every page), with six
+//! tables. Keys and values of all of them are byte strings (`&[u8]`). Every integer is big-endian, so that redb's byte
+//! order is the order of numbers, and rows that come later are appended.
+//!
+//! | table | key | body of the value |
+//! | --- | --- | --- |
+//! | `meta` | `format` | u32: the version of everything on this page, [`FORMAT`] |
+//! | `meta` | `identity` | MessagePack: [`Identity`] |
+//! | `meta` | `starts` | u64: how often the store was opened |
+//! | `meta` | `reserved` | u64: the node has said nothing at or above this slot (rule 1); 1 in a new store |
+//! | `records` | slot u64, phase u32, kind u8 | MessagePack: kind 0 a `State`, kind 1 a `Vote` (rules 4, 5, 10) |
+//! | `payloads` | origin u8, incarnation u64, sequence u64, digest 32 bytes | the payload as it is |
+//! | `decisions` | slot u64 | MessagePack: the batch id, or nil for a slot that is forfeited |
+//! | `peers` | node u8 | MessagePack: [`PeerMemory`] (rule 12) |
+//! | `heard` | node u8 | u64: the highest slot that this peer was heard to speak in (rule 12) |
+//!
+//! A value is a check value and the body. The check value is a CRC-32 (IEEE, as in zlib; u32) over the table's name, a
+//! zero byte, the length of the key (u32), the key, and the body: a row that stands in a wrong place fails it as one
+//! that was altered does. A payload must also hash (BLAKE3) to the digest in its key. MessagePack is what rmp-serde
+//! writes in compact form for the types of `rabia-bank-messages` and this crate, and nothing else is accepted: a struct
+//! is an array of its fields in order, an enum without data its name, an enum with data a map of its name to the data,
+//! an id a `bin`. A change of any of these types is a new [`FORMAT`].
+//!
+//! What holds between the rows, checked before a commit writes and again when rows are read:
+//! - A slot is decided once; no commit decides it differently. The decided log begins at slot 1, and may have gaps that
+//!   were not filled yet.
+//! - What was said in (slot, phase, kind) never changes, and goes when the slot's decision comes, in the same
+//!   transaction. Nothing is recorded at or above `reserved`. `reserved` never goes down.
+//! - Every batch that a record or a decision names has its payload in the store. A payload is written once, however
+//!   many rows name it. One that no row names (voted for, then decided otherwise) stays: it may yet be decided.
+//! - What is remembered of a peer never gets older: `starts` and `heard` never go down.
+//!
+//! # What is assumed of the disk, and what is not
+//!
+//! - When fdatasync returns, what was written before is on the disk. A disk or a virtual machine that lies about this
+//!   breaks promises, and with them agreement.
+//! - A write that was not synced may be there, or not, or in part, at any boundary between bytes, and in any order with
+//!   others. Bytes outside of it stay as they are. A commit is one such set of writes and one fdatasync; redb tells a
+//!   torn commit from a whole one by its checksums. (A commit that makes the file longer syncs that first.)
+//! - Other damage, a byte or a gigabyte, is found when the store is opened: every page is verified against its checksum
+//!   then, before anything in it is believed. Opening therefore reads the whole file (about 2 s/GB).
+//! - One kind can't be found: damage of the very pages of the last commit before a crash (not before a clean stop), done
+//!   between the crash and the next start. It looks like a commit that was torn, and the store opens without that
+//!   commit, as any store does that pays one fdatasync a commit. Starting rewrites these pages, with two syncs.
+//! - While the store is open redb does not verify what it reads again. Check values and digests turn damage of a value
+//!   into [`StoreError::Damaged`]; damage of a B-tree's own pages can make redb panic instead. A program built with
+//!   `panic = "abort"` ends there, after the message of its panic hook, and the next start says what is damaged.
+//!
+//! # What a crash leaves
+//!
+//! - While a store is created: no store, and perhaps a file `.rabia-bank-*.new` beside it that may be deleted. The
+//!   file gets its name after it is complete and synced; then the directory is synced.
+//! - In a commit: all of it or nothing. The same is true after a commit that answered an error: what it held may or may
+//!   not be there after the next start. So the first error is the last answer: a store that failed refuses all further
+//!   commits ([`StoreError::Stopped`]), and the node stops.
+//! - While a store is opened: the start counter is raised or not. The node that crashed had not yet said anything.
+//! - After a crash redb rebuilds its list of free pages when the store is opened; this is part of the reading above.
+//!
+//! An open [`LogReader`] call keeps the pages that it sees from being reused, so that the file grows if it lasts long;
+//! a call reads one answer and ends. The file is closed when the store and all its readers are dropped. One process can
+//! have it open at a time ([`StoreError::InUse`]).
+
+mod commit;
+mod error;
+mod format;
+mod place;
+mod reader;
+mod recover;
+mod rows;
+mod store;
+
+pub use commit::Commit;
+pub use error::StoreError;
+pub use format::FORMAT;
+pub use reader::LogReader;
+pub use recover::Recovered;
+pub use redb::StorageBackend;
+pub use store::LogStore;
+
+use rabia_bank_messages::genesis::Genesis;
+use rabia_bank_messages::ids::{NodeId, Phase, RunId, Slot, StoreId};
+use rabia_bank_messages::peer::{State, Vote};
+use serde::{Deserialize, Serialize};
+
+/// What a store belongs to. Written when it is created, compared whenever it is opened.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Identity {
+    /// The constants of the cluster, the ids of all members' stores among them.
+    pub genesis: Genesis,
+    /// The member whose store this is.
+    pub node: NodeId,
+}
+
+/// What a node bound itself to in one phase of a slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Said {
+    /// A State (rule 5).
+    State(State),
+    /// A Vote (rule 4).
+    Vote(Vote),
+}
+
+/// A promise: durable before it is sent, kept until the slot is decided, never altered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Record {
+    /// The slot, from 1.
+    pub slot: Slot,
+    /// The phase, from 1.
+    pub phase: Phase,
+    /// What was said.
+    pub said: Said,
+}
+
+/// What is remembered of a peer, so that an old copy of its store is known as one (rule 12).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PeerMemory {
+    /// The store that it spoke from.
+    pub store: StoreId,
+    /// How often that store had been started.
+    pub starts: u64,
+    /// The run in which it spoke.
+    pub run: RunId,
+}

@@ -1,0 +1,224 @@
+//! Writing a commit: every rule on the crate's page is checked against what is stored before anything is made durable.
+
+use rabia_bank_messages::batch::Payload;
+use rabia_bank_messages::ids::{BatchId, NodeId, Slot};
+use rabia_bank_messages::peer::{State, Value, Vote};
+use redb::{Database, Durability, ReadableTable, WriteTransaction};
+
+use crate::error::StoreError;
+use crate::format::{self, DECISIONS, HEARD, Kind, META, META_RESERVED, PAYLOADS, PEERS, RECORDS};
+use crate::place::Place;
+use crate::rows::Rows;
+use crate::{PeerMemory, Record, Said};
+
+/// One durable write: everything in it or nothing. The order inside of it does not matter.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Commit {
+    /// Raises `reserved`: the node will say nothing at or above this slot (rule 1).
+    pub reserved: Option<Slot>,
+    /// What the node binds itself to, below `reserved`.
+    pub records: Vec<Record>,
+    /// Payloads; those that records and decisions name must be here or in the store.
+    pub payloads: Vec<(BatchId, Payload)>,
+    /// Decided slots.
+    pub decisions: Vec<(Slot, Value)>,
+    /// What is to be remembered of peers.
+    pub peers: Vec<(NodeId, PeerMemory)>,
+    /// The highest slot that a peer was heard to speak in; a lower one than the store knows is ignored.
+    pub heard: Vec<(NodeId, Slot)>,
+}
+
+impl Commit {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        let Commit { reserved, records, payloads, decisions, peers, heard } = self;
+        reserved.is_none()
+            && records.is_empty()
+            && payloads.is_empty()
+            && decisions.is_empty()
+            && peers.is_empty()
+            && heard.is_empty()
+    }
+}
+
+impl Said {
+    /// The batch that it names.
+    pub(crate) fn batch(&self) -> Option<BatchId> {
+        match self {
+            Said::State(State::One(id)) | Said::Vote(Vote::One(id)) => Some(*id),
+            Said::State(State::Zero | State::Abstain) | Said::Vote(Vote::Zero | Vote::Undecided) => None,
+        }
+    }
+}
+
+/// Writes a commit in one transaction, and answers what `reserved` is afterwards.
+pub(crate) fn write(database: &Database, place: &Place, reserved: Slot, commit: &Commit) -> Result<Slot, StoreError> {
+    let mut transaction = database.begin_write().map_err(|e| place.redb(e))?;
+    // redb's default, said here because everything rests on it.
+    let immediate = transaction.set_durability(Durability::Immediate);
+    assert!(immediate.is_ok(), "a commit could not be made durable at once: {immediate:?}");
+    let writer = Writer { transaction: &transaction, place };
+    let reserved = writer.reserve(reserved, commit.reserved)?;
+    // Payloads before what names them, decisions before the records that they make superfluous.
+    writer.put_payloads(&commit.payloads)?;
+    writer.put_decisions(&commit.decisions)?;
+    writer.put_records(&commit.records, reserved)?;
+    writer.put_peers(&commit.peers)?;
+    writer.put_heard(&commit.heard)?;
+    transaction.commit().map_err(|e| place.redb(e))?;
+    Ok(reserved)
+}
+
+struct Writer<'t> {
+    transaction: &'t WriteTransaction,
+    place: &'t Place,
+}
+
+type Table<'t> = Rows<'t, redb::Table<'t, &'static [u8], &'static [u8]>>;
+
+impl<'t> Writer<'t> {
+    fn table(&self, name: &'static str) -> Result<Table<'t>, StoreError> {
+        Rows::write(self.transaction, name, self.place)
+    }
+
+    fn reserve(&self, old: Slot, new: Option<Slot>) -> Result<Slot, StoreError> {
+        let Some(new) = new else { return Ok(old) };
+        if new < old {
+            return Err(self.place.contradiction(format_args!("reserved would go down from {old} to {new}")));
+        }
+        if new > old {
+            self.table(META)?.put(META_RESERVED, &new.to_be_bytes())?;
+        }
+        Ok(new)
+    }
+
+    fn put_payloads(&self, payloads: &[(BatchId, Payload)]) -> Result<(), StoreError> {
+        if payloads.is_empty() {
+            return Ok(());
+        }
+        let mut rows = self.table(PAYLOADS)?;
+        for (id, payload) in payloads {
+            let key = format::batch_key(id);
+            if rows.contains(&key)? {
+                continue;
+            }
+            if !payload.matches(id) {
+                return Err(self.place.contradiction(format_args!("the payload of {id} does not have its digest")));
+            }
+            rows.put(&key, payload.bytes())?;
+        }
+        Ok(())
+    }
+
+    fn put_decisions(&self, decisions: &[(Slot, Value)]) -> Result<(), StoreError> {
+        if decisions.is_empty() {
+            return Ok(());
+        }
+        let (mut rows, mut records) = (self.table(DECISIONS)?, self.table(RECORDS)?);
+        let payloads = self.table(PAYLOADS)?;
+        for (slot, value) in decisions {
+            let key = format::slot_key(*slot);
+            match rows.get_value::<Value>(&key)? {
+                Some(old) if old == *value => continue,
+                Some(old) => {
+                    return Err(self.place.contradiction(format_args!(
+                        "slot {slot} is decided on {old:?}, and would be decided on {value:?}"
+                    )));
+                }
+                None => {}
+            }
+            if *slot == 0 {
+                return Err(self.place.contradiction("slot 0 would be decided"));
+            }
+            if let Some(id) = value {
+                self.check_held(&payloads, id, format_args!("the decision of slot {slot}"))?;
+            }
+            rows.put_value(&key, value)?;
+            let (first, last) = format::record_keys(*slot);
+            records.remove_range(&first, &last)?;
+        }
+        Ok(())
+    }
+
+    fn put_records(&self, records: &[Record], reserved: Slot) -> Result<(), StoreError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let mut rows = self.table(RECORDS)?;
+        let (decisions, payloads) = (self.table(DECISIONS)?, self.table(PAYLOADS)?);
+        for record in records {
+            let Record { slot, phase, said } = record;
+            if *slot == 0 || *phase == 0 || *slot >= reserved {
+                return Err(self
+                    .place
+                    .contradiction(format_args!("reserved is {reserved}, so it can't hold {record:?}")));
+            }
+            if decisions.contains(&format::slot_key(*slot))? {
+                continue;
+            }
+            let key = format::record_key(*slot, *phase, Kind::of(said));
+            let body = match said {
+                Said::State(state) => format::encode(state),
+                Said::Vote(vote) => format::encode(vote),
+            };
+            match rows.get(&key)? {
+                Some(old) if old == body => continue,
+                Some(_) => {
+                    return Err(self.place.contradiction(format_args!("another promise was made before {record:?}")));
+                }
+                None => {}
+            }
+            if let Some(id) = said.batch() {
+                self.check_held(&payloads, &id, format_args!("{record:?}"))?;
+            }
+            rows.put(&key, &body)?;
+        }
+        Ok(())
+    }
+
+    fn check_held<T: ReadableTable<&'static [u8], &'static [u8]>>(
+        &self,
+        payloads: &Rows<'_, T>,
+        id: &BatchId,
+        by: std::fmt::Arguments<'_>,
+    ) -> Result<(), StoreError> {
+        if payloads.contains(&format::batch_key(id))? {
+            return Ok(());
+        }
+        Err(self.place.contradiction(format_args!("{by} names batch {id}, whose payload is not held")))
+    }
+
+    fn put_peers(&self, peers: &[(NodeId, PeerMemory)]) -> Result<(), StoreError> {
+        if peers.is_empty() {
+            return Ok(());
+        }
+        let mut rows = self.table(PEERS)?;
+        for (node, new) in peers {
+            let key = format::node_key(*node);
+            if let Some(old) = rows.get_value::<PeerMemory>(&key)? {
+                let older = new.starts < old.starts || new.starts == old.starts && new.run != old.run;
+                if new.store == old.store && older {
+                    return Err(self
+                        .place
+                        .contradiction(format_args!("node {node} is remembered as {old:?}, and would be as {new:?}")));
+                }
+            }
+            rows.put_value(&key, new)?;
+        }
+        Ok(())
+    }
+
+    fn put_heard(&self, heard: &[(NodeId, Slot)]) -> Result<(), StoreError> {
+        if heard.is_empty() {
+            return Ok(());
+        }
+        let mut rows = self.table(HEARD)?;
+        for (node, slot) in heard {
+            let key = format::node_key(*node);
+            if rows.get_u64(&key)?.is_none_or(|old| old < *slot) {
+                rows.put(&key, &slot.to_be_bytes())?;
+            }
+        }
+        Ok(())
+    }
+}

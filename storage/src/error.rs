@@ -1,0 +1,137 @@
+//! What can go wrong with a store, told to the person who has to do something about it.
+
+use std::io;
+use std::path::PathBuf;
+
+use rabia_bank_messages::ids::{ClusterId, NodeId, StoreId};
+
+/// Why a store could not be created, opened, read or written. Every message names the file.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The store that should be here is not.
+    #[error(
+        "there is no store at {file}. Look for it: is the disk mounted, is the path right? If it is gone, this member's \
+         promises are lost with it: do not create a new store in its place and do not bring back an old copy, for a \
+         node that forgot what it promised can make the others disagree. They go on without it"
+    )]
+    Missing {
+        /// Where it should be.
+        file: PathBuf,
+    },
+    /// A store is to be created where something is already.
+    #[error("{file} is there already, and is left as it is. A store is created once; to start its node, open it")]
+    Exists {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Another process, or another part of this one, has the store open.
+    #[error("{file} is in use by another process. Stop that one first: a member runs once")]
+    InUse {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The file is of a version that this program does not know.
+    #[error("{file} has format version {found}, this program knows version {known}. Use the program that wrote it")]
+    Version {
+        /// The file.
+        file: PathBuf,
+        /// The version of the file.
+        found: u32,
+        /// The version of this program.
+        known: u32,
+    },
+    /// The store of another cluster.
+    #[error("{file} belongs to cluster {found}, but this node is configured for cluster {expected}. Check the paths")]
+    OtherCluster {
+        /// The file.
+        file: PathBuf,
+        /// The cluster in the file.
+        found: ClusterId,
+        /// The cluster in the configuration.
+        expected: ClusterId,
+    },
+    /// The store of another member.
+    #[error("{file} belongs to node {found}, but this is node {expected}. Check the paths")]
+    OtherNode {
+        /// The file.
+        file: PathBuf,
+        /// The node in the file.
+        found: NodeId,
+        /// The node in the configuration.
+        expected: NodeId,
+    },
+    /// Not the store that this member has in the configuration.
+    #[error("{file} is store {found}, but this node is configured for store {expected}. Check the paths")]
+    OtherStore {
+        /// The file.
+        file: PathBuf,
+        /// The store id in the file.
+        found: StoreId,
+        /// The store id in the configuration.
+        expected: StoreId,
+    },
+    /// Other constants than those of the configuration.
+    #[error(
+        "{file} was created for other constants of the cluster than the configuration has: {what}. They are fixed when \
+         the cluster is created; set the configuration back"
+    )]
+    OtherGenesis {
+        /// The file.
+        file: PathBuf,
+        /// Which differ, and how.
+        what: String,
+    },
+    /// The identity names a node that the cluster does not have.
+    #[error("the store {file} is to be node {node}'s, but the cluster has {members} members")]
+    NoMember {
+        /// The file.
+        file: PathBuf,
+        /// The node.
+        node: NodeId,
+        /// How many members there are.
+        members: usize,
+    },
+    /// The file is not what was written.
+    #[error(
+        "{file} is damaged: {what}. The node does not speak from it, for its promises may be among what is lost. Keep \
+         the file, check the disk, and do not create a new store in its place; the other members go on without it"
+    )]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong, and where.
+        what: String,
+    },
+    /// The disk, or what this user may use of it, is full.
+    #[error("no space left to write {file} ({source}). Make space and start the node again")]
+    Full {
+        /// The file.
+        file: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Reading or writing failed otherwise.
+    #[error("{file} can't be read or written: {source}")]
+    Io {
+        /// The file.
+        file: PathBuf,
+        /// What the system or the database says.
+        source: io::Error,
+    },
+    /// A commit contradicts what the store holds. Nothing of it was written. A fault of the program.
+    #[error("a commit to {file} contradicts what is in it: {what}. This is a fault of the program; the node stops")]
+    Contradiction {
+        /// The file.
+        file: PathBuf,
+        /// What contradicts what.
+        what: String,
+    },
+    /// An earlier commit failed, so that nobody knows what it left.
+    #[error("{file} takes no more commits since one failed ({first}). Start the node again")]
+    Stopped {
+        /// The file.
+        file: PathBuf,
+        /// What that commit answered.
+        first: String,
+    },
+}

@@ -1,0 +1,75 @@
+//! Where a store is: turns what redb and the system say into errors that name the file.
+
+use std::fmt::Display;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::StoreError;
+use crate::format::FORMAT;
+
+/// The file, shared by a store and its readers.
+#[derive(Clone, Debug)]
+pub(crate) struct Place(Arc<Path>);
+
+impl Place {
+    pub(crate) fn new(path: &Path) -> Place {
+        Place(path.into())
+    }
+
+    pub(crate) fn file(&self) -> PathBuf {
+        self.0.to_path_buf()
+    }
+
+    pub(crate) fn damaged(&self, what: impl Display) -> StoreError {
+        StoreError::Damaged { file: self.file(), what: what.to_string() }
+    }
+
+    pub(crate) fn damaged_row(&self, table: &str, key: &[u8], what: impl Display) -> StoreError {
+        self.damaged(format_args!("table {table}, key {}: {what}", show_key(key)))
+    }
+
+    pub(crate) fn contradiction(&self, what: impl Display) -> StoreError {
+        StoreError::Contradiction { file: self.file(), what: what.to_string() }
+    }
+
+    /// What the system answered to opening, reading or writing the file.
+    pub(crate) fn io(&self, source: io::Error) -> StoreError {
+        let file = self.file();
+        match source.kind() {
+            ErrorKind::NotFound => StoreError::Missing { file },
+            ErrorKind::AlreadyExists => StoreError::Exists { file },
+            // redb says so where the file is none of its own, or ends before what its header says.
+            ErrorKind::InvalidData | ErrorKind::UnexpectedEof => self.damaged(source),
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                StoreError::Full { file, source }
+            }
+            _ => StoreError::Io { file, source },
+        }
+    }
+
+    /// What redb answered.
+    pub(crate) fn redb(&self, error: impl Into<redb::Error>) -> StoreError {
+        use redb::Error;
+        let file = self.file();
+        match error.into() {
+            Error::Io(source) => self.io(source),
+            Error::DatabaseAlreadyOpen | Error::LockProtocolMismatch => StoreError::InUse { file },
+            Error::UpgradeRequired(found) => StoreError::Version { file, found: found.into(), known: FORMAT },
+            error @ (Error::Corrupted(_)
+            | Error::TableDoesNotExist(_)
+            | Error::TableTypeMismatch { .. }
+            | Error::TypeDefinitionChanged { .. }
+            | Error::TableIsMultimap(_)) => self.damaged(error),
+            error => StoreError::Io { file, source: io::Error::other(error.to_string()) },
+        }
+    }
+}
+
+/// Names are shown as they are, binary keys as hexadecimal digits.
+fn show_key(key: &[u8]) -> String {
+    match str::from_utf8(key) {
+        Ok(name) if name.bytes().all(|b| b.is_ascii_lowercase()) => name.into(),
+        _ => hex::encode(key),
+    }
+}

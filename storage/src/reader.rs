@@ -1,0 +1,104 @@
+//! Reading what is committed, beside the writer: the decided log for catch-up and replay, and single payloads.
+
+use std::sync::Arc;
+
+use rabia_bank_messages::batch::Payload;
+use rabia_bank_messages::ids::{BatchId, Slot};
+use rabia_bank_messages::peer::{Entry, Value};
+use redb::{Database, ReadableDatabase, ReadableTable};
+
+use crate::error::StoreError;
+use crate::format::{self, DECISIONS, PAYLOADS};
+use crate::place::Place;
+use crate::rows::{Row, Rows};
+
+/// What an entry counts for beside its payload, in bytes: about what it takes in a message to a peer.
+const ENTRY_OVERHEAD: usize = 64;
+
+/// Reads what is committed. Clones read the same store; each call sees the last commit before it began.
+#[derive(Clone, Debug)]
+pub struct LogReader {
+    database: Arc<Database>,
+    place: Place,
+}
+
+impl LogReader {
+    pub(crate) fn new(database: Arc<Database>, place: Place) -> LogReader {
+        LogReader { database, place }
+    }
+
+    /// The decided slots from `from` on, without a gap: as many as stay within `max_bytes` of payloads (and 64 bytes an
+    /// entry), but one at least if `from` is decided. Each payload was checked against the digest in its id.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if a row fails its check or a payload is missing; [`StoreError::Io`].
+    pub fn entries(&self, from: Slot, max_bytes: usize) -> Result<Vec<Entry>, StoreError> {
+        let transaction = self.database.begin_read().map_err(|e| self.place.redb(e))?;
+        let decisions = Rows::read(&transaction, DECISIONS, &self.place)?;
+        let payloads = Rows::read(&transaction, PAYLOADS, &self.place)?;
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut bytes = 0usize;
+        for (row, expected) in decisions.from(&format::slot_key(from))?.zip(from..) {
+            let (slot, value) = decision(&decisions, &row?)?;
+            if slot != expected {
+                break;
+            }
+            let batch = match value {
+                Some(id) => Some((id, named_payload(&payloads, &id)?)),
+                None => None,
+            };
+            bytes += ENTRY_OVERHEAD + batch.as_ref().map_or(0, |(_, payload)| payload.len());
+            if bytes > max_bytes && !entries.is_empty() {
+                break;
+            }
+            entries.push(Entry { slot, batch });
+        }
+        Ok(entries)
+    }
+
+    /// A payload, checked against the digest in its id; none if the store does not hold it.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if it fails its check; [`StoreError::Io`].
+    pub fn payload(&self, id: &BatchId) -> Result<Option<Payload>, StoreError> {
+        let transaction = self.database.begin_read().map_err(|e| self.place.redb(e))?;
+        payload(&Rows::read(&transaction, PAYLOADS, &self.place)?, id)
+    }
+}
+
+type Bytes = &'static [u8];
+
+/// Decodes a row of the decided log.
+pub(crate) fn decision<T: ReadableTable<Bytes, Bytes>>(
+    decisions: &Rows<'_, T>,
+    row: &Row,
+) -> Result<(Slot, Value), StoreError> {
+    let damaged = |what: String| decisions.damaged(&row.key, what);
+    match format::read_slot_key(&row.key) {
+        Some(slot) if slot > 0 => Ok((slot, format::decode(&row.body).map_err(damaged)?)),
+        _ => Err(damaged("no number of a slot".into())),
+    }
+}
+
+/// A payload that a record or a decision names, so that it must be there.
+pub(crate) fn named_payload<T: ReadableTable<Bytes, Bytes>>(
+    payloads: &Rows<'_, T>,
+    id: &BatchId,
+) -> Result<Payload, StoreError> {
+    payload(payloads, id)?.ok_or_else(|| {
+        payloads.damaged(&format::batch_key(id), "a record or a decision names this payload, but it is missing")
+    })
+}
+
+fn payload<T: ReadableTable<Bytes, Bytes>>(
+    payloads: &Rows<'_, T>,
+    id: &BatchId,
+) -> Result<Option<Payload>, StoreError> {
+    let key = format::batch_key(id);
+    let Some(body) = payloads.get(&key)? else { return Ok(None) };
+    let payload = Payload::new(body);
+    if !payload.matches(id) {
+        return Err(payloads.damaged(&key, "the payload does not have the digest of its id"));
+    }
+    Ok(Some(payload))
+}

@@ -1,0 +1,199 @@
+//! What a start reads: whose store this is, and what its node has to know before it may speak again.
+
+use rabia_bank_messages::batch::Payload;
+use rabia_bank_messages::genesis::Genesis;
+use rabia_bank_messages::ids::{BatchId, NodeId, Slot, StoreId};
+use rabia_bank_messages::peer::{State, Value, Vote};
+use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase};
+
+use crate::error::StoreError;
+use crate::format::{
+    self, DECISIONS, FORMAT, HEARD, Kind, META, META_FORMAT, META_IDENTITY, META_RESERVED, META_STARTS, PAYLOADS,
+    PEERS, RECORDS, TABLES,
+};
+use crate::place::Place;
+use crate::reader;
+use crate::rows::Rows;
+use crate::{Identity, PeerMemory, Record, Said};
+
+/// What a store holds when it is opened. The decided log itself is read with a [`crate::LogReader`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Recovered {
+    /// How often the store was started, this time included: already raised on the disk.
+    pub starts: u64,
+    /// The node has said nothing at or above this slot (rule 1).
+    pub reserved: Slot,
+    /// What the node bound itself to in slots that are not decided: by slot and phase, State before Vote.
+    pub records: Vec<Record>,
+    /// The payloads that these records name, each once.
+    pub payloads: Vec<(BatchId, Payload)>,
+    /// The end of the decided log without gaps from slot 1 on; 0 if slot 1 is not decided.
+    pub decided: Slot,
+    /// What is decided above the first gap, by slot.
+    pub sparse: Vec<(Slot, Value)>,
+    /// What is remembered of peers, by node.
+    pub peers: Vec<(NodeId, PeerMemory)>,
+    /// The highest slot in which a peer was heard to speak, by node.
+    pub heard: Vec<(NodeId, Slot)>,
+}
+
+/// The id of the store that belongs to this identity.
+pub(crate) fn store_of(identity: &Identity, place: &Place) -> Result<StoreId, StoreError> {
+    identity.genesis.stores.get(identity.node.index()).copied().ok_or_else(|| StoreError::NoMember {
+        file: place.file(),
+        node: identity.node,
+        members: identity.genesis.members(),
+    })
+}
+
+/// Reads everything but the decided log's payloads, and checks it.
+pub(crate) fn read(database: &Database, place: &Place, identity: &Identity) -> Result<Recovered, StoreError> {
+    let transaction = database.begin_read().map_err(|e| place.redb(e))?;
+    let meta = Rows::read(&transaction, META, place)?;
+    check_format(&meta, place)?;
+    check_identity(&meta, place, identity)?;
+    for table in TABLES {
+        Rows::read(&transaction, table, place)?;
+    }
+    let counter = |key| meta.get_u64(key)?.ok_or_else(|| meta.damaged(key, "the row is missing"));
+    let (starts, reserved) = (counter(META_STARTS)?, counter(META_RESERVED)?);
+    let (decided, sparse) = read_decisions(&transaction, place)?;
+    let records = read_records(&transaction, place, reserved)?;
+    let payloads = read_payloads(&transaction, place, &records)?;
+    let (peers, heard) = (read_peers(&transaction, place)?, read_heard(&transaction, place)?);
+    Ok(Recovered { starts, reserved, records, payloads, decided, sparse, peers, heard })
+}
+
+type ReadRows<'p> = Rows<'p, ReadOnlyTable<&'static [u8], &'static [u8]>>;
+
+/// Comes first: in a file of another version nothing else means what it does here.
+fn check_format(meta: &ReadRows<'_>, place: &Place) -> Result<(), StoreError> {
+    let Some(body) = meta.get(META_FORMAT)? else {
+        return Err(meta.damaged(META_FORMAT, "the row is missing"));
+    };
+    let Ok(bytes) = <[u8; 4]>::try_from(&body[..]) else {
+        return Err(meta.damaged(META_FORMAT, format_args!("{} bytes where 4 should be", body.len())));
+    };
+    match u32::from_be_bytes(bytes) {
+        FORMAT => Ok(()),
+        found => Err(StoreError::Version { file: place.file(), found, known: FORMAT }),
+    }
+}
+
+fn check_identity(meta: &ReadRows<'_>, place: &Place, expected: &Identity) -> Result<(), StoreError> {
+    let Some(found) = meta.get_value::<Identity>(META_IDENTITY)? else {
+        return Err(meta.damaged(META_IDENTITY, "the row is missing"));
+    };
+    let file = place.file();
+    let (cluster, other_cluster) = (expected.genesis.cluster, found.genesis.cluster);
+    if other_cluster != cluster {
+        return Err(StoreError::OtherCluster { file, found: other_cluster, expected: cluster });
+    }
+    if found.node != expected.node {
+        return Err(StoreError::OtherNode { file, found: found.node, expected: expected.node });
+    }
+    let (store, other_store) = (store_of(expected, place)?, store_of(&found, place)?);
+    if other_store != store {
+        return Err(StoreError::OtherStore { file, found: other_store, expected: store });
+    }
+    if found.genesis != expected.genesis {
+        return Err(StoreError::OtherGenesis { file, what: difference(&found.genesis, &expected.genesis) });
+    }
+    Ok(())
+}
+
+/// Says which constants differ, in the words of the configuration.
+fn difference(file: &Genesis, configuration: &Genesis) -> String {
+    let numbers = [
+        ("members", file.members() as u64, configuration.members() as u64),
+        ("window", file.window, configuration.window),
+        ("owner_history", file.owner_history, configuration.owner_history),
+        ("transaction_limit", file.transaction_limit, configuration.transaction_limit),
+    ];
+    let mut differences: Vec<String> = numbers
+        .into_iter()
+        .filter(|(_, file, configuration)| file != configuration)
+        .map(|(name, file, configuration)| {
+            format!("{name} is {file} in the file, {configuration} in the configuration")
+        })
+        .collect();
+    let stores = file.nodes().zip(file.stores.iter().zip(&configuration.stores));
+    differences.extend(stores.filter(|(_, (file, configuration))| file != configuration).map(
+        |(node, (file, configuration))| {
+            format!("the store of node {node} is {file} in the file, {configuration} in the configuration")
+        },
+    ));
+    differences.join("; ")
+}
+
+fn read_decisions(transaction: &ReadTransaction, place: &Place) -> Result<(Slot, Vec<(Slot, Value)>), StoreError> {
+    let decisions = Rows::read(transaction, DECISIONS, place)?;
+    let (mut decided, mut sparse) = (0, Vec::new());
+    for row in decisions.from(&[])? {
+        let (slot, value) = reader::decision(&decisions, &row?)?;
+        if sparse.is_empty() && slot == decided + 1 {
+            decided = slot;
+        } else {
+            sparse.push((slot, value));
+        }
+    }
+    Ok((decided, sparse))
+}
+
+fn read_records(transaction: &ReadTransaction, place: &Place, reserved: Slot) -> Result<Vec<Record>, StoreError> {
+    let rows = Rows::read(transaction, RECORDS, place)?;
+    let decisions = Rows::read(transaction, DECISIONS, place)?;
+    let mut records = Vec::new();
+    for row in rows.from(&[])? {
+        let row = row?;
+        let damaged = |what: String| rows.damaged(&row.key, what);
+        let (slot, phase, kind) =
+            format::read_record_key(&row.key).ok_or_else(|| damaged("no key of a record".into()))?;
+        if slot >= reserved {
+            return Err(damaged(format!("something was said at or above the reserved slot {reserved}")));
+        }
+        if decisions.contains(&format::slot_key(slot))? {
+            return Err(damaged("the slot is decided, so its records should be gone".into()));
+        }
+        let said = match kind {
+            Kind::State => Said::State(format::decode::<State>(&row.body).map_err(damaged)?),
+            Kind::Vote => Said::Vote(format::decode::<Vote>(&row.body).map_err(damaged)?),
+        };
+        records.push(Record { slot, phase, said });
+    }
+    Ok(records)
+}
+
+fn read_payloads(
+    transaction: &ReadTransaction,
+    place: &Place,
+    records: &[Record],
+) -> Result<Vec<(BatchId, Payload)>, StoreError> {
+    let rows = Rows::read(transaction, PAYLOADS, place)?;
+    let mut ids: Vec<BatchId> = records.iter().filter_map(|record| record.said.batch()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids.into_iter().map(|id| Ok((id, reader::named_payload(&rows, &id)?))).collect()
+}
+
+fn read_peers(transaction: &ReadTransaction, place: &Place) -> Result<Vec<(NodeId, PeerMemory)>, StoreError> {
+    let rows = Rows::read(transaction, PEERS, place)?;
+    let mut peers = Vec::new();
+    for row in rows.from(&[])? {
+        let row = row?;
+        let node = format::read_node_key(&row.key).ok_or_else(|| rows.damaged(&row.key, "no number of a node"))?;
+        peers.push((node, format::decode(&row.body).map_err(|e| rows.damaged(&row.key, e))?));
+    }
+    Ok(peers)
+}
+
+fn read_heard(transaction: &ReadTransaction, place: &Place) -> Result<Vec<(NodeId, Slot)>, StoreError> {
+    let rows = Rows::read(transaction, HEARD, place)?;
+    let mut heard = Vec::new();
+    for row in rows.from(&[])? {
+        let row = row?;
+        let node = format::read_node_key(&row.key).ok_or_else(|| rows.damaged(&row.key, "no number of a node"))?;
+        heard.push((node, format::read_u64(&row.body).map_err(|e| rows.damaged(&row.key, e))?));
+    }
+    Ok(heard)
+}

@@ -1,0 +1,195 @@
+//! A store from its creation to its last commit.
+
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+use std::sync::Arc;
+
+use rabia_bank_messages::ids::Slot;
+use redb::backends::FileBackend;
+use redb::{Builder, Database, StorageBackend};
+
+use crate::Identity;
+use crate::commit::{self, Commit};
+use crate::error::StoreError;
+use crate::format::{FORMAT, META, META_FORMAT, META_IDENTITY, META_RESERVED, META_STARTS, TABLES};
+use crate::place::Place;
+use crate::reader::LogReader;
+use crate::recover::{self, Recovered};
+use crate::rows::Rows;
+
+/// How much of the file redb keeps in memory, in bytes. The tail of the log, which is all that a healthy node reads,
+/// is far smaller; redb's own default is 1 GiB.
+const CACHE: usize = 64 << 20;
+
+/// What the file is called until it is complete.
+const DRAFT: (&str, &str) = (".rabia-bank-", ".new");
+
+/// `reserved` of a new store: nothing was said at or above the first slot.
+const FIRST_SLOT: Slot = 1;
+
+/// What errors call a store on a given backend.
+const BACKEND: &str = "(a given backend)";
+
+/// The one writer of a node's store. The crate's page says what it keeps, and what a crash leaves of it.
+#[derive(Debug)]
+pub struct LogStore {
+    database: Arc<Database>,
+    place: Place,
+    reserved: Slot,
+    /// What the first commit that failed answered.
+    stopped: Option<String>,
+}
+
+impl LogStore {
+    /// Creates the store of a member, once, and closes it. When this returns, the file and its name are on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] if anything is at `path`, which is left as it is. After any other error, as after a crash,
+    /// there is no file at `path`, or a complete one whose name may not survive a power failure.
+    pub fn create(path: &Path, identity: &Identity) -> Result<(), StoreError> {
+        let place = Place::new(path);
+        if path.try_exists().map_err(|e| place.io(e))? {
+            return Err(StoreError::Exists { file: place.file() });
+        }
+        let directory = match path.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        let (prefix, suffix) = DRAFT;
+        let draft = tempfile::Builder::new()
+            .prefix(prefix)
+            .suffix(suffix)
+            .tempfile_in(directory)
+            .map_err(|source| StoreError::Io { file: place.file(), source })?;
+        let file = draft.reopen().map_err(|e| place.io(e))?;
+        write_new(FileBackend::new(file).map_err(|e| place.redb(e))?, &place, identity)?;
+        draft.as_file().sync_all().map_err(|e| place.io(e))?;
+        draft.persist_noclobber(path).map_err(|e| place.io(e.error))?;
+        sync_directory(directory).map_err(|e| place.io(e))
+    }
+
+    /// Creates a store on a backend, which must be empty, and closes it.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] if there is anything on the backend.
+    pub fn create_with(backend: impl StorageBackend, identity: &Identity) -> Result<(), StoreError> {
+        let place = Place::new(Path::new(BACKEND));
+        if backend.len().map_err(|e| place.io(e))? > 0 {
+            return Err(StoreError::Exists { file: place.file() });
+        }
+        write_new(backend, &place, identity)
+    }
+
+    /// Opens the store of a member, verifies all of it, and raises its start counter durably. Never creates one.
+    ///
+    /// # Errors
+    /// If it is missing, in use, of another member or cluster, of another version, or damaged: see [`StoreError`].
+    pub fn open(path: &Path, identity: &Identity) -> Result<(LogStore, Recovered), StoreError> {
+        let place = Place::new(path);
+        let file = OpenOptions::new().read(true).write(true).open(path).map_err(|e| place.io(e))?;
+        open_on(FileBackend::new(file).map_err(|e| place.redb(e))?, place, identity)
+    }
+
+    /// Opens a store on a backend: [`LogStore::open`] for disks that are not a file.
+    ///
+    /// # Errors
+    /// As for [`LogStore::open`]; an empty backend is damaged.
+    pub fn open_with(backend: impl StorageBackend, identity: &Identity) -> Result<(LogStore, Recovered), StoreError> {
+        open_on(backend, Place::new(Path::new(BACKEND)), identity)
+    }
+
+    /// Makes all of a commit durable, or nothing of it, with one fdatasync. Writes nothing if the commit is empty.
+    ///
+    /// Payloads that are there already are not written again, and neither are records of slots that are decided. What
+    /// the commit decides loses its records.
+    ///
+    /// # Errors
+    /// [`StoreError::Contradiction`] if the commit breaks one of the rules on the crate's page;
+    /// [`StoreError::Full`], [`StoreError::Io`] or [`StoreError::Damaged`] if writing fails: it may or may not be there
+    /// after the next start. After the first error, of either kind, every commit answers [`StoreError::Stopped`].
+    pub fn commit(&mut self, commit: &Commit) -> Result<(), StoreError> {
+        if let Some(first) = &self.stopped {
+            return Err(StoreError::Stopped { file: self.place.file(), first: first.clone() });
+        }
+        if commit.is_empty() {
+            return Ok(());
+        }
+        match commit::write(&self.database, &self.place, self.reserved, commit) {
+            Ok(reserved) => {
+                self.reserved = reserved;
+                Ok(())
+            }
+            Err(error) => {
+                self.stopped = Some(error.to_string());
+                Err(error)
+            }
+        }
+    }
+
+    /// Reads what is committed, on any thread, while this store goes on writing.
+    pub fn reader(&self) -> LogReader {
+        LogReader::new(Arc::clone(&self.database), self.place.clone())
+    }
+}
+
+/// Writes an empty store: everything in one transaction, so that the file is a store or is none.
+fn write_new(backend: impl StorageBackend, place: &Place, identity: &Identity) -> Result<(), StoreError> {
+    recover::store_of(identity, place)?;
+    let database = Builder::new().set_cache_size(CACHE).create_with_backend(backend).map_err(|e| place.redb(e))?;
+    let transaction = database.begin_write().map_err(|e| place.redb(e))?;
+    for table in TABLES {
+        Rows::write(&transaction, table, place)?;
+    }
+    let mut meta = Rows::write(&transaction, META, place)?;
+    meta.put(META_FORMAT, &FORMAT.to_be_bytes())?;
+    meta.put_value(META_IDENTITY, identity)?;
+    meta.put(META_STARTS, &0u64.to_be_bytes())?;
+    meta.put(META_RESERVED, &FIRST_SLOT.to_be_bytes())?;
+    drop(meta);
+    transaction.commit().map_err(|e| place.redb(e))?;
+    database.close().map_err(|e| place.redb(e))
+}
+
+fn open_on(
+    backend: impl StorageBackend,
+    place: Place,
+    identity: &Identity,
+) -> Result<(LogStore, Recovered), StoreError> {
+    recover::store_of(identity, &place)?;
+    // redb would make a new database of an empty file.
+    if backend.len().map_err(|e| place.io(e))? == 0 {
+        return Err(place.damaged("it is empty"));
+    }
+    let database = Builder::new()
+        .set_cache_size(CACHE)
+        .set_check_integrity_on_open(true)
+        .create_with_backend(backend)
+        .map_err(|e| place.redb(e))?;
+    let mut recovered = recover::read(&database, &place, identity)?;
+    recovered.starts = raise_starts(&database, &place, recovered.starts)?;
+    let store = LogStore { database: Arc::new(database), place, reserved: recovered.reserved, stopped: None };
+    Ok((store, recovered))
+}
+
+/// Counts this start. Two syncs instead of one, so that damage of this commit is never taken for a torn write.
+fn raise_starts(database: &Database, place: &Place, starts: u64) -> Result<u64, StoreError> {
+    let Some(raised) = starts.checked_add(1) else {
+        return Err(place.damaged("the start counter is at its end"));
+    };
+    let mut transaction = database.begin_write().map_err(|e| place.redb(e))?;
+    transaction.set_two_phase_commit(true);
+    Rows::write(&transaction, META, place)?.put(META_STARTS, &raised.to_be_bytes())?;
+    transaction.commit().map_err(|e| place.redb(e))?;
+    Ok(raised)
+}
+
+#[cfg(unix)]
+fn sync_directory(directory: &Path) -> std::io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// Elsewhere directories can't be opened, and renaming is the file system's own business.
+#[cfg(not(unix))]
+fn sync_directory(_: &Path) -> std::io::Result<()> {
+    Ok(())
+}

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rabia_bank_messages::bank::{DEFAULT_TRANSACTION_LIMIT, MAX_BALANCE};
+use rabia_bank_messages::client::MAX_CLIENT_MESSAGE;
 use rabia_bank_messages::genesis::{DEFAULT_OWNER_HISTORY, DEFAULT_WINDOW, Genesis};
 use rabia_bank_messages::ids::{ClusterId, MAX_NODES, NodeId, StoreId};
 use serde::Deserialize;
@@ -66,7 +67,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
-            max_message_bytes: 4 << 20,
+            max_message_bytes: MAX_CLIENT_MESSAGE,
             max_in_flight: 8_192,
             max_in_flight_node: 65_536,
             max_clients: 10_000,

@@ -5,8 +5,10 @@
 //! - [`client`]: the client library.
 //! - [`create`]: the folders of a new cluster.
 
+pub mod client;
 pub mod config;
 mod node_error;
+mod random;
 pub mod server;
 
 pub use node_error::NodeError;

@@ -1,0 +1,302 @@
+//! The client library: commands and queries to a cluster, over one WebSocket at a time.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use rabia_bank::client::{Client, ClientOptions, NodeUrl};
+//! use rabia_bank_messages::bank::{Amount, Command, Operation, Query, ReadLevel};
+//!
+//! let urls = NodeUrl::list("ws://127.0.0.1:7101,ws://127.0.0.1:7102,ws://127.0.0.1:7103")?;
+//! let client = Client::connect(ClientOptions::new(urls));
+//! let transfer =
+//!     Operation::Transfer { from_account: "alice".into(), to_account: "bob".into(), amount: Amount::new(300) };
+//! let applied = client.command(Command::One(transfer)).await?;
+//! let balance = client.query(Query::GetBalance { account_id: "bob".into() }, ReadLevel::Linearizable).await?;
+//! println!("{applied:?} {balance:?}");
+//! client.close().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A [`Client`] is one session. Any number of calls may be under way at once: they share the socket, and what was called
+//! first is not necessarily answered first. A task of its own owns the socket. When the node is lost, silent, stopping or
+//! without a quorum, the task goes to the next URL, goes on with the same session and says everything again that has no
+//! answer yet, with the same request numbers, so that nothing is applied twice. It does that until the call's time is up.
+//!
+//! What a call answers is never a guess:
+//! - `Ok`: applied (or read), once, and durable on f + 1 nodes.
+//! - [`CallError::Refused`]: certainly not executed.
+//! - [`CallError::NotReached`]: certainly not executed, since it was never sent.
+//! - [`CallError::Unknown`]: it was sent, and whether it was executed could not be found out in time. It may still be.
+//!
+//! A call whose future is dropped goes on in the background; its outcome is lost.
+
+mod driver;
+mod frame;
+mod link;
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use rabia_bank_messages::bank::{Command, Query, ReadLevel, Refusal, Success};
+use rabia_bank_messages::client::{CLIENT_PATH, MAX_CLIENT_MESSAGE};
+use rabia_bank_messages::codec::{Encoding, Malformed};
+use rabia_bank_messages::ids::Slot;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::http::Uri;
+
+pub use frame::Answered;
+
+/// How long a call may take where [`ClientOptions`] does not say: longer than a node waits for a quorum.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many calls may be under way at once where [`ClientOptions`] does not say: an eighth of what a node grants.
+pub const DEFAULT_IN_FLIGHT: usize = 1_024;
+/// The longest message that is sent where [`ClientOptions`] does not say, in bytes: what a node takes by default.
+pub const DEFAULT_MESSAGE_BYTES: usize = MAX_CLIENT_MESSAGE;
+
+/// Where a node listens for clients: `ws://host:port/path`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeUrl {
+    uri: Uri,
+    /// `host:port`, to connect to.
+    address: String,
+}
+
+/// A text that is no URL of a node.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("\"{text}\" is no URL of a node: {problem}; write ws://host:port")]
+pub struct BadUrl {
+    text: String,
+    problem: String,
+}
+
+impl FromStr for NodeUrl {
+    type Err = BadUrl;
+
+    /// Reads `ws://host:port`. Where scheme or path are missing they are added.
+    fn from_str(text: &str) -> Result<NodeUrl, BadUrl> {
+        let bad = |problem: &str| BadUrl { text: text.to_owned(), problem: problem.to_owned() };
+        let full = if text.contains("://") { text.to_owned() } else { format!("ws://{text}") };
+        let uri: Uri = full.parse().map_err(|_| bad("it can't be parsed"))?;
+        if uri.scheme_str() != Some("ws") {
+            return Err(bad("the scheme must be ws (for TLS, put a proxy in between)"));
+        }
+        let Some(authority) = uri.authority() else { return Err(bad("the host is missing")) };
+        if authority.host().is_empty() {
+            return Err(bad("the host is missing"));
+        }
+        let Some(port) = authority.port_u16() else { return Err(bad("the port is missing")) };
+        let path = if uri.path() == "/" { CLIENT_PATH } else { uri.path() };
+        let address = format!("{}:{port}", authority.host());
+        let uri = format!("ws://{address}{path}").parse().map_err(|_| bad("it can't be parsed"))?;
+        Ok(NodeUrl { uri, address })
+    }
+}
+
+impl fmt::Display for NodeUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ws://{}", self.address)
+    }
+}
+
+impl NodeUrl {
+    /// Reads URLs with commas in between.
+    ///
+    /// # Errors
+    /// If one of them is none.
+    pub fn list(text: &str) -> Result<Vec<NodeUrl>, BadUrl> {
+        text.split(',').map(|url| url.trim().parse()).collect()
+    }
+}
+
+/// How a client behaves.
+#[derive(Clone, Debug)]
+pub struct ClientOptions {
+    /// The nodes of one cluster, tried in this order; at least one.
+    pub urls: Vec<NodeUrl>,
+    /// The encoding of all messages.
+    pub encoding: Encoding,
+    /// How long a call may take, retries included.
+    pub timeout: Duration,
+    /// How many calls may be under way; more wait for their turn, which counts as part of their time.
+    pub max_in_flight: usize,
+    /// The longest message that is sent, in bytes. Longer ones are refused here, as `too_large`.
+    pub max_message_bytes: usize,
+}
+
+impl ClientOptions {
+    /// MessagePack, and the defaults of this module.
+    pub fn new(urls: Vec<NodeUrl>) -> ClientOptions {
+        ClientOptions {
+            urls,
+            encoding: Encoding::MessagePack,
+            timeout: DEFAULT_TIMEOUT,
+            max_in_flight: DEFAULT_IN_FLIGHT,
+            max_message_bytes: DEFAULT_MESSAGE_BYTES,
+        }
+    }
+}
+
+/// What to ask of the bank.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Request {
+    /// To change something.
+    Command(Command),
+    /// To look something up.
+    Query(Query, ReadLevel),
+}
+
+/// A command that was applied, or a query that was answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Applied {
+    /// The slot that it was applied in or read at, where the node named it. A read `at_least` this slot sees it.
+    pub slot: Option<Slot>,
+    /// Whether the answer is that to an earlier attempt.
+    pub replayed: bool,
+    /// What came of it.
+    pub success: Success,
+}
+
+/// The outcome could not be found out in time: the request may have been executed, or may yet be.
+/// (Of a query: it had no answer.)
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("unknown whether it was executed: {why}")]
+pub struct Unknown {
+    /// What stood in the way, for people.
+    pub why: String,
+    /// The last answer, if there was one.
+    pub last: Option<Answered>,
+}
+
+/// No node could be reached in time, so the request was never sent.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("no node reached: {why}")]
+pub struct NotReached {
+    /// What stood in the way, for people.
+    pub why: String,
+}
+
+/// Why a request has no answer that settles it.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Unanswered {
+    /// It may have been executed.
+    #[error(transparent)]
+    Unknown(Unknown),
+    /// It was certainly not executed.
+    #[error(transparent)]
+    NotReached(NotReached),
+}
+
+/// Why a call brought no success.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CallError {
+    /// Certainly not executed, by any attempt.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// It may have been executed.
+    #[error(transparent)]
+    Unknown(Unknown),
+    /// Certainly not executed: it was never sent.
+    #[error(transparent)]
+    NotReached(NotReached),
+}
+
+impl From<Unanswered> for CallError {
+    fn from(unanswered: Unanswered) -> CallError {
+        match unanswered {
+            Unanswered::Unknown(unknown) => CallError::Unknown(unknown),
+            Unanswered::NotReached(not_reached) => CallError::NotReached(not_reached),
+        }
+    }
+}
+
+/// A request on its way to the task that owns the socket.
+struct Ask {
+    request: Request,
+    deadline: Instant,
+    answer: oneshot::Sender<Result<Answered, Unanswered>>,
+}
+
+/// A session with a cluster. See the [module](self) for what it promises.
+#[derive(Debug)]
+pub struct Client {
+    asks: mpsc::Sender<Ask>,
+    timeout: Duration,
+    driver: tokio::task::JoinHandle<()>,
+}
+
+impl Client {
+    /// A client of these nodes. The connection is made when the first request is there, and again after it was lost.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime, and if `options` names no URL or grants no request in flight.
+    pub fn connect(options: ClientOptions) -> Client {
+        assert!(!options.urls.is_empty(), "a client needs the URL of at least one node");
+        assert!(options.max_in_flight > 0, "a client needs at least one request in flight");
+        let (asks, queue) = mpsc::channel(options.max_in_flight);
+        let timeout = options.timeout;
+        Client { asks, timeout, driver: tokio::spawn(driver::Driver::new(options, queue).run()) }
+    }
+
+    /// Asks for a change.
+    ///
+    /// # Errors
+    /// See the [module](self).
+    pub async fn command(&self, command: Command) -> Result<Applied, CallError> {
+        self.ask(Request::Command(command)).await?.into_applied()
+    }
+
+    /// Looks something up.
+    ///
+    /// # Errors
+    /// See the [module](self).
+    pub async fn query(&self, query: Query, read: ReadLevel) -> Result<Applied, CallError> {
+        self.ask(Request::Query(query, read)).await?.into_applied()
+    }
+
+    /// Asks, and hands out the answer as it came: applied or refused.
+    ///
+    /// # Errors
+    /// If there is no answer that settles the request.
+    pub async fn ask(&self, request: Request) -> Result<Answered, Unanswered> {
+        let (answer, answered) = oneshot::channel();
+        let ask = Ask { request, deadline: Instant::now() + self.timeout, answer };
+        // The task ends only when this handle is gone, or with a panic.
+        let gone = |why: &str| why.to_owned();
+        match self.asks.send(ask).await {
+            Err(_) => Err(Unanswered::NotReached(NotReached { why: gone("the client's task has ended") })),
+            Ok(()) => match answered.await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(Unanswered::Unknown(Unknown { why: gone("the client's task has ended"), last: None })),
+            },
+        }
+    }
+
+    /// Ends the session and the connection, after all requests have their outcome.
+    pub async fn close(self) {
+        drop(self.asks);
+        if let Err(panic) = self.driver.await {
+            tracing::error!("the client's task has failed: {panic}");
+        }
+    }
+}
+
+impl Answered {
+    /// Decodes the answer.
+    fn into_applied(self) -> Result<Applied, CallError> {
+        if let Some(refusal) = self.refusal {
+            return Err(CallError::Refused(refusal));
+        }
+        match self.success() {
+            Ok(success) => Ok(Applied { slot: self.slot, replayed: self.replayed, success }),
+            Err(Malformed { message, .. }) => {
+                let why = format!("the node's answer can't be read: {message}");
+                Err(CallError::Unknown(Unknown { why, last: Some(self) }))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+//! What a node says, decoded no further than needed: the outcome of a bulk of thousands is known from a few fields.
+
+use rabia_bank_messages::bank::{Refusal, Success};
+use rabia_bank_messages::client::{Answer, AnswerResult, Welcome};
+use rabia_bank_messages::codec::{Encoding, MAX_DEPTH, Malformed};
+use rabia_bank_messages::ids::Slot;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use tokio_tungstenite::tungstenite::Bytes;
+
+/// An answer that settles a request, as it came.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Answered {
+    /// The slot that it was applied in or read at.
+    pub slot: Option<Slot>,
+    /// Whether it is the answer to an earlier attempt.
+    pub replayed: bool,
+    /// Why it was refused; `None`: it was carried out.
+    pub refusal: Option<Refusal>,
+    encoding: Encoding,
+    frame: Bytes,
+}
+
+/// Any message of a node, without what is inside `ok`.
+pub(super) enum Incoming {
+    Welcome(Welcome),
+    Answer { request: u64, answered: Answered },
+    Error(Refusal),
+}
+
+#[derive(Deserialize)]
+struct Fields {
+    welcome: Option<Welcome>,
+    request: Option<u64>,
+    slot: Option<Slot>,
+    ok: Option<IgnoredAny>,
+    error: Option<Refusal>,
+    #[serde(default)]
+    replayed: Option<bool>,
+}
+
+impl Incoming {
+    pub(super) fn decode(encoding: Encoding, frame: Bytes) -> Result<Incoming, Malformed> {
+        let Fields { welcome, request, slot, ok, error, replayed } = decode(encoding, &frame)?;
+        match (welcome, request, ok, error) {
+            (Some(welcome), ..) => Ok(Incoming::Welcome(welcome)),
+            (None, None, None, Some(refusal)) => Ok(Incoming::Error(refusal)),
+            (None, Some(request), ok, refusal) if ok.is_some() != refusal.is_some() => {
+                let replayed = replayed.unwrap_or(false);
+                Ok(Incoming::Answer { request, answered: Answered { slot, replayed, refusal, encoding, frame } })
+            }
+            _ => Err(malformed("neither a welcome, nor an answer, nor an error")),
+        }
+    }
+}
+
+impl Answered {
+    /// A refusal that needed no node.
+    pub(super) fn refused_here(encoding: Encoding, request: u64, refusal: Refusal) -> Answered {
+        let result = AnswerResult::Error(refusal.clone());
+        let frame = encoding.encode(&Answer { request, slot: None, session: None, result, replayed: None });
+        Answered { slot: None, replayed: false, refusal: Some(refusal), encoding, frame: frame.into() }
+    }
+
+    /// The whole frame, in the encoding of the client.
+    pub fn frame(&self) -> &[u8] {
+        &self.frame
+    }
+
+    /// What the request brought.
+    ///
+    /// # Errors
+    /// If it was refused, or this program does not know the answer.
+    pub fn success(&self) -> Result<Success, Malformed> {
+        self.ok()
+    }
+
+    /// Decodes the fields of `ok`, as many as `T` has: of a large answer often only a few are wanted.
+    ///
+    /// # Errors
+    /// If the request was refused, or a field is missing or of another type.
+    pub fn ok<T: DeserializeOwned>(&self) -> Result<T, Malformed> {
+        #[derive(Deserialize)]
+        struct Ok<T> {
+            ok: T,
+        }
+        decode(self.encoding, &self.frame).map(|Ok { ok }| ok)
+    }
+}
+
+fn decode<T: DeserializeOwned>(encoding: Encoding, frame: &[u8]) -> Result<T, Malformed> {
+    match encoding {
+        Encoding::Json => serde_json::from_slice(frame).map_err(malformed),
+        Encoding::MessagePack => {
+            let mut decoder = rmp_serde::Deserializer::from_read_ref(frame);
+            // rmp-serde counts several steps for each array or map, flattened and untagged ones more.
+            decoder.set_max_depth(8 * MAX_DEPTH);
+            T::deserialize(&mut decoder).map_err(malformed)
+        }
+    }
+}
+
+fn malformed(problem: impl std::fmt::Display) -> Malformed {
+    Malformed { message: problem.to_string(), request: None }
+}

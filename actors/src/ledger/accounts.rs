@@ -1,0 +1,175 @@
+//! The table of accounts: found by name, listed by name, indexed by the records of the history.
+//!
+//! Records and outcomes refer to an account by its place in the table, so that neither holds a string. An account is
+//! never closed; only the undoing of an atomic bulk takes accounts away again, the newest first.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use rabia_bank_messages::ids::Millis;
+
+use super::set_hash::SetHash;
+
+/// So many changed accounts are hashed in one go. More would stall an answer by more than half a millisecond, fewer
+/// would hash a busy account too often.
+const REHASH_AT: usize = 4096;
+
+/// The place of an account in the table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct AccountIndex(u32);
+
+impl AccountIndex {
+    fn get(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The bytes, to go into a digest.
+    pub(super) fn to_bytes(self) -> [u8; 4] {
+        self.0.to_be_bytes()
+    }
+}
+
+/// The newest transaction of an account.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Last {
+    /// Its id.
+    pub(super) transaction: u64,
+    /// When it was applied, in log time.
+    pub(super) at: Millis,
+}
+
+/// An account as it is now.
+#[derive(Debug)]
+pub(super) struct AccountState {
+    pub(super) name: Arc<str>,
+    /// Minor units.
+    pub(super) balance: u64,
+    pub(super) created_at: Millis,
+    /// Where the chain of the account's records begins.
+    pub(super) last: Option<Last>,
+    pub(super) transaction_count: u64,
+    /// What the table's hash holds for this account: nothing yet for a new one.
+    hashed: SetHash,
+    /// Whether it changed since.
+    changed: bool,
+}
+
+impl AccountState {
+    fn set_hash(&self, scratch: &mut Vec<u8>) -> SetHash {
+        let last = self.last.unwrap_or(Last { transaction: 0, at: 0 });
+        scratch.clear();
+        scratch.extend_from_slice(b"account");
+        for number in [self.balance, self.created_at, last.transaction, last.at, self.transaction_count] {
+            scratch.extend_from_slice(&number.to_be_bytes());
+        }
+        scratch.extend_from_slice(self.name.as_bytes());
+        SetHash::of(scratch)
+    }
+}
+
+/// All accounts.
+#[derive(Debug, Default)]
+pub(super) struct Accounts {
+    states: Vec<AccountState>,
+    /// Names come from clients, so this is the standard library's hasher, whose seed nobody can know: else chosen names
+    /// could make every lookup slow. The seed differs from node to node and shows nowhere: the map is never walked over.
+    by_name: HashMap<Arc<str>, AccountIndex>,
+    /// For listing. Many times slower to ask than the map above.
+    in_order: BTreeMap<Arc<str>, AccountIndex>,
+    changed: Vec<AccountIndex>,
+    hash: SetHash,
+}
+
+impl Accounts {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.states.len()
+    }
+
+    /// The account of this name.
+    pub(super) fn find(&self, name: &str) -> Option<AccountIndex> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The account at this place.
+    pub(super) fn get(&self, index: AccountIndex) -> &AccountState {
+        &self.states[index.get()]
+    }
+
+    /// The account at this place, to change it.
+    pub(super) fn get_mut(&mut self, index: AccountIndex) -> &mut AccountState {
+        let state = &mut self.states[index.get()];
+        if !state.changed {
+            state.changed = true;
+            self.changed.push(index);
+        }
+        state
+    }
+
+    /// All accounts, in the order of their creation.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &AccountState> {
+        self.states.iter()
+    }
+
+    /// The accounts with a name above `after`, in byte order of the names.
+    pub(super) fn list<'a>(&'a self, after: Option<&str>) -> impl Iterator<Item = &'a AccountState> + use<'a> {
+        let lower = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.in_order.range::<str, _>((lower, Bound::Unbounded)).map(|(_, index)| self.get(*index))
+    }
+
+    /// Adds an account with a balance of 0. There must be none of this name.
+    pub(super) fn create(&mut self, name: &str, created_at: Millis) -> AccountIndex {
+        let count = self.states.len();
+        let Ok(place) = u32::try_from(count) else { panic!("no place for more than {count} accounts") };
+        let (index, name) = (AccountIndex(place), Arc::<str>::from(name));
+        let other = self.by_name.insert(Arc::clone(&name), index);
+        assert!(other.is_none(), "account {name} was created as {index:?}, but exists as {other:?}");
+        self.in_order.insert(Arc::clone(&name), index);
+        self.states.push(AccountState {
+            name,
+            balance: 0,
+            created_at,
+            last: None,
+            transaction_count: 0,
+            hashed: SetHash::default(),
+            changed: true,
+        });
+        self.changed.push(index);
+        index
+    }
+
+    /// Takes the newest accounts away, until `count` are left. Their balances must be 0.
+    pub(super) fn truncate(&mut self, count: usize) {
+        if count == self.states.len() {
+            return;
+        }
+        for state in self.states.drain(count..) {
+            assert_eq!(state.balance, 0, "account {} was taken away with money in it", state.name);
+            self.hash.subtract(state.hashed);
+            self.by_name.remove(&*state.name);
+            self.in_order.remove(&*state.name);
+        }
+        self.changed.retain(|index| index.get() < count);
+    }
+
+    /// Brings the hash up to date if much has changed, to keep the next [`set_hash`](Accounts::set_hash) cheap.
+    pub(super) fn rehash_if_many(&mut self) {
+        if self.changed.len() >= REHASH_AT {
+            self.set_hash();
+        }
+    }
+
+    /// The hash of the set of all accounts, at the cost of those that changed since it was last asked for.
+    pub(super) fn set_hash(&mut self) -> SetHash {
+        let mut scratch = Vec::new();
+        for index in self.changed.drain(..) {
+            let state = &mut self.states[index.get()];
+            self.hash.subtract(state.hashed);
+            state.hashed = state.set_hash(&mut scratch);
+            self.hash.add(state.hashed);
+            state.changed = false;
+        }
+        self.hash
+    }
+}

@@ -1,0 +1,233 @@
+//! The books: accounts and history, and the operations that change both.
+//!
+//! An operation first makes all checks of its row in BANK.md, in their order, then changes the books; so a refused one
+//! has nothing to undo. An atomic bulk runs its operations one by one and, where one is refused, takes the records back
+//! newest first: a record says what it did to each balance, so the history is its own undo log. The running figures
+//! count a request's records only once the request stands.
+
+use rabia_bank_messages::bank::{Amount, Bulk, Command, MAX_BALANCE, MAX_BULK, Operation, is_valid_account_id};
+
+use super::accounts::{AccountIndex, Accounts, Last};
+use super::history::{History, Moment, Movement, Side};
+use super::outcomes::{CommandOutcome, Done, Kind, OperationOutcome, OperationRefusal, shortened};
+use super::statistics::Totals;
+
+/// Accounts, history and running figures.
+///
+/// Invariants, asserted:
+/// - The sum of all balances is `total_balance`, and never above 2^53 − 1; so no balance is either.
+/// - The figures count every record of the history, between requests.
+#[derive(Debug)]
+pub(super) struct Books {
+    pub(super) transaction_limit: u64,
+    pub(super) accounts: Accounts,
+    pub(super) history: History,
+    pub(super) totals: Totals,
+    pub(super) total_balance: u64,
+}
+
+/// A state of the books to go back to.
+#[derive(Clone, Copy)]
+struct Mark {
+    accounts: usize,
+    transactions: u64,
+}
+
+impl Books {
+    pub(super) fn new(transaction_limit: u64) -> Books {
+        Books {
+            transaction_limit,
+            accounts: Accounts::default(),
+            history: History::default(),
+            totals: Totals::default(),
+            total_balance: 0,
+        }
+    }
+
+    /// Carries out a command, or refuses it and changes nothing.
+    pub(super) fn execute(&mut self, command: &Command, moment: Moment) -> CommandOutcome {
+        let mark = self.mark();
+        let outcome = match command {
+            Command::One(operation) => Kind::One(self.operate(operation, moment)),
+            Command::Bulk(bulk) if bulk.commands.is_empty() => Kind::BulkEmpty,
+            Command::Bulk(bulk) if bulk.commands.len() > MAX_BULK => {
+                Kind::BulkTooLarge { commands: bulk.commands.len() as u64 }
+            }
+            Command::Bulk(bulk) if bulk.atomic => self.all_or_none(bulk, moment, mark),
+            Command::Bulk(bulk) => {
+                Kind::Bulk(bulk.commands.iter().map(|operation| self.operate(operation, moment)).collect())
+            }
+        };
+        for record in self.history.since(mark.transactions) {
+            self.totals.count(record);
+        }
+        let (counted, newest) = (self.totals.all.count, self.history.len());
+        assert_eq!(counted, newest, "the figures count {counted} transactions of {newest}");
+        CommandOutcome(outcome)
+    }
+
+    fn all_or_none(&mut self, bulk: &Bulk, moment: Moment, mark: Mark) -> Kind {
+        let mut outcomes = Vec::with_capacity(bulk.commands.len());
+        for (index, operation) in (0..).zip(&bulk.commands) {
+            match self.operate(operation, moment) {
+                Ok(done) => outcomes.push(Ok(done)),
+                Err(refusal) => {
+                    self.undo(mark);
+                    return Kind::BulkUndone { index, refusal };
+                }
+            }
+        }
+        Kind::Bulk(outcomes.into())
+    }
+
+    fn mark(&self) -> Mark {
+        Mark { accounts: self.accounts.len(), transactions: self.history.len() }
+    }
+
+    fn undo(&mut self, mark: Mark) {
+        while self.history.len() > mark.transactions
+            && let Some(record) = self.history.pop()
+        {
+            if let Some(from) = record.movement.from() {
+                self.restore(from, from.balance + record.amount);
+            }
+            if let Some(to) = record.movement.to() {
+                self.restore(to, to.balance - record.amount);
+            }
+            match record.movement {
+                Movement::Opening(_) | Movement::Deposit(_) => self.total_balance -= record.amount,
+                Movement::Withdrawal(_) => self.total_balance += record.amount,
+                Movement::Transfer { .. } => {}
+            }
+        }
+        self.accounts.truncate(mark.accounts);
+    }
+
+    /// Makes an account what it was before the record with this side, which was the newest.
+    fn restore(&mut self, side: &Side, balance: u64) {
+        let last = (side.previous > 0)
+            .then(|| Last { transaction: side.previous, at: self.history.get(side.previous).moment.time });
+        let state = self.accounts.get_mut(side.account);
+        assert_eq!(state.balance, side.balance, "account {} is not as its newest record says", state.name);
+        state.balance = balance;
+        state.last = last;
+        state.transaction_count -= 1;
+    }
+
+    fn operate(&mut self, operation: &Operation, moment: Moment) -> OperationOutcome {
+        match operation {
+            Operation::CreateAccount { account_id, initial_balance } => {
+                self.create_account(account_id, *initial_balance, moment)
+            }
+            Operation::Deposit { account_id, amount } => self.deposit(account_id, *amount, moment),
+            Operation::Withdraw { account_id, amount } => self.withdraw(account_id, *amount, moment),
+            Operation::Transfer { from_account, to_account, amount } => {
+                self.transfer(from_account, to_account, *amount, moment)
+            }
+        }
+    }
+
+    fn create_account(&mut self, name: &str, initial_balance: Amount, moment: Moment) -> OperationOutcome {
+        if !is_valid_account_id(name) {
+            return refuse(OperationRefusal::InvalidAccountId(shortened(name)));
+        }
+        let amount = self.check_amount(initial_balance, 0)?;
+        if self.accounts.find(name).is_some() {
+            return refuse(OperationRefusal::AccountExists(name.into()));
+        }
+        let total_balance = self.check_total(amount)?;
+        let account = self.accounts.create(name, moment.time);
+        if amount == 0 {
+            return Ok(Done::Created(account));
+        }
+        self.total_balance = total_balance;
+        let movement = Movement::Opening(self.set_balance(account, amount, moment));
+        Ok(Done::Opened(self.history.append(movement, amount, moment, &self.accounts)))
+    }
+
+    fn deposit(&mut self, name: &str, amount: Amount, moment: Moment) -> OperationOutcome {
+        let amount = self.check_amount(amount, 1)?;
+        let account = self.check_account(name)?;
+        self.total_balance = self.check_total(amount)?;
+        let balance = self.accounts.get(account).balance + amount;
+        let movement = Movement::Deposit(self.set_balance(account, balance, moment));
+        Ok(Done::Moved(self.history.append(movement, amount, moment, &self.accounts)))
+    }
+
+    fn withdraw(&mut self, name: &str, amount: Amount, moment: Moment) -> OperationOutcome {
+        let amount = self.check_amount(amount, 1)?;
+        let account = self.check_account(name)?;
+        let balance = self.check_funds(account, amount)?;
+        self.total_balance -= amount;
+        let movement = Movement::Withdrawal(self.set_balance(account, balance, moment));
+        Ok(Done::Moved(self.history.append(movement, amount, moment, &self.accounts)))
+    }
+
+    /// BANK.md has a last check here, `balance_overflow`. It can't fail: what one account gains another has lost, so no
+    /// balance passes the sum of all, which is within the bound. It is asserted where the balance is set.
+    fn transfer(&mut self, from: &str, to: &str, amount: Amount, moment: Moment) -> OperationOutcome {
+        let amount = self.check_amount(amount, 1)?;
+        if from == to {
+            return refuse(OperationRefusal::SameAccount(shortened(from)));
+        }
+        let from = self.check_account(from)?;
+        let to = self.check_account(to)?;
+        let from_balance = self.check_funds(from, amount)?;
+        let to_balance = self.accounts.get(to).balance + amount;
+        let movement = Movement::Transfer {
+            from: self.set_balance(from, from_balance, moment),
+            to: self.set_balance(to, to_balance, moment),
+        };
+        Ok(Done::Moved(self.history.append(movement, amount, moment, &self.accounts)))
+    }
+
+    /// The amount in minor units, if it is from `least` to the limit.
+    fn check_amount(&self, amount: Amount, least: u64) -> Result<u64, Box<OperationRefusal>> {
+        let amount = amount.get();
+        if (least..=self.transaction_limit).contains(&amount) {
+            Ok(amount)
+        } else {
+            refuse(OperationRefusal::InvalidAmount(least))
+        }
+    }
+
+    fn check_account(&self, name: &str) -> Result<AccountIndex, Box<OperationRefusal>> {
+        match self.accounts.find(name) {
+            Some(account) => Ok(account),
+            None => refuse(OperationRefusal::AccountNotFound(shortened(name))),
+        }
+    }
+
+    /// The sum of all balances with `amount` more.
+    fn check_total(&self, amount: u64) -> Result<u64, Box<OperationRefusal>> {
+        let total = self.total_balance + amount;
+        if total <= MAX_BALANCE { Ok(total) } else { refuse(OperationRefusal::BalanceOverflow(amount)) }
+    }
+
+    /// The balance with `amount` less.
+    fn check_funds(&self, account: AccountIndex, amount: u64) -> Result<u64, Box<OperationRefusal>> {
+        let state = self.accounts.get(account);
+        let account = || state.name.clone();
+        state.balance.checked_sub(amount).map_or_else(
+            || refuse(OperationRefusal::InsufficientFunds { account: account(), balance: state.balance, amount }),
+            Ok,
+        )
+    }
+
+    /// Gives an account a new balance, by the transaction that comes next.
+    fn set_balance(&mut self, account: AccountIndex, balance: u64, moment: Moment) -> Side {
+        let total = self.total_balance;
+        assert!(balance <= total && total <= MAX_BALANCE, "balance {balance} in a total of {total} ({MAX_BALANCE})");
+        let transaction = self.history.len() + 1;
+        let state = self.accounts.get_mut(account);
+        let previous = state.last.map_or(0, |last| last.transaction);
+        state.balance = balance;
+        state.last = Some(Last { transaction, at: moment.time });
+        state.transaction_count += 1;
+        Side { account, balance, previous }
+    }
+}
+
+fn refuse<T>(refusal: OperationRefusal) -> Result<T, Box<OperationRefusal>> {
+    Err(Box::new(refusal))
+}

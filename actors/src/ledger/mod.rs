@@ -1,0 +1,288 @@
+//! The ledger: the pure core of the bank.
+//!
+//! Every node feeds its ledger the same decided slots in the same order, and so every ledger has the same state and
+//! gives the same answers. The core therefore asks nothing of the world: no clock (time is the batch's stamp, made
+//! monotonic), no random source, no disk, no network, no thread. Nothing it does depends on the order of a hash map.
+//!
+//! What a slot may do, from the outside in:
+//!
+//! - A slot carries a batch or nothing. A batch that was applied lately is repeated, and changes nothing
+//!   (`batches`).
+//! - Each request of a batch opens or closes a session, or is a command in one. The session lets a command through
+//!   to the books once, and replays its outcome after that (`sessions`, `outcomes`).
+//! - The books check a command and change accounts and history (`books`, `accounts`, `history`, `statistics`).
+//!
+//! Outcomes are compact; [`Ledger::render`] makes a client's answer of one, only on the node where a client waits.
+//!
+//! # The chain of hashes
+//!
+//! Each transaction has a hash over itself and the hash before it. It is BLAKE3 over these bytes; numbers are unsigned
+//! and big-endian:
+//!
+//! ```text
+//! the hash of the transaction before it (32 bytes; zeros for transaction 1)
+//! transaction_id u64 | amount u64 | timestamp u64 | slot u64
+//! type u8: 1 opening, 2 deposit, 3 withdrawal, 4 transfer
+//! source      | length of its name u8, its name in ASCII, its balance after the transaction u64;
+//!             | one byte 0 if there is no source
+//! destination | likewise
+//! ```
+//!
+//! So whoever has the transactions as clients see them can recompute all hashes, in any language.
+//!
+//! # The state digest
+//!
+//! It covers everything that a later answer can depend on: accounts, sessions with the replies they keep, the batches
+//! remembered, log time, the count of requests, and the head of the chain, which covers the history. It does not cover
+//! the slot: a forfeited slot and a repeated batch leave the state as it was. Accounts, sessions and batches are
+//! hashed as sets (`set_hash`): what changes is noted, and hashed when the digest is asked for, or when much has
+//! gathered; so a busy account is hashed once for many changes, and asking costs by what changed since. When it is
+//! asked, and how often, makes no difference to what it says.
+
+use rabia_bank_messages::bank::{Command, MAX_BALANCE, MAX_BULK, Query, Refusal, Success};
+use rabia_bank_messages::batch::{Action, BadPayload, Payload, Request};
+use rabia_bank_messages::ids::{BatchId, Digest, Millis, Slot};
+
+use batches::AppliedBatches;
+use books::Books;
+use history::Moment;
+use sessions::{Admission, Sessions};
+
+mod accounts;
+mod batches;
+mod books;
+mod history;
+mod outcomes;
+mod queries;
+mod sessions;
+mod set_hash;
+mod statistics;
+
+pub use outcomes::{CommandOutcome, Rejection};
+
+/// What the digest is over, and in which version: nodes that compare digests must mean the same.
+const DIGEST_NAME: &[u8] = b"rabia-bank state 1";
+
+/// The state of the bank after a slot.
+///
+/// Invariants, asserted:
+/// - Slots are applied in order without a gap; each is null or carries a batch.
+/// - A command's outcome is kept before the next request is looked at, and never replaced.
+/// - No balance is below 0 or above 2^53 − 1; the sum of all neither.
+/// - Transaction ids count up from 1. Timestamps and slots never go down with rising ids.
+/// - A record points only to records with lower ids, and an account's newest record says its balance.
+#[derive(Debug)]
+pub struct Ledger {
+    books: Books,
+    sessions: Sessions,
+    batches: AppliedBatches,
+    applied: Slot,
+    /// The highest stamp of a batch so far.
+    time: Millis,
+    /// Requests of all batches applied: the log position of the last one.
+    requests: u64,
+    decided_slots: u64,
+    null_slots: u64,
+    repeated_batches: u64,
+}
+
+/// What came of a slot.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Applied {
+    /// It was forfeited.
+    Null,
+    /// Its batch was applied in an earlier slot.
+    Repeated,
+    /// The outcomes of the batch's requests, in their order.
+    Batch(Vec<RequestOutcome>),
+}
+
+/// What came of a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RequestOutcome {
+    /// The session with the request's key is open.
+    Opened {
+        /// Its number: the position in the log of the request that opened it, counted in requests from 1.
+        session: u64,
+    },
+    /// The session is closed.
+    Closed,
+    /// The command was applied, now or earlier. It may have been refused by the books.
+    Command {
+        /// The slot that it was applied in first.
+        slot: Slot,
+        /// Whether that was an earlier request.
+        replayed: bool,
+        /// What came of it: see [`Ledger::render`].
+        outcome: CommandOutcome,
+    },
+    /// The rules of sessions kept it from the books.
+    Rejected(Rejection),
+}
+
+/// The figures of the ledger that are at hand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Summary {
+    /// The last slot applied.
+    pub applied: Slot,
+    /// Slots that carried a batch, also one that was repeated.
+    pub decided_slots: u64,
+    /// Slots that were forfeited.
+    pub null_slots: u64,
+    /// Batches that were decided again after they had been applied.
+    pub repeated_batches: u64,
+    /// How many accounts there are.
+    pub accounts: u64,
+    /// How many transactions: also the id of the newest.
+    pub transactions: u64,
+    /// The sum of all balances, in minor units.
+    pub total_balance: u64,
+    /// How many sessions are open.
+    pub sessions: u64,
+}
+
+impl Ledger {
+    /// An empty bank, in which one transaction moves at most `transaction_limit` minor units.
+    ///
+    /// # Panics
+    /// If the limit is not from 1 to [`MAX_BALANCE`].
+    pub fn new(transaction_limit: u64) -> Ledger {
+        assert!(
+            (1..=MAX_BALANCE).contains(&transaction_limit),
+            "a limit per transaction of {transaction_limit} is not from 1 to {MAX_BALANCE}"
+        );
+        Ledger {
+            books: Books::new(transaction_limit),
+            sessions: Sessions::default(),
+            batches: AppliedBatches::default(),
+            applied: 0,
+            time: 0,
+            requests: 0,
+            decided_slots: 0,
+            null_slots: 0,
+            repeated_batches: 0,
+        }
+    }
+
+    /// Applies the next slot: a batch, or `None` if it was forfeited.
+    ///
+    /// # Errors
+    /// If the payload can't be decoded. Nothing has changed then. It can't be decoded anywhere, so no node can go on.
+    ///
+    /// # Panics
+    /// If `slot` is not the one after [`applied`](Ledger::applied).
+    pub fn apply(&mut self, slot: Slot, batch: Option<(&BatchId, &Payload)>) -> Result<Applied, BadPayload> {
+        assert_eq!(slot, self.applied + 1, "slot {slot} does not follow slot {}", self.applied);
+        let applied = match batch {
+            None => {
+                self.null_slots += 1;
+                Applied::Null
+            }
+            Some((id, payload)) => {
+                let stamp = payload.stamp()?;
+                let requests = payload.requests()?.collect::<Result<Vec<_>, _>>()?;
+                self.decided_slots += 1;
+                if self.batches.insert(id) {
+                    self.time = self.time.max(stamp);
+                    let moment = Moment { slot, time: self.time };
+                    Applied::Batch(requests.iter().map(|request| self.apply_request(request, moment)).collect())
+                } else {
+                    self.repeated_batches += 1;
+                    Applied::Repeated
+                }
+            }
+        };
+        self.applied = slot;
+        assert_eq!(slot, self.decided_slots + self.null_slots, "slots were counted wrong");
+        self.books.accounts.rehash_if_many();
+        self.sessions.rehash_if_many();
+        Ok(applied)
+    }
+
+    fn apply_request(&mut self, request: &Request<'_>, moment: Moment) -> RequestOutcome {
+        self.requests += 1;
+        let header = &request.header;
+        match &request.action {
+            Action::Open => {
+                let session = self.sessions.open(header.key, self.requests, moment.time);
+                RequestOutcome::Opened { session }
+            }
+            Action::Close if self.sessions.close(header.session, header.key) => RequestOutcome::Closed,
+            Action::Close => RequestOutcome::Rejected(Rejection::SessionExpired { session: header.session }),
+            Action::Command(command) => self.apply_command(request, command, moment),
+        }
+    }
+
+    fn apply_command(&mut self, request: &Request<'_>, command: &Command, moment: Moment) -> RequestOutcome {
+        let results = match command {
+            Command::One(_) => 1,
+            Command::Bulk(bulk) => bulk.commands.len().clamp(1, MAX_BULK),
+        };
+        match self.sessions.admit(&request.header, request.action_bytes, results, moment.time) {
+            Admission::Vacant(vacancy) => {
+                let outcome = self.books.execute(command, moment);
+                vacancy.keep(moment.slot, outcome.clone());
+                RequestOutcome::Command { slot: moment.slot, replayed: false, outcome }
+            }
+            Admission::Replayed { slot, outcome } => RequestOutcome::Command { slot, replayed: true, outcome },
+            Admission::Rejected(rejection) => RequestOutcome::Rejected(rejection),
+        }
+    }
+
+    /// The answer that a client gets to a command with this outcome of this ledger. It is the same at any later time.
+    ///
+    /// # Errors
+    /// If the books refused the command.
+    pub fn render(&self, outcome: &CommandOutcome) -> Result<Success, Refusal> {
+        self.books.render(outcome)
+    }
+
+    /// The answer to a query, from the state after [`applied`](Ledger::applied). `None` for [`Query::GetStatus`], which
+    /// is about the node.
+    ///
+    /// Costs by the length of the answer, with three exceptions. A history of an account or a type with `before` or
+    /// `to_time` first looks for where its page begins: in as many steps as the account or type has newer records, or as
+    /// lie between there and its next older one, whichever is less. One account's history of a type passes over the
+    /// account's records of other types. The statistics read every account.
+    pub fn query(&self, query: &Query) -> Option<Result<Success, Refusal>> {
+        self.books.query(query)
+    }
+
+    /// The last slot applied; 0 if there is none.
+    pub fn applied(&self) -> Slot {
+        self.applied
+    }
+
+    /// The hash of the newest transaction; [`Digest::ZERO`] if there is none.
+    pub fn chain_head(&self) -> Digest {
+        self.books.history.head()
+    }
+
+    /// The digest of the state: see the [module documentation](self).
+    pub fn digest(&mut self) -> Digest {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(DIGEST_NAME);
+        for set in [self.books.accounts.set_hash(), self.sessions.set_hash(), self.batches.set_hash()] {
+            hasher.update(&set.to_bytes());
+        }
+        for number in [self.time, self.requests, self.books.history.len()] {
+            hasher.update(&number.to_be_bytes());
+        }
+        hasher.update(&self.chain_head().0);
+        Digest(*hasher.finalize().as_bytes())
+    }
+
+    /// The figures that are at hand.
+    pub fn summary(&self) -> Summary {
+        Summary {
+            applied: self.applied,
+            decided_slots: self.decided_slots,
+            null_slots: self.null_slots,
+            repeated_batches: self.repeated_batches,
+            accounts: self.books.accounts.len() as u64,
+            transactions: self.books.history.len(),
+            total_balance: self.books.total_balance,
+            sessions: self.sessions.len() as u64,
+        }
+    }
+}

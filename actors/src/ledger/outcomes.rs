@@ -1,0 +1,246 @@
+//! What came of a command, in the compact form that sessions keep: places in the books instead of copies of them.
+//!
+//! An outcome must say the same at any later time, for it is replayed. It may therefore point to what never changes (a
+//! transaction, the creation of an account), and holds a copy of anything else. Refusals hold names instead of places,
+//! because the account that is spoken of may be one that the undoing of an atomic bulk took away again.
+
+use std::sync::Arc;
+
+use rabia_bank_messages::bank::{ErrorCode, MAX_ACCOUNT_ID, MAX_BALANCE, MAX_BULK, Outcome, Refusal};
+
+use super::accounts::AccountIndex;
+
+/// What came of a command. [`Ledger::render`](super::Ledger::render) makes an answer of it, now or later.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CommandOutcome(pub(super) Kind);
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    /// Of a single operation.
+    One(OperationOutcome),
+    /// Of a bulk: one for each of its commands.
+    Bulk(Arc<[OperationOutcome]>),
+    /// Of an atomic bulk: nothing was done, because this command of it was refused.
+    BulkUndone { index: u32, refusal: Box<OperationRefusal> },
+    /// The bulk had no command.
+    BulkEmpty,
+    /// The bulk had this many commands.
+    BulkTooLarge { commands: u64 },
+}
+
+/// What came of one operation. Boxed, so that the frequent case is small.
+pub(super) type OperationOutcome = Result<Done, Box<OperationRefusal>>;
+
+/// An operation that was carried out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Done {
+    /// An account was created with nothing in it.
+    Created(AccountIndex),
+    /// An account was created by this opening transaction.
+    Opened(u64),
+    /// Money moved, by this transaction.
+    Moved(u64),
+}
+
+/// Why an operation was not carried out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum OperationRefusal {
+    InvalidAccountId(Arc<str>),
+    /// The least that is allowed.
+    InvalidAmount(u64),
+    AccountExists(Arc<str>),
+    AccountNotFound(Arc<str>),
+    SameAccount(Arc<str>),
+    InsufficientFunds {
+        account: Arc<str>,
+        balance: u64,
+        amount: u64,
+    },
+    /// The amount that was too much.
+    BalanceOverflow(u64),
+}
+
+/// A name as a client gave it, cut where no account's name goes on: refusals are kept, and requests may be long.
+pub(super) fn shortened(name: &str) -> Arc<str> {
+    match name.char_indices().nth(MAX_ACCOUNT_ID) {
+        None => name.into(),
+        Some((end, _)) => format!("{}…", &name[..end]).into(),
+    }
+}
+
+impl OperationRefusal {
+    fn code(&self) -> ErrorCode {
+        match self {
+            OperationRefusal::InvalidAccountId(_) => ErrorCode::InvalidAccountId,
+            OperationRefusal::InvalidAmount(_) => ErrorCode::InvalidAmount,
+            OperationRefusal::AccountExists(_) => ErrorCode::AccountExists,
+            OperationRefusal::AccountNotFound(_) => ErrorCode::AccountNotFound,
+            OperationRefusal::SameAccount(_) => ErrorCode::SameAccount,
+            OperationRefusal::InsufficientFunds { .. } => ErrorCode::InsufficientFunds,
+            OperationRefusal::BalanceOverflow(_) => ErrorCode::BalanceOverflow,
+        }
+    }
+
+    /// The answer that a client gets, in a cluster with this limit per transaction.
+    pub(super) fn render(&self, transaction_limit: u64) -> Refusal {
+        let message = match self {
+            OperationRefusal::InvalidAccountId(name) => {
+                format!("an account id is 1 to {MAX_ACCOUNT_ID} characters of A–Z a–z 0–9 _ - . :, not {name:?}")
+            }
+            OperationRefusal::InvalidAmount(least) => {
+                format!("an amount here is a whole number of minor units from {least} to {transaction_limit}")
+            }
+            OperationRefusal::AccountExists(name) => format!("account {name:?} exists already"),
+            OperationRefusal::AccountNotFound(name) => format!("there is no account {name:?}"),
+            OperationRefusal::SameAccount(name) => format!("source and destination are both {name:?}"),
+            OperationRefusal::InsufficientFunds { account, balance, amount } => {
+                format!("account {account:?}: balance {balance} is below {amount}")
+            }
+            OperationRefusal::BalanceOverflow(amount) => {
+                format!("with {amount} more, all balances together would exceed {MAX_BALANCE}")
+            }
+        };
+        Refusal::refused(self.code(), message)
+    }
+
+    fn encode(&self, bytes: &mut Vec<u8>) {
+        let (tag, name, numbers): (u8, &str, [u64; 2]) = match self {
+            OperationRefusal::InvalidAccountId(name) => (1, name, [0; 2]),
+            OperationRefusal::InvalidAmount(least) => (2, "", [*least, 0]),
+            OperationRefusal::AccountExists(name) => (3, name, [0; 2]),
+            OperationRefusal::AccountNotFound(name) => (4, name, [0; 2]),
+            OperationRefusal::SameAccount(name) => (5, name, [0; 2]),
+            OperationRefusal::InsufficientFunds { account, balance, amount } => (6, account, [*balance, *amount]),
+            OperationRefusal::BalanceOverflow(amount) => (7, "", [*amount, 0]),
+        };
+        bytes.push(tag);
+        put(bytes, name.len() as u64);
+        bytes.extend_from_slice(name.as_bytes());
+        numbers.into_iter().for_each(|number| put(bytes, number));
+    }
+}
+
+impl CommandOutcome {
+    /// How many results a session keeps with it.
+    pub(super) fn results(&self) -> usize {
+        match &self.0 {
+            Kind::Bulk(results) => results.len(),
+            Kind::One(_) | Kind::BulkUndone { .. } | Kind::BulkEmpty | Kind::BulkTooLarge { .. } => 1,
+        }
+    }
+
+    /// Adds bytes that differ for any two outcomes, to go into a digest.
+    pub(super) fn encode(&self, bytes: &mut Vec<u8>) {
+        match &self.0 {
+            Kind::One(outcome) => {
+                bytes.push(1);
+                encode_operation(outcome, bytes);
+            }
+            Kind::Bulk(outcomes) => {
+                bytes.push(2);
+                put(bytes, outcomes.len() as u64);
+                outcomes.iter().for_each(|outcome| encode_operation(outcome, bytes));
+            }
+            Kind::BulkUndone { index, refusal } => {
+                bytes.push(3);
+                put(bytes, u64::from(*index));
+                refusal.encode(bytes);
+            }
+            Kind::BulkEmpty => bytes.push(4),
+            Kind::BulkTooLarge { commands } => {
+                bytes.push(5);
+                put(bytes, *commands);
+            }
+        }
+    }
+}
+
+fn encode_operation(outcome: &OperationOutcome, bytes: &mut Vec<u8>) {
+    match outcome {
+        Ok(Done::Created(account)) => {
+            bytes.push(1);
+            bytes.extend_from_slice(&account.to_bytes());
+        }
+        Ok(Done::Opened(transaction)) => {
+            bytes.push(2);
+            put(bytes, *transaction);
+        }
+        Ok(Done::Moved(transaction)) => {
+            bytes.push(3);
+            put(bytes, *transaction);
+        }
+        Err(refusal) => {
+            bytes.push(4);
+            refusal.encode(bytes);
+        }
+    }
+}
+
+fn put(bytes: &mut Vec<u8>, number: u64) {
+    bytes.extend_from_slice(&number.to_be_bytes());
+}
+
+/// Why the rules of sessions keep a request from the books. Nothing was executed for it now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rejection {
+    /// There is no session of this number with this key: closed, expired, or never opened.
+    SessionExpired {
+        /// The number that the request named.
+        session: u64,
+    },
+    /// The client said that it has the answer to this request, so the answer is gone.
+    RequestAcknowledged {
+        /// The request.
+        number: u64,
+        /// What the client has acknowledged, in any request so far.
+        acknowledged: u64,
+    },
+    /// The number belongs to another command.
+    RequestReused {
+        /// The number.
+        number: u64,
+    },
+    /// The session keeps so many unacknowledged results that there is no room for more.
+    RepliesFull {
+        /// How many it keeps.
+        kept: usize,
+    },
+}
+
+impl Rejection {
+    /// The answer that a client gets.
+    pub fn refusal(&self) -> Refusal {
+        let (code, outcome, message) = match self {
+            Rejection::SessionExpired { session } => {
+                (ErrorCode::SessionExpired, Outcome::Unknown, format!("session {session} is not open with this key"))
+            }
+            Rejection::RequestAcknowledged { number, acknowledged } => (
+                ErrorCode::RequestAcknowledged,
+                Outcome::Unknown,
+                format!("request {number} is not above {acknowledged}, which was acknowledged: its answer is gone"),
+            ),
+            Rejection::RequestReused { number } => (
+                ErrorCode::RequestReused,
+                Outcome::Refused,
+                format!("request number {number} was used for another command"),
+            ),
+            Rejection::RepliesFull { kept } => (
+                ErrorCode::Busy,
+                Outcome::Unknown,
+                format!("the session keeps {kept} unacknowledged results: acknowledge some, then ask again"),
+            ),
+        };
+        Refusal { code, message, outcome, index: None }
+    }
+}
+
+/// The answer to a bulk without a command.
+pub(super) fn bulk_empty() -> Refusal {
+    Refusal::refused(ErrorCode::BulkEmpty, "a bulk has at least one command")
+}
+
+/// The answer to a bulk with too many commands.
+pub(super) fn bulk_too_large(commands: u64) -> Refusal {
+    let message = format!("a bulk has at most {MAX_BULK} commands, this one has {commands}");
+    Refusal::refused(ErrorCode::BulkTooLarge, message)
+}

@@ -1,0 +1,287 @@
+//! Queries, compared with brute force over everything there is.
+
+use proptest::prelude::*;
+use rabia_bank_messages::bank::{
+    Account, DEFAULT_PAGE, ErrorCode, HistoryFilter, HourVolume, MAX_BALANCE, MAX_PAGE, Query, Success, Transaction,
+    TransactionType, Volume,
+};
+
+use crate::support::*;
+
+const HOUR: u64 = 3_600_000;
+
+fn history(bank: &Bank, filter: HistoryFilter) -> (Vec<Transaction>, Option<u64>) {
+    match bank.query(&Query::GetTransactionHistory(filter)) {
+        Ok(Success::Transactions { transactions, next }) => (transactions, next),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn list(bank: &Bank, after: Option<&str>, limit: Option<u32>) -> (Vec<Account>, Option<Box<str>>) {
+    match bank.query(&Query::ListAccounts { after: after.map(Into::into), limit }) {
+        Ok(Success::Accounts { accounts, next }) => (accounts, next),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Accounts "0" to "7" of which "6" has one transaction and "7" none, and a history of every type over three hours.
+fn busy_bank(steps: &[(u8, u8, u8)]) -> Bank {
+    let mut bank = Bank::new();
+    for name in 0..7 {
+        bank.stamp += 500;
+        bank.done(create(&name.to_string(), 1_000));
+    }
+    bank.done(create("7", 0));
+    for (kind, one, other) in steps {
+        bank.stamp += u64::from(other % 3) * 40_000;
+        let (one, other) = ((one % 6).to_string(), (other % 6).to_string());
+        let operation = match kind % 8 {
+            0 => deposit(&one, 5),
+            1 => withdraw(&one, 7),
+            _ => transfer(&one, &other, u64::from(*kind) + 1),
+        };
+        bank.run(operation).ok();
+    }
+    bank
+}
+
+fn wanted(filter: &HistoryFilter, t: &Transaction) -> bool {
+    filter.account_id.as_ref().is_none_or(|id| [&t.from_account, &t.to_account].contains(&&Some(id.clone())))
+        && filter.transaction_type.is_none_or(|kind| t.transaction_type == kind)
+        && filter.from_time.is_none_or(|time| t.timestamp >= time)
+        && filter.to_time.is_none_or(|time| t.timestamp <= time)
+        && filter.before.is_none_or(|before| t.transaction_id < before)
+}
+
+fn filters() -> impl Strategy<Value = HistoryFilter> {
+    let time = prop_oneof![0u64..10_000, 0u64..4_000_000, Just(u64::MAX)];
+    (
+        proptest::option::of((0u8..8).prop_map(|name| name.to_string().into_boxed_str())),
+        proptest::option::of(proptest::sample::select(TransactionType::ALL.to_vec())),
+        proptest::option::of(time.clone()),
+        proptest::option::of(time),
+        proptest::option::of(prop_oneof![0u64..200, Just(u64::MAX)]),
+        proptest::option::of(prop_oneof![1u32..12, Just(MAX_PAGE)]),
+    )
+        .prop_map(|(account_id, transaction_type, from_time, to_time, before, limit)| HistoryFilter {
+            account_id,
+            transaction_type,
+            from_time,
+            to_time,
+            before,
+            limit,
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_page_of_a_history_is_what_a_filter_over_all_transactions_gives(
+        steps in proptest::collection::vec(any::<(u8, u8, u8)>(), 0..150),
+        filters in proptest::collection::vec(filters(), 20),
+    ) {
+        let bank = busy_bank(&steps);
+        let all = bank.transactions();
+        for mut filter in filters {
+            let mut expected: Vec<_> = all.iter().rev().filter(|t| wanted(&filter, t)).cloned().collect();
+            let limit = filter.limit.unwrap_or(DEFAULT_PAGE) as usize;
+            loop {
+                let (page, next) = history(&bank, filter.clone());
+                let rest = expected.split_off(limit.min(expected.len()));
+                prop_assert_eq!(&page, &expected, "{:?}", filter);
+                let last = page.last().map(|t| t.transaction_id);
+                prop_assert_eq!(next, last.filter(|_| !rest.is_empty()), "{:?}", filter);
+                expected = rest;
+                match next {
+                    Some(next) => filter.before = Some(next),
+                    None => break,
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_page_of_the_accounts_is_a_slice_of_all(
+        names in proptest::collection::btree_set("[A-Ca-c_.:-]{1,3}", 0..40),
+        after in proptest::option::of("[A-Da-d ]{0,3}"),
+        limit in 1u32..12,
+    ) {
+        let mut bank = Bank::new();
+        let mut shuffled: Vec<_> = names.iter().collect();
+        shuffled.sort_by_key(|name| blake3::hash(name.as_bytes()).to_hex());
+        for name in shuffled {
+            bank.done(create(name, 3));
+        }
+        let mut expected: Vec<_> = names.iter().filter(|name| after.as_ref().is_none_or(|a| *name > a)).collect();
+        let mut after = after;
+        loop {
+            let (page, next) = list(&bank, after.as_deref(), Some(limit));
+            let rest = expected.split_off((limit as usize).min(expected.len()));
+            let found: Vec<_> = page.iter().map(|account| account.account_id.to_string()).collect();
+            prop_assert_eq!(found.iter().collect::<Vec<_>>(), expected);
+            prop_assert_eq!(next.is_some(), !rest.is_empty());
+            expected = rest;
+            match next {
+                Some(next) => after = Some(next.into()),
+                None => break,
+            }
+        }
+    }
+
+    #[test]
+    fn statistics_are_what_adding_up_gives(
+        steps in proptest::collection::vec(any::<(u8, u8, u8)>(), 0..150),
+        large in proptest::option::of(0u64..300),
+    ) {
+        let bank = busy_bank(&steps);
+        let all = bank.transactions();
+        let (accounts, _) = list(&bank, None, None);
+        let Ok(Success::Statistics { statistics }) = bank.query(&Query::GetStatistics { large_amount: large }) else {
+            panic!("no statistics")
+        };
+        let sum = |wanted: &dyn Fn(&Transaction) -> bool| {
+            let found: Vec<_> = all.iter().filter(|t| wanted(t)).map(|t| t.amount).collect();
+            Volume { count: found.len() as u64, volume: found.iter().sum() }
+        };
+        prop_assert_eq!(statistics.accounts, 8);
+        prop_assert_eq!(statistics.total_balance, accounts.iter().map(|a| a.balance).sum::<u64>());
+        prop_assert_eq!(statistics.transactions, sum(&|_| true));
+        for kind in TransactionType::ALL {
+            prop_assert_eq!(statistics.by_type[&kind], sum(&|t| t.transaction_type == kind));
+        }
+        let mut hours: Vec<_> = all.iter().map(|t| t.timestamp / HOUR * HOUR).collect();
+        hours.dedup();
+        let by_hour = |hour| HourVolume { hour, total: sum(&|t| t.timestamp / HOUR * HOUR == hour) };
+        prop_assert_eq!(statistics.by_hour, hours.into_iter().map(by_hour).collect::<Vec<_>>());
+        let large = large.unwrap_or(LIMIT / 10);
+        let mut expected: Vec<_> = all.iter().rev().filter(|t| t.amount >= large).cloned().collect();
+        expected.truncate(10);
+        prop_assert_eq!(statistics.large_amount, large);
+        prop_assert_eq!(statistics.large_transactions, expected);
+    }
+}
+
+#[test]
+fn the_tops_of_many_accounts_are_sorted_and_equal_ones_come_by_id() {
+    let mut bank = Bank::new();
+    for n in 0..40u64 {
+        bank.done(create(&format!("{:02}", n * 17 % 40), n * 17 % 40 / 2));
+    }
+    for name in ["33", "07", "33"] {
+        bank.done(deposit(name, 1));
+    }
+    let Ok(Success::Statistics { statistics }) = bank.query(&Query::GetStatistics { large_amount: None }) else {
+        panic!()
+    };
+    let (mut accounts, _) = list(&bank, None, None);
+    accounts.sort_by_key(|account| std::cmp::Reverse(account.balance)); // stable: equal ones stay in order of id
+    assert_eq!(statistics.largest_accounts, accounts[..10]);
+    accounts.sort_by(|a, b| (b.transaction_count, &a.account_id).cmp(&(a.transaction_count, &b.account_id)));
+    assert_eq!(statistics.most_active_accounts, accounts[..10]);
+    assert_eq!(&*statistics.most_active_accounts[0].account_id, "33");
+    assert_eq!(statistics.large_amount, LIMIT / 10);
+}
+
+#[test]
+fn large_transactions_are_found_in_a_long_history() {
+    let mut bank = Bank::new();
+    bank.done(create("a", 0));
+    let amount = |n: u64| if n.is_multiple_of(997) { 1_000 + n } else { n % 900 + 1 };
+    for first in [0, 5_000] {
+        bank.command(bulk(true, (first..first + 5_000).map(|n| deposit("a", amount(n))).collect())).unwrap();
+    }
+    for large in [1, 900, 1_001, 5_000, 20_000] {
+        let Ok(Success::Statistics { statistics }) = bank.query(&Query::GetStatistics { large_amount: Some(large) })
+        else {
+            panic!()
+        };
+        let found: Vec<_> = statistics.large_transactions.iter().map(|t| t.amount).collect();
+        let expected: Vec<_> = (0..10_000).rev().map(amount).filter(|a| *a >= large).take(10).collect();
+        assert_eq!(found, expected, "of at least {large}");
+    }
+}
+
+#[test]
+fn only_the_latest_48_hours_with_transactions_are_listed() {
+    let mut bank = Bank::new();
+    bank.done(create("a", 1));
+    for hour in 1..=60 {
+        bank.stamp = hour * 2 * HOUR + 5;
+        bank.done(deposit("a", 1));
+    }
+    let Ok(Success::Statistics { statistics }) = bank.query(&Query::GetStatistics { large_amount: None }) else {
+        panic!()
+    };
+    let hours: Vec<_> = statistics.by_hour.iter().map(|hour| hour.hour).collect();
+    assert_eq!(hours, (13..=60).map(|hour| hour * 2 * HOUR).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_volume_stays_at_its_bound() {
+    let mut bank = Bank::with_limit(MAX_BALANCE);
+    bank.done(create("a", MAX_BALANCE));
+    bank.done(create("b", 0));
+    bank.done(transfer("a", "b", MAX_BALANCE));
+    bank.done(transfer("b", "a", MAX_BALANCE));
+    let Ok(Success::Statistics { statistics }) = bank.query(&Query::GetStatistics { large_amount: None }) else {
+        panic!()
+    };
+    assert_eq!(statistics.transactions, Volume { count: 3, volume: MAX_BALANCE });
+}
+
+#[test]
+fn accounts_and_balances() {
+    let mut bank = Bank::new();
+    bank.done(create("a", 10));
+    bank.stamp = 2_000;
+    bank.done(withdraw("a", 3));
+    let expected = Account {
+        account_id: "a".into(),
+        balance: 7,
+        created_at: 1_000,
+        last_transaction_at: Some(2_000),
+        transaction_count: 2,
+    };
+    let account = bank.query(&Query::GetAccount { account_id: "a".into() });
+    assert_eq!(account, Ok(Success::Account { account: expected, transaction: None }));
+    assert_eq!(bank.balance("a"), 7);
+    for name in ["b", "A", "", "no such name, and none that could be"] {
+        let account_id = || Box::<str>::from(name);
+        let filter = HistoryFilter { account_id: Some(account_id()), ..HistoryFilter::default() };
+        for query in [
+            Query::GetAccount { account_id: account_id() },
+            Query::GetBalance { account_id: account_id() },
+            Query::GetTransactionHistory(filter),
+        ] {
+            assert_eq!(code(bank.query(&query)), ErrorCode::AccountNotFound, "{query:?}");
+        }
+    }
+}
+
+#[test]
+fn a_transaction_that_is_not_there() {
+    let mut bank = Bank::new();
+    bank.done(create("a", 10));
+    for transaction_id in [0, 2, u64::MAX] {
+        assert_eq!(code(bank.query(&Query::GetTransaction { transaction_id })), ErrorCode::TransactionNotFound);
+    }
+    assert!(bank.query(&Query::GetTransaction { transaction_id: 1 }).is_ok());
+}
+
+#[test]
+fn a_page_has_1_to_1000_records() {
+    let bank = busy_bank(&[]);
+    for limit in [0, MAX_PAGE + 1, u32::MAX] {
+        let filter = HistoryFilter { limit: Some(limit), ..HistoryFilter::default() };
+        assert_eq!(code(bank.query(&Query::GetTransactionHistory(filter))), ErrorCode::Malformed);
+        assert_eq!(code(bank.query(&Query::ListAccounts { after: None, limit: Some(limit) })), ErrorCode::Malformed);
+    }
+    assert_eq!(list(&bank, None, Some(MAX_PAGE)).0.len(), 8);
+    assert_eq!(list(&bank, None, Some(8)).1, None, "a full last page has no next");
+}
+
+#[test]
+fn status_is_not_the_ledgers_to_answer() {
+    assert_eq!(Bank::new().ledger.query(&Query::GetStatus {}), None);
+}

@@ -1,0 +1,263 @@
+//! Sessions, retries, and batches that are decided twice.
+
+use rabia_bank_actors::ledger::{Applied, Rejection, RequestOutcome};
+use rabia_bank_messages::bank::{Command, ErrorCode, MAX_BULK, Operation, Outcome, Success};
+use rabia_bank_messages::batch::{Action, Payload, RequestHeader};
+use rabia_bank_messages::ids::{BatchId, NodeId, SessionKey};
+
+use crate::support::*;
+
+fn act(operation: Operation) -> Action {
+    Action::Command(Command::One(operation))
+}
+
+#[test]
+fn a_session_is_the_position_of_its_opening_in_the_log() {
+    let mut bank = Bank::new();
+    bank.done(create("a", 0));
+    let outcomes = bank.batch(&[
+        (header(SESSION, 2, 0), act(deposit("a", 1))),
+        (header(99, 1, 0), act(deposit("a", 1))),
+        open(SessionKey([1; 16])),
+        open(SessionKey([2; 16])),
+    ]);
+    assert_eq!(outcomes[2..], [6, 7].map(|session| RequestOutcome::Opened { session }));
+    assert_eq!(bank.ledger.summary().sessions, 4);
+}
+
+#[test]
+fn a_key_opens_one_session_while_that_is_open() {
+    let mut bank = Bank::new();
+    assert_eq!(
+        bank.batch(&[open(KEY), open(KEY)]),
+        [SESSION, SESSION].map(|session| RequestOutcome::Opened { session })
+    );
+    assert_eq!(bank.request(header(SESSION, 0, 0), Action::Close), RequestOutcome::Closed);
+    assert_eq!(bank.ledger.summary().sessions, 1);
+    assert_eq!(bank.batch(&[open(KEY)]), [RequestOutcome::Opened { session: 6 }]);
+}
+
+#[test]
+fn nobody_speaks_in_an_unknown_session_or_without_its_key() {
+    let mut bank = Bank::new();
+    bank.done(create("a", 0));
+    let stranger = RequestHeader { key: SessionKey([8; 16]), ..header(SESSION, 2, 1) };
+    for (header, session) in [(header(2, 2, 0), 2), (header(3, 2, 0), 3), (header(0, 2, 0), 0), (stranger, SESSION)] {
+        for action in [act(deposit("a", 1)), Action::Close] {
+            let expected = RequestOutcome::Rejected(Rejection::SessionExpired { session });
+            assert_eq!(bank.request(header, action), expected);
+        }
+    }
+    let refusal = Rejection::SessionExpired { session: 2 }.refusal();
+    assert_eq!((refusal.code, refusal.outcome), (ErrorCode::SessionExpired, Outcome::Unknown));
+    assert_eq!((bank.balance("a"), bank.ledger.summary().sessions), (0, 2));
+}
+
+#[test]
+fn a_closed_session_stays_closed() {
+    let mut bank = Bank::new();
+    bank.done(create("a", 0));
+    bank.request(header(SESSION, 0, 0), Action::Close);
+    bank.batch(&[open(KEY)]);
+    let late = bank.request(header(SESSION, 2, 0), act(deposit("a", 1)));
+    assert_eq!(late, RequestOutcome::Rejected(Rejection::SessionExpired { session: SESSION }));
+    assert_eq!(bank.balance("a"), 0);
+}
+
+#[test]
+fn a_repeated_request_gets_the_first_answer() {
+    let mut bank = Bank::new();
+    bank.done(create("a", 10));
+    for operation in [withdraw("a", 6), withdraw("a", 60)] {
+        let number = 2 + u64::from(operation == withdraw("a", 60));
+        let first = bank.request(header(SESSION, number, 0), act(operation.clone()));
+        let RequestOutcome::Command { slot, replayed: false, outcome } = first else { panic!("{first:?}") };
+        assert_eq!(slot, bank.ledger.applied());
+        let answer = bank.ledger.render(&outcome);
+        bank.done(create(&format!("other-{number}"), 0));
+        // Had it run again, the first would be refused now and the second be carried out.
+        bank.run(deposit("a", 1000)).ok();
+        let again = bank.request(header(SESSION, number, 0), act(operation));
+        assert_eq!(again, RequestOutcome::Command { slot, replayed: true, outcome: outcome.clone() });
+        assert_eq!(bank.ledger.render(&outcome), answer);
+        bank.run(withdraw("a", 1000)).ok();
+    }
+    assert_eq!(bank.balance("a"), 4);
+}
+
+#[test]
+fn a_repeated_creation_and_bulk_are_answered_as_the_first_time() {
+    let mut bank = Bank::new();
+    let items = vec![create("b", 5), deposit("c", 1), create("d", 0)];
+    let commands = [Command::One(create("a", 5)), bulk(false, items.clone()), bulk(true, items)];
+    for (number, command) in (1..).zip(commands) {
+        let first = bank.request(header(SESSION, number, 0), Action::Command(command.clone()));
+        let RequestOutcome::Command { outcome, .. } = first else { panic!("{first:?}") };
+        let answer = bank.ledger.render(&outcome);
+        let change = vec![deposit("a", 1), deposit("b", 1), create("c", 0), deposit("d", 1)];
+        bank.request(header(SESSION, 10 + number, 0), Action::Command(bulk(false, change)));
+        let again = bank.request(header(SESSION, number, 0), Action::Command(command));
+        let RequestOutcome::Command { replayed: true, outcome, .. } = again else { panic!("{again:?}") };
+        assert_eq!(bank.ledger.render(&outcome), answer);
+    }
+}
+
+#[test]
+fn one_batch_may_repeat_its_own_request() {
+    let mut bank = Bank::new();
+    bank.done(create("a", 0));
+    let request = (header(SESSION, 2, 1), act(deposit("a", 5)));
+    let outcomes = bank.batch(&[request.clone(), request]);
+    let replayed: Vec<_> =
+        outcomes.iter().map(|o| matches!(o, RequestOutcome::Command { replayed: true, .. })).collect();
+    assert_eq!((replayed, bank.balance("a")), (vec![false, true], 5));
+}
+
+#[test]
+fn a_number_belongs_to_one_command() {
+    let mut bank = Bank::new();
+    bank.done(create("a", 0));
+    bank.request(header(SESSION, 2, 0), act(deposit("a", 5)));
+    for other in [act(deposit("a", 6)), act(withdraw("a", 5)), Action::Command(bulk(true, vec![deposit("a", 5)]))] {
+        let outcome = bank.request(header(SESSION, 2, 0), other);
+        assert_eq!(outcome, RequestOutcome::Rejected(Rejection::RequestReused { number: 2 }));
+    }
+    let refusal = Rejection::RequestReused { number: 2 }.refusal();
+    assert_eq!((refusal.code, refusal.outcome), (ErrorCode::RequestReused, Outcome::Refused));
+    assert_eq!(bank.balance("a"), 5);
+}
+
+#[test]
+fn an_acknowledged_number_is_never_executed() {
+    let mut bank = Bank::new();
+    bank.request(header(SESSION, 1, 0), act(create("a", 0)));
+    bank.request(header(SESSION, 9, 5), act(deposit("a", 1)));
+    // 1 was answered, 3 never sent, 5 is the bound itself, 0 is no number of a command.
+    for number in [0, 1, 3, 5] {
+        let outcome = bank.request(header(SESSION, number, 0), act(deposit("a", 100)));
+        assert_eq!(outcome, RequestOutcome::Rejected(Rejection::RequestAcknowledged { number, acknowledged: 5 }));
+    }
+    let refusal = Rejection::RequestAcknowledged { number: 1, acknowledged: 5 }.refusal();
+    assert_eq!((refusal.code, refusal.outcome), (ErrorCode::RequestAcknowledged, Outcome::Unknown));
+    let out_of_order = bank.request(header(SESSION, 6, 2), act(deposit("a", 10)));
+    assert!(matches!(out_of_order, RequestOutcome::Command { replayed: false, .. }), "{out_of_order:?}");
+    assert_eq!(bank.balance("a"), 11);
+}
+
+#[test]
+fn a_request_cannot_acknowledge_itself() {
+    let mut bank = Bank::new();
+    bank.request(header(SESSION, 1, 0), act(create("a", 0)));
+    for (number, acknowledged) in [(5, 5), (6, 1000), (7, u64::MAX)] {
+        for replay in [false, true] {
+            let outcome = bank.request(header(SESSION, number, acknowledged), act(deposit("a", 1)));
+            let RequestOutcome::Command { replayed, .. } = outcome else { panic!("{outcome:?}") };
+            assert_eq!(replayed, replay, "request {number} acknowledging {acknowledged}");
+        }
+    }
+    let before = bank.request(header(SESSION, 6, 0), act(deposit("a", 1)));
+    let expected = Rejection::RequestAcknowledged { number: 6, acknowledged: 6 };
+    assert_eq!((before, bank.balance("a")), (RequestOutcome::Rejected(expected), 3));
+}
+
+#[test]
+fn sessions_do_not_share_numbers() {
+    let mut bank = Bank::new();
+    let other = SessionKey([9; 16]);
+    assert_eq!(bank.batch(&[open(other)]), [RequestOutcome::Opened { session: 3 }]);
+    bank.request(header(SESSION, 1, 0), act(create("a", 0)));
+    let outcome = bank.request(RequestHeader { key: other, ..header(3, 1, 0) }, act(deposit("a", 1)));
+    assert!(matches!(outcome, RequestOutcome::Command { replayed: false, .. }), "{outcome:?}");
+}
+
+#[test]
+fn a_session_that_acknowledges_nothing_is_full_some_day_and_goes_on_once_it_does() {
+    let mut bank = Bank::new();
+    bank.done(create("a", 0));
+    let large = Action::Command(bulk(false, vec![deposit("a", 1); MAX_BULK]));
+    let mut number = 1;
+    let kept = loop {
+        number += 1;
+        match bank.request(header(SESSION, number, 0), large.clone()) {
+            RequestOutcome::Command { .. } => assert!(number < 100, "no limit after {number} of the largest bulks"),
+            RequestOutcome::Rejected(Rejection::RepliesFull { kept }) => break kept,
+            other => panic!("{other:?}"),
+        }
+    };
+    let refusal = Rejection::RepliesFull { kept }.refusal();
+    assert_eq!((refusal.code, refusal.outcome), (ErrorCode::Busy, Outcome::Unknown));
+    let replay = bank.request(header(SESSION, 2, 0), large.clone());
+    assert!(matches!(replay, RequestOutcome::Command { replayed: true, .. }), "what is kept can be had");
+    let next = bank.request(header(SESSION, number, number - 1), large);
+    assert!(matches!(next, RequestOutcome::Command { replayed: false, .. }), "there is room again");
+}
+
+#[test]
+fn a_batch_that_is_decided_twice_changes_nothing_the_second_time() {
+    let mut bank = Bank::new();
+    bank.done(create("a", 0));
+    bank.stamp = 9_000;
+    let (id, payload) = bank.payload(&[(header(SESSION, 2, 1), act(deposit("a", 1))), open(SessionKey([3; 16]))]);
+    assert!(matches!(bank.apply(Some((&id, &payload))), Applied::Batch(_)));
+    assert_eq!(bank.apply(None), Applied::Null);
+    let (before, digest) = (bank.ledger.summary(), bank.ledger.digest());
+    assert_eq!(bank.apply(Some((&id, &payload))), Applied::Repeated);
+    let after = bank.ledger.summary();
+    assert_eq!(bank.ledger.digest(), digest);
+    assert_eq!((after.repeated_batches, after.decided_slots), (1, before.decided_slots + 1));
+    assert_eq!((after.null_slots, after.applied), (1, before.applied + 1));
+    assert_eq!((after.transactions, after.sessions), (before.transactions, before.sessions));
+    let next = bank.batch(&[open(SessionKey([4; 16]))]);
+    assert_eq!(next, [RequestOutcome::Opened { session: 6 }], "a repeated batch takes no log positions");
+}
+
+#[test]
+fn batches_of_another_origin_or_incarnation_are_other_batches() {
+    let mut bank = Bank::new();
+    let (id, payload) = bank.payload(&[open(SessionKey([3; 16]))]);
+    let others = [
+        id,
+        BatchId { origin: NodeId::new(2).unwrap(), ..id },
+        BatchId { incarnation: 2, ..id },
+        BatchId { sequence: 77, ..id },
+    ];
+    for id in others {
+        let applied = bank.apply(Some((&id, &payload)));
+        assert_eq!(applied, Applied::Batch(vec![RequestOutcome::Opened { session: 3 }]), "{id}");
+    }
+}
+
+#[test]
+fn a_damaged_batch_changes_nothing() {
+    let mut bank = Bank::new();
+    bank.done(create("a", 0));
+    let (id, payload) = bank.payload(&[(header(SESSION, 2, 1), act(deposit("a", 1))), open(SessionKey([3; 16]))]);
+    let (before, digest) = (bank.ledger.summary(), bank.ledger.digest());
+    let bytes = payload.bytes();
+    for end in 0..bytes.len() {
+        let cut = Payload::new(bytes.slice(..end));
+        assert!(bank.ledger.apply(before.applied + 1, Some((&id, &cut))).is_err(), "cut to {end} bytes");
+    }
+    let longer = Payload::new([bytes.as_ref(), &[0]].concat());
+    assert!(bank.ledger.apply(before.applied + 1, Some((&id, &longer))).is_err(), "one byte too many");
+    assert_eq!((bank.ledger.summary(), bank.ledger.digest()), (before, digest));
+    assert!(matches!(bank.apply(Some((&id, &payload))), Applied::Batch(_)), "the whole one is new");
+    assert_eq!(bank.balance("a"), 1);
+}
+
+#[test]
+#[should_panic(expected = "slot 3 does not follow slot 1")]
+fn a_gap_in_the_log_stops_the_node() {
+    let mut bank = Bank::new();
+    bank.ledger.apply(3, None).ok();
+}
+
+#[test]
+fn an_answer_says_what_was_created_even_after_the_session_is_gone() {
+    let mut bank = Bank::new();
+    let first = bank.request(header(SESSION, 1, 0), act(create("a", 5)));
+    let RequestOutcome::Command { outcome, .. } = first else { panic!("{first:?}") };
+    bank.request(header(SESSION, 0, 0), Action::Close);
+    let Ok(Success::Account { account, .. }) = bank.ledger.render(&outcome) else { panic!() };
+    assert_eq!(account.balance, 5);
+}

@@ -1,0 +1,192 @@
+//! A ledger with everything around it that a test would have to repeat.
+
+use rabia_bank_actors::ledger::{Applied, Ledger, RequestOutcome};
+use rabia_bank_messages::bank::{
+    Amount, Bulk, Command, ErrorCode, ItemResult, Operation, Outcome, Query, Refusal, Success, Transaction,
+};
+use rabia_bank_messages::batch::{Action, BatchBuilder, Payload, RequestHeader};
+use rabia_bank_messages::ids::{BatchId, Digest, NodeId, SessionKey};
+
+pub const LIMIT: u64 = 1_000_000_000;
+pub const KEY: SessionKey = SessionKey([7; 16]);
+/// The session with [`KEY`] of a new bank, for requests that a test numbers itself: the first request of the log.
+pub const SESSION: u64 = 1;
+/// The session that [`Bank::command`] speaks in.
+const OWN: (u64, SessionKey) = (2, SessionKey([6; 16]));
+
+pub fn header(session: u64, number: u64, acknowledged: u64) -> RequestHeader {
+    RequestHeader { session, key: KEY, number, acknowledged }
+}
+
+pub fn open(key: SessionKey) -> (RequestHeader, Action) {
+    (RequestHeader { session: 0, key, number: 0, acknowledged: 0 }, Action::Open)
+}
+
+pub fn create(account: &str, balance: u64) -> Operation {
+    Operation::CreateAccount { account_id: account.into(), initial_balance: Amount::new(balance) }
+}
+
+pub fn deposit(account: &str, amount: u64) -> Operation {
+    Operation::Deposit { account_id: account.into(), amount: Amount::new(amount) }
+}
+
+pub fn withdraw(account: &str, amount: u64) -> Operation {
+    Operation::Withdraw { account_id: account.into(), amount: Amount::new(amount) }
+}
+
+pub fn transfer(from: &str, to: &str, amount: u64) -> Operation {
+    Operation::Transfer { from_account: from.into(), to_account: to.into(), amount: Amount::new(amount) }
+}
+
+pub fn bulk(atomic: bool, commands: Vec<Operation>) -> Command {
+    Command::Bulk(Bulk { commands, atomic })
+}
+
+pub struct Bank {
+    pub ledger: Ledger,
+    /// The stamp of the next batch.
+    pub stamp: u64,
+    next_batch: u64,
+    next_request: u64,
+}
+
+impl Bank {
+    /// An empty bank with two open sessions.
+    pub fn new() -> Bank {
+        Bank::with_limit(LIMIT)
+    }
+
+    pub fn with_limit(limit: u64) -> Bank {
+        let mut bank = Bank { ledger: Ledger::new(limit), stamp: 1_000, next_batch: 1, next_request: 1 };
+        let opened = [SESSION, OWN.0].map(|session| RequestOutcome::Opened { session });
+        assert_eq!(bank.batch(&[open(KEY), open(OWN.1)]), opened);
+        bank
+    }
+
+    pub fn payload(&mut self, requests: &[(RequestHeader, Action)]) -> (BatchId, Payload) {
+        let mut builder = BatchBuilder::default();
+        for (header, action) in requests {
+            builder.push(header, action);
+        }
+        let payload = builder.finish(NodeId::new(1).unwrap(), 1, self.next_batch, self.stamp);
+        self.next_batch += 1;
+        payload
+    }
+
+    pub fn apply(&mut self, batch: Option<(&BatchId, &Payload)>) -> Applied {
+        self.ledger.apply(self.ledger.applied() + 1, batch).unwrap()
+    }
+
+    /// Applies a batch in the next slot.
+    pub fn batch(&mut self, requests: &[(RequestHeader, Action)]) -> Vec<RequestOutcome> {
+        let (id, payload) = self.payload(requests);
+        match self.apply(Some((&id, &payload))) {
+            Applied::Batch(outcomes) => outcomes,
+            other => panic!("a new batch was {other:?}"),
+        }
+    }
+
+    /// Applies one request in the next slot.
+    pub fn request(&mut self, header: RequestHeader, action: Action) -> RequestOutcome {
+        self.batch(&[(header, action)]).remove(0)
+    }
+
+    /// Applies a command in a session that no test uses otherwise, and acknowledges all before it.
+    pub fn command(&mut self, command: Command) -> Result<Success, Refusal> {
+        let number = self.next_request;
+        self.next_request += 1;
+        let header = RequestHeader { session: OWN.0, key: OWN.1, number, acknowledged: number - 1 };
+        match self.request(header, Action::Command(command)) {
+            RequestOutcome::Command { outcome, replayed: false, .. } => self.ledger.render(&outcome),
+            other => panic!("a new command was {other:?}"),
+        }
+    }
+
+    pub fn run(&mut self, operation: Operation) -> Result<Success, Refusal> {
+        self.command(Command::One(operation))
+    }
+
+    /// Applies an operation that must succeed.
+    pub fn done(&mut self, operation: Operation) {
+        let answer = self.run(operation.clone());
+        assert!(answer.is_ok(), "{operation:?}: {answer:?}");
+    }
+
+    /// Applies an operation that must be refused.
+    #[track_caller]
+    pub fn refused(&mut self, operation: Operation) -> ErrorCode {
+        code(self.run(operation))
+    }
+
+    pub fn query(&self, query: &Query) -> Result<Success, Refusal> {
+        self.ledger.query(query).expect("a query about the bank")
+    }
+
+    pub fn balance(&self, account: &str) -> u64 {
+        match self.query(&Query::GetBalance { account_id: account.into() }) {
+            Ok(Success::Balance { balance }) => balance,
+            other => panic!("{account}: {other:?}"),
+        }
+    }
+
+    /// All transactions, oldest first, one by one.
+    pub fn transactions(&self) -> Vec<Transaction> {
+        let count = self.ledger.summary().transactions;
+        let one = |transaction_id| match self.query(&Query::GetTransaction { transaction_id }) {
+            Ok(Success::Transaction { transaction }) => transaction,
+            other => panic!("transaction {transaction_id}: {other:?}"),
+        };
+        (1..=count).map(one).collect()
+    }
+}
+
+/// The code of an answer that must be a refusal of something not executed.
+#[track_caller]
+pub fn code(answer: Result<Success, Refusal>) -> ErrorCode {
+    match answer {
+        Err(refusal) => {
+            assert_eq!(refusal.outcome, Outcome::Refused, "{refusal}");
+            refusal.code
+        }
+        Ok(success) => panic!("expected a refusal, not {success:?}"),
+    }
+}
+
+/// The results of a bulk.
+#[track_caller]
+pub fn results(answer: Result<Success, Refusal>) -> Vec<Result<Success, Refusal>> {
+    let Ok(Success::Results { results }) = answer else { panic!("expected results, not {answer:?}") };
+    let plain = |item| match item {
+        ItemResult::Ok(success) => Ok(success),
+        ItemResult::Error(refusal) => Err(refusal),
+    };
+    results.into_iter().map(plain).collect()
+}
+
+/// The chain of hashes, recomputed from what clients see, as the ledger's documentation tells any client to.
+pub fn chain_hash(previous: &Digest, transaction: &Transaction) -> Digest {
+    let mut bytes = previous.0.to_vec();
+    let t = transaction;
+    for number in [t.transaction_id, t.amount, t.timestamp, t.slot] {
+        bytes.extend(number.to_be_bytes());
+    }
+    bytes.push(match t.transaction_type.name() {
+        "opening" => 1,
+        "deposit" => 2,
+        "withdrawal" => 3,
+        "transfer" => 4,
+        other => panic!("type {other}"),
+    });
+    for (name, balance) in [(&t.from_account, t.from_balance), (&t.to_account, t.to_balance)] {
+        match (name, balance) {
+            (None, None) => bytes.push(0),
+            (Some(name), Some(balance)) => {
+                bytes.push(name.len().try_into().unwrap());
+                bytes.extend(name.bytes());
+                bytes.extend(balance.to_be_bytes());
+            }
+            half => panic!("half a side in transaction {}: {half:?}", t.transaction_id),
+        }
+    }
+    Digest(*blake3::hash(&bytes).as_bytes())
+}

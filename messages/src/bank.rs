@@ -9,6 +9,7 @@ use serde::de::{EnumAccess, VariantAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ids::{self, Digest, Millis, NodeId, Slot};
+use crate::number;
 
 /// The largest balance, and the largest sum of all balances: 2^53 − 1, exact in every client language.
 pub const MAX_BALANCE: u64 = (1 << 53) - 1;
@@ -85,8 +86,7 @@ impl<'de> Deserialize<'de> for Amount {
             }
 
             fn visit_f64<E>(self, number: f64) -> Result<Amount, E> {
-                let whole = number.fract() == 0.0 && (0.0..=MAX_BALANCE as f64).contains(&number);
-                Ok(if whole { Amount(number as u64) } else { Amount::INVALID })
+                Ok(number::from_float(number).map_or(Amount::INVALID, Amount))
             }
         }
         deserializer.deserialize_u64(AnyNumber)
@@ -281,7 +281,7 @@ pub enum Query {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after: Option<AccountId>,
         /// 1 to [`MAX_PAGE`]; [`DEFAULT_PAGE`] where absent.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "number::optional", skip_serializing_if = "Option::is_none")]
         limit: Option<u32>,
     },
     /// Transactions, newest first.
@@ -289,12 +289,13 @@ pub enum Query {
     /// One transaction, or `transaction_not_found`.
     GetTransaction {
         /// Which one, from 1.
+        #[serde(deserialize_with = "number::whole")]
         transaction_id: u64,
     },
     /// Figures over the whole bank.
     GetStatistics {
         /// Transactions of at least this amount are listed as large; a tenth of the transaction limit where absent.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "number::optional", skip_serializing_if = "Option::is_none")]
         large_amount: Option<u64>,
     },
     /// The state of the node that is asked. Always answered at once, from what it has applied.
@@ -312,16 +313,16 @@ pub struct HistoryFilter {
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "type")]
     pub transaction_type: Option<TransactionType>,
     /// Those at or after this time.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "number::optional", skip_serializing_if = "Option::is_none")]
     pub from_time: Option<Millis>,
     /// Those at or before this time.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "number::optional", skip_serializing_if = "Option::is_none")]
     pub to_time: Option<Millis>,
     /// Those with a lower id: the `next` of the page before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "number::optional", skip_serializing_if = "Option::is_none")]
     pub before: Option<u64>,
     /// 1 to [`MAX_PAGE`]; [`DEFAULT_PAGE`] where absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "number::optional", skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
 }
 
@@ -335,7 +336,7 @@ pub enum ReadLevel {
     /// What this node has applied.
     Local,
     /// What this node has applied, once that reaches this slot.
-    AtLeast(Slot),
+    AtLeast(#[serde(deserialize_with = "number::whole")] Slot),
 }
 
 /// An account.
@@ -520,6 +521,29 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// All of them.
+    pub const ALL: [ErrorCode; 19] = [
+        ErrorCode::InvalidAccountId,
+        ErrorCode::InvalidAmount,
+        ErrorCode::AccountExists,
+        ErrorCode::AccountNotFound,
+        ErrorCode::TransactionNotFound,
+        ErrorCode::InsufficientFunds,
+        ErrorCode::BalanceOverflow,
+        ErrorCode::SameAccount,
+        ErrorCode::BulkEmpty,
+        ErrorCode::BulkTooLarge,
+        ErrorCode::RequestReused,
+        ErrorCode::RequestAcknowledged,
+        ErrorCode::SessionExpired,
+        ErrorCode::Busy,
+        ErrorCode::NoQuorum,
+        ErrorCode::Malformed,
+        ErrorCode::TooLarge,
+        ErrorCode::NotAuthorised,
+        ErrorCode::Stopping,
+    ];
+
     /// The name on the wire.
     pub fn name(self) -> &'static str {
         match self {

@@ -1,10 +1,24 @@
 //! The payload of a batch: requests that one node grouped, as every node applies them.
 //!
+//! # Layout
+//!
 //! ```text
-//! version: u8 = 1 | stamp: u64 big-endian, ms | count: u32 big-endian | count × (header, action)
+//! version: u8 = 1 | stamp: u64 big-endian, ms | count: u32 big-endian | count × (header | action)
+//!
+//! header: [session, key: bin 16, number, acknowledged]
+//! action: "Open" | "Close" | {"Command": {"transfer": [from_account, to_account, amount]}}
+//!                          | {"Command": {"bulk": [[{"deposit": [account_id, amount]}, …], atomic]}}
 //! ```
-//! Header and action are MessagePack in rmp-serde's compact form (structs as arrays). Encoding is canonical because
-//! nodes encode what they decoded, never bytes that came from a client.
+//!
+//! Header and action are MessagePack in rmp-serde's compact form: structs are arrays of their fields in the order of
+//! declaration, so a change of [`RequestHeader`], [`Action`] or the commands of the bank raises the version. Batches stay
+//! in the log and in the hash of their id: a version, once released, is decoded for as long as logs hold it.
+//!
+//! # One encoding for one request
+//!
+//! MessagePack has several encodings for one value. A payload has one, because nodes encode what they decoded and never
+//! pass on bytes that came from a client: [`BatchBuilder`] is the only writer. So [`Request::action_bytes`] can stand
+//! for the action where a retry is compared with the first attempt.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};

@@ -1,10 +1,10 @@
 //! What clients and nodes say to each other. See the [crate documentation](crate) for the format.
 
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::bank::{Command, Query, ReadLevel, Refusal, Success};
 use crate::ids::{self, ClusterId, NodeId, SessionKey, Slot};
+use crate::number;
 
 /// The version of the client protocol.
 pub const CLIENT_VERSION: u32 = 1;
@@ -12,10 +12,18 @@ pub const CLIENT_VERSION: u32 = 1;
 /// The path of the WebSocket endpoint.
 pub const CLIENT_PATH: &str = "/v1/client";
 
+/// The largest request number: 2^53 − 1, exact in every client language.
+pub const MAX_REQUEST: u64 = (1 << 53) - 1;
+
+/// The longest message of a client, in bytes, that a node takes. A bulk of 10,000 transfers between accounts with the
+/// longest names is about 2 MiB in JSON.
+pub const MAX_CLIENT_MESSAGE: usize = 4 << 20;
+
 /// A session as a client names it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SessionName {
     /// Its number.
+    #[serde(deserialize_with = "number::whole")]
     pub number: u64,
     /// Its key.
     #[serde(with = "ids::text")]
@@ -30,10 +38,11 @@ pub struct OpenSession {
     pub key: SessionKey,
 }
 
-/// The optional first message of a client.
+/// The optional first message of a client: with a session to go on with, or one to open, or neither.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Hello {
     /// [`CLIENT_VERSION`].
+    #[serde(deserialize_with = "number::whole")]
     pub version: u32,
     /// A session to go on with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,21 +80,16 @@ pub enum ClientMessage {
 }
 
 /// All fields that a client's message may have; which are there says what it is.
-#[derive(Serialize, Deserialize, Default)]
+#[derive(Deserialize)]
 struct ClientFields {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     hello: Option<Hello>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "number::optional")]
     request: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     command: Option<Command>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "number::optional")]
     acknowledged: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     query: Option<Query>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     read: Option<ReadLevel>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     goodbye: Option<Goodbye>,
 }
 
@@ -94,6 +98,14 @@ struct Goodbye {}
 
 impl Serialize for ClientMessage {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct HelloFields<'a> {
+            hello: &'a Hello,
+        }
+        #[derive(Serialize)]
+        struct GoodbyeFields {
+            goodbye: Goodbye,
+        }
         #[derive(Serialize)]
         struct CommandFields<'a> {
             request: u64,
@@ -107,18 +119,14 @@ impl Serialize for ClientMessage {
             read: ReadLevel,
         }
         match self {
-            ClientMessage::Hello(hello) => {
-                ClientFields { hello: Some(hello.clone()), ..ClientFields::default() }.serialize(serializer)
-            }
+            ClientMessage::Hello(hello) => HelloFields { hello }.serialize(serializer),
             ClientMessage::Command { request, command, acknowledged } => {
                 CommandFields { request: *request, command, acknowledged: *acknowledged }.serialize(serializer)
             }
             ClientMessage::Query { request, query, read } => {
                 QueryFields { request: *request, query, read: *read }.serialize(serializer)
             }
-            ClientMessage::Goodbye => {
-                ClientFields { goodbye: Some(Goodbye {}), ..ClientFields::default() }.serialize(serializer)
-            }
+            ClientMessage::Goodbye => GoodbyeFields { goodbye: Goodbye {} }.serialize(serializer),
         }
     }
 }
@@ -139,6 +147,9 @@ impl ClientFields {
             _ => return Err("hello, command, query and goodbye are messages of their own"),
         }
         if let Some(hello) = self.hello {
+            if hello.session.is_some() && hello.open.is_some() {
+                return Err("a hello goes on with a session or opens one");
+            }
             return Ok(ClientMessage::Hello(hello));
         }
         if self.goodbye.is_some() {
@@ -147,7 +158,7 @@ impl ClientFields {
         let request = match self.request {
             None => return Err("a command or query needs a request number"),
             Some(0) => return Err("request numbers start at 1"),
-            Some(number) if number > crate::bank::MAX_BALANCE => return Err("request numbers end at 2^53 - 1"),
+            Some(number) if number > MAX_REQUEST => return Err("request numbers end at 2^53 - 1"),
             Some(number) => number,
         };
         if let Some(command) = self.command {
@@ -166,16 +177,8 @@ impl ClientFields {
 /// The request number of a message that is otherwise malformed, if it can be found.
 #[derive(Deserialize)]
 pub(crate) struct RequestNumber {
-    #[serde(default)]
-    pub(crate) request: Option<LenientNumber>,
-}
-
-/// A number, or anything else.
-#[derive(Deserialize)]
-#[serde(untagged)]
-pub(crate) enum LenientNumber {
-    Number(u64),
-    Other(IgnoredAny),
+    #[serde(default, deserialize_with = "number::if_any")]
+    pub(crate) request: Option<u64>,
 }
 
 /// What a node says to a client.
@@ -212,32 +215,54 @@ pub struct Welcome {
 }
 
 /// The answer to a command or a query.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Answer {
     /// The request that it answers.
     pub request: u64,
     /// The slot that the command was applied in, or that the query was read at. Absent where neither happened.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub slot: Option<Slot>,
     /// The session that was opened for this connection: in the first answer to a command without a session.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionName>,
     /// What came of it.
-    #[serde(flatten)]
     pub result: AnswerResult,
     /// Of commands: whether this is the answer to an earlier attempt.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub replayed: Option<bool>,
 }
 
 /// What came of a request.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum AnswerResult {
     /// It was carried out.
     Ok(Success),
     /// It was not, or that is unknown.
     Error(Refusal),
+}
+
+impl Serialize for Answer {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        /// serde's `flatten` would write the same, into a buffer first.
+        #[derive(Serialize)]
+        struct Fields<'a> {
+            request: u64,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            slot: Option<Slot>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            session: Option<SessionName>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            ok: Option<&'a Success>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            error: Option<&'a Refusal>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            replayed: Option<bool>,
+        }
+        let Answer { request, slot, session, result, replayed } = self;
+        let (ok, error) = match result {
+            AnswerResult::Ok(success) => (Some(success), None),
+            AnswerResult::Error(refusal) => (None, Some(refusal)),
+        };
+        Fields { request: *request, slot: *slot, session: *session, ok, error, replayed: *replayed }
+            .serialize(serializer)
+    }
 }
 
 /// All fields that a node's message may have.

@@ -1,4 +1,4 @@
-//! The vocabulary of Rabia Bank.
+#![doc = include_str!("../WIRE.md")]
 
 pub mod bank;
 pub mod batch;
@@ -7,4 +7,5 @@ pub mod codec;
 pub mod genesis;
 pub mod ids;
 mod msgpack;
+mod number;
 pub mod peer;

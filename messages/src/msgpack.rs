@@ -65,20 +65,22 @@ pub(crate) fn split_value(bytes: &[u8]) -> Result<(&[u8], &[u8]), BadValue> {
 fn take(rest: &mut &[u8]) -> Result<Seen, BadValue> {
     let array = |left| Ok(Seen::Container(Container { left, is_map: false }));
     let map = |entries: u64| Ok(Seen::Container(Container { left: 2 * entries, is_map: true }));
-    let (seen, length) = match Marker::from_u8(take_number(rest, 1)? as u8) {
+    let (&marker, behind) = rest.split_first().ok_or(BadValue::EndsEarly)?;
+    *rest = behind;
+    let (seen, length) = match Marker::from_u8(marker) {
         Marker::FixArray(count) => return array(u64::from(count)),
-        Marker::Array16 => return array(take_number(rest, 2)?),
-        Marker::Array32 => return array(take_number(rest, 4)?),
+        Marker::Array16 => return array(take_number::<2>(rest)?),
+        Marker::Array32 => return array(take_number::<4>(rest)?),
         Marker::FixMap(count) => return map(u64::from(count)),
-        Marker::Map16 => return map(take_number(rest, 2)?),
-        Marker::Map32 => return map(take_number(rest, 4)?),
+        Marker::Map16 => return map(take_number::<2>(rest)?),
+        Marker::Map32 => return map(take_number::<4>(rest)?),
         Marker::FixStr(length) => (Seen::Text, u64::from(length)),
-        Marker::Str8 => (Seen::Text, take_number(rest, 1)?),
-        Marker::Str16 => (Seen::Text, take_number(rest, 2)?),
-        Marker::Str32 => (Seen::Text, take_number(rest, 4)?),
-        Marker::Bin8 => (Seen::Scalar, take_number(rest, 1)?),
-        Marker::Bin16 => (Seen::Scalar, take_number(rest, 2)?),
-        Marker::Bin32 => (Seen::Scalar, take_number(rest, 4)?),
+        Marker::Str8 => (Seen::Text, take_number::<1>(rest)?),
+        Marker::Str16 => (Seen::Text, take_number::<2>(rest)?),
+        Marker::Str32 => (Seen::Text, take_number::<4>(rest)?),
+        Marker::Bin8 => (Seen::Scalar, take_number::<1>(rest)?),
+        Marker::Bin16 => (Seen::Scalar, take_number::<2>(rest)?),
+        Marker::Bin32 => (Seen::Scalar, take_number::<4>(rest)?),
         Marker::FixPos(_) | Marker::FixNeg(_) | Marker::Null | Marker::True | Marker::False => (Seen::Scalar, 0),
         Marker::U8 | Marker::I8 => (Seen::Scalar, 1),
         Marker::U16 | Marker::I16 => (Seen::Scalar, 2),
@@ -90,23 +92,21 @@ fn take(rest: &mut &[u8]) -> Result<Seen, BadValue> {
         Marker::FixExt4 => (Seen::Scalar, 1 + 4),
         Marker::FixExt8 => (Seen::Scalar, 1 + 8),
         Marker::FixExt16 => (Seen::Scalar, 1 + 16),
-        Marker::Ext8 => (Seen::Scalar, 1 + take_number(rest, 1)?),
-        Marker::Ext16 => (Seen::Scalar, 1 + take_number(rest, 2)?),
-        Marker::Ext32 => (Seen::Scalar, 1 + take_number(rest, 4)?),
+        Marker::Ext8 => (Seen::Scalar, 1 + take_number::<1>(rest)?),
+        Marker::Ext16 => (Seen::Scalar, 1 + take_number::<2>(rest)?),
+        Marker::Ext32 => (Seen::Scalar, 1 + take_number::<4>(rest)?),
         Marker::Reserved => return Err(BadValue::Reserved),
     };
-    take_bytes(rest, length)?;
+    let length = usize::try_from(length).map_err(|_| BadValue::EndsEarly)?;
+    *rest = rest.get(length..).ok_or(BadValue::EndsEarly)?;
     Ok(seen)
 }
 
-/// The big-endian number in the next `width` bytes.
-fn take_number(rest: &mut &[u8], width: u64) -> Result<u64, BadValue> {
-    Ok(take_bytes(rest, width)?.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
-}
-
-fn take_bytes<'a>(rest: &mut &'a [u8], length: u64) -> Result<&'a [u8], BadValue> {
-    let length = usize::try_from(length).map_err(|_| BadValue::EndsEarly)?;
-    let (taken, left) = rest.split_at_checked(length).ok_or(BadValue::EndsEarly)?;
-    *rest = left;
-    Ok(taken)
+/// The big-endian number in the next `WIDTH` bytes.
+fn take_number<const WIDTH: usize>(rest: &mut &[u8]) -> Result<u64, BadValue> {
+    let (number, behind) = rest.split_first_chunk::<WIDTH>().ok_or(BadValue::EndsEarly)?;
+    *rest = behind;
+    let mut bytes = [0; 8];
+    bytes[8 - WIDTH..].copy_from_slice(number);
+    Ok(u64::from_be_bytes(bytes))
 }

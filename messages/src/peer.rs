@@ -1,10 +1,31 @@
 //! What nodes say to each other (PROTOCOL.md), over one WebSocket link per pair.
 //!
-//! The first frame each way is a [`Hello`]; a node that does not accept it answers with a [`HelloRefused`] and closes.
-//! After that every binary frame carries any number of [`PeerMessage`]s, in order.
+//! # Frames
 //!
-//! A frame is a version byte ([`PROTOCOL_VERSION`]) and MessagePack in rmp-serde's compact form: the layout belongs to
-//! the version, and nodes of different versions refuse each other in the handshake.
+//! Every message of the WebSocket is a binary frame of at most [`MAX_PEER_FRAME`](crate::codec::MAX_PEER_FRAME) bytes:
+//!
+//! ```text
+//! opening:    version: u8 = 1 | Opening
+//! all others: version: u8 = 1 | PeerMessage | PeerMessage | …        as many as there are, in order
+//! ```
+//!
+//! The first frame each way is an [`Opening`]: a [`Hello`], or from a node that does not accept the other's a
+//! [`HelloRefused`], after which it closes. All others carry [`PeerMessage`]s, and many of them share a frame when many
+//! are waiting: a frame costs more than a message.
+//!
+//! # Messages
+//!
+//! Messages are MessagePack in rmp-serde's compact form: a struct is an array of its fields in the order of their
+//! declaration, a variant is its name alone or a map `{name: fields}`, ids and payloads are bin, an absent value is nil.
+//! A vote for a batch of node 2 in slot 7 is
+//!
+//! ```text
+//! {"Vote": [7, 1, {"One": [2, incarnation, sequence, digest]}]}
+//! ```
+//!
+//! The layout belongs to the version. Nodes of different versions refuse each other in the handshake, so any change here
+//! raises [`PROTOCOL_VERSION`]. A frame with anything damaged in it is refused as a whole: there is no telling what the
+//! rest of it means, and the protocol repeats what was lost.
 
 use serde::{Deserialize, Serialize};
 

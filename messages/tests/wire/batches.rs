@@ -1,0 +1,104 @@
+//! The payload of a batch.
+
+use rabia_bank_messages::bank::{Amount, Bulk, Command, MAX_BULK, Operation};
+use rabia_bank_messages::batch::{Action, BatchBuilder, FULL_BATCH_BYTES, MAX_BATCH_REQUESTS, Payload, RequestHeader};
+use rabia_bank_messages::client::{ClientMessage, MAX_CLIENT_MESSAGE};
+use rabia_bank_messages::codec::{Encoding, MAX_PEER_FRAME};
+use rabia_bank_messages::ids::{NodeId, SessionKey};
+
+const HEADER: RequestHeader = RequestHeader { session: 5, key: SessionKey([9; 16]), number: 1, acknowledged: 0 };
+
+fn node() -> NodeId {
+    NodeId::new(2).unwrap()
+}
+
+#[test]
+fn the_layout_is_the_documented_one() {
+    let mut builder = BatchBuilder::default();
+    builder.push(&HEADER, &Action::Open);
+    let deposit = Operation::Deposit { account_id: "al".into(), amount: Amount::new(3) };
+    builder.push(&HEADER, &Action::Command(Command::One(deposit)));
+    let (_, payload) = builder.finish(node(), 1, 1, 0x0102);
+
+    let mut expected = vec![1, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 2];
+    let mut header = vec![0x94, 5, 0xc4, 16];
+    header.extend_from_slice(&[9; 16]);
+    header.extend_from_slice(&[1, 0]);
+    expected.extend_from_slice(&header);
+    expected.extend_from_slice(b"\xa4Open");
+    expected.extend_from_slice(&header);
+    expected.extend_from_slice(b"\x81\xa7Command\x81\xa7deposit\x92\xa2al\x03");
+    assert_eq!(payload.bytes()[..], expected);
+}
+
+#[test]
+fn a_batch_without_requests_is_a_batch() {
+    let (id, payload) = BatchBuilder::default().finish(node(), 1, 1, 77);
+    assert!(payload.matches(&id));
+    assert_eq!((payload.stamp(), payload.count()), (Ok(77), Ok(0)));
+    assert_eq!(payload.requests().unwrap().count(), 0);
+}
+
+#[test]
+fn a_builder_starts_anew_after_each_batch() {
+    let mut builder = BatchBuilder::default();
+    builder.push(&HEADER, &Action::Open);
+    let first = builder.finish(node(), 1, 1, 1);
+    assert!(builder.is_empty(), "{} bytes", builder.len());
+    builder.push(&HEADER, &Action::Open);
+    assert_eq!(builder.finish(node(), 1, 1, 1), first);
+}
+
+#[test]
+fn it_is_full_by_count_and_by_size() {
+    let mut builder = BatchBuilder::default();
+    while !builder.is_full() {
+        builder.push(&HEADER, &Action::Close);
+    }
+    assert!(builder.count() == MAX_BATCH_REQUESTS || builder.len() >= FULL_BATCH_BYTES);
+    let mut builder = BatchBuilder::default();
+    let account_id = "x".repeat(FULL_BATCH_BYTES).into();
+    builder.push(&HEADER, &Action::Command(Command::One(Operation::Deposit { account_id, amount: Amount::new(1) })));
+    assert!(builder.is_full());
+}
+
+#[test]
+fn the_largest_bulk_fits_everywhere() {
+    let account = |c: &str| c.repeat(50).into();
+    let transfer = Operation::Transfer {
+        from_account: account("a"),
+        to_account: account("b"),
+        amount: Amount::new(1_000_000_000),
+    };
+    let command = Command::Bulk(Bulk { commands: vec![transfer; MAX_BULK], atomic: true });
+    let message = ClientMessage::Command { request: 1, command: command.clone(), acknowledged: 0 };
+    for encoding in [Encoding::Json, Encoding::MessagePack] {
+        let bytes = encoding.encode(&message);
+        assert!(bytes.len() < MAX_CLIENT_MESSAGE, "{encoding:?}: {} bytes", bytes.len());
+        assert_eq!(encoding.decode_client(&bytes).as_ref(), Ok(&message));
+    }
+    // Full but for a byte, then the longest request that a client may send: what is added is its header.
+    const { assert!(FULL_BATCH_BYTES + MAX_CLIENT_MESSAGE + 1024 < MAX_PEER_FRAME) };
+}
+
+#[test]
+fn a_damaged_payload_says_so_once() {
+    let mut builder = BatchBuilder::default();
+    builder.push(&HEADER, &Action::Open);
+    builder.push(&HEADER, &Action::Close);
+    let whole = builder.finish(node(), 1, 1, 1).1.bytes().to_vec();
+    for end in 0..whole.len() {
+        match Payload::new(whole[..end].to_vec()).requests() {
+            Err(_) => assert!(end < 13),
+            Ok(requests) => {
+                let results: Vec<_> = requests.collect();
+                assert_eq!(results.iter().filter(|result| result.is_err()).count(), 1);
+                assert!(results.last().is_some_and(Result::is_err));
+            }
+        }
+    }
+    let longer = [&whole[..], &[0xc0]].concat();
+    assert!(Payload::new(longer).requests().unwrap().last().is_some_and(|result| result.is_err()));
+    let other_version = [&[2], &whole[1..]].concat();
+    assert!(Payload::new(other_version).stamp().is_err());
+}

@@ -1,0 +1,322 @@
+//! Any value of every type that travels.
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+use rabia_bank_messages::bank::*;
+use rabia_bank_messages::batch::{Action, Payload, RequestHeader};
+use rabia_bank_messages::client::{
+    self, Answer, AnswerResult, ClientMessage, MAX_REQUEST, OpenSession, ServerMessage, SessionName, Welcome,
+};
+use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, MAX_NODES, NodeId, RunId, SessionKey, StoreId};
+use rabia_bank_messages::peer::{self, Entry, HelloRefused, Opening, PeerMessage, RefusalReason, State, Vote};
+
+fn account_id() -> impl Strategy<Value = AccountId> {
+    prop_oneof!["[A-Za-z0-9_.:-]{1,50}", "\\PC{0,8}", any::<String>()].prop_map(Into::into)
+}
+
+fn amount() -> impl Strategy<Value = Amount> {
+    prop_oneof![0..2_000_000u64, any::<u64>()].prop_map(Amount::new)
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    prop_oneof![
+        (account_id(), amount())
+            .prop_map(|(account_id, amount)| Operation::CreateAccount { account_id, initial_balance: amount }),
+        (account_id(), amount()).prop_map(|(account_id, amount)| Operation::Deposit { account_id, amount }),
+        (account_id(), amount()).prop_map(|(account_id, amount)| Operation::Withdraw { account_id, amount }),
+        (account_id(), account_id(), amount()).prop_map(|(from_account, to_account, amount)| Operation::Transfer {
+            from_account,
+            to_account,
+            amount
+        }),
+    ]
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        3 => operation().prop_map(Command::One),
+        1 => (vec(operation(), 0..20), any::<bool>())
+            .prop_map(|(commands, atomic)| Command::Bulk(Bulk { commands, atomic })),
+    ]
+}
+
+fn transaction_type() -> impl Strategy<Value = TransactionType> {
+    select(TransactionType::ALL.to_vec())
+}
+
+fn query() -> impl Strategy<Value = Query> {
+    let history = (
+        option::of(account_id()),
+        option::of(transaction_type()),
+        option::of(any::<u64>()),
+        option::of(any::<u64>()),
+        option::of(any::<u64>()),
+        option::of(any::<u32>()),
+    );
+    prop_oneof![
+        account_id().prop_map(|account_id| Query::GetAccount { account_id }),
+        account_id().prop_map(|account_id| Query::GetBalance { account_id }),
+        (option::of(account_id()), option::of(any::<u32>()))
+            .prop_map(|(after, limit)| Query::ListAccounts { after, limit }),
+        history.prop_map(|(account_id, transaction_type, from_time, to_time, before, limit)| {
+            Query::GetTransactionHistory(HistoryFilter {
+                account_id,
+                transaction_type,
+                from_time,
+                to_time,
+                before,
+                limit,
+            })
+        }),
+        any::<u64>().prop_map(|transaction_id| Query::GetTransaction { transaction_id }),
+        option::of(any::<u64>()).prop_map(|large_amount| Query::GetStatistics { large_amount }),
+        Just(Query::GetStatus {}),
+    ]
+}
+
+fn read_level() -> impl Strategy<Value = ReadLevel> {
+    prop_oneof![Just(ReadLevel::Linearizable), Just(ReadLevel::Local), any::<u64>().prop_map(ReadLevel::AtLeast)]
+}
+
+fn session_name() -> impl Strategy<Value = SessionName> {
+    any::<(u64, [u8; 16])>().prop_map(|(number, key)| SessionName { number, key: SessionKey(key) })
+}
+
+pub fn client_message() -> impl Strategy<Value = ClientMessage> {
+    let open = any::<[u8; 16]>().prop_map(|key| OpenSession { key: SessionKey(key) });
+    let sessions = prop_oneof![
+        Just((None, None)),
+        session_name().prop_map(|session| (Some(session), None)),
+        open.prop_map(|open| (None, Some(open))),
+    ];
+    prop_oneof![
+        1 => (any::<u32>(), sessions).prop_map(|(version, (session, open))| {
+            ClientMessage::Hello(client::Hello { version, session, open })
+        }),
+        4 => (1..=MAX_REQUEST, command(), any::<u64>()).prop_map(|(request, command, acknowledged)| {
+            ClientMessage::Command { request, command, acknowledged }
+        }),
+        4 => (1..=MAX_REQUEST, query(), read_level())
+            .prop_map(|(request, query, read)| ClientMessage::Query { request, query, read }),
+        1 => Just(ClientMessage::Goodbye),
+    ]
+}
+
+fn account() -> impl Strategy<Value = Account> {
+    (account_id(), any::<u64>(), any::<u64>(), option::of(any::<u64>()), any::<u64>()).prop_map(
+        |(account_id, balance, created_at, last_transaction_at, transaction_count)| Account {
+            account_id,
+            balance,
+            created_at,
+            last_transaction_at,
+            transaction_count,
+        },
+    )
+}
+
+fn digest() -> impl Strategy<Value = Digest> {
+    any::<[u8; 32]>().prop_map(Digest)
+}
+
+fn transaction() -> impl Strategy<Value = Transaction> {
+    let accounts = (option::of(account_id()), option::of(account_id()));
+    let balances = (option::of(any::<u64>()), option::of(any::<u64>()));
+    (any::<[u64; 4]>(), transaction_type(), accounts, balances, digest()).prop_map(
+        |(numbers, transaction_type, (from_account, to_account), (from_balance, to_balance), hash)| Transaction {
+            transaction_id: numbers[0],
+            transaction_type,
+            from_account,
+            to_account,
+            amount: numbers[1],
+            from_balance,
+            to_balance,
+            timestamp: numbers[2],
+            slot: numbers[3],
+            hash,
+        },
+    )
+}
+
+fn volume() -> impl Strategy<Value = Volume> {
+    any::<(u64, u64)>().prop_map(|(count, volume)| Volume { count, volume })
+}
+
+fn statistics() -> impl Strategy<Value = Statistics> {
+    (
+        any::<[u64; 3]>(),
+        volume(),
+        proptest::collection::btree_map(transaction_type(), volume(), 0..4),
+        vec((any::<u64>(), volume()).prop_map(|(hour, total)| HourVolume { hour, total }), 0..3),
+        (vec(account(), 0..3), vec(account(), 0..3)),
+        vec(transaction(), 0..3),
+    )
+        .prop_map(|(numbers, transactions, by_type, by_hour, (largest, active), large_transactions)| Statistics {
+            accounts: numbers[0],
+            total_balance: numbers[1],
+            transactions,
+            by_type,
+            by_hour,
+            largest_accounts: largest,
+            most_active_accounts: active,
+            large_amount: numbers[2],
+            large_transactions,
+        })
+}
+
+pub fn node() -> impl Strategy<Value = NodeId> {
+    select(NodeId::all(MAX_NODES).collect::<Vec<_>>())
+}
+
+fn status() -> impl Strategy<Value = Status> {
+    (node(), any::<[u8; 16]>(), any::<String>(), vec(node(), 0..7), any::<[u64; 17]>(), digest(), digest()).prop_map(
+        |(node, cluster, version, connected, n, chain_head, state_digest)| Status {
+            node,
+            cluster: ClusterId(cluster),
+            version,
+            members: connected.len(),
+            connected,
+            applied_slot: n[0],
+            decided_slots: n[1],
+            null_slots: n[2],
+            repeated_batches: n[3],
+            phases: [n[4], n[5], n[6], n[7]],
+            open_slots: n[8],
+            accounts: n[9],
+            transactions: n[10],
+            total_balance: n[11],
+            sessions: n[12],
+            clients: n[13],
+            chain_head,
+            state_digest,
+            commits: n[14],
+            uptime_s: n[15],
+        },
+    )
+}
+
+fn refusal() -> impl Strategy<Value = Refusal> {
+    let outcome = select(vec![Outcome::Refused, Outcome::Unknown]);
+    (select(ErrorCode::ALL.to_vec()), any::<String>(), outcome, option::of(any::<u32>()))
+        .prop_map(|(code, message, outcome, index)| Refusal { code, message, outcome, index })
+}
+
+/// What a single command answers.
+fn item() -> impl Strategy<Value = Success> {
+    prop_oneof![
+        (account(), option::of(transaction()))
+            .prop_map(|(account, transaction)| Success::Account { account, transaction }),
+        transaction().prop_map(|transaction| Success::Transaction { transaction }),
+    ]
+}
+
+fn success() -> impl Strategy<Value = Success> {
+    let results = vec(prop_oneof![item().prop_map(ItemResult::Ok), refusal().prop_map(ItemResult::Error)], 0..5);
+    prop_oneof![
+        3 => item(),
+        1 => results.prop_map(|results| Success::Results { results }),
+        1 => any::<u64>().prop_map(|balance| Success::Balance { balance }),
+        1 => (vec(account(), 0..4), option::of(account_id()))
+            .prop_map(|(accounts, next)| Success::Accounts { accounts, next }),
+        1 => (vec(transaction(), 0..4), option::of(any::<u64>()))
+            .prop_map(|(transactions, next)| Success::Transactions { transactions, next }),
+        1 => statistics().prop_map(|statistics| Success::Statistics { statistics: Box::new(statistics) }),
+        1 => status().prop_map(|status| Success::Status { status: Box::new(status) }),
+    ]
+}
+
+pub fn server_message() -> impl Strategy<Value = ServerMessage> {
+    let welcome = (node(), any::<[u8; 16]>(), option::of(any::<u64>()), any::<u64>()).prop_map(
+        |(node, cluster, session, applied_slot)| ServerMessage::Welcome {
+            welcome: Welcome { node, cluster: ClusterId(cluster), session, applied_slot },
+        },
+    );
+    let result = prop_oneof![success().prop_map(AnswerResult::Ok), refusal().prop_map(AnswerResult::Error)];
+    let answer =
+        (any::<u64>(), option::of(any::<u64>()), option::of(session_name()), result, option::of(any::<bool>()))
+            .prop_map(|(request, slot, session, result, replayed)| {
+                ServerMessage::Answer(Box::new(Answer { request, slot, session, result, replayed }))
+            });
+    prop_oneof![1 => welcome, 6 => answer, 1 => refusal().prop_map(|error| ServerMessage::Error { error })]
+}
+
+pub fn request() -> impl Strategy<Value = (RequestHeader, Action)> {
+    let header = any::<([u64; 3], [u8; 16])>().prop_map(|([session, number, acknowledged], key)| RequestHeader {
+        session,
+        key: SessionKey(key),
+        number,
+        acknowledged,
+    });
+    let action =
+        prop_oneof![1 => Just(Action::Open), 1 => Just(Action::Close), 6 => command().prop_map(Action::Command)];
+    (header, action)
+}
+
+fn batch_id() -> impl Strategy<Value = BatchId> {
+    (node(), any::<(u64, u64)>(), digest()).prop_map(|(origin, (incarnation, sequence), digest)| BatchId {
+        origin,
+        incarnation,
+        sequence,
+        digest,
+    })
+}
+
+fn payload() -> impl Strategy<Value = Payload> {
+    vec(any::<u8>(), 0..300).prop_map(Payload::new)
+}
+
+pub fn peer_message() -> impl Strategy<Value = PeerMessage> {
+    let value = || option::of(batch_id());
+    let state = prop_oneof![Just(State::Zero), batch_id().prop_map(State::One), Just(State::Abstain)];
+    let vote = prop_oneof![Just(Vote::Zero), batch_id().prop_map(Vote::One), Just(Vote::Undecided)];
+    let entry = (any::<u64>(), option::of((batch_id(), payload()))).prop_map(|(slot, batch)| Entry { slot, batch });
+    prop_oneof![
+        (any::<u64>(), value(), option::of(payload())).prop_map(|(slot, value, payload)| PeerMessage::Proposal {
+            slot,
+            value,
+            payload
+        }),
+        (any::<(u64, u32)>(), state).prop_map(|((slot, phase), state)| PeerMessage::State { slot, phase, state }),
+        (any::<(u64, u32)>(), vote).prop_map(|((slot, phase), vote)| PeerMessage::Vote { slot, phase, vote }),
+        (any::<u64>(), value()).prop_map(|(slot, value)| PeerMessage::Decide { slot, value }),
+        (batch_id(), payload()).prop_map(|(id, payload)| PeerMessage::Batch { id, payload }),
+        batch_id().prop_map(|id| PeerMessage::Fetch { id }),
+        any::<(u64, u64)>().prop_map(|(starts, round)| PeerMessage::ReadIndex { starts, round }),
+        any::<(u64, u64, u64)>().prop_map(|(starts, round, slot)| PeerMessage::ReadIndexAnswer { starts, round, slot }),
+        any::<u64>().prop_map(|from| PeerMessage::CatchUp { from }),
+        (vec(entry, 0..5), any::<u64>()).prop_map(|(entries, decided)| PeerMessage::Entries { entries, decided }),
+        any::<u64>().prop_map(|decided| PeerMessage::Alive { decided }),
+        (any::<u64>(), digest()).prop_map(|(slot, digest)| PeerMessage::StateDigest { slot, digest }),
+    ]
+}
+
+pub fn opening() -> impl Strategy<Value = Opening> {
+    let reason = select(vec![
+        RefusalReason::Version,
+        RefusalReason::Cluster,
+        RefusalReason::Genesis,
+        RefusalReason::Node,
+        RefusalReason::Store,
+        RefusalReason::OldStarts,
+        RefusalReason::OldReserved,
+        RefusalReason::NoHello,
+    ]);
+    let hello = (any::<[[u8; 16]; 3]>(), digest(), node(), node(), any::<(u64, u64)>()).prop_map(
+        |([cluster, store, run], genesis, node, to, (starts, reserved))| {
+            Opening::Hello(peer::Hello {
+                cluster: ClusterId(cluster),
+                genesis,
+                node,
+                to,
+                store: StoreId(store),
+                starts,
+                run: RunId(run),
+                reserved,
+            })
+        },
+    );
+    let refused =
+        (reason, any::<String>()).prop_map(|(reason, message)| Opening::Refused(HelloRefused { reason, message }));
+    prop_oneof![hello, refused]
+}

@@ -48,10 +48,11 @@
 //!   others. Bytes outside of it stay as they are. A commit is one such set of writes and one fdatasync; redb tells a
 //!   torn commit from a whole one by its checksums. (A commit that makes the file longer syncs that first.)
 //! - Other damage, a byte or a gigabyte, is found when the store is opened: every page is verified against its checksum
-//!   then, before anything in it is believed. Opening therefore reads the whole file (about 2 s/GB).
-//! - One kind can't be found: damage of the very pages of the last commit before a crash (not before a clean stop), done
-//!   between the crash and the next start. It looks like a commit that was torn, and the store opens without that
-//!   commit, as any store does that pays one fdatasync a commit. Starting rewrites these pages, with two syncs.
+//!   then, before anything in it is believed. Opening therefore reads the whole file (a second or two per GB).
+//! - One kind can't be found: damage of the very pages of the last commit before a crash (not before a clean stop), or of
+//!   the one byte (offset 9) that says which commit is the last, done between the crash and the next start. It looks
+//!   like a commit that was torn, and the store opens without that commit, as any store does that pays one fdatasync a
+//!   commit. The commit that counts a start takes two, so that only that one byte can take it back.
 //! - While the store is open redb does not verify what it reads again. Check values and digests turn damage of a value
 //!   into [`StoreError::Damaged`]; damage of a B-tree's own pages can make redb panic instead. A program built with
 //!   `panic = "abort"` ends there, after the message of its panic hook, and the next start says what is damaged.

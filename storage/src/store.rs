@@ -171,7 +171,7 @@ fn open_on(
     Ok((store, recovered))
 }
 
-/// Counts this start. Two syncs instead of one, so that damage of this commit is never taken for a torn write.
+/// Counts this start. Two syncs instead of one, so that damage of its pages is not taken for a torn write.
 fn raise_starts(database: &Database, place: &Place, starts: u64) -> Result<u64, StoreError> {
     let Some(raised) = starts.checked_add(1) else {
         return Err(place.damaged("the start counter is at its end"));

@@ -1,0 +1,275 @@
+//! What a store does when all is well, what it refuses, and how it says so.
+#![allow(clippy::unwrap_used)] // clippy knows only functions marked as tests, not what they share
+
+mod common;
+
+use std::path::Path;
+
+use common::{Model, Random, batch, identity, node, read_log, state, vote};
+use rabia_bank_messages::ids::{ClusterId, RunId, StoreId};
+use rabia_bank_messages::peer::{State, Vote};
+use rabia_bank_storage::{Commit, Identity, LogStore, PeerMemory, Recovered, StoreError};
+use tempfile::TempDir;
+
+fn new_store() -> (TempDir, std::path::PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log.redb");
+    LogStore::create(&path, &identity()).unwrap();
+    (directory, path)
+}
+
+fn open(path: &Path) -> (LogStore, Recovered) {
+    LogStore::open(path, &identity()).unwrap()
+}
+
+fn refused(path: &Path, change: impl FnOnce(&mut Identity)) -> StoreError {
+    let mut other = identity();
+    change(&mut other);
+    LogStore::open(path, &other).unwrap_err()
+}
+
+#[test]
+fn a_new_store_holds_nothing_and_counts_its_starts() {
+    let (directory, path) = new_store();
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "the draft is still there");
+    for starts in 1..4 {
+        let (store, recovered) = open(&path);
+        assert_eq!(recovered, Model { starts, ..Model::default() }.recovered());
+        assert!(read_log(&store).unwrap().is_empty());
+    }
+}
+
+#[test]
+fn what_was_committed_is_recovered() {
+    let (_directory, path) = new_store();
+    let (mut model, mut random) = (Model::default(), Random(2));
+    for starts in 1..6 {
+        let (mut store, recovered) = open(&path);
+        model.starts = starts;
+        assert_eq!(recovered, model.recovered());
+        for _ in 0..50 {
+            let commit = model.random_commit(&mut random);
+            store.commit(&commit).unwrap();
+            model.apply(&commit);
+        }
+        assert_eq!(read_log(&store).unwrap(), model.entries());
+    }
+    assert!(model.decisions.len() > 50 && !model.records.is_empty() && !model.recovered().sparse.is_empty());
+}
+
+#[test]
+fn a_file_that_is_there_is_left_alone() {
+    let (directory, path) = new_store();
+    assert!(matches!(LogStore::create(&path, &identity()), Err(StoreError::Exists { .. })));
+    open(&path);
+    let other = directory.path().join("other");
+    std::fs::write(&other, "mine").unwrap();
+    assert!(matches!(LogStore::create(&other, &identity()), Err(StoreError::Exists { .. })));
+    assert_eq!(std::fs::read_to_string(&other).unwrap(), "mine");
+    let nowhere = directory.path().join("no/such/place");
+    assert!(matches!(LogStore::create(&nowhere, &identity()), Err(StoreError::Io { .. })));
+}
+
+#[test]
+fn a_missing_store_is_not_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log.redb");
+    let error = LogStore::open(&path, &identity()).unwrap_err();
+    assert!(matches!(error, StoreError::Missing { .. }));
+    let message = error.to_string();
+    assert!(message.contains(path.to_str().unwrap()), "{message}");
+    assert!(message.contains("do not create a new store in its place"), "{message}");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn an_empty_file_is_damage_and_stays_empty() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log.redb");
+    std::fs::write(&path, "").unwrap();
+    assert!(matches!(LogStore::open(&path, &identity()), Err(StoreError::Damaged { .. })));
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+}
+
+#[test]
+fn a_store_is_open_once() {
+    let (_directory, path) = new_store();
+    let (store, _) = open(&path);
+    assert!(matches!(LogStore::open(&path, &identity()), Err(StoreError::InUse { .. })));
+    let reader = store.reader();
+    drop(store);
+    assert!(matches!(LogStore::open(&path, &identity()), Err(StoreError::InUse { .. })));
+    drop(reader);
+    // An attempt that was refused was no start.
+    assert_eq!(open(&path).1.starts, 2);
+}
+
+#[test]
+fn another_members_store_is_refused() {
+    let (_directory, path) = new_store();
+    let error = refused(&path, |other| other.genesis.cluster = ClusterId([1; 16]));
+    assert!(matches!(error, StoreError::OtherCluster { .. }), "{error}");
+    let error = refused(&path, |other| other.node = node(2));
+    assert!(matches!(error, StoreError::OtherNode { .. }), "{error}");
+    let error = refused(&path, |other| other.genesis.stores[0] = StoreId([8; 16]));
+    assert!(matches!(error, StoreError::OtherStore { .. }), "{error}");
+    let error = refused(&path, |other| other.genesis.stores[2] = StoreId([8; 16]));
+    assert!(error.to_string().contains("the store of node 3 is 0303"), "{error}");
+    let error = refused(&path, |other| other.genesis.window = 99);
+    assert!(error.to_string().contains("window is 16 in the file, 99 in the configuration"), "{error}");
+    let error = refused(&path, |other| other.node = node(4));
+    assert!(matches!(error, StoreError::NoMember { members: 3, .. }), "{error}");
+    assert_eq!(open(&path).1.starts, 1, "a store that was refused was started");
+}
+
+#[test]
+fn a_decision_takes_the_records_of_its_slot_with_it() {
+    let (_directory, path) = new_store();
+    let (mut store, _) = open(&path);
+    let (id, payload) = batch(1, 1, 100);
+    let promised = Commit {
+        reserved: Some(9),
+        records: vec![vote(1, 1, Vote::One(id)), state(1, 2, State::Zero), vote(2, 1, Vote::Undecided)],
+        payloads: vec![(id, payload.clone())],
+        ..Commit::default()
+    };
+    store.commit(&promised).unwrap();
+    store.commit(&Commit { decisions: vec![(1, Some(id))], ..Commit::default() }).unwrap();
+    // What is said about a decided slot need not be kept, even if it comes with the decision or after it.
+    let late = Commit {
+        records: vec![vote(1, 3, Vote::Zero), vote(3, 1, Vote::Zero)],
+        decisions: vec![(3, None)],
+        ..Commit::default()
+    };
+    store.commit(&late).unwrap();
+    drop(store);
+    let (store, recovered) = open(&path);
+    assert_eq!(recovered.records, [vote(2, 1, Vote::Undecided)]);
+    assert!(recovered.payloads.is_empty());
+    assert_eq!((recovered.decided, &recovered.sparse[..]), (1, &[(3, None)][..]));
+    assert_eq!(store.reader().payload(&id).unwrap(), Some(payload));
+    assert_eq!(store.reader().payload(&batch(1, 2, 0).0).unwrap(), None);
+}
+
+#[test]
+fn the_same_again_is_fine() {
+    let (_directory, path) = new_store();
+    let (mut store, _) = open(&path);
+    let (id, payload) = batch(2, 1, 100);
+    let memory = PeerMemory { store: StoreId([2; 16]), starts: 1, run: RunId([1; 16]) };
+    let commit = Commit {
+        reserved: Some(9),
+        records: vec![vote(2, 1, Vote::One(id))],
+        payloads: vec![(id, payload.clone()), (id, payload)],
+        decisions: vec![(1, Some(id)), (1, Some(id))],
+        peers: vec![(node(2), memory)],
+        heard: vec![(node(2), 7), (node(2), 5)],
+    };
+    store.commit(&commit).unwrap();
+    store.commit(&commit).unwrap();
+    drop(store);
+    let (_, recovered) = open(&path);
+    assert_eq!(recovered.heard, [(node(2), 7)]);
+    assert_eq!(recovered.peers, [(node(2), memory)]);
+    assert_eq!(recovered.records.len(), 1);
+}
+
+#[test]
+fn a_contradiction_writes_nothing_and_ends_the_writing() {
+    let (id, payload) = batch(1, 1, 100);
+    let (unknown, _) = batch(1, 2, 100);
+    let memory = |starts, run| PeerMemory { store: StoreId([2; 16]), starts, run: RunId([run; 16]) };
+    let good = Commit {
+        reserved: Some(9),
+        records: vec![vote(2, 1, Vote::Zero)],
+        payloads: vec![(id, payload.clone())],
+        decisions: vec![(1, None)],
+        peers: vec![(node(2), memory(5, 1))],
+        ..Commit::default()
+    };
+    let bad = [
+        Commit { reserved: Some(8), ..Commit::default() },
+        Commit { records: vec![vote(2, 1, Vote::One(id))], ..Commit::default() },
+        Commit { records: vec![vote(9, 1, Vote::Zero)], ..Commit::default() },
+        Commit { records: vec![vote(0, 1, Vote::Zero)], ..Commit::default() },
+        Commit { records: vec![vote(3, 0, Vote::Zero)], ..Commit::default() },
+        Commit { records: vec![vote(3, 1, Vote::One(unknown))], ..Commit::default() },
+        Commit { payloads: vec![(unknown, payload)], ..Commit::default() },
+        Commit { decisions: vec![(1, Some(id))], ..Commit::default() },
+        Commit { decisions: vec![(0, None)], ..Commit::default() },
+        Commit { decisions: vec![(3, None), (3, Some(id))], ..Commit::default() },
+        Commit { decisions: vec![(3, Some(unknown))], ..Commit::default() },
+        Commit { peers: vec![(node(2), memory(4, 1))], ..Commit::default() },
+        Commit { peers: vec![(node(2), memory(5, 2))], ..Commit::default() },
+    ];
+    for bad in bad {
+        let (_directory, path) = new_store();
+        let (mut store, _) = open(&path);
+        store.commit(&good).unwrap();
+        // What is good in it is not written either.
+        let mixed = Commit { heard: vec![(node(3), 3)], ..bad.clone() };
+        let error = store.commit(&mixed).unwrap_err();
+        assert!(matches!(error, StoreError::Contradiction { .. }), "{bad:?}: {error}");
+        assert!(matches!(store.commit(&Commit::default()), Err(StoreError::Stopped { .. })), "{bad:?}");
+        drop(store);
+        let expected = Model { starts: 2, ..Model::default().after(&good) }.recovered();
+        assert_eq!(open(&path).1, expected, "{bad:?}");
+    }
+}
+
+#[test]
+fn entries_come_in_order_within_the_limit() {
+    let (_directory, path) = new_store();
+    let (mut store, _) = open(&path);
+    let batches: Vec<_> = (1..=4).map(|sequence| batch(1, sequence, 1000)).collect();
+    let decisions = vec![
+        (1, Some(batches[0].0)),
+        (2, None),
+        (3, Some(batches[1].0)),
+        (4, Some(batches[0].0)), // decided twice: one payload
+        (5, Some(batches[2].0)),
+        (7, Some(batches[3].0)),
+    ];
+    store.commit(&Commit { payloads: batches, decisions, ..Commit::default() }).unwrap();
+    let slots = |from, max_bytes| -> Vec<u64> {
+        store.reader().entries(from, max_bytes).unwrap().into_iter().map(|entry| entry.slot).collect()
+    };
+    assert_eq!(slots(1, usize::MAX), [1, 2, 3, 4, 5]);
+    assert_eq!(slots(1, 0), [1]);
+    assert_eq!(slots(1, 1500), [1, 2]);
+    assert_eq!(slots(3, 2200), [3, 4]);
+    assert_eq!(slots(7, usize::MAX), [7]);
+    for none in [0, 6, 8, u64::MAX] {
+        assert!(slots(none, usize::MAX).is_empty());
+    }
+}
+
+#[test]
+fn readers_read_while_the_writer_writes() {
+    const SLOTS: u64 = 200;
+    let (_directory, path) = new_store();
+    let (mut store, _) = open(&path);
+    let readers: Vec<_> = (0..2)
+        .map(|_| {
+            let reader = store.reader();
+            std::thread::spawn(move || {
+                let mut next = 1;
+                while next <= SLOTS {
+                    for entry in reader.entries(next, 10_000).unwrap() {
+                        assert_eq!(entry.slot, next);
+                        assert_eq!(entry.batch, Some(batch(1, next, 300)));
+                        next += 1;
+                    }
+                }
+            })
+        })
+        .collect();
+    for slot in 1..=SLOTS {
+        let (id, payload) = batch(1, slot, 300);
+        let commit = Commit { payloads: vec![(id, payload)], decisions: vec![(slot, Some(id))], ..Commit::default() };
+        store.commit(&commit).unwrap();
+    }
+    for reader in readers {
+        reader.join().unwrap();
+    }
+}

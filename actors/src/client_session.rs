@@ -1,0 +1,593 @@
+//! The client session actor, one a connection: decoding, sessions, limits, deadlines and replies in flight.
+//!
+//! Requests go to the proposer (commands) or the bank (queries) and come back as answers, in any order. Everything that a
+//! client may make grow is bounded: requests in flight (beyond: `busy`), bytes of a message (beyond: `too_large` and close
+//! code 1009), answers that it does not read (beyond: the connection is dropped).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+use futures_util::{SinkExt, StreamExt};
+use rabia_bank_messages::bank::{Command, ErrorCode, Outcome, Query, ReadLevel, Refusal};
+use rabia_bank_messages::batch::{Action, RequestHeader};
+use rabia_bank_messages::client::{
+    Answer, AnswerResult, CLIENT_VERSION, ClientMessage, Hello, ServerMessage, SessionName, Welcome,
+};
+use rabia_bank_messages::codec::Encoding;
+use rabia_bank_messages::ids::{ClusterId, NodeId, SessionKey};
+use rustc_hash::FxHashMap;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error as SocketError};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Bytes, Message as Frame};
+use tracing::debug;
+
+use crate::bank::{Answered, Answers, Ask, Bank, ClientId, Done, Register, Unregister, Waiter};
+use crate::node::Gauges;
+use crate::proposer::{Proposer, Submit};
+
+/// A socket to a client.
+pub type ClientSocket = WebSocketStream<TcpStream>;
+
+/// The most bytes of answers that wait for a client to read them.
+const MAX_UNREAD: usize = 64 << 20;
+/// The most answers that wait for a client to read them.
+const MAX_UNREAD_FRAMES: usize = 65_536;
+/// How often deadlines are looked at.
+const CHECK: Duration = Duration::from_millis(100);
+/// A connection without traffic is asked for a sign of life this often …
+const PING: Duration = Duration::from_secs(30);
+/// … and dropped after this time without one.
+const GONE: Duration = Duration::from_secs(90);
+/// How long a client may take to read the close frame and what stands before it.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// What all sessions of a node have in common.
+#[derive(Clone, Debug)]
+pub struct SessionSettings {
+    /// The node.
+    pub node: NodeId,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// The longest message of a client, in bytes.
+    pub max_message_bytes: usize,
+    /// Requests of one connection that may wait for their answers.
+    pub max_in_flight: usize,
+    /// How long a request may wait before it is answered `no_quorum`.
+    pub request_timeout: Duration,
+}
+
+/// The node is stopping: tell the client and close.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Goaway;
+
+/// The session that a connection speaks in.
+#[derive(Clone, Copy, Debug)]
+enum Session {
+    None,
+    /// The log has been asked to open it.
+    Opening(SessionKey),
+    Open(SessionName),
+}
+
+/// What a request in flight is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Open {
+        /// A hello waits for the welcome.
+        welcome: bool,
+    },
+    Close,
+    Command {
+        /// No earlier attempt of it can exist.
+        first: bool,
+    },
+    Query,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    request: u64,
+    encoding: Encoding,
+    kind: Kind,
+    deadline: Instant,
+}
+
+/// A command that waits for the session to be open.
+struct Queued {
+    tag: u64,
+    number: u64,
+    acknowledged: u64,
+    command: Command,
+}
+
+enum Out {
+    Frame(Frame),
+    Close(CloseCode, &'static str),
+}
+
+/// One connection of a client.
+pub struct ClientSession {
+    client: ClientId,
+    settings: Arc<SessionSettings>,
+    socket: Option<ClientSocket>,
+    session: Session,
+    /// This node drew the key of the session for this connection, so no other connection spoke in it before.
+    own_key: bool,
+    /// The session, until the client was told of it.
+    announce: Option<SessionName>,
+    /// The highest request number seen on this connection.
+    highest: u64,
+    greeted: bool,
+    leaving: bool,
+    queued: VecDeque<Queued>,
+    tags: u64,
+    in_flight: FxHashMap<u64, InFlight>,
+    out: Option<mpsc::Sender<Out>>,
+    unread: Arc<AtomicUsize>,
+    heard: Instant,
+    pinged: Instant,
+    gauges: Arc<Gauges>,
+    proposer: Addr<Proposer>,
+    bank: Addr<Bank>,
+}
+
+impl ClientSession {
+    /// The session of a connection whose WebSocket handshake is done.
+    pub fn new(
+        client: ClientId,
+        socket: ClientSocket,
+        settings: Arc<SessionSettings>,
+        gauges: Arc<Gauges>,
+        proposer: Addr<Proposer>,
+        bank: Addr<Bank>,
+    ) -> ClientSession {
+        let now = Instant::now();
+        ClientSession {
+            client,
+            settings,
+            socket: Some(socket),
+            session: Session::None,
+            own_key: false,
+            announce: None,
+            highest: 0,
+            greeted: false,
+            leaving: false,
+            queued: VecDeque::new(),
+            tags: 0,
+            in_flight: FxHashMap::default(),
+            out: None,
+            unread: Arc::new(AtomicUsize::new(0)),
+            heard: now,
+            pinged: now,
+            gauges,
+            proposer,
+            bank,
+        }
+    }
+
+    // ----- what the client says -----
+
+    fn receive(&mut self, encoding: Encoding, bytes: &[u8], ctx: &mut Context<Self>) {
+        if self.leaving {
+            return;
+        }
+        match encoding.decode_client(bytes) {
+            Ok(ClientMessage::Hello(hello)) => self.hello(encoding, hello, ctx),
+            Ok(ClientMessage::Command { request, command, acknowledged }) => {
+                self.command(encoding, request, command, acknowledged, ctx);
+            }
+            Ok(ClientMessage::Query { request, query, read }) => self.query(encoding, request, query, read, ctx),
+            Ok(ClientMessage::Goodbye) => self.goodbye(ctx),
+            Err(malformed) => {
+                let refusal = Refusal::refused(ErrorCode::Malformed, malformed.message);
+                self.refuse(encoding, malformed.request, refusal, ctx);
+            }
+        }
+    }
+
+    fn hello(&mut self, encoding: Encoding, hello: Hello, ctx: &mut Context<Self>) {
+        let wrong = if hello.version != CLIENT_VERSION {
+            Some(format!("version {} is not spoken here, {CLIENT_VERSION} is", hello.version))
+        } else if self.greeted || self.highest > 0 {
+            Some("a hello is the first message of a connection".into())
+        } else if hello.session.is_some() && hello.open.is_some() {
+            Some("a hello names a session or opens one, not both".into())
+        } else {
+            None
+        };
+        if let Some(message) = wrong {
+            return self.refuse(encoding, None, Refusal::refused(ErrorCode::Malformed, message), ctx);
+        }
+        self.greeted = true;
+        if let Some(open) = hello.open {
+            return self.open(open.key, encoding, true);
+        }
+        if let Some(session) = hello.session {
+            self.session = Session::Open(session);
+        }
+        self.welcome(encoding, ctx);
+    }
+
+    fn welcome(&mut self, encoding: Encoding, ctx: &mut Context<Self>) {
+        let session = match self.session {
+            Session::Open(session) => Some(session.number),
+            Session::None | Session::Opening(_) => None,
+        };
+        let welcome = Welcome {
+            node: self.settings.node,
+            cluster: self.settings.cluster,
+            session,
+            applied_slot: self.gauges.applied_slot.load(Ordering::Relaxed),
+        };
+        self.send(encoding, &ServerMessage::Welcome { welcome }, ctx);
+    }
+
+    fn open(&mut self, key: SessionKey, encoding: Encoding, welcome: bool) {
+        self.session = Session::Opening(key);
+        let tag = self.track(0, encoding, Kind::Open { welcome });
+        let header = RequestHeader { session: 0, key, number: 0, acknowledged: 0 };
+        self.submit(tag, header, Action::Open);
+    }
+
+    fn command(
+        &mut self,
+        encoding: Encoding,
+        number: u64,
+        command: Command,
+        acknowledged: u64,
+        ctx: &mut Context<Self>,
+    ) {
+        let first = number > self.highest && (self.own_key || matches!(self.session, Session::None));
+        self.highest = self.highest.max(number);
+        if self.too_many(encoding, number, first, ctx) {
+            return;
+        }
+        let tag = self.track(number, encoding, Kind::Command { first });
+        match self.session {
+            Session::Open(session) => self.submit_command(session, tag, number, acknowledged, command),
+            Session::Opening(_) => self.queued.push_back(Queued { tag, number, acknowledged, command }),
+            Session::None => {
+                self.queued.push_back(Queued { tag, number, acknowledged, command });
+                let mut key = [0; 16];
+                match getrandom::fill(&mut key) {
+                    Ok(()) => {
+                        self.own_key = true;
+                        self.open(SessionKey(key), encoding, false);
+                    }
+                    Err(error) => {
+                        debug!(%error, "no random key for a session");
+                        ctx.stop();
+                    }
+                }
+            }
+        }
+    }
+
+    fn submit_command(&self, session: SessionName, tag: u64, number: u64, acknowledged: u64, command: Command) {
+        let header = RequestHeader { session: session.number, key: session.key, number, acknowledged };
+        self.submit(tag, header, Action::Command(command));
+    }
+
+    fn submit(&self, tag: u64, header: RequestHeader, action: Action) {
+        self.proposer.do_send(Submit { waiter: Waiter { client: self.client, tag }, header, action });
+    }
+
+    fn query(&mut self, encoding: Encoding, request: u64, query: Query, read: ReadLevel, ctx: &mut Context<Self>) {
+        self.highest = self.highest.max(request);
+        if self.too_many(encoding, request, true, ctx) {
+            return;
+        }
+        let tag = self.track(request, encoding, Kind::Query);
+        self.bank.do_send(Ask { waiter: Waiter { client: self.client, tag }, query, read });
+    }
+
+    fn too_many(&mut self, encoding: Encoding, request: u64, first: bool, ctx: &mut Context<Self>) -> bool {
+        let full = self.in_flight.len() >= self.settings.max_in_flight;
+        if full {
+            let message = format!("{} requests of this connection wait already", self.in_flight.len());
+            let outcome = if first { Outcome::Refused } else { Outcome::Unknown };
+            let refusal = Refusal { outcome, ..Refusal::refused(ErrorCode::Busy, message) };
+            self.refuse(encoding, Some(request), refusal, ctx);
+        }
+        full
+    }
+
+    fn goodbye(&mut self, ctx: &mut Context<Self>) {
+        self.leaving = true;
+        if let Session::Open(session) = self.session {
+            let tag = self.track(0, Encoding::Json, Kind::Close);
+            let header = RequestHeader { session: session.number, key: session.key, number: 0, acknowledged: 0 };
+            self.submit(tag, header, Action::Close);
+        }
+        self.leave_if_done(ctx);
+    }
+
+    fn leave_if_done(&mut self, ctx: &mut Context<Self>) {
+        if self.leaving && self.in_flight.is_empty() {
+            self.close(CloseCode::Normal, "goodbye", ctx);
+        }
+    }
+
+    // ----- what the node answers -----
+
+    fn track(&mut self, request: u64, encoding: Encoding, kind: Kind) -> u64 {
+        self.tags += 1;
+        let deadline = Instant::now() + self.settings.request_timeout;
+        self.in_flight.insert(self.tags, InFlight { request, encoding, kind, deadline });
+        self.tags
+    }
+
+    fn answered(&mut self, answered: Answered, ctx: &mut Context<Self>) {
+        let Answered { tag, slot, replayed, result } = answered;
+        // After its deadline nobody waits any more, but for the opening of the session.
+        let Some(in_flight) = self.in_flight.remove(&tag) else { return };
+        let InFlight { request, encoding, kind, .. } = in_flight;
+        match (kind, result) {
+            (Kind::Open { welcome }, Ok(Done::Opened(number))) => self.opened(number, welcome, encoding, ctx),
+            (Kind::Open { .. }, Err(refusal)) => self.not_opened(encoding, refusal, ctx),
+            (Kind::Close, _) => {}
+            (_, Ok(Done::Success(success))) => {
+                let replayed = matches!(kind, Kind::Command { .. }).then_some(replayed);
+                self.answer(encoding, request, slot, AnswerResult::Ok(success), replayed, ctx);
+            }
+            (_, Err(mut refusal)) => {
+                // This node can't tell whether an earlier attempt was executed.
+                let retry = kind == Kind::Command { first: false };
+                if retry && matches!(refusal.code, ErrorCode::Busy | ErrorCode::SessionExpired | ErrorCode::Stopping) {
+                    refusal.outcome = Outcome::Unknown;
+                }
+                self.answer(encoding, request, slot, AnswerResult::Error(refusal), None, ctx);
+            }
+            (kind, Ok(done)) => unreachable!("{kind:?} was answered with {done:?}"),
+        }
+        self.leave_if_done(ctx);
+    }
+
+    fn opened(&mut self, number: u64, welcome: bool, encoding: Encoding, ctx: &mut Context<Self>) {
+        let Session::Opening(key) = self.session else { return };
+        let session = SessionName { number, key };
+        self.session = Session::Open(session);
+        if welcome {
+            self.welcome(encoding, ctx);
+        } else {
+            self.announce = Some(session);
+        }
+        for queued in std::mem::take(&mut self.queued) {
+            // Those past their deadline were answered.
+            if self.in_flight.contains_key(&queued.tag) {
+                self.submit_command(session, queued.tag, queued.number, queued.acknowledged, queued.command);
+            }
+        }
+    }
+
+    /// The opening was turned away before it was proposed: so are the commands that waited for it.
+    fn not_opened(&mut self, encoding: Encoding, refusal: Refusal, ctx: &mut Context<Self>) {
+        self.session = Session::None;
+        self.greeted = false;
+        let queued = std::mem::take(&mut self.queued);
+        if queued.is_empty() {
+            self.refuse(encoding, None, refusal.clone(), ctx);
+        }
+        for queued in queued {
+            if let Some(in_flight) = self.in_flight.remove(&queued.tag) {
+                self.refuse(in_flight.encoding, Some(in_flight.request), refusal.clone(), ctx);
+            }
+        }
+    }
+
+    fn answer(
+        &mut self,
+        encoding: Encoding,
+        request: u64,
+        slot: Option<u64>,
+        result: AnswerResult,
+        replayed: Option<bool>,
+        ctx: &mut Context<Self>,
+    ) {
+        let session = self.announce.take();
+        let answer = Answer { request, slot, session, result, replayed };
+        self.send(encoding, &ServerMessage::Answer(Box::new(answer)), ctx);
+    }
+
+    fn refuse(&mut self, encoding: Encoding, request: Option<u64>, error: Refusal, ctx: &mut Context<Self>) {
+        match request {
+            Some(request) => self.answer(encoding, request, None, AnswerResult::Error(error), None, ctx),
+            None => self.send(encoding, &ServerMessage::Error { error }, ctx),
+        }
+    }
+
+    fn send(&mut self, encoding: Encoding, message: &ServerMessage, ctx: &mut Context<Self>) {
+        let bytes = encoding.encode(message);
+        self.unread.fetch_add(bytes.len(), Ordering::Relaxed);
+        let frame = match encoding {
+            Encoding::Json => String::from_utf8(bytes).map(Frame::text),
+            Encoding::MessagePack => Ok(Frame::binary(bytes)),
+        };
+        // What serde_json writes is UTF-8.
+        let Ok(frame) = frame else { unreachable!("JSON that is not UTF-8") };
+        self.push(Out::Frame(frame), ctx);
+    }
+
+    fn push(&mut self, out: Out, ctx: &mut Context<Self>) {
+        let full = self.unread.load(Ordering::Relaxed) > MAX_UNREAD;
+        let sent = self.out.as_ref().is_some_and(|queue| !full && queue.try_send(out).is_ok());
+        if !sent && self.out.take().is_some() {
+            debug!(client = self.client, "the client does not read its answers: the connection is dropped");
+            ctx.stop();
+        }
+    }
+
+    fn close(&mut self, code: CloseCode, reason: &'static str, ctx: &mut Context<Self>) {
+        self.leaving = true;
+        self.push(Out::Close(code, reason), ctx);
+        // The writer ends after the close frame, and the session with it.
+        self.out = None;
+        ctx.run_later(CLOSING, |_, ctx| ctx.stop());
+    }
+
+    // ----- time -----
+
+    fn check(&mut self, ctx: &mut Context<Self>) {
+        let now = Instant::now();
+        let late = |(_, waiting): &(&u64, &InFlight)| waiting.deadline <= now;
+        let mut due: Vec<u64> = self.in_flight.iter().filter(late).map(|(tag, _)| *tag).collect();
+        due.sort_unstable();
+        for tag in due {
+            self.expire(tag, ctx);
+        }
+        if now.duration_since(self.heard) >= GONE {
+            debug!(client = self.client, "no sign of life: the connection is dropped");
+            return ctx.stop();
+        }
+        if now.duration_since(self.heard.max(self.pinged)) >= PING {
+            self.pinged = now;
+            self.push(Out::Frame(Frame::Ping(Bytes::new())), ctx);
+        }
+        self.leave_if_done(ctx);
+    }
+
+    fn expire(&mut self, tag: u64, ctx: &mut Context<Self>) {
+        let Some(in_flight) = self.in_flight.get_mut(&tag) else { return };
+        let seconds = self.settings.request_timeout.as_secs_f32();
+        let message = format!("no quorum of nodes answered within {seconds} s; ask again with the same request number");
+        let refusal = Refusal::unknown(ErrorCode::NoQuorum, message);
+        let (request, encoding) = (in_flight.request, in_flight.encoding);
+        match &mut in_flight.kind {
+            Kind::Open { welcome } => {
+                // It goes on waiting: commands behind it have their own deadlines.
+                in_flight.deadline += self.settings.request_timeout;
+                let tell = *welcome;
+                if tell {
+                    self.refuse(encoding, None, refusal, ctx);
+                }
+                if self.leaving {
+                    self.in_flight.remove(&tag);
+                }
+            }
+            Kind::Close => {
+                self.in_flight.remove(&tag);
+            }
+            Kind::Command { .. } | Kind::Query => {
+                self.in_flight.remove(&tag);
+                self.refuse(encoding, Some(request), refusal, ctx);
+            }
+        }
+    }
+}
+
+impl Actor for ClientSession {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.gauges.clients.fetch_add(1, Ordering::Relaxed);
+        self.bank.do_send(Register { client: self.client, answers: ctx.address().recipient() });
+        ctx.run_interval(CHECK, |session, ctx| session.check(ctx));
+        let Some(socket) = self.socket.take() else { return ctx.stop() };
+        let (sink, stream) = socket.split();
+        let (out, queue) = mpsc::channel(MAX_UNREAD_FRAMES);
+        self.out = Some(out);
+        ctx.add_stream(stream);
+        let writing = write(sink, queue, self.unread.clone()).into_actor(self);
+        ctx.spawn(writing.map(|(), _, ctx: &mut Context<Self>| ctx.stop()));
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        self.gauges.clients.fetch_sub(1, Ordering::Relaxed);
+        self.bank.do_send(Unregister(self.client));
+    }
+}
+
+impl StreamHandler<Result<Frame, SocketError>> for ClientSession {
+    fn handle(&mut self, frame: Result<Frame, SocketError>, ctx: &mut Self::Context) {
+        self.heard = Instant::now();
+        match frame {
+            Ok(Frame::Text(text)) => self.receive(Encoding::Json, text.as_bytes(), ctx),
+            Ok(Frame::Binary(bytes)) => self.receive(Encoding::MessagePack, &bytes, ctx),
+            Ok(Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_)) => {}
+            Ok(Frame::Close(_)) => ctx.stop(),
+            Err(SocketError::Capacity(CapacityError::MessageTooLong { size, max_size })) => {
+                let message = format!("a message of {size} bytes is too long, this node takes {max_size}");
+                let error = Refusal::refused(ErrorCode::TooLarge, message);
+                self.send(Encoding::Json, &ServerMessage::Error { error }, ctx);
+                self.close(CloseCode::Size, "the message is too large", ctx);
+            }
+            Err(SocketError::Utf8(_)) => self.close(CloseCode::Invalid, "text that is not UTF-8", ctx),
+            Err(SocketError::Protocol(error)) => {
+                debug!(client = self.client, %error, "a client breaks the WebSocket protocol");
+                self.close(CloseCode::Protocol, "not the WebSocket protocol", ctx);
+            }
+            Err(_) => ctx.stop(),
+        }
+    }
+
+    /// The stream's end is the connection's, unless a close frame is still on its way out.
+    fn finished(&mut self, ctx: &mut Self::Context) {
+        if !self.leaving {
+            ctx.stop();
+        }
+    }
+}
+
+impl Handler<Answers> for ClientSession {
+    type Result = ();
+
+    fn handle(&mut self, Answers(answers): Answers, ctx: &mut Self::Context) {
+        for answered in answers {
+            self.answered(answered, ctx);
+        }
+    }
+}
+
+impl Handler<Goaway> for ClientSession {
+    type Result = ();
+
+    fn handle(&mut self, _: Goaway, ctx: &mut Self::Context) {
+        let refusal = Refusal::unknown(ErrorCode::Stopping, "the node is stopping; ask another one");
+        for (_, in_flight) in std::mem::take(&mut self.in_flight) {
+            if in_flight.request > 0 {
+                self.refuse(in_flight.encoding, Some(in_flight.request), refusal.clone(), ctx);
+            }
+        }
+        self.close(CloseCode::Away, "the node is stopping", ctx);
+    }
+}
+
+async fn write(
+    mut sink: futures_util::stream::SplitSink<ClientSocket, Frame>,
+    mut queue: mpsc::Receiver<Out>,
+    unread: Arc<AtomicUsize>,
+) {
+    while let Some(out) = queue.recv().await {
+        let mut next = Some(out);
+        while let Some(out) = next {
+            match out {
+                Out::Frame(frame) => {
+                    let length = if frame.is_ping() { 0 } else { frame.len() };
+                    unread.fetch_sub(length, Ordering::Relaxed);
+                    if sink.feed(frame).await.is_err() {
+                        return;
+                    }
+                }
+                Out::Close(code, reason) => {
+                    let close = CloseFrame { code, reason: reason.into() };
+                    // The client may be gone already.
+                    let _ = sink.send(Frame::Close(Some(close))).await;
+                    let _ = sink.close().await;
+                    return;
+                }
+            }
+            next = queue.try_recv().ok();
+        }
+        if sink.flush().await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,455 @@
+//! A node: builds and wires the other actors, watches them, stops them.
+//!
+//! [`start`] opens the store, replays the log into the ledger and starts the actors on the current arbiter; the log writer
+//! gets a thread of its own. What it returns, a [`NodeHandle`], takes sockets of clients and peers, reports a failure, and
+//! stops the node. Listening and dialling is the business of whoever holds the handle.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+use futures_util::{SinkExt, StreamExt};
+use rabia_bank_messages::codec::{decode_opening, encode_opening};
+use rabia_bank_messages::ids::{BatchId, MAX_NODES, NodeId, RunId, Slot};
+use rabia_bank_messages::peer::{self, HelloRefused, Opening, RefusalReason};
+use rabia_bank_storage::{Identity, LogReader, LogStore, Recovered, StoreError};
+use tokio::sync::watch;
+use tokio_tungstenite::tungstenite::Message as Frame;
+use tracing::info;
+
+use crate::bank::{Bank, ClientId};
+use crate::client_session::{ClientSession, ClientSocket, Goaway, SessionSettings};
+use crate::consensus::agreement::Agreement;
+use crate::handshake::Door;
+use crate::ledger::Ledger;
+use crate::log::Log;
+use crate::peer_link::{Attach, PeerLink, PeerSocket};
+use crate::proposer::Proposer;
+use crate::snapshotter::Snapshotter;
+use crate::voter::{Introduce, Meet, Voter, VoterNeighbours};
+
+/// Bytes of log that are read at a time while the ledger is rebuilt.
+const REPLAY_BYTES: usize = 4 << 20;
+/// How often the node looks whether all its actors live.
+const WATCH: Duration = Duration::from_millis(250);
+/// How often a long replay is reported.
+const REPORT: Duration = Duration::from_secs(2);
+
+/// What a node needs to start.
+#[derive(Clone, Debug)]
+pub struct NodeSettings {
+    /// The cluster, and which member this is.
+    pub identity: Identity,
+    /// Its store, made when the cluster was created.
+    pub store: PathBuf,
+    /// The longest message of a client, in bytes.
+    pub max_message_bytes: usize,
+    /// Requests of one connection that may wait for their answers.
+    pub max_in_flight: usize,
+    /// Commands of this node's clients that may wait for their slot.
+    pub max_in_flight_node: usize,
+    /// How long a request may wait before it is answered `no_quorum`.
+    pub request_timeout: Duration,
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store can't be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The log can't be applied.
+    #[error("slot {slot} of the log can't be applied: {why}. Was it written by a newer version?")]
+    Replay {
+        /// Which slot.
+        slot: Slot,
+        /// Why.
+        why: String,
+    },
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers: {0}")]
+    Random(String),
+}
+
+/// Figures that the actors keep for `status`.
+#[derive(Debug)]
+pub struct Gauges {
+    /// When the node started.
+    pub started: Instant,
+    /// Whether the link to each peer works.
+    pub connected: [AtomicBool; MAX_NODES],
+    /// The last slot applied.
+    pub applied_slot: AtomicU64,
+    /// Slots that this node decided by votes: in phase 1, 2, 3, and 4 or later.
+    pub phases: [AtomicU64; 4],
+    /// Slots in agreement.
+    pub open_slots: AtomicU64,
+    /// The furthest slot that a peer is known to have.
+    pub known_elsewhere: AtomicU64,
+    /// Durable commits.
+    pub commits: AtomicU64,
+    /// Connections of clients.
+    pub clients: AtomicU64,
+    /// Commands of this node's clients that wait for their slot.
+    pub waiting_requests: AtomicU64,
+    /// Requests of peers for decided slots.
+    pub catch_ups_served: AtomicU64,
+}
+
+impl Gauges {
+    fn new(started: Instant) -> Gauges {
+        Gauges {
+            started,
+            connected: Default::default(),
+            applied_slot: AtomicU64::new(0),
+            phases: Default::default(),
+            open_slots: AtomicU64::new(0),
+            known_elsewhere: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
+            clients: AtomicU64::new(0),
+            waiting_requests: AtomicU64::new(0),
+            catch_ups_served: AtomicU64::new(0),
+        }
+    }
+}
+
+/// Something happened that is not the same on every node: this one stops.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "()")]
+pub struct Failed(pub String);
+
+/// Serve this client.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Serve(ClientSocket);
+
+/// Stop everything.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Stop;
+
+/// Knows all the others.
+pub struct Node {
+    settings: Arc<SessionSettings>,
+    gauges: Arc<Gauges>,
+    proposer: Addr<Proposer>,
+    voter: Addr<Voter>,
+    bank: Addr<Bank>,
+    snapshotter: Addr<Snapshotter>,
+    log: Addr<Log>,
+    log_thread: Arbiter,
+    clients: ClientId,
+    sessions: Vec<Addr<ClientSession>>,
+    failure: watch::Sender<Option<String>>,
+}
+
+/// A running node, to whoever started it.
+#[derive(Clone)]
+pub struct NodeHandle {
+    node: Addr<Node>,
+    voter: Addr<Voter>,
+    links: Vec<(NodeId, Addr<PeerLink>)>,
+    gauges: Arc<Gauges>,
+    failure: watch::Receiver<Option<String>>,
+}
+
+/// Opens the store, rebuilds the ledger, and starts the actors. To be called inside an actix System. Blocks while the log
+/// is replayed.
+///
+/// # Errors
+/// If the store is not there, in use, damaged or not this member's.
+pub fn start(settings: NodeSettings) -> Result<NodeHandle, StartError> {
+    let started = Instant::now();
+    let (store, recovered) = LogStore::open(&settings.store, &settings.identity)?;
+    let mut run = [0; 16];
+    getrandom::fill(&mut run).map_err(|error| StartError::Random(error.to_string()))?;
+    let (ledger, last) = replay(&settings.identity, &store.reader(), &recovered)?;
+    info!(
+        node = %settings.identity.node,
+        start = recovered.starts,
+        slot = recovered.decided,
+        took_ms = started.elapsed().as_millis() as u64,
+        "the ledger is rebuilt"
+    );
+    Ok(wire(settings, store, &recovered, RunId(run), ledger, last))
+}
+
+/// A decided slot.
+type Decision = (Slot, Option<BatchId>);
+
+/// Applies the log to an empty ledger. Also gives the decisions that owners of coming slots are read from.
+fn replay(
+    identity: &Identity,
+    reader: &LogReader,
+    recovered: &Recovered,
+) -> Result<(Ledger, Vec<Decision>), StartError> {
+    let mut ledger = Ledger::new(identity.genesis.transaction_limit);
+    let keep = *identity.genesis.owner_slots(recovered.decided + 1).start();
+    let mut last = Vec::new();
+    let mut reported = Instant::now();
+    while ledger.applied() < recovered.decided {
+        for entry in reader.entries(ledger.applied() + 1, REPLAY_BYTES)? {
+            let batch = entry.batch.as_ref().map(|(id, payload)| (id, payload));
+            let applied = ledger.apply(entry.slot, batch);
+            applied.map_err(|why| StartError::Replay { slot: entry.slot, why: why.to_string() })?;
+            if entry.slot >= keep {
+                last.push((entry.slot, entry.batch.map(|(id, _)| id)));
+            }
+        }
+        if reported.elapsed() >= REPORT {
+            reported = Instant::now();
+            info!(slot = ledger.applied(), of = recovered.decided, "replaying the log");
+        }
+    }
+    Ok((ledger, last))
+}
+
+/// Creates all mailboxes, so that every actor gets the addresses of its neighbours, and then the actors.
+fn wire(
+    settings: NodeSettings,
+    store: LogStore,
+    recovered: &Recovered,
+    run: RunId,
+    ledger: Ledger,
+    last: Vec<Decision>,
+) -> NodeHandle {
+    let Identity { genesis, node: me } = settings.identity.clone();
+    let started = Instant::now();
+    let gauges = Arc::new(Gauges::new(started));
+    let node = Context::<Node>::new();
+    let voter = Context::<Voter>::new();
+    let proposer = Context::<Proposer>::new();
+    let bank = Context::<Bank>::new();
+    let snapshotter = Context::<Snapshotter>::new();
+    let failed = node.address().recipient::<Failed>();
+
+    let peers = genesis.nodes().filter(|peer| *peer != me);
+    let links: Vec<_> = peers.map(|peer| (peer, PeerLink::new(peer, voter.address()).start())).collect();
+    let reader = store.reader();
+    let log_thread = Arbiter::new();
+    let log = Log::start_in_arbiter(&log_thread.handle(), {
+        let (gauges, persisted, failed) = (gauges.clone(), voter.address().recipient(), failed.clone());
+        move |_| Log::new(store, gauges, persisted, failed)
+    });
+
+    let mut first = Vec::new();
+    let core = Agreement::new(genesis.clone(), me, recovered, &mut first);
+    let door = Door::new(genesis.clone(), me, recovered.starts, run, &recovered.peers);
+    let neighbours = VoterNeighbours {
+        log: log.clone(),
+        bank: bank.address(),
+        proposer: proposer.address(),
+        snapshotter: snapshotter.address(),
+        links: links.clone(),
+    };
+    let voter = voter.run(Voter::new(core, first, door, started, gauges.clone(), neighbours));
+    let pool = Proposer::pool(&genesis, me, recovered.starts, recovered.decided, last);
+    let proposer = proposer.run(Proposer::new(
+        pool,
+        started,
+        settings.max_in_flight_node,
+        gauges.clone(),
+        bank.address(),
+        voter.clone(),
+        links.clone(),
+    ));
+    let members = genesis.members();
+    let snapshotter =
+        snapshotter.run(Snapshotter::new(me, members, reader, links.clone(), gauges.clone(), failed.clone()));
+    let session_settings = SessionSettings {
+        node: me,
+        cluster: genesis.cluster,
+        max_message_bytes: settings.max_message_bytes,
+        max_in_flight: settings.max_in_flight,
+        request_timeout: settings.request_timeout,
+    };
+    let bank = bank.run(Bank::new(me, genesis, ledger, gauges.clone(), voter.clone(), snapshotter.clone(), failed));
+    let (failure, watched) = watch::channel(None);
+    let node = node.run(Node {
+        settings: Arc::new(session_settings),
+        gauges: gauges.clone(),
+        proposer,
+        voter: voter.clone(),
+        bank,
+        snapshotter,
+        log,
+        log_thread,
+        clients: 0,
+        sessions: Vec::new(),
+        failure,
+    });
+    NodeHandle { node, voter, links, gauges, failure: watched }
+}
+
+impl Node {
+    /// A panicking actor vanishes and its System lives on: half a node must not.
+    fn watch(&mut self) {
+        let living = [
+            ("proposer", self.proposer.connected()),
+            ("voter", self.voter.connected()),
+            ("bank", self.bank.connected()),
+            ("snapshotter", self.snapshotter.connected()),
+            ("log", self.log.connected()),
+        ];
+        if let Some((name, _)) = living.iter().find(|(_, lives)| !lives) {
+            self.fail(format!("the {name} actor has died: see the panic message above"));
+        }
+        self.sessions.retain(Addr::connected);
+    }
+
+    fn fail(&mut self, why: String) {
+        // The first failure is the cause, later ones follow from it.
+        self.failure.send_if_modified(|failure| failure.is_none().then(|| *failure = Some(why)).is_some());
+    }
+}
+
+impl Actor for Node {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(WATCH, |node, _| node.watch());
+    }
+}
+
+impl Handler<Failed> for Node {
+    type Result = ();
+
+    fn handle(&mut self, Failed(why): Failed, _: &mut Self::Context) {
+        self.fail(why);
+    }
+}
+
+impl Handler<Serve> for Node {
+    type Result = ();
+
+    fn handle(&mut self, Serve(socket): Serve, _: &mut Self::Context) {
+        self.clients += 1;
+        let session = ClientSession::new(
+            self.clients,
+            socket,
+            self.settings.clone(),
+            self.gauges.clone(),
+            self.proposer.clone(),
+            self.bank.clone(),
+        );
+        self.sessions.push(session.start());
+    }
+}
+
+impl Handler<Stop> for Node {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, _: &mut Self::Context) {
+        for session in &self.sessions {
+            session.do_send(Goaway);
+        }
+        self.log_thread.stop();
+    }
+}
+
+impl NodeHandle {
+    /// Serves a client on a socket whose WebSocket handshake is done.
+    pub fn serve_client(&self, socket: ClientSocket) {
+        self.node.do_send(Serve(socket));
+    }
+
+    /// Connections of clients now.
+    pub fn clients(&self) -> u64 {
+        self.gauges.clients.load(Ordering::Relaxed)
+    }
+
+    /// The last slot applied.
+    pub fn applied_slot(&self) -> Slot {
+        self.gauges.applied_slot.load(Ordering::Relaxed)
+    }
+
+    /// Serves a peer that called, until the link ends. Returns why it ended.
+    pub async fn serve_peer(&self, mut socket: PeerSocket) -> String {
+        let hello = match read_opening(&mut socket).await {
+            Ok(Opening::Hello(hello)) => hello,
+            Ok(Opening::Refused(refused)) => return format!("the caller refused: {}", refused.message),
+            Err(refused) => return self.refuse(socket, refused).await,
+        };
+        let peer = hello.node;
+        let answer = match self.voter.send(Meet(hello)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(refused)) => return self.refuse(socket, refused).await,
+            Err(_) => return "the node is stopping".into(),
+        };
+        if let Err(error) = socket.send(Frame::binary(encode_opening(&Opening::Hello(answer)))).await {
+            return error.to_string();
+        }
+        self.attach(peer, socket).await
+    }
+
+    /// Uses a socket on which this node called a peer, until the link ends. Returns why it ended.
+    pub async fn call_peer(&self, peer: NodeId, mut socket: PeerSocket) -> String {
+        let Ok(hello) = self.voter.send(Introduce(peer)).await else { return "the node is stopping".into() };
+        if let Err(error) = socket.send(Frame::binary(encode_opening(&Opening::Hello(hello)))).await {
+            return error.to_string();
+        }
+        let hello: peer::Hello = match read_opening(&mut socket).await {
+            Ok(Opening::Hello(hello)) => hello,
+            Ok(Opening::Refused(HelloRefused { reason, message })) => {
+                return format!("node {peer} refuses this node: {reason}: {message}");
+            }
+            Err(refused) => return self.refuse(socket, refused).await,
+        };
+        if hello.node != peer {
+            let message = format!("node {} answered where node {peer} was called", hello.node);
+            return self.refuse(socket, HelloRefused { reason: RefusalReason::Node, message }).await;
+        }
+        match self.voter.send(Meet(hello)).await {
+            Ok(Ok(_)) => self.attach(peer, socket).await,
+            Ok(Err(refused)) => self.refuse(socket, refused).await,
+            Err(_) => "the node is stopping".into(),
+        }
+    }
+
+    async fn attach(&self, peer: NodeId, socket: PeerSocket) -> String {
+        let Some((_, link)) = self.links.iter().find(|(id, _)| *id == peer) else {
+            return format!("node {peer} is no peer");
+        };
+        link.send(Attach(socket)).await.unwrap_or_else(|_| "the node is stopping".into())
+    }
+
+    async fn refuse(&self, mut socket: PeerSocket, refused: HelloRefused) -> String {
+        let why = format!("refused: {}: {}", refused.reason, refused.message);
+        // Who is refused may be gone already.
+        let _ = socket.send(Frame::binary(encode_opening(&Opening::Refused(refused)))).await;
+        let _ = socket.close(None).await;
+        why
+    }
+
+    /// Resolves when the node has failed, with the reason. The holder stops it then.
+    pub async fn failed(&self) -> String {
+        let mut failure = self.failure.clone();
+        let failed = failure.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+        failed.unwrap_or_else(|| "the node actor has died: see the panic message above".into())
+    }
+
+    /// Stops the node: tells its clients, and lets go of the store when the write that is under way has ended.
+    pub async fn stop(&self) {
+        // A node that is gone needs no stopping.
+        let _ = self.node.send(Stop).await;
+    }
+}
+
+/// How long a peer may take to introduce itself.
+const OPENING: Duration = Duration::from_secs(5);
+
+async fn read_opening(socket: &mut PeerSocket) -> Result<Opening, HelloRefused> {
+    let refused = |reason, message: String| HelloRefused { reason, message };
+    match tokio::time::timeout(OPENING, socket.next()).await {
+        Ok(Some(Ok(Frame::Binary(bytes)))) => decode_opening(&bytes).map_err(|error| match error {
+            rabia_bank_messages::codec::BadFrame::Version(_) => refused(RefusalReason::Version, error.to_string()),
+            error => refused(RefusalReason::NoHello, error.to_string()),
+        }),
+        Ok(Some(Ok(_))) => Err(refused(RefusalReason::NoHello, "the first frame is not binary".into())),
+        Ok(Some(Err(error))) => Err(refused(RefusalReason::NoHello, error.to_string())),
+        Ok(None) => Err(refused(RefusalReason::NoHello, "the link was closed before a hello".into())),
+        Err(_) => Err(refused(RefusalReason::NoHello, format!("no hello within {} s", OPENING.as_secs()))),
+    }
+}

@@ -1,0 +1,197 @@
+//! The proposer actor: drives the pure pool. Requests come in from client sessions, proposals go out to the voter.
+//!
+//! Whatever waits in the mailbox is taken together: the pool is asked what to propose once, behind all of it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use actix::prelude::*;
+use rabia_bank_messages::bank::{ErrorCode, Refusal};
+use rabia_bank_messages::batch::{Action, RequestHeader};
+use rabia_bank_messages::genesis::Genesis;
+use rabia_bank_messages::ids::{BatchId, NodeId};
+use rabia_bank_messages::peer::PeerMessage;
+
+use crate::bank::{Bank, Expect, Reject, Waiter};
+use crate::consensus::agreement::{Event, Notice, TICK};
+use crate::consensus::pool::{Now, Pool, PoolEffect};
+use crate::node::Gauges;
+use crate::peer_link::{PeerLink, Say};
+use crate::voter::{Tell, Voter};
+
+/// Put this request into the log. Its answer comes from the bank.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Submit {
+    /// Who waits for the answer.
+    pub waiter: Waiter,
+    /// Whose request it is.
+    pub header: RequestHeader,
+    /// What it asks for.
+    pub action: Action,
+}
+
+/// What the voter learnt.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Notices(pub Vec<Notice>);
+
+/// Comes behind all that waits in the mailbox.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Pump;
+
+/// Drives the pool.
+pub struct Proposer {
+    pool: Pool,
+    started: Instant,
+    /// Who waits for the requests that gather, in their order.
+    gathering: Vec<Waiter>,
+    /// Requests of each batch of this node that is not decided.
+    formed: rustc_hash::FxHashMap<BatchId, usize>,
+    in_flight: usize,
+    max_in_flight: usize,
+    pumping: bool,
+    gauges: Arc<Gauges>,
+    bank: Addr<Bank>,
+    voter: Addr<Voter>,
+    links: Vec<(NodeId, Addr<PeerLink>)>,
+}
+
+impl Proposer {
+    /// The proposer of a node. `started` is the zero of the core's clock.
+    #[allow(clippy::too_many_arguments)] // its neighbours, each of them once
+    pub fn new(
+        pool: Pool,
+        started: Instant,
+        max_in_flight: usize,
+        gauges: Arc<Gauges>,
+        bank: Addr<Bank>,
+        voter: Addr<Voter>,
+        links: Vec<(NodeId, Addr<PeerLink>)>,
+    ) -> Proposer {
+        Proposer {
+            pool,
+            started,
+            gathering: Vec::new(),
+            formed: rustc_hash::FxHashMap::default(),
+            in_flight: 0,
+            max_in_flight,
+            pumping: false,
+            gauges,
+            bank,
+            voter,
+            links,
+        }
+    }
+
+    /// The pool of a node that starts from a log with these last decisions.
+    pub fn pool(
+        genesis: &Genesis,
+        me: NodeId,
+        starts: u64,
+        frontier: u64,
+        last: impl IntoIterator<Item = (u64, Option<BatchId>)>,
+    ) -> Pool {
+        let mut pool = Pool::new(genesis.clone(), me, starts, frontier);
+        for (slot, value) in last {
+            pool.replay(slot, value);
+        }
+        pool
+    }
+
+    fn now(&self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        Now { elapsed: self.started.elapsed(), wall }
+    }
+
+    fn schedule(&mut self, ctx: &mut Context<Self>) {
+        if !std::mem::replace(&mut self.pumping, true) {
+            ctx.notify(Pump);
+        }
+    }
+
+    fn perform(&mut self, effects: Vec<PoolEffect>) {
+        let mut events = Vec::new();
+        for effect in effects {
+            match effect {
+                PoolEffect::Formed(id, payload) => {
+                    let waiters = std::mem::take(&mut self.gathering);
+                    self.formed.insert(id, waiters.len());
+                    self.bank.do_send(Expect { id, waiters });
+                    events.push(Event::Hold(id, payload));
+                }
+                PoolEffect::Propose { slot, value, with_payload } => {
+                    events.push(Event::Propose { slot, value, with_payload });
+                }
+                PoolEffect::Send(to, message) => self.send(to, &message),
+            }
+        }
+        if !events.is_empty() {
+            self.voter.do_send(Tell(events));
+        }
+    }
+
+    fn send(&self, to: Option<NodeId>, message: &PeerMessage) {
+        for (_, link) in self.links.iter().filter(|(peer, _)| to.is_none_or(|to| to == *peer)) {
+            link.do_send(Say(message.clone()));
+        }
+    }
+}
+
+impl Actor for Proposer {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(TICK, |proposer, ctx| proposer.schedule(ctx));
+    }
+}
+
+impl Handler<Submit> for Proposer {
+    type Result = ();
+
+    fn handle(&mut self, Submit { waiter, header, action }: Submit, ctx: &mut Self::Context) {
+        if self.in_flight >= self.max_in_flight {
+            let message = format!("{} requests wait on this node already", self.in_flight);
+            let refusal = Refusal::refused(ErrorCode::Busy, message);
+            return self.bank.do_send(Reject { waiter, refusal });
+        }
+        self.in_flight += 1;
+        self.gathering.push(waiter);
+        let mut effects = Vec::new();
+        self.pool.submit(self.now(), &header, &action, &mut effects);
+        self.perform(effects);
+        self.schedule(ctx);
+    }
+}
+
+impl Handler<Notices> for Proposer {
+    type Result = ();
+
+    fn handle(&mut self, Notices(notices): Notices, ctx: &mut Self::Context) {
+        let (now, mut effects) = (self.now(), Vec::new());
+        for notice in notices {
+            if let Notice::Decided(_, Some(id)) = &notice
+                && let Some(requests) = self.formed.remove(id)
+            {
+                self.in_flight -= requests;
+            }
+            self.pool.notice(now, notice, &mut effects);
+        }
+        self.perform(effects);
+        self.schedule(ctx);
+    }
+}
+
+impl Handler<Pump> for Proposer {
+    type Result = ();
+
+    fn handle(&mut self, _: Pump, _: &mut Self::Context) {
+        self.pumping = false;
+        let mut effects = Vec::new();
+        self.pool.pump(self.now(), &mut effects);
+        self.gauges.waiting_requests.store(self.in_flight as u64, Ordering::Relaxed);
+        self.perform(effects);
+    }
+}

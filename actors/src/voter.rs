@@ -1,0 +1,254 @@
+//! The voter actor: drives the pure agreement core. Peers' messages and the pool's wishes come in; messages to peers,
+//! durable writes and decided slots go out, in the order in which the core gave them.
+//!
+//! It also keeps the door: a peer's handshake is checked here, against what this node has heard and promised.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use actix::prelude::*;
+use rabia_bank_messages::ids::NodeId;
+use rabia_bank_messages::peer::{Hello, HelloRefused, PeerMessage};
+use rabia_bank_storage::PeerMemory;
+use tokio::sync::oneshot;
+
+use crate::bank::{Apply, Bank, ReadAt};
+use crate::consensus::agreement::{Agreement, Effect, Event, TICK, Ticket};
+use crate::handshake::Door;
+use crate::log::{Log, Persist, Persisted};
+use crate::node::Gauges;
+use crate::peer_link::{PeerLink, Say};
+use crate::proposer::{Notices, Proposer};
+use crate::snapshotter::{PeerDigest, SendEntries, SendStored, Snapshotter};
+
+/// The pool's wishes.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Tell(pub Vec<Event>);
+
+/// A peer said this, in this order.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct FromPeer {
+    /// The authenticated end of the link.
+    pub peer: NodeId,
+    /// What it said.
+    pub messages: Vec<PeerMessage>,
+}
+
+/// The link to a peer works, or broke.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct LinkState {
+    /// Whose.
+    pub peer: NodeId,
+    /// Whether it works.
+    pub up: bool,
+}
+
+/// Somebody wants to read what is acknowledged now. Reads are numbered, ascending.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Read(pub u64);
+
+/// What does this node say of itself to this peer?
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "Hello")]
+pub struct Introduce(pub NodeId);
+
+/// A peer said this of itself. Answered, once what has to be remembered of it is durable, with what this node says.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "Result<Hello, HelloRefused>")]
+pub struct Meet(pub Hello);
+
+/// Drives the agreement core.
+pub struct Voter {
+    core: Agreement,
+    /// Of the core's construction: performed when the actor starts.
+    first: Vec<Effect>,
+    door: Door,
+    started: Instant,
+    /// Answers to [`Meet`] that wait for a durable write.
+    meeting: Vec<(Ticket, oneshot::Sender<()>)>,
+    gauges: Arc<Gauges>,
+    log: Addr<Log>,
+    bank: Addr<Bank>,
+    proposer: Addr<Proposer>,
+    snapshotter: Addr<Snapshotter>,
+    links: Vec<(NodeId, Addr<PeerLink>)>,
+}
+
+/// The actors that the voter speaks to.
+pub struct VoterNeighbours {
+    /// Writes.
+    pub log: Addr<Log>,
+    /// Applies.
+    pub bank: Addr<Bank>,
+    /// Proposes.
+    pub proposer: Addr<Proposer>,
+    /// Serves peers that are behind.
+    pub snapshotter: Addr<Snapshotter>,
+    /// One a peer.
+    pub links: Vec<(NodeId, Addr<PeerLink>)>,
+}
+
+impl Voter {
+    /// The voter of a node. `first` are the effects of the core's construction; `started` is the zero of its clock.
+    pub fn new(
+        core: Agreement,
+        first: Vec<Effect>,
+        door: Door,
+        started: Instant,
+        gauges: Arc<Gauges>,
+        neighbours: VoterNeighbours,
+    ) -> Voter {
+        let VoterNeighbours { log, bank, proposer, snapshotter, links } = neighbours;
+        Voter { core, first, door, started, meeting: Vec::new(), gauges, log, bank, proposer, snapshotter, links }
+    }
+
+    fn handle_events(&mut self, events: impl IntoIterator<Item = Event>) {
+        let mut effects = Vec::new();
+        for event in events {
+            self.core.handle(self.started.elapsed(), event, &mut effects);
+        }
+        self.perform(effects);
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>) {
+        let mut notices = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Send(to, message) => {
+                    if let Some((_, link)) = self.links.iter().find(|(peer, _)| *peer == to) {
+                        link.do_send(Say(message));
+                    }
+                }
+                Effect::Broadcast(message) => {
+                    for (_, link) in &self.links {
+                        link.do_send(Say(message.clone()));
+                    }
+                }
+                Effect::Save(ticket, commit) => self.log.do_send(Persist { ticket, commit }),
+                Effect::Deliver(slot, batch) => self.bank.do_send(Apply { slot, batch }),
+                Effect::Pool(notice) => notices.push(notice),
+                Effect::ReadAt { read, slot } => self.bank.do_send(ReadAt { read, slot }),
+                Effect::SendEntries { to, from } => {
+                    self.snapshotter.do_send(SendEntries { to, from, decided: self.core.frontier() });
+                }
+                Effect::SendStored { to, id } => self.snapshotter.do_send(SendStored { to, id }),
+            }
+        }
+        if !notices.is_empty() {
+            self.proposer.do_send(Notices(notices));
+        }
+    }
+
+    fn show(&self) {
+        let counters = self.core.counters();
+        for (gauge, count) in self.gauges.phases.iter().zip(counters.phases) {
+            gauge.store(count, Ordering::Relaxed);
+        }
+        self.gauges.open_slots.store(self.core.open_slots() as u64, Ordering::Relaxed);
+        self.gauges.known_elsewhere.store(self.core.known_elsewhere(), Ordering::Relaxed);
+    }
+}
+
+impl Actor for Voter {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let first = std::mem::take(&mut self.first);
+        self.perform(first);
+        ctx.run_interval(TICK, |voter, _| {
+            voter.handle_events([Event::Tick]);
+            voter.show();
+        });
+    }
+}
+
+impl Handler<Tell> for Voter {
+    type Result = ();
+
+    fn handle(&mut self, Tell(events): Tell, _: &mut Self::Context) {
+        self.handle_events(events);
+    }
+}
+
+impl Handler<FromPeer> for Voter {
+    type Result = ();
+
+    fn handle(&mut self, FromPeer { peer, messages }: FromPeer, _: &mut Self::Context) {
+        let mut events = Vec::with_capacity(messages.len());
+        for message in messages {
+            if let PeerMessage::StateDigest { slot, digest } = message {
+                self.snapshotter.do_send(PeerDigest { peer, slot, digest });
+            } else {
+                events.push(Event::Received(peer, message));
+            }
+        }
+        self.handle_events(events);
+    }
+}
+
+impl Handler<LinkState> for Voter {
+    type Result = ();
+
+    fn handle(&mut self, LinkState { peer, up }: LinkState, _: &mut Self::Context) {
+        self.gauges.connected[peer.index()].store(up, Ordering::Relaxed);
+        self.handle_events([if up { Event::LinkUp(peer) } else { Event::LinkDown(peer) }]);
+    }
+}
+
+impl Handler<Read> for Voter {
+    type Result = ();
+
+    fn handle(&mut self, Read(read): Read, _: &mut Self::Context) {
+        self.handle_events([Event::Read(read)]);
+    }
+}
+
+impl Handler<Persisted> for Voter {
+    type Result = ();
+
+    fn handle(&mut self, Persisted(ticket): Persisted, _: &mut Self::Context) {
+        for (_, met) in self.meeting.extract_if(.., |(needed, _)| *needed <= ticket) {
+            // Who asked may be gone.
+            let _ = met.send(());
+        }
+        self.handle_events([Event::Saved(ticket)]);
+    }
+}
+
+impl Handler<Introduce> for Voter {
+    type Result = MessageResult<Introduce>;
+
+    fn handle(&mut self, Introduce(to): Introduce, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.door.introduce(to, self.core.reserved()))
+    }
+}
+
+impl Handler<Meet> for Voter {
+    type Result = ResponseFuture<Result<Hello, HelloRefused>>;
+
+    fn handle(&mut self, Meet(hello): Meet, _: &mut Self::Context) -> Self::Result {
+        if let Err(refused) = self.door.check(&hello, |peer| self.core.heard(peer)) {
+            return Box::pin(async { Err(refused) });
+        }
+        let answer = self.door.introduce(hello.node, self.core.reserved());
+        let memory = PeerMemory { store: hello.store, starts: hello.starts, run: hello.run };
+        if !self.door.remember(hello.node, memory.clone()) {
+            return Box::pin(async { Ok(answer) });
+        }
+        let mut effects = Vec::new();
+        let ticket = self.core.remember_peer(hello.node, memory, &mut effects);
+        let (met, durable) = oneshot::channel();
+        self.meeting.push((ticket, met));
+        self.perform(effects);
+        Box::pin(async move {
+            // A write that fails stops the node, and this link with it.
+            let _ = durable.await;
+            Ok(answer)
+        })
+    }
+}

@@ -3,11 +3,13 @@
 //! Never a matter of safety: whatever the pool proposes, agreement holds. It decides how many slots are forfeited and how
 //! long a request waits. The choice is that of slot owners (see [`Owners`]):
 //!
-//! - The owner proposes its next batch and sends the payload along. The others, hearing it first, propose the same.
-//! - A node that is no owner sends its batches to all; one owner proposes them.
+//! - Slots are opened from the lowest on, each by its owner, with the batch that waits longest and its payload. The others,
+//!   hearing it first, propose the same.
+//! - A node whose turn it is not sends its batches to all: the owner of the next slot proposes them. So it costs one
+//!   message's time, and no slot, that work and turns are not spread alike.
 //! - Where there is no owner, or nothing is in flight, anyone proposes in the next slot at once.
-//! - An owner without work of its own proposes others' waiting batches, and gives its slot up only where a later slot is
-//!   in use. An owner that can't be reached, or is silent, is replaced in its slots by the live nodes in turn.
+//! - A gap below a slot in use is filled by its owner, with null where nothing waits. An owner that can't be reached, or is
+//!   silent, is replaced by the live nodes in turn.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -285,47 +287,70 @@ impl Pool {
 
     /// Proposes whatever can be proposed now. To be called after every change, and at least every 10 ms.
     pub fn pump(&mut self, now: Now, effects: &mut Vec<PoolEffect>) {
-        self.note_needed(now);
-        for slot in self.frontier + 1..=self.frontier + self.genesis.window {
-            if self.slots.get(&slot).is_some_and(|seen| seen.proposed || seen.decided) {
-                continue;
+        let last = self.frontier + self.genesis.window;
+        for slot in self.frontier + 1..=last {
+            match self.slots.get(&slot) {
+                Some(seen) if seen.proposed || seen.decided => {}
+                Some(_) => self.join(now, slot, effects),
+                None if self.slots.range(slot..).next().is_some() => self.join(now, slot, effects),
+                None => {
+                    if !self.open(now, slot, effects) {
+                        return self.share(now, slot, effects);
+                    }
+                }
             }
-            self.pump_slot(now, slot, effects);
         }
-        self.share(now, effects);
     }
 
-    fn pump_slot(&mut self, now: Now, slot: Slot, effects: &mut Vec<PoolEffect>) {
+    /// Whose turn this slot is: its owner's, or where that can't be reached, a live node's.
+    fn turn(&self, slot: Slot, owners: &[NodeId]) -> Option<NodeId> {
+        let of = |nodes: &[NodeId]| nodes.get(slot as usize % nodes.len().max(1)).copied();
+        let owner = of(owners)?;
+        if self.unreachable(owner) { of(&self.live()) } else { Some(owner) }
+    }
+
+    /// Proposes in a slot that is in use, or below one that is: what another node proposed, or to fill the gap.
+    fn join(&mut self, now: Now, slot: Slot, effects: &mut Vec<PoolEffect>) {
+        self.slots.entry(slot).or_default().since.get_or_insert(now.elapsed);
         if let Some(value) = self.echo(now, slot) {
             return self.propose(now, slot, value, effects);
         }
         let owners = self.owners.of(slot);
-        let turn = |nodes: &[NodeId]| nodes.get(slot as usize % nodes.len().max(1)).copied();
-        let used_later = self.slots.range(slot..).next().is_some();
-        let idle = slot == self.frontier + 1 && !used_later;
-        let owner = turn(&owners);
-        let mine = match owner {
-            None => true,
-            Some(owner) if owner == self.me || idle => true,
-            Some(owner) if self.unreachable(owner) => turn(&self.live()) == Some(self.me),
-            Some(_) => false,
-        };
-        if mine {
-            let any = owner.is_none_or(|owner| self.unreachable(owner));
-            if let Some(id) = self.next(now, &owners, any, effects) {
-                return self.propose(now, slot, Some(id), effects);
-            }
-            if used_later && owner.is_some() {
-                return self.propose(now, slot, None, effects);
-            }
+        let turn = self.turn(slot, &owners);
+        let overdue = self.overdue(now, slot);
+        if overdue && let Some(late) = turn.filter(|late| *late != self.me) {
+            self.suspect[late.index()] = true;
         }
-        if self.overdue(now, slot) {
-            if let Some(owner) = owner.filter(|owner| *owner != self.me) {
-                self.suspect[owner.index()] = true;
-            }
-            let value = self.next(now, &owners, true, effects);
+        if overdue || turn == Some(self.me) {
+            let value = self.next(now, true, effects);
             self.propose(now, slot, value, effects);
         }
+    }
+
+    /// Proposes in the lowest slot that nobody uses, if it is this node's turn there and something waits.
+    fn open(&mut self, now: Now, slot: Slot, effects: &mut Vec<PoolEffect>) -> bool {
+        let owners = self.owners.of(slot);
+        let idle = slot == self.frontier + 1;
+        let turn = self.turn(slot, &owners);
+        let stale = self.oldest().is_some_and(|since| now.elapsed.saturating_sub(since) > self.patience());
+        if !(idle || stale || turn.is_none() || turn == Some(self.me)) {
+            return false;
+        }
+        if stale && let Some(late) = turn.filter(|late| *late != self.me) {
+            self.suspect[late.index()] = true;
+        }
+        match self.next(now, idle, effects) {
+            Some(id) => {
+                self.propose(now, slot, Some(id), effects);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Since when the batch waits that waits longest.
+    fn oldest(&self) -> Option<Duration> {
+        self.waiting.values().next().and_then(|id| self.pending.get(id)).map(|pending| pending.since)
     }
 
     /// What to say after another node: the same, if it can be backed.
@@ -357,15 +382,16 @@ impl Pool {
         effects.push(PoolEffect::Propose { slot, value, with_payload });
     }
 
-    /// The batch to propose next: the one that waits longest of those that are this node's to propose.
-    fn next(&mut self, now: Now, owners: &[NodeId], any: bool, effects: &mut Vec<PoolEffect>) -> Option<BatchId> {
+    /// The batch to propose next: the one that waits longest. What gathers becomes a batch if it is its turn; `force`
+    /// does not let it grow.
+    fn next(&mut self, now: Now, force: bool, effects: &mut Vec<PoolEffect>) -> Option<BatchId> {
         let waiting = self.waiting.iter().find(|(_, id)| {
             let stamp = self.pending.get(id).and_then(|pending| pending.payload.stamp().ok());
             stamp.is_some_and(|stamp| stamp <= now.wall + MAX_STAMP_AHEAD)
-                && (any || id.origin == self.me || self.is_deputy_of(id.origin, owners))
         });
         let waiting = waiting.map(|(order, id)| (*order, *id));
-        if self.may_form() && waiting.is_none_or(|(order, _)| order > self.gather_order) {
+        let first = waiting.is_none_or(|(order, _)| order > self.gather_order);
+        if first && !self.gather.is_empty() && (force || self.may_form()) {
             return self.form(now, effects);
         }
         waiting.map(|(_, id)| id)
@@ -377,15 +403,9 @@ impl Pool {
         !self.gather.is_empty() && (self.gather.len() >= SMALL_BATCH || in_flight() < SMALL_IN_FLIGHT)
     }
 
-    /// Whether this owner is the one who proposes the batches of `origin`, which owns nothing itself.
-    fn is_deputy_of(&self, origin: NodeId, owners: &[NodeId]) -> bool {
-        !owners.contains(&origin) && owners.get(origin.index() % owners.len().max(1)) == Some(&self.me)
-    }
-
-    /// A node that is no owner sends its batches to all.
-    fn share(&mut self, now: Now, effects: &mut Vec<PoolEffect>) {
-        let owners = self.owners.of(self.frontier + self.genesis.window);
-        if owners.contains(&self.me) || owners.is_empty() {
+    /// A node whose turn it is not in the lowest free slot sends its batches to all: whose turn it is proposes them.
+    fn share(&mut self, now: Now, slot: Slot, effects: &mut Vec<PoolEffect>) {
+        if self.turn(slot, &self.owners.of(slot)).is_none_or(|turn| turn == self.me) {
             return;
         }
         if self.may_form() {
@@ -398,21 +418,6 @@ impl Pool {
                 let message = PeerMessage::Batch { id: *id, payload: pending.payload.clone() };
                 effects.push(PoolEffect::Send(None, message));
             }
-        }
-    }
-
-    /// Notes since when slots are needed: every slot below one that is in use, and the next one while own batches wait.
-    fn note_needed(&mut self, now: Now) {
-        let mut last = self.slots.last_key_value().map_or(self.frontier, |(slot, _)| *slot);
-        let stale = |id: &BatchId| {
-            let since = self.pending.get(id).map(|pending| pending.since);
-            since.is_some_and(|since| now.elapsed.saturating_sub(since) > self.patience())
-        };
-        if self.waiting.values().any(stale) {
-            last = last.max(self.frontier + 1);
-        }
-        for slot in self.frontier + 1..=last.min(self.frontier + self.genesis.window) {
-            self.slots.entry(slot).or_default().since.get_or_insert(now.elapsed);
         }
     }
 

@@ -1,0 +1,114 @@
+//! Three nodes in one process, started through the library: no global state, listeners and shutdown as arguments.
+
+use std::time::{Duration, Instant};
+
+use rabia_bank::client::{Client, ClientOptions, NodeUrl};
+use rabia_bank::config::NodeConfig;
+use rabia_bank::create::{NewCluster, create};
+use rabia_bank::server::{Listeners, run_on};
+use rabia_bank_messages::bank::{Amount, Command, Operation, Query, ReadLevel, Status, Success};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// Gives every node of a new cluster listeners on free ports.
+async fn bind(configs: &mut [NodeConfig]) -> Vec<Listeners> {
+    let mut listeners = Vec::new();
+    for _ in 0..configs.len() {
+        let clients = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peers = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listeners.push(Listeners { clients, peers });
+    }
+    for config in configs {
+        config.client_listen = listeners[config.node.index()].clients.local_addr().unwrap();
+        config.peer_listen = listeners[config.node.index()].peers.local_addr().unwrap();
+        for member in &mut config.members {
+            member.address = listeners[member.node.index()].peers.local_addr().unwrap().to_string();
+        }
+    }
+    listeners
+}
+
+fn transfer(from: usize, to: usize) -> Command {
+    Command::One(Operation::Transfer {
+        from_account: format!("a{from}").into(),
+        to_account: format!("a{to}").into(),
+        amount: Amount::new(1),
+    })
+}
+
+async fn status(client: &Client) -> Status {
+    match client.query(Query::GetStatus {}, ReadLevel::Local).await.unwrap().success {
+        Success::Status { status } => *status,
+        other => panic!("not a status: {other:?}"),
+    }
+}
+
+#[test]
+fn three_nodes_in_one_process_keep_the_same_books() {
+    let dir = tempfile::tempdir().unwrap();
+    let new = NewCluster {
+        data_dir: dir.path().join("data"),
+        nodes: 3,
+        base_port: 20_000,
+        window: 16,
+        transaction_limit: 1_000_000,
+    };
+    let mut configs = create(&new).unwrap();
+    actix_rt::System::new().block_on(async move {
+        let listeners = bind(&mut configs).await;
+        let (stop, stopped) = watch::channel(false);
+        let mut nodes = Vec::new();
+        for (config, listeners) in configs.iter().cloned().zip(listeners) {
+            let mut stopped = stopped.clone();
+            nodes.push(actix_rt::spawn(run_on(config, listeners, async move {
+                // The sender is there until the end of the test.
+                let _ = stopped.wait_for(|stop| *stop).await;
+            })));
+        }
+        let clients: Vec<Client> = configs
+            .iter()
+            .map(|config| {
+                let url: NodeUrl = config.client_listen.to_string().parse().unwrap();
+                Client::connect(ClientOptions::new(vec![url]))
+            })
+            .collect();
+        for number in 0..10 {
+            let account_id = format!("a{number}").into();
+            let create = Operation::CreateAccount { account_id, initial_balance: Amount::new(1_000) };
+            clients[number % 3].command(Command::One(create)).await.unwrap();
+        }
+        let began = Instant::now();
+        let work = clients.iter().enumerate().map(|(node, client)| async move {
+            for round in 0..200 {
+                client.command(transfer((node + round) % 10, (node + round + 1) % 10)).await.unwrap();
+            }
+        });
+        futures_util::future::join_all(work).await;
+        println!("600 transfers one by one over three nodes took {:?}", began.elapsed());
+
+        // A linearizable read at any node sees all of it.
+        for client in &clients {
+            let read =
+                client.query(Query::GetStatistics { large_amount: None }, ReadLevel::Linearizable).await.unwrap();
+            let Success::Statistics { statistics } = read.success else { panic!("{read:?}") };
+            assert_eq!((statistics.total_balance, statistics.transactions.count), (10_000, 610));
+        }
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let all = futures_util::future::join_all(clients.iter().map(status)).await;
+            if all.iter().all(|s| s.applied_slot == all[0].applied_slot) {
+                assert!(all.iter().all(|s| s.state_digest == all[0].state_digest), "digests differ: {all:#?}");
+                println!("{:#?}", all[0]);
+                break;
+            }
+            assert!(Instant::now() < deadline, "the nodes do not reach one slot: {all:#?}");
+        }
+        for client in clients {
+            client.close().await;
+        }
+        stop.send(true).unwrap();
+        for node in nodes {
+            node.await.unwrap().unwrap();
+        }
+    });
+}

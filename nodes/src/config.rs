@@ -123,7 +123,7 @@ pub struct NodeConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file can't be read.
-    #[error("can't read {path}: {source}\n  `rabia-bank create` makes the folders of a new cluster")]
+    #[error("can't read {}: {source}; `rabia-bank create` makes the folders of a new cluster", path.display())]
     Read {
         /// Which file.
         path: PathBuf,
@@ -131,7 +131,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// It is not TOML, a key is missing, unknown, or of another type.
-    #[error("{path}: {source}")]
+    #[error("{}: {source}", path.display())]
     Parse {
         /// Which file.
         path: PathBuf,
@@ -139,7 +139,7 @@ pub enum ConfigError {
         source: Box<toml::de::Error>,
     },
     /// A value makes no sense.
-    #[error("{path}{}: {problem}", line.map(|n| format!(", line {n}")).unwrap_or_default())]
+    #[error("{}{}: {problem}", path.display(), line.map(|n| format!(", line {n}")).unwrap_or_default())]
     Invalid {
         /// Which file.
         path: PathBuf,
@@ -263,7 +263,7 @@ impl NodeConfig {
         self.check_members()?;
         self.check_numbers()?;
         if self.client_listen == self.peer_listen && self.client_listen.port() != 0 {
-            return Err(Problem::at("peer_listen", "clients and peers need two ports; peer_listen is client_listen"));
+            return Err(Problem::at("client_listen", "clients and peers need two ports; this is peer_listen too"));
         }
         for origin in &self.allowed_origins {
             let host = origin.split_once("://").map_or("", |(_, host)| host);
@@ -405,4 +405,106 @@ fn quoted(text: &str) -> String {
 
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> NodeConfig {
+        let member = |number: u8| Member {
+            node: NodeId::new(number).unwrap(),
+            store: StoreId([number; 16]),
+            address: format!("127.0.0.1:{}", 7200 + u16::from(number)),
+        };
+        NodeConfig {
+            cluster: ClusterId([7; 16]),
+            node: NodeId::new(2).unwrap(),
+            data_dir: PathBuf::new(),
+            client_listen: loopback(7102),
+            peer_listen: loopback(7202),
+            window: 8,
+            owner_history: 4,
+            transaction_limit: 5_000,
+            members: (1..=3).map(member).collect(),
+            allowed_origins: vec!["https://example.org".into(), "http://\"odd\":1".into()],
+            limits: Limits { max_in_flight: 17, ..Limits::default() },
+        }
+    }
+
+    fn load(text: &str) -> Result<NodeConfig, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(CONFIG_FILE);
+        std::fs::write(&path, text).unwrap();
+        NodeConfig::load(&path).map(|config| NodeConfig {
+            data_dir: config.data_dir.strip_prefix(dir.path()).map(Path::to_owned).unwrap_or(config.data_dir.clone()),
+            ..config
+        })
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        assert_eq!(load(&example().to_toml()).unwrap(), example());
+        let written = format!("data_dir = \"sub\"\n{}", example().to_toml());
+        assert_eq!(load(&written).unwrap().data_dir, Path::new("sub"));
+        let written = format!("data_dir = \"/elsewhere\"\n{}", example().to_toml());
+        assert_eq!(load(&written).unwrap().data_dir, Path::new("/elsewhere"));
+    }
+
+    #[test]
+    fn a_minimal_file_gets_the_defaults() {
+        let text = "cluster = \"00112233445566778899aabbccddeeff\"\nnode = 1\n[[member]]\nnode = 1\n\
+                    store = \"00112233445566778899aabbccddeeff\"\naddress = \"localhost:7201\"\n";
+        let config = load(text).unwrap();
+        assert_eq!(config.limits, Limits::default());
+        assert_eq!((config.client_listen, config.peer_listen), (loopback(7101), loopback(7201)));
+        assert_eq!((config.window, config.transaction_limit), (DEFAULT_WINDOW, DEFAULT_TRANSACTION_LIMIT));
+    }
+
+    #[test]
+    fn a_mistake_is_named_with_its_line() {
+        let good = example().to_toml();
+        let mistakes = [
+            ("window = 8", "window = 0", "window is 0"),
+            ("window = 8", "windw = 8", "unknown field `windw`"),
+            ("window = 8", "window = \"8\"", "invalid type"),
+            ("node = 2", "node = 4", "node 4 is none of the 3 members"),
+            ("node = 2", "node = 9", "1 to 7"),
+            ("cluster = \"0707", "cluster = \"07", "32 hexadecimal digits"),
+            ("client_listen = \"127.0.0.1:7102\"", "client_listen = \"nowhere\"", "socket address"),
+            ("client_listen = \"127.0.0.1:7102\"", "client_listen = \"127.0.0.1:7202\"", "two ports"),
+            ("transaction_limit = 5000", "transaction_limit = 9007199254740992", "transaction_limit is"),
+            ("= [\"https://example.org", "= [\"example.org", "no origin"),
+            ("max_in_flight = 17", "max_in_flight = 0", "max_in_flight is 0"),
+            ("max_message_bytes = 4194304", "max_message_bytes = 99999999", "max_message_bytes is"),
+            ("address = \"127.0.0.1:7203\"", "address = \"127.0.0.1\"", "no address"),
+            ("address = \"127.0.0.1:7203\"", "address = \"127.0.0.1:7202\"", "the same address"),
+            (
+                "store = \"03030303030303030303030303030303\"",
+                "store = \"02020202020202020202020202020202\"",
+                "same store",
+            ),
+            ("node = 3\nstore", "node = 2\nstore", "here belongs 3"),
+        ];
+        for (from, to, expected) in mistakes {
+            assert!(good.contains(from), "{from}");
+            let wrong = good.replacen(from, to, 1);
+            let line = wrong.lines().position(|line| line.contains(to.lines().next().unwrap()));
+            let message = load(&wrong).unwrap_err().to_string();
+            assert!(message.contains(expected), "{to}: {message}");
+            // Where the mistake repeats an earlier line, the later one is named.
+            let is_repeat = expected.contains("same") || to.starts_with("node = 2");
+            let line = line.unwrap() + 1;
+            assert!(is_repeat || message.contains(&format!("line {line}")), "{to}: line {line}: {message}");
+            assert!(message.contains(CONFIG_FILE), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_and_missing_members_say_what_to_do() {
+        let missing = NodeConfig::load(Path::new("/nonexistent/node.toml")).unwrap_err().to_string();
+        assert!(missing.contains("/nonexistent/node.toml") && missing.contains("rabia-bank create"), "{missing}");
+        let text = format!("cluster = \"{}\"\nnode = 1\n", ClusterId([7; 16]));
+        assert!(load(&text).unwrap_err().to_string().contains("0"), "no members");
+    }
 }

@@ -1,13 +1,15 @@
-//! A node of Rabia Bank in the real world, and the programs around it.
+//! A node of Rabia Bank in the real world, and the program around it.
 //!
-//! - [`config`]: the file that tells a node who it is.
+//! - [`config`]: the file that tells a node who it is; [`create`]: the folder of a new cluster.
 //! - [`server`]: listeners, dialers and actors of a running node.
-//! - [`client`]: the client library.
-//! - [`create`]: the folders of a new cluster.
+//! - [`client`]: the client library. It needs tokio and nothing else.
+//! - [`program`]: `rabia-bank` with its subcommands.
 
 pub mod client;
 pub mod config;
+pub mod create;
 mod node_error;
+pub mod program;
 mod random;
 pub mod server;
 

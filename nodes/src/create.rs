@@ -1,0 +1,293 @@
+//! The folder of a cluster: `DIR/node-1`, `DIR/node-2` …, each with a `node.toml` and a store.
+//!
+//! A cluster is created as a whole or not at all: everything is written into an unfinished folder beside DIR, synced, and
+//! renamed to DIR at the end. A creation that is interrupted leaves a `.DIR.unfinished-…` behind, which nothing ever reads
+//! and which may be deleted; creating again just works. Renaming fails where DIR has content, so two creations at once
+//! can't mix either.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use rabia_bank_messages::genesis::Genesis;
+use rabia_bank_messages::ids::{ClusterId, MAX_NODES, NodeId, StoreId};
+use rabia_bank_storage::{Identity, LogStore, StoreError};
+
+use crate::config::{CONFIG_FILE, ConfigError, Limits, Member, NodeConfig};
+use crate::random;
+
+/// Peer ports start this far above the client ports.
+pub const PEER_PORT_OFFSET: u16 = 100;
+/// The highest first port: the last peer port must exist too.
+pub const MAX_BASE_PORT: u16 = u16::MAX - PEER_PORT_OFFSET - MAX_NODES as u16;
+
+/// A cluster to be created, all of it on this machine's loopback.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewCluster {
+    /// The folder; it must be absent or empty.
+    pub data_dir: PathBuf,
+    /// How many nodes, 1 to 7.
+    pub nodes: usize,
+    /// Node K listens for clients on `base_port + K − 1`, and for peers [`PEER_PORT_OFFSET`] above.
+    pub base_port: u16,
+    /// W: slots in agreement at once.
+    pub window: u64,
+    /// The largest amount of one transaction, in minor units.
+    pub transaction_limit: u64,
+}
+
+/// Why a cluster was not created, or its folder can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterDirError {
+    /// There is something.
+    #[error("{} is not empty; choose another --data-dir, or delete it if nothing in it is needed", .0.display())]
+    NotEmpty(PathBuf),
+    /// There is nothing.
+    #[error("{} has no node folders; `rabia-bank create` makes them", .0.display())]
+    NoNodes(PathBuf),
+    /// The number of nodes is none that a cluster can have.
+    #[error("a cluster has 1 to {MAX_NODES} nodes, not {0}")]
+    NodeCount(usize),
+    /// The ports do not fit.
+    #[error("the base port must be 1 to {MAX_BASE_PORT}, not {0}")]
+    BasePort(u16),
+    /// A folder or file can't be made.
+    #[error("can't write {}: {source}", path.display())]
+    Io {
+        /// Which one.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A store can't be made.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No node's configuration can be read; this is the problem of the first.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+/// The folder of a node.
+pub fn node_dir(data_dir: &Path, node: NodeId) -> PathBuf {
+    data_dir.join(format!("node-{node}"))
+}
+
+/// The configuration of a node.
+pub fn config_path(data_dir: &Path, node: NodeId) -> PathBuf {
+    node_dir(data_dir, node).join(CONFIG_FILE)
+}
+
+/// Whether there is nothing at `dir`, or an empty folder.
+///
+/// # Errors
+/// If that can't be found out.
+pub fn is_vacant(dir: &Path) -> Result<bool, ClusterDirError> {
+    match fs::read_dir(dir) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(source) => Err(ClusterDirError::Io { path: dir.to_owned(), source }),
+    }
+}
+
+/// Creates configurations and stores for all nodes, with ids drawn at random.
+///
+/// # Errors
+/// If there is something already, or it can't be written. Nothing is created then.
+pub fn create(new: &NewCluster) -> Result<Vec<NodeConfig>, ClusterDirError> {
+    if !(1..=MAX_NODES).contains(&new.nodes) {
+        return Err(ClusterDirError::NodeCount(new.nodes));
+    }
+    if !(1..=MAX_BASE_PORT).contains(&new.base_port) {
+        return Err(ClusterDirError::BasePort(new.base_port));
+    }
+    if !is_vacant(&new.data_dir)? {
+        return Err(ClusterDirError::NotEmpty(new.data_dir.clone()));
+    }
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |source| ClusterDirError::Io { path, source }
+    };
+    let parent = match new.data_dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let name = new.data_dir.file_name().unwrap_or_default().to_string_lossy();
+    fs::create_dir_all(parent).map_err(at(parent))?;
+    let unfinished = tempfile::Builder::new()
+        .prefix(&format!(".{name}.unfinished-"))
+        .permissions(private_folder())
+        .tempdir_in(parent)
+        .map_err(at(parent))?;
+    let configs = configs(new);
+    for config in &configs {
+        write_node(unfinished.path(), config)?;
+    }
+    sync_dir(unfinished.path())?;
+    fs::rename(unfinished.path(), &new.data_dir).map_err(at(&new.data_dir))?;
+    sync_dir(parent)?;
+    Ok(configs)
+}
+
+/// Money is nobody else's business.
+fn private_folder() -> fs::Permissions {
+    use std::os::unix::fs::PermissionsExt;
+    fs::Permissions::from_mode(0o700)
+}
+
+/// The configurations of all nodes; each is to lie in its [`node_dir`].
+fn configs(new: &NewCluster) -> Vec<NodeConfig> {
+    let nodes = NodeId::all(new.nodes);
+    let port = |node: NodeId, offset: u16| new.base_port + offset + u16::from(node.get()) - 1;
+    let listen = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let members: Vec<Member> = nodes
+        .clone()
+        .map(|node| Member {
+            node,
+            store: StoreId(random::bytes()),
+            address: listen(port(node, PEER_PORT_OFFSET)).to_string(),
+        })
+        .collect();
+    let stores = members.iter().map(|member| member.store).collect();
+    let genesis = Genesis::new(ClusterId(random::bytes()), stores);
+    nodes
+        .map(|node| NodeConfig {
+            cluster: genesis.cluster,
+            node,
+            data_dir: node_dir(&new.data_dir, node),
+            client_listen: listen(port(node, 0)),
+            peer_listen: listen(port(node, PEER_PORT_OFFSET)),
+            window: new.window,
+            owner_history: genesis.owner_history,
+            transaction_limit: new.transaction_limit,
+            members: members.clone(),
+            allowed_origins: Vec::new(),
+            limits: Limits::default(),
+        })
+        .collect()
+}
+
+fn write_node(unfinished: &Path, config: &NodeConfig) -> Result<(), ClusterDirError> {
+    let dir = node_dir(unfinished, config.node);
+    fs::create_dir(&dir).map_err(|source| ClusterDirError::Io { path: dir.clone(), source })?;
+    let path = dir.join(CONFIG_FILE);
+    fs::write(&path, config.to_toml())
+        .and_then(|()| File::open(&path)?.sync_all())
+        .map_err(|source| ClusterDirError::Io { path, source })?;
+    let identity = Identity { genesis: config.genesis(), node: config.node };
+    LogStore::create(&dir.join(crate::config::STORE_FILE), &identity)?;
+    sync_dir(&dir)
+}
+
+fn sync_dir(dir: &Path) -> Result<(), ClusterDirError> {
+    let synced = File::open(dir).and_then(|dir| dir.sync_all());
+    synced.map_err(|source| ClusterDirError::Io { path: dir.to_owned(), source })
+}
+
+/// A node's place in the folder of its cluster.
+#[derive(Debug)]
+pub struct NodePlace {
+    /// Which node.
+    pub node: NodeId,
+    /// Where its configuration should be.
+    pub config_path: PathBuf,
+    /// What that says. One node's broken file does not keep the others from running.
+    pub config: Result<NodeConfig, ConfigError>,
+}
+
+/// The nodes of the cluster in `data_dir`, in order.
+///
+/// # Errors
+/// If there is no configuration that can be read.
+pub fn open(data_dir: &Path) -> Result<Vec<NodePlace>, ClusterDirError> {
+    let mut places: Vec<NodePlace> = NodeId::all(MAX_NODES)
+        .map(|node| {
+            let config_path = config_path(data_dir, node);
+            NodePlace { node, config: NodeConfig::load(&config_path), config_path }
+        })
+        .collect();
+    let members = places.iter().find_map(|place| place.config.as_ref().ok()).map(|config| config.members.len());
+    match members {
+        Some(members) => {
+            places.truncate(members);
+            Ok(places)
+        }
+        None => match places.into_iter().find(|place| place.config_path.exists()) {
+            Some(NodePlace { config: Err(error), .. }) => Err(error.into()),
+            _ => Err(ClusterDirError::NoNodes(data_dir.to_owned())),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn new_cluster(data_dir: PathBuf) -> NewCluster {
+        NewCluster { data_dir, nodes: 3, base_port: 7101, window: 16, transaction_limit: 1_000 }
+    }
+
+    #[test]
+    fn every_node_gets_what_it_needs_and_reads_it_back() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("deep").join("bank");
+        let configs = create(&new_cluster(dir.clone())).unwrap();
+        let places = open(&dir).unwrap();
+        assert_eq!(places.len(), 3);
+        for (place, config) in places.iter().zip(&configs) {
+            assert_eq!(place.config.as_ref().unwrap(), config);
+            assert!(config.store_path().is_file());
+            assert_eq!(config.genesis(), configs[0].genesis());
+            assert_eq!(config.client_listen.port(), 7100 + u16::from(config.node.get()));
+            assert_eq!(config.peer_listen.port(), 7200 + u16::from(config.node.get()));
+        }
+        let left_over = fs::read_dir(dir.parent().unwrap()).unwrap().count();
+        assert_eq!(left_over, 1, "an unfinished folder was left behind");
+    }
+
+    #[test]
+    fn nothing_is_overwritten() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("bank");
+        create(&new_cluster(dir.clone())).unwrap();
+        let before = fs::read(config_path(&dir, NodeId::new(1).unwrap())).unwrap();
+        assert!(matches!(create(&new_cluster(dir.clone())), Err(ClusterDirError::NotEmpty(_))));
+        assert_eq!(fs::read(config_path(&dir, NodeId::new(1).unwrap())).unwrap(), before);
+    }
+
+    #[test]
+    fn an_empty_folder_and_an_interrupted_creation_are_no_obstacle() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("bank");
+        fs::create_dir(&dir).unwrap();
+        fs::create_dir_all(temp.path().join(".bank.unfinished-a1b2c3/node-1")).unwrap();
+        create(&new_cluster(dir.clone())).unwrap();
+        assert_eq!(open(&dir).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn counts_and_ports_that_do_not_fit_are_refused_before_anything_is_made() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("bank");
+        for nodes in [0, 8] {
+            let new = NewCluster { nodes, ..new_cluster(dir.clone()) };
+            assert!(matches!(create(&new), Err(ClusterDirError::NodeCount(_))));
+        }
+        for base_port in [0, MAX_BASE_PORT + 1] {
+            let new = NewCluster { base_port, ..new_cluster(dir.clone()) };
+            assert!(matches!(create(&new), Err(ClusterDirError::BasePort(_))));
+        }
+        assert!(!dir.exists());
+        assert!(matches!(open(&dir), Err(ClusterDirError::NoNodes(_))));
+    }
+
+    #[test]
+    fn one_broken_configuration_does_not_hide_the_others() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("bank");
+        create(&new_cluster(dir.clone())).unwrap();
+        fs::write(config_path(&dir, NodeId::new(1).unwrap()), "node = 9").unwrap();
+        let places = open(&dir).unwrap();
+        assert_eq!(places.iter().map(|place| place.config.is_ok()).collect::<Vec<_>>(), [false, true, true]);
+    }
+}

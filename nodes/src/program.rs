@@ -1,0 +1,212 @@
+//! The program `rabia-bank`: one module for each subcommand, and the command line that they share.
+//!
+//! Exit codes: 0 done; 1 refused, or failed while running; 2 not reached, unknown, or wrong usage; 3 a node's
+//! configuration or store refused to start, and will again until a person changes something.
+
+pub mod bench;
+pub mod client;
+pub mod cluster;
+pub mod create;
+pub mod node;
+mod terminal;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::NodeError;
+use crate::client::NodeUrl;
+use crate::create::ClusterDirError;
+
+/// A bank that keeps its books on several nodes at once, so that any minority of them may fail.
+#[derive(Parser, Debug)]
+#[command(name = "rabia-bank", version, max_term_width = 120, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to log, to stderr: a level (error, warn, info, debug, trace), or as in RUST_LOG. Default: info for nodes,
+    /// warn for everything else.
+    #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+    /// What to do.
+    #[command(subcommand)]
+    pub task: Task,
+}
+
+const EXAMPLES: &str = "\
+Five minutes:
+  rabia-bank cluster                            three nodes on this machine, data in ./rabia-bank-data
+  rabia-bank client create-account alice 1000   in another terminal
+  rabia-bank client create-account bob
+  rabia-bank client transfer alice bob 300
+  rabia-bank client history
+  rabia-bank client status
+  rabia-bank bench --duration 5
+
+`rabia-bank COMMAND --help` tells more. Amounts are whole numbers of minor units (cents).";
+
+/// The subcommands.
+#[derive(Subcommand, Debug)]
+pub enum Task {
+    /// Run a whole cluster on this machine, one process a node; create it first if there is none.
+    Cluster(cluster::Args),
+    /// Create the folders of a new cluster without running it.
+    Create(create::Args),
+    /// Run one node.
+    Node(node::Args),
+    /// Speak to a cluster: open accounts, move money, look things up.
+    Client(client::Args),
+    /// Measure a cluster under load, and check its books afterwards.
+    Bench(bench::Args),
+}
+
+/// The nodes to speak to, for every subcommand that is a client.
+#[derive(clap::Args, Debug, Clone)]
+pub struct Connect {
+    /// Nodes to speak to, tried in turn.
+    #[arg(
+        long,
+        value_name = "URL,URL…",
+        env = "RABIA_BANK_CONNECT",
+        value_delimiter = ',',
+        default_value = "ws://127.0.0.1:7101,ws://127.0.0.1:7102,ws://127.0.0.1:7103"
+    )]
+    pub connect: Vec<NodeUrl>,
+}
+
+/// How a task ended that could be carried out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// All is well.
+    Done,
+    /// The bank refused, or the books do not balance.
+    Refused,
+    /// Nobody was reached, or the outcome is not known.
+    Unknown,
+}
+
+/// Why a task could not be carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError {
+    /// The folder of the cluster.
+    #[error(transparent)]
+    ClusterDir(#[from] ClusterDirError),
+    /// The node.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// Anything else, with what to do.
+    #[error("{0}")]
+    Other(String),
+    /// Reading or writing.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// Where a cluster's data lies if nobody says otherwise.
+fn default_data_dir() -> PathBuf {
+    PathBuf::from("rabia-bank-data")
+}
+
+/// Carries out what the command line says, and reports what went wrong.
+pub fn run(cli: Cli) -> ExitCode {
+    let default = if matches!(cli.task, Task::Node(_)) { "info" } else { "warn" };
+    let filter = cli.log.as_deref().unwrap_or(default);
+    match EnvFilter::try_new(filter) {
+        Ok(filter) => terminal::start_logging(filter),
+        Err(error) => {
+            eprintln!("error: --log {filter}: {error}");
+            return ExitCode::from(2);
+        }
+    }
+    let ended = match cli.task {
+        Task::Cluster(args) => cluster::run(args),
+        Task::Create(args) => create::run(args),
+        Task::Node(args) => node::run(&args),
+        Task::Client(args) => client::run(args),
+        Task::Bench(args) => bench::run(args),
+    };
+    match ended {
+        Ok(Exit::Done) => ExitCode::SUCCESS,
+        Ok(Exit::Refused) => ExitCode::from(1),
+        Ok(Exit::Unknown) => ExitCode::from(2),
+        // Who reads our output has seen enough.
+        Err(ProgramError::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(match error {
+                ProgramError::Node(NodeError::Refused(_)) => 3,
+                _ => 1,
+            })
+        }
+    }
+}
+
+/// A runtime for a task that only waits for sockets and children: one thread does.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_documented_line_is_understood() {
+        for line in [
+            "rabia-bank cluster",
+            "rabia-bank cluster --nodes 5 --data-dir /tmp/x --base-port 8001 --no-restart",
+            "rabia-bank create --nodes 3 --data-dir /tmp/x",
+            "rabia-bank node --config node.toml",
+            "rabia-bank client create-account alice 1000",
+            "rabia-bank client create-account alice",
+            "rabia-bank client deposit alice -5",
+            "rabia-bank client withdraw alice 1.5",
+            "rabia-bank client --connect ws://127.0.0.1:1,127.0.0.1:2 --json --read local transfer alice bob 3",
+            "rabia-bank client bulk --atomic file.json",
+            "rabia-bank client --read 901 account alice",
+            "rabia-bank client accounts --limit 10 --after alice",
+            "rabia-bank client balance alice",
+            "rabia-bank client history alice --type transfer --before 9",
+            "rabia-bank client transaction 7",
+            "rabia-bank client statistics --large 5",
+            "rabia-bank client watch",
+            "rabia-bank client status --json",
+            "rabia-bank bench --accounts 10 --clients 2 --bulk 5 --in-flight 3 --duration 1 --json --pin",
+        ] {
+            if let Err(error) = parse(line) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_an_error() {
+        for line in [
+            "rabia-bank",
+            "rabia-bank cluster --nodes 8",
+            "rabia-bank cluster --nodes 0",
+            "rabia-bank create --base-port 0",
+            "rabia-bank node",
+            "rabia-bank client --connect http://host:1 status",
+            "rabia-bank client deposit alice much",
+            "rabia-bank client deposit alice",
+            "rabia-bank client --read sometimes status",
+            "rabia-bank client history --type gift",
+            "rabia-bank client --timeout -1 status",
+            "rabia-bank bench --clients 0",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

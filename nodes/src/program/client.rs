@@ -1,0 +1,493 @@
+//! `rabia-bank client`: one request, or a watch, through the client library.
+
+mod show;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rabia_bank_messages::bank::{
+    AccountId, Amount, Bulk, Command, HistoryFilter, ItemResult, MAX_PAGE, Operation, Outcome, Query, ReadLevel,
+    Refusal, Success, Transaction, TransactionType,
+};
+use rabia_bank_messages::codec::Encoding;
+use serde_json::{Value, json};
+
+use super::{Connect, Exit, ProgramError, runtime, terminal};
+use crate::client::{Answered, CallError, Client, ClientOptions, NodeUrl, Request, Unanswered};
+
+/// How often `watch` looks for new transactions.
+const WATCH_PAUSE: Duration = Duration::from_millis(200);
+/// A status says how things are now: a node that does not answer within this time is reported as not reached.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The command line of `client`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Amounts are whole numbers of minor units (cents). Account ids are 1 to 50 characters of A-Z a-z 0-9 _ - . :
+Exit code: 0 done, 1 refused, 2 not reached or unknown (the request may have been carried out; ask before repeating it).
+
+Examples:
+  rabia-bank client create-account alice 1000
+  rabia-bank client transfer alice bob 300
+  rabia-bank client --json balance bob
+  echo '[{\"deposit\": {\"account_id\": \"bob\", \"amount\": 5}}]' | rabia-bank client bulk --atomic -
+  rabia-bank client watch alice
+  rabia-bank client status")]
+pub struct Args {
+    #[command(flatten)]
+    connect: Connect,
+    /// Print the answers as they came: JSON, one object a line.
+    #[arg(long, global = true)]
+    json: bool,
+    /// How fresh a query's answer must be: linearizable (sees all that was acknowledged before), local (what the node
+    /// has), or a slot (what an answer named; the node has applied it at least).
+    #[arg(long, global = true, default_value = "linearizable", value_name = "LEVEL", value_parser = read_level)]
+    read: ReadLevel,
+    /// How long to try, in seconds.
+    #[arg(long, global = true, default_value = "10", value_name = "SECONDS", value_parser = seconds)]
+    timeout: Duration,
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Task {
+    /// Open an account.
+    CreateAccount {
+        /// Its name.
+        account: AccountId,
+        /// Its first balance.
+        #[arg(default_value = "0", allow_negative_numbers = true, value_parser = amount)]
+        initial_balance: Amount,
+    },
+    /// Bring money in.
+    Deposit {
+        /// Where it goes.
+        account: AccountId,
+        /// How much.
+        #[arg(allow_negative_numbers = true, value_parser = amount)]
+        amount: Amount,
+    },
+    /// Take money out.
+    Withdraw {
+        /// Where it comes from.
+        account: AccountId,
+        /// How much.
+        #[arg(allow_negative_numbers = true, value_parser = amount)]
+        amount: Amount,
+    },
+    /// Move money.
+    Transfer {
+        /// Where it comes from.
+        from: AccountId,
+        /// Where it goes.
+        to: AccountId,
+        /// How much.
+        #[arg(allow_negative_numbers = true, value_parser = amount)]
+        amount: Amount,
+    },
+    /// Carry out several commands as one request. Exit code 1 if any of them was refused.
+    Bulk {
+        /// A file with commands as JSON, in an array or one a line, as {"transfer": {"from_account": …}}; - for stdin.
+        #[arg(default_value = "-")]
+        file: PathBuf,
+        /// All or none.
+        #[arg(long)]
+        atomic: bool,
+    },
+    /// Show an account.
+    Account {
+        /// Which one.
+        account: AccountId,
+    },
+    /// List accounts by name.
+    Accounts {
+        /// Only names after this one.
+        #[arg(long, value_name = "ACCOUNT")]
+        after: Option<AccountId>,
+        /// At most so many; 1 to 1000.
+        #[arg(long, value_name = "N")]
+        limit: Option<u32>,
+    },
+    /// Show a balance.
+    Balance {
+        /// Of which account.
+        account: AccountId,
+    },
+    /// List transactions, newest first.
+    History {
+        /// Only those of this account.
+        account: Option<AccountId>,
+        /// Only those of this type: opening, deposit, withdrawal, transfer.
+        #[arg(long = "type", value_name = "TYPE", value_parser = transaction_type)]
+        transaction_type: Option<TransactionType>,
+        /// Only those at or after this time, in milliseconds since 1970.
+        #[arg(long, value_name = "MS")]
+        from: Option<u64>,
+        /// Only those at or before this time, in milliseconds since 1970.
+        #[arg(long, value_name = "MS")]
+        to: Option<u64>,
+        /// Only those with a lower id.
+        #[arg(long, value_name = "ID")]
+        before: Option<u64>,
+        /// At most so many; 1 to 1000.
+        #[arg(long, value_name = "N")]
+        limit: Option<u32>,
+    },
+    /// Show a transaction.
+    Transaction {
+        /// Its id, from 1.
+        id: u64,
+    },
+    /// Figures over the whole bank.
+    Statistics {
+        /// From which amount on transactions are listed as large.
+        #[arg(long, value_name = "AMOUNT")]
+        large: Option<u64>,
+    },
+    /// Print transactions as they happen, without a gap, until interrupted. With --json one transaction a line.
+    Watch {
+        /// Only those of this account.
+        account: Option<AccountId>,
+        /// Begin with this transaction instead of the next one to come.
+        #[arg(long, value_name = "ID")]
+        from: Option<u64>,
+    },
+    /// Show the state of every node.
+    Status,
+}
+
+fn read_level(text: &str) -> Result<ReadLevel, String> {
+    match text {
+        "linearizable" => Ok(ReadLevel::Linearizable),
+        "local" => Ok(ReadLevel::Local),
+        slot => match slot.parse() {
+            Ok(slot) => Ok(ReadLevel::AtLeast(slot)),
+            Err(_) => Err("expected linearizable, local, or the number of a slot".into()),
+        },
+    }
+}
+
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().map_err(|_| "expected a number of seconds")?;
+    let duration = Duration::try_from_secs_f64(seconds).map_err(|_| "expected a number of seconds above 0")?;
+    if duration.is_zero() || duration > Duration::from_secs(86_400) {
+        return Err("expected more than 0 seconds and at most a day".into());
+    }
+    Ok(duration)
+}
+
+/// Any number is an amount to the bank, which refuses those that are none.
+fn amount(text: &str) -> Result<Amount, String> {
+    match (text.parse::<u64>(), text.parse::<f64>()) {
+        (Ok(whole), _) => Ok(Amount::new(whole)),
+        (Err(_), Ok(_)) => Ok(Amount::INVALID),
+        (Err(_), Err(_)) => Err("expected a number of minor units".into()),
+    }
+}
+
+fn transaction_type(text: &str) -> Result<TransactionType, String> {
+    let found = TransactionType::ALL.into_iter().find(|kind| kind.name() == text);
+    found.ok_or_else(|| "expected opening, deposit, withdrawal or transfer".into())
+}
+
+/// Carries the request out and prints what came of it.
+///
+/// # Errors
+/// If there is something wrong with the input or the output. Refusals are printed and told by the exit code.
+pub fn run(args: Args) -> Result<Exit, ProgramError> {
+    runtime()?.block_on(async {
+        let Args { connect: Connect { connect }, json, read, timeout, task } = args;
+        let options = ClientOptions { encoding: Encoding::Json, timeout, ..ClientOptions::new(connect) };
+        match task {
+            Task::Status => status(options, json).await,
+            Task::Watch { account, from } => {
+                let client = Client::connect(options);
+                tokio::select! {
+                    ended = watch(&client, account, from, json) => ended,
+                    interrupted = tokio::signal::ctrl_c() => Ok(interrupted.map(|()| Exit::Done)?),
+                }
+            }
+            task => {
+                let request = request(task, read)?;
+                let client = Client::connect(options);
+                let outcome = terminal::wait("waiting for an answer …", client.ask(request)).await;
+                client.close().await;
+                report(outcome, json)
+            }
+        }
+    })
+}
+
+/// The request of a task that is one.
+fn request(task: Task, read: ReadLevel) -> Result<Request, ProgramError> {
+    let operation = |operation| Request::Command(Command::One(operation));
+    let query = |query| Request::Query(query, read);
+    Ok(match task {
+        Task::CreateAccount { account: account_id, initial_balance } => {
+            operation(Operation::CreateAccount { account_id, initial_balance })
+        }
+        Task::Deposit { account: account_id, amount } => operation(Operation::Deposit { account_id, amount }),
+        Task::Withdraw { account: account_id, amount } => operation(Operation::Withdraw { account_id, amount }),
+        Task::Transfer { from: from_account, to: to_account, amount } => {
+            operation(Operation::Transfer { from_account, to_account, amount })
+        }
+        Task::Bulk { file, atomic } => {
+            let text = if file.as_os_str() == "-" {
+                std::io::read_to_string(std::io::stdin())?
+            } else {
+                let read = std::fs::read_to_string(&file);
+                read.map_err(|e| ProgramError::Other(format!("can't read {}: {e}", file.display())))?
+            };
+            let commands = operations(&text)
+                .map_err(|e| ProgramError::Other(format!("{} holds no commands: {e}", file.display())))?;
+            Request::Command(Command::Bulk(Bulk { commands, atomic }))
+        }
+        Task::Account { account: account_id } => query(Query::GetAccount { account_id }),
+        Task::Accounts { after, limit } => query(Query::ListAccounts { after, limit }),
+        Task::Balance { account: account_id } => query(Query::GetBalance { account_id }),
+        Task::History { account: account_id, transaction_type, from: from_time, to: to_time, before, limit } => {
+            let filter = HistoryFilter { account_id, transaction_type, from_time, to_time, before, limit };
+            query(Query::GetTransactionHistory(filter))
+        }
+        Task::Transaction { id: transaction_id } => query(Query::GetTransaction { transaction_id }),
+        Task::Statistics { large: large_amount } => query(Query::GetStatistics { large_amount }),
+        Task::Status => query(Query::GetStatus {}),
+        Task::Watch { account: account_id, .. } => {
+            query(Query::GetTransactionHistory(HistoryFilter { account_id, ..HistoryFilter::default() }))
+        }
+    })
+}
+
+/// The operations in an array, or one after the other.
+fn operations(text: &str) -> serde_json::Result<Vec<Operation>> {
+    if text.trim_start().starts_with('[') {
+        serde_json::from_str(text)
+    } else {
+        serde_json::Deserializer::from_str(text).into_iter().collect()
+    }
+}
+
+/// Prints the outcome of a request.
+fn report(outcome: Result<Answered, Unanswered>, json: bool) -> Result<Exit, ProgramError> {
+    let answered = match outcome {
+        Ok(answered) => answered,
+        Err(unanswered) => return report_unanswered(&unanswered, json),
+    };
+    if json {
+        terminal::print_bytes(answered.frame())?;
+    }
+    if let Some(refusal) = &answered.refusal {
+        if !json {
+            show_refusal(refusal);
+        }
+        return Ok(exit_of(refusal));
+    }
+    let success = answered.success().map_err(|e| ProgramError::Other(format!("the answer can't be read: {e}")))?;
+    if !json {
+        for line in show::success(&success) {
+            terminal::print(line)?;
+        }
+    }
+    let any_refused = match &success {
+        Success::Results { results } => results.iter().any(|result| matches!(result, ItemResult::Error(_))),
+        _ => false,
+    };
+    Ok(if any_refused { Exit::Refused } else { Exit::Done })
+}
+
+fn report_unanswered(unanswered: &Unanswered, json: bool) -> Result<Exit, ProgramError> {
+    let text = match unanswered {
+        Unanswered::Unknown(unknown) => match &unknown.last {
+            Some(last) if json => {
+                terminal::print_bytes(last.frame())?;
+                return Ok(Exit::Unknown);
+            }
+            _ => format!("{unknown}; it may have been carried out: look before you repeat it"),
+        },
+        Unanswered::NotReached(not_reached) => format!("{not_reached}; is the cluster running, is --connect right?"),
+    };
+    if json {
+        terminal::print(unanswered_json(unanswered))?;
+    } else {
+        eprintln!("error: {text}");
+    }
+    Ok(Exit::Unknown)
+}
+
+/// What takes the place of an answer where none came.
+fn unanswered_json(unanswered: &Unanswered) -> Value {
+    let (code, outcome) = match unanswered {
+        Unanswered::Unknown(_) => ("no_answer", Outcome::Unknown),
+        Unanswered::NotReached(_) => ("not_reached", Outcome::Refused),
+    };
+    json!({"error": {"code": code, "message": unanswered.to_string(), "outcome": outcome}})
+}
+
+fn show_refusal(refusal: &Refusal) {
+    let at = refusal.index.map(|index| format!(" (command {index} of the bulk)")).unwrap_or_default();
+    eprintln!("{}: {}{at}", console::style(format!("refused, {}", refusal.code)).for_stderr().red(), refusal.message);
+}
+
+fn exit_of(refusal: &Refusal) -> Exit {
+    match refusal.outcome {
+        Outcome::Refused => Exit::Refused,
+        Outcome::Unknown => Exit::Unknown,
+    }
+}
+
+/// Asks every node by itself.
+async fn status(options: ClientOptions, json: bool) -> Result<Exit, ProgramError> {
+    let ask = |url: NodeUrl| {
+        let timeout = options.timeout.min(STATUS_TIMEOUT);
+        let options = ClientOptions { urls: vec![url.clone()], timeout, ..options.clone() };
+        async move {
+            let client = Client::connect(options);
+            let outcome = client.query(Query::GetStatus {}, ReadLevel::Local).await;
+            client.close().await;
+            (url, outcome)
+        }
+    };
+    let asked = futures_util::future::join_all(options.urls.iter().cloned().map(ask));
+    let outcomes = terminal::wait("asking the nodes …", asked).await;
+    let mut exit = Exit::Done;
+    let mut states = Vec::new();
+    for (url, outcome) in outcomes {
+        let status = match outcome {
+            Ok(applied) => match applied.success {
+                Success::Status { status } => Ok(status),
+                other => {
+                    return Err(ProgramError::Other(format!("{url} answered {other:?} to a question for its status")));
+                }
+            },
+            Err(error) => {
+                exit = Exit::Unknown;
+                Err(error)
+            }
+        };
+        if json {
+            terminal::print(status_json(&url, &status)?)?;
+        }
+        states.push((url, status));
+    }
+    if !json {
+        for line in show::statuses(&states) {
+            terminal::print(line)?;
+        }
+    }
+    Ok(exit)
+}
+
+/// The fields of the status beside its URL, or the error in their place.
+fn status_json(
+    url: &NodeUrl,
+    status: &Result<Box<rabia_bank_messages::bank::Status>, CallError>,
+) -> Result<Value, ProgramError> {
+    let mut object = match status {
+        Ok(status) => serde_json::to_value(status).map_err(|e| ProgramError::Other(e.to_string()))?,
+        Err(error) => json!({"error": error.to_string()}),
+    };
+    object["url"] = json!(url.to_string());
+    Ok(object)
+}
+
+/// Prints every transaction from `from` on, or the next one to come, in order and without a gap: it looks up the newest
+/// id, and then reads on to it in windows no larger than a page.
+async fn watch(
+    client: &Client,
+    account: Option<AccountId>,
+    from: Option<u64>,
+    json: bool,
+) -> Result<Exit, ProgramError> {
+    let mut next = from;
+    loop {
+        let newest = match history(client, HistoryFilter { limit: Some(1), ..HistoryFilter::default() }).await {
+            Ok(transactions) => transactions.first().map_or(0, |transaction| transaction.transaction_id),
+            Err(error) => return watch_ended(error, json),
+        };
+        let mut first = *next.get_or_insert(newest + 1);
+        while first <= newest {
+            let end = (newest + 1).min(first + u64::from(MAX_PAGE));
+            let filter = HistoryFilter {
+                account_id: account.clone(),
+                before: Some(end),
+                limit: Some(MAX_PAGE),
+                ..HistoryFilter::default()
+            };
+            let window = match history(client, filter).await {
+                Ok(transactions) => transactions,
+                Err(error) => return watch_ended(error, json),
+            };
+            for transaction in window.iter().rev().filter(|transaction| transaction.transaction_id >= first) {
+                if json {
+                    terminal::print(json!(transaction))?;
+                } else {
+                    terminal::print(show::transaction(transaction))?;
+                }
+            }
+            first = end;
+        }
+        next = Some(first);
+        tokio::time::sleep(WATCH_PAUSE).await;
+    }
+}
+
+async fn history(client: &Client, filter: HistoryFilter) -> Result<Vec<Transaction>, CallError> {
+    let applied = client.query(Query::GetTransactionHistory(filter), ReadLevel::Linearizable).await?;
+    match applied.success {
+        Success::Transactions { transactions, .. } => Ok(transactions),
+        other => {
+            let why = format!("the node answered {other:?} to a question for its history");
+            Err(CallError::Unknown(crate::client::Unknown { why, last: None }))
+        }
+    }
+}
+
+fn watch_ended(error: CallError, json: bool) -> Result<Exit, ProgramError> {
+    match error {
+        CallError::Refused(refusal) => {
+            if json {
+                terminal::print(json!({"error": refusal}))?;
+            } else {
+                show_refusal(&refusal);
+            }
+            Ok(exit_of(&refusal))
+        }
+        CallError::Unknown(unknown) => report_unanswered(&Unanswered::Unknown(unknown), json),
+        CallError::NotReached(not_reached) => report_unanswered(&Unanswered::NotReached(not_reached), json),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_that_are_none_are_left_to_the_bank() {
+        assert_eq!(amount("300"), Ok(Amount::new(300)));
+        for text in ["-5", "1.5", "1e30", "99999999999999999999"] {
+            assert_eq!(amount(text), Ok(Amount::INVALID), "{text}");
+        }
+        assert!(amount("much").is_err());
+    }
+
+    #[test]
+    fn a_bulk_is_an_array_or_lines() {
+        let one = r#"{"deposit": {"account_id": "a", "amount": 1}}"#;
+        for text in [format!("[{one}, {one}]"), format!("{one}\n{one}\n"), format!(" [{one},{one}]")] {
+            assert_eq!(operations(&text).unwrap().len(), 2, "{text}");
+        }
+        assert_eq!(operations("").unwrap().len(), 0);
+        assert!(operations(r#"{"bulk": {"commands": [], "atomic": true}}"#).is_err());
+        assert!(operations("hello").is_err());
+    }
+
+    #[test]
+    fn the_state_of_a_node_carries_its_url_and_an_error_takes_its_place() {
+        let url: NodeUrl = "ws://127.0.0.1:1".parse().unwrap();
+        let error = CallError::NotReached(crate::client::NotReached { why: "connection refused".into() });
+        let object = status_json(&url, &Err(error)).unwrap();
+        assert_eq!(object["url"], "ws://127.0.0.1:1");
+        assert!(object["error"].as_str().unwrap().contains("connection refused"));
+    }
+}

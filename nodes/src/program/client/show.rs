@@ -1,0 +1,201 @@
+//! Answers for people.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use console::style;
+use rabia_bank_messages::bank::{Account, ItemResult, Statistics, Status, Success, Transaction};
+
+use crate::client::{CallError, NodeUrl};
+use crate::program::terminal::{grouped, table};
+
+/// How much of a digest a table shows: enough to see that two differ.
+const DIGEST_CHARACTERS: usize = 12;
+
+/// The lines for what a request brought.
+pub(super) fn success(success: &Success) -> Vec<String> {
+    match success {
+        Success::Account { account: a, transaction: opening } => {
+            let mut lines = vec![account(a)];
+            lines.extend(opening.as_ref().map(transaction));
+            lines
+        }
+        Success::Transaction { transaction: t } => vec![transaction(t)],
+        Success::Results { results } => bulk(results),
+        Success::Balance { balance } => vec![grouped(*balance)],
+        Success::Accounts { accounts: rows, next } => {
+            let mut lines = accounts(rows);
+            lines.extend(next.as_ref().map(|next| more(format!("--after {next}"))));
+            lines
+        }
+        Success::Transactions { transactions, next } => {
+            let mut lines: Vec<String> = transactions.iter().map(transaction).collect();
+            lines.extend(next.map(|next| more(format!("--before {next}"))));
+            lines
+        }
+        Success::Statistics { statistics: s } => statistics(s),
+        Success::Status { status } => vec![format!("{status:?}")],
+    }
+}
+
+fn more(option: String) -> String {
+    style(format!("there are more: {option}")).dim().to_string()
+}
+
+/// A moment of log time, in UTC.
+fn time(ms: u64) -> String {
+    match UNIX_EPOCH.checked_add(Duration::from_millis(ms)) {
+        // The formatter knows no years beyond 9999.
+        Some(moment) if ms < 253_402_300_800_000 => humantime::format_rfc3339_millis(moment).to_string(),
+        _ => format!("{ms} ms"),
+    }
+}
+
+fn account(account: &Account) -> String {
+    let Account { account_id, balance, created_at, last_transaction_at, transaction_count } = account;
+    let last = last_transaction_at.map(|at| format!(", the last at {}", time(at))).unwrap_or_default();
+    format!(
+        "{}  balance {}  created {}, {} transactions{last}",
+        style(account_id).bold(),
+        style(grouped(*balance)).green(),
+        time(*created_at),
+        grouped(*transaction_count)
+    )
+}
+
+fn accounts(accounts: &[Account]) -> Vec<String> {
+    let row = |account: &Account| {
+        vec![
+            account.account_id.to_string(),
+            grouped(account.balance),
+            grouped(account.transaction_count),
+            time(account.created_at),
+        ]
+    };
+    table(&["account", "balance", "transactions", "created"], &accounts.iter().map(row).collect::<Vec<_>>())
+}
+
+/// One transaction on one line.
+pub(super) fn transaction(transaction: &Transaction) -> String {
+    let side = |account: &Option<_>, balance: Option<u64>| {
+        let balance = balance.map(|balance| format!(" (now {})", grouped(balance))).unwrap_or_default();
+        account.as_ref().map(|account| format!("{account}{balance}"))
+    };
+    let from = side(&transaction.from_account, transaction.from_balance);
+    let to = side(&transaction.to_account, transaction.to_balance);
+    let way = match (from, to) {
+        (Some(from), Some(to)) => format!("{from} -> {to}"),
+        (Some(one), None) | (None, Some(one)) => one,
+        (None, None) => String::new(),
+    };
+    format!(
+        "#{:<6} {}  {:<10} {:>12}  {way}",
+        transaction.transaction_id,
+        style(time(transaction.timestamp)).dim(),
+        transaction.transaction_type.name(),
+        style(grouped(transaction.amount)).green(),
+    )
+}
+
+fn bulk(results: &[ItemResult]) -> Vec<String> {
+    let refused = results.iter().enumerate().filter_map(|(index, result)| match result {
+        ItemResult::Ok(_) => None,
+        ItemResult::Error(refusal) => Some(format!("  command {index}: {refusal}")),
+    });
+    let refused: Vec<String> = refused.collect();
+    let mut lines = vec![format!("{} applied, {} refused", results.len() - refused.len(), refused.len())];
+    lines.extend(refused);
+    lines
+}
+
+fn statistics(statistics: &Statistics) -> Vec<String> {
+    let mut lines = vec![
+        format!("accounts      {}", grouped(statistics.accounts)),
+        format!("total balance {}", grouped(statistics.total_balance)),
+        format!(
+            "transactions  {}, volume {}",
+            grouped(statistics.transactions.count),
+            grouped(statistics.transactions.volume)
+        ),
+    ];
+    let mut section = |title: &str, rows: Vec<String>| {
+        if !rows.is_empty() {
+            lines.push(String::new());
+            lines.push(style(title).bold().underlined().to_string());
+            lines.extend(rows);
+        }
+    };
+    let row = |name: String, count: u64, volume: u64| vec![name, grouped(count), grouped(volume)];
+    let by_type = statistics.by_type.iter().map(|(kind, v)| row(kind.name().to_owned(), v.count, v.volume));
+    section("By type", table(&["type", "transactions", "volume"], &by_type.collect::<Vec<_>>()));
+    let by_hour = statistics.by_hour.iter().map(|hour| row(time(hour.hour), hour.total.count, hour.total.volume));
+    section("By hour", table(&["from", "transactions", "volume"], &by_hour.collect::<Vec<_>>()));
+    section("Largest accounts", accounts(&statistics.largest_accounts));
+    section("Most active accounts", accounts(&statistics.most_active_accounts));
+    let title = format!("Latest transactions of {} and more", grouped(statistics.large_amount));
+    section(&title, statistics.large_transactions.iter().map(transaction).collect());
+    lines
+}
+
+/// One line for each node.
+pub(super) fn statuses(states: &[(NodeUrl, Result<Box<Status>, CallError>)]) -> Vec<String> {
+    let heads = ["url", "node", "slot", "decided", "null", "accounts", "transactions", "total", "digest", "connected"];
+    let row = |url: &NodeUrl, status: &Status| {
+        let digest: String = status.state_digest.to_string().chars().take(DIGEST_CHARACTERS).collect();
+        let peers: Vec<String> = status.connected.iter().map(ToString::to_string).collect();
+        vec![
+            url.to_string(),
+            status.node.to_string(),
+            grouped(status.applied_slot),
+            grouped(status.decided_slots),
+            grouped(status.null_slots),
+            grouped(status.accounts),
+            grouped(status.transactions),
+            grouped(status.total_balance),
+            digest,
+            if peers.is_empty() { "none".into() } else { peers.join(" ") },
+        ]
+    };
+    let reached: Vec<Vec<String>> =
+        states.iter().filter_map(|(url, state)| state.as_ref().ok().map(|status| row(url, status))).collect();
+    let mut lines = table(&heads, &reached).into_iter();
+    let head = lines.next();
+    let rows = states.iter().filter_map(|(url, state)| match state {
+        Ok(_) => lines.next(),
+        Err(error) => Some(format!("{url}  {}", style(error).red())),
+    });
+    let rows: Vec<String> = rows.collect();
+    head.filter(|_| !reached.is_empty()).into_iter().chain(rows).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transfer_shows_both_sides() {
+        let line = transaction(&Transaction {
+            transaction_id: 7,
+            transaction_type: rabia_bank_messages::bank::TransactionType::Transfer,
+            from_account: Some("alice".into()),
+            to_account: Some("bob".into()),
+            amount: 1_300,
+            from_balance: Some(700),
+            to_balance: Some(1_300),
+            timestamp: 1_000,
+            slot: 3,
+            hash: rabia_bank_messages::ids::Digest::ZERO,
+        });
+        let line = console::strip_ansi_codes(&line).into_owned();
+        for part in ["#7", "1970-01-01T00:00:01.000Z", "transfer", "1,300", "alice (now 700) -> bob (now 1,300)"] {
+            assert!(line.contains(part), "{part} in {line}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_is_not_reached_has_its_line() {
+        let error = CallError::NotReached(crate::client::NotReached { why: "connection refused".into() });
+        let lines = statuses(&[("ws://127.0.0.1:1".parse().unwrap(), Err(error))]);
+        assert_eq!(lines.len(), 1);
+        assert!(lines[0].contains("ws://127.0.0.1:1") && lines[0].contains("connection refused"), "{lines:?}");
+    }
+}

@@ -1,0 +1,53 @@
+//! `rabia-bank create`.
+
+use std::path::PathBuf;
+
+use rabia_bank_messages::bank::{DEFAULT_TRANSACTION_LIMIT, MAX_BALANCE};
+use rabia_bank_messages::genesis::DEFAULT_WINDOW;
+use rabia_bank_messages::ids::MAX_NODES;
+
+use super::{Exit, ProgramError, default_data_dir, terminal};
+use crate::config::{DEFAULT_CLIENT_PORT, MAX_WINDOW};
+use crate::create::{MAX_BASE_PORT, NewCluster, config_path, create};
+
+/// The command line of `create`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Makes DIR/node-1, DIR/node-2 … with a node.toml and a store each. For a cluster on several machines, move each
+folder to its machine, and put the machines' addresses into every node.toml before the first start.")]
+pub struct Args {
+    /// How many nodes. 3 bear the loss of one, 5 of two, 7 of three.
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=MAX_NODES as i64))]
+    nodes: u8,
+    /// Where to put the folders; must be absent or empty.
+    #[arg(long, default_value_os_t = default_data_dir(), value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Node K listens for clients on this port + K - 1, and for the other nodes 100 above.
+    #[arg(long, default_value_t = DEFAULT_CLIENT_PORT, value_name = "PORT",
+          value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_BASE_PORT)))]
+    base_port: u16,
+    /// Slots of the log in agreement at once.
+    #[arg(long, default_value_t = DEFAULT_WINDOW, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_WINDOW))]
+    window: u64,
+    /// The largest amount of one transaction, in minor units. Fixed for ever.
+    #[arg(long, default_value_t = DEFAULT_TRANSACTION_LIMIT, value_name = "AMOUNT",
+          value_parser = clap::value_parser!(u64).range(1..=MAX_BALANCE))]
+    transaction_limit: u64,
+}
+
+/// Creates a cluster and says how to start it.
+///
+/// # Errors
+/// If there is something in the folder already, or it can't be written.
+pub fn run(args: Args) -> Result<Exit, ProgramError> {
+    let Args { nodes, data_dir, base_port, window, transaction_limit } = args;
+    let new = NewCluster { data_dir, nodes: nodes.into(), base_port, window, transaction_limit };
+    let configs = create(&new)?;
+    terminal::print(format_args!("Created a cluster of {nodes} in {}. Start its nodes with:", new.data_dir.display()))?;
+    for config in &configs {
+        let path = config_path(&new.data_dir, config.node);
+        terminal::print(format_args!("  rabia-bank node --config {}", path.display()))?;
+    }
+    terminal::print(format_args!("or all at once with:\n  rabia-bank cluster --data-dir {}", new.data_dir.display()))?;
+    Ok(Exit::Done)
+}

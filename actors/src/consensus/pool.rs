@@ -7,7 +7,7 @@
 //!   hearing it first, propose the same.
 //! - A node whose turn it is not sends its batches to all: the owner of the next slot proposes them. So it costs one
 //!   message's time, and no slot, that work and turns are not spread alike.
-//! - Where there is no owner, or nothing is in flight, anyone proposes in the next slot at once.
+//! - Where there is no owner, or nothing was decided for a while, anyone proposes in the next slot at once.
 //! - A gap below a slot in use is filled by its owner, with null where nothing waits. An owner that can't be reached, or is
 //!   silent, is replaced by the live nodes in turn.
 
@@ -63,6 +63,9 @@ const MAX_STAMP_AHEAD: Millis = 1_000;
 const SMALL_IN_FLIGHT: usize = 2;
 /// From this size on a batch is not small.
 const SMALL_BATCH: usize = 16 * 1024;
+/// Where no slot was decided for this long, nodes do not wait for their turn. Not sooner: clients that were answered by one
+/// slot ask again at the same moment, on all nodes.
+const QUIET: Duration = Duration::from_millis(5);
 /// Ids of decided batches that are remembered, so that a late copy is not proposed again.
 const REMEMBERED: usize = 16_384;
 
@@ -113,6 +116,8 @@ pub struct Pool {
     owners: Owners,
     slots: BTreeMap<Slot, Seen>,
     frontier: Slot,
+    /// When the frontier last moved.
+    moved: Duration,
     up: [bool; MAX_NODES],
     suspect: [bool; MAX_NODES],
     /// Smoothed time from proposing to deciding.
@@ -137,6 +142,7 @@ impl Pool {
             owners: Owners::new(genesis.clone()),
             slots: BTreeMap::new(),
             frontier,
+            moved: Duration::ZERO,
             up: [false; MAX_NODES],
             suspect: [false; MAX_NODES],
             slot_time: PATIENCE_MIN / PATIENCE,
@@ -196,6 +202,7 @@ impl Pool {
             Notice::Decided(slot, value) => self.decided(now, slot, value),
             Notice::Frontier(frontier) => {
                 self.frontier = frontier;
+                self.moved = now.elapsed;
                 self.slots = self.slots.split_off(&(frontier + 1));
                 self.proposed_at = self.proposed_at.split_off(&(frontier + 1));
                 self.owners.frontier(frontier);
@@ -330,7 +337,7 @@ impl Pool {
     /// Proposes in the lowest slot that nobody uses, if it is this node's turn there and something waits.
     fn open(&mut self, now: Now, slot: Slot, effects: &mut Vec<PoolEffect>) -> bool {
         let owners = self.owners.of(slot);
-        let idle = slot == self.frontier + 1;
+        let idle = slot == self.frontier + 1 && now.elapsed.saturating_sub(self.moved) > QUIET;
         let turn = self.turn(slot, &owners);
         let stale = self.oldest().is_some_and(|since| now.elapsed.saturating_sub(since) > self.patience());
         if !(idle || stale || turn.is_none() || turn == Some(self.me)) {

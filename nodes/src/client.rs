@@ -161,7 +161,7 @@ pub struct Applied {
 /// The outcome could not be found out in time: the request may have been executed, or may yet be.
 /// (Of a query: it had no answer.)
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("unknown whether it was executed: {why}")]
+#[error("outcome unknown: {why}")]
 pub struct Unknown {
     /// What stood in the way, for people.
     pub why: String,
@@ -263,12 +263,12 @@ impl Client {
         let (answer, answered) = oneshot::channel();
         let ask = Ask { request, deadline: Instant::now() + self.timeout, answer };
         // The task ends only when this handle is gone, or with a panic.
-        let gone = |why: &str| why.to_owned();
+        let why = || "the client's task has ended".to_owned();
         match self.asks.send(ask).await {
-            Err(_) => Err(Unanswered::NotReached(NotReached { why: gone("the client's task has ended") })),
+            Err(_) => Err(Unanswered::NotReached(NotReached { why: why() })),
             Ok(()) => match answered.await {
                 Ok(outcome) => outcome,
-                Err(_) => Err(Unanswered::Unknown(Unknown { why: gone("the client's task has ended"), last: None })),
+                Err(_) => Err(Unanswered::Unknown(Unknown { why: why(), last: None })),
             },
         }
     }

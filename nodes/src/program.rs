@@ -66,6 +66,7 @@ pub struct Connect {
     /// Nodes to speak to, tried in turn.
     #[arg(
         long,
+        global = true,
         value_name = "URL,URL…",
         env = "RABIA_BANK_CONNECT",
         value_delimiter = ',',
@@ -181,7 +182,7 @@ mod tests {
             "rabia-bank client transaction 7",
             "rabia-bank client statistics --large 5",
             "rabia-bank client watch",
-            "rabia-bank client status --json",
+            "rabia-bank client status --json --connect 127.0.0.1:1",
             "rabia-bank bench --accounts 10 --clients 2 --bulk 5 --in-flight 3 --duration 1 --json --pin",
         ] {
             if let Err(error) = parse(line) {

@@ -52,6 +52,23 @@ pub struct Args {
 
 #[derive(clap::Subcommand, Debug)]
 enum Task {
+    #[command(flatten)]
+    Ask(Ask),
+    /// Print transactions as they happen, without a gap, until interrupted. With --json one transaction a line.
+    Watch {
+        /// Only those of this account.
+        account: Option<AccountId>,
+        /// Begin with this transaction instead of the next one to come.
+        #[arg(long, value_name = "ID")]
+        from: Option<u64>,
+    },
+    /// Show the state of every node.
+    Status,
+}
+
+/// What is one request and one answer.
+#[derive(clap::Subcommand, Debug)]
+enum Ask {
     /// Open an account.
     CreateAccount {
         /// Its name.
@@ -145,16 +162,6 @@ enum Task {
         #[arg(long, value_name = "AMOUNT")]
         large: Option<u64>,
     },
-    /// Print transactions as they happen, without a gap, until interrupted. With --json one transaction a line.
-    Watch {
-        /// Only those of this account.
-        account: Option<AccountId>,
-        /// Begin with this transaction instead of the next one to come.
-        #[arg(long, value_name = "ID")]
-        from: Option<u64>,
-    },
-    /// Show the state of every node.
-    Status,
 }
 
 fn read_level(text: &str) -> Result<ReadLevel, String> {
@@ -208,31 +215,35 @@ pub fn run(args: Args) -> Result<Exit, ProgramError> {
                     interrupted = tokio::signal::ctrl_c() => Ok(interrupted.map(|()| Exit::Done)?),
                 }
             }
-            task => {
-                let request = request(task, read)?;
+            Task::Ask(ask) => {
+                let request = request(ask, read)?;
+                let advice = match &request {
+                    Request::Command(_) => "; look before you repeat it",
+                    Request::Query(..) => "; nothing was changed",
+                };
                 let client = Client::connect(options);
                 let outcome = terminal::wait("waiting for an answer …", client.ask(request)).await;
                 client.close().await;
-                report(outcome, json)
+                report(outcome, advice, json)
             }
         }
     })
 }
 
-/// The request of a task that is one.
-fn request(task: Task, read: ReadLevel) -> Result<Request, ProgramError> {
+/// The request that was asked for.
+fn request(ask: Ask, read: ReadLevel) -> Result<Request, ProgramError> {
     let operation = |operation| Request::Command(Command::One(operation));
     let query = |query| Request::Query(query, read);
-    Ok(match task {
-        Task::CreateAccount { account: account_id, initial_balance } => {
+    Ok(match ask {
+        Ask::CreateAccount { account: account_id, initial_balance } => {
             operation(Operation::CreateAccount { account_id, initial_balance })
         }
-        Task::Deposit { account: account_id, amount } => operation(Operation::Deposit { account_id, amount }),
-        Task::Withdraw { account: account_id, amount } => operation(Operation::Withdraw { account_id, amount }),
-        Task::Transfer { from: from_account, to: to_account, amount } => {
+        Ask::Deposit { account: account_id, amount } => operation(Operation::Deposit { account_id, amount }),
+        Ask::Withdraw { account: account_id, amount } => operation(Operation::Withdraw { account_id, amount }),
+        Ask::Transfer { from: from_account, to: to_account, amount } => {
             operation(Operation::Transfer { from_account, to_account, amount })
         }
-        Task::Bulk { file, atomic } => {
+        Ask::Bulk { file, atomic } => {
             let text = if file.as_os_str() == "-" {
                 std::io::read_to_string(std::io::stdin())?
             } else {
@@ -243,19 +254,15 @@ fn request(task: Task, read: ReadLevel) -> Result<Request, ProgramError> {
                 .map_err(|e| ProgramError::Other(format!("{} holds no commands: {e}", file.display())))?;
             Request::Command(Command::Bulk(Bulk { commands, atomic }))
         }
-        Task::Account { account: account_id } => query(Query::GetAccount { account_id }),
-        Task::Accounts { after, limit } => query(Query::ListAccounts { after, limit }),
-        Task::Balance { account: account_id } => query(Query::GetBalance { account_id }),
-        Task::History { account: account_id, transaction_type, from: from_time, to: to_time, before, limit } => {
+        Ask::Account { account: account_id } => query(Query::GetAccount { account_id }),
+        Ask::Accounts { after, limit } => query(Query::ListAccounts { after, limit }),
+        Ask::Balance { account: account_id } => query(Query::GetBalance { account_id }),
+        Ask::History { account: account_id, transaction_type, from: from_time, to: to_time, before, limit } => {
             let filter = HistoryFilter { account_id, transaction_type, from_time, to_time, before, limit };
             query(Query::GetTransactionHistory(filter))
         }
-        Task::Transaction { id: transaction_id } => query(Query::GetTransaction { transaction_id }),
-        Task::Statistics { large: large_amount } => query(Query::GetStatistics { large_amount }),
-        Task::Status => query(Query::GetStatus {}),
-        Task::Watch { account: account_id, .. } => {
-            query(Query::GetTransactionHistory(HistoryFilter { account_id, ..HistoryFilter::default() }))
-        }
+        Ask::Transaction { id: transaction_id } => query(Query::GetTransaction { transaction_id }),
+        Ask::Statistics { large: large_amount } => query(Query::GetStatistics { large_amount }),
     })
 }
 
@@ -268,11 +275,11 @@ fn operations(text: &str) -> serde_json::Result<Vec<Operation>> {
     }
 }
 
-/// Prints the outcome of a request.
-fn report(outcome: Result<Answered, Unanswered>, json: bool) -> Result<Exit, ProgramError> {
+/// Prints the outcome of a request; `advice` is for where it is unknown.
+fn report(outcome: Result<Answered, Unanswered>, advice: &str, json: bool) -> Result<Exit, ProgramError> {
     let answered = match outcome {
         Ok(answered) => answered,
-        Err(unanswered) => return report_unanswered(&unanswered, json),
+        Err(unanswered) => return report_unanswered(&unanswered, advice, json),
     };
     if json {
         terminal::print_bytes(answered.frame())?;
@@ -296,14 +303,14 @@ fn report(outcome: Result<Answered, Unanswered>, json: bool) -> Result<Exit, Pro
     Ok(if any_refused { Exit::Refused } else { Exit::Done })
 }
 
-fn report_unanswered(unanswered: &Unanswered, json: bool) -> Result<Exit, ProgramError> {
+fn report_unanswered(unanswered: &Unanswered, advice: &str, json: bool) -> Result<Exit, ProgramError> {
     let text = match unanswered {
         Unanswered::Unknown(unknown) => match &unknown.last {
             Some(last) if json => {
                 terminal::print_bytes(last.frame())?;
                 return Ok(Exit::Unknown);
             }
-            _ => format!("{unknown}; it may have been carried out: look before you repeat it"),
+            _ => format!("{unknown}{advice}"),
         },
         Unanswered::NotReached(not_reached) => format!("{not_reached}; is the cluster running, is --connect right?"),
     };
@@ -453,8 +460,8 @@ fn watch_ended(error: CallError, json: bool) -> Result<Exit, ProgramError> {
             }
             Ok(exit_of(&refusal))
         }
-        CallError::Unknown(unknown) => report_unanswered(&Unanswered::Unknown(unknown), json),
-        CallError::NotReached(not_reached) => report_unanswered(&Unanswered::NotReached(not_reached), json),
+        CallError::Unknown(unknown) => report_unanswered(&Unanswered::Unknown(unknown), "", json),
+        CallError::NotReached(not_reached) => report_unanswered(&Unanswered::NotReached(not_reached), "", json),
     }
 }
 

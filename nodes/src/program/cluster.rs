@@ -308,8 +308,10 @@ impl Keeper {
         // Held open: its end tells the child that this process has gone. `wait` would close it.
         let _stdin = child.stdin.take();
         if let Some(pid) = child.id() {
-            self.life.send_replace(Life::Running { pid });
-            tracing::info!("node {} is process {pid}", self.node);
+            let before = self.life.send_replace(Life::Running { pid });
+            if before != Life::Starting {
+                self.say(&format!("is process {pid} now"));
+            }
         }
         let relay = tokio::spawn(relay(self.node, child.stderr.take(), self.spinner.clone()));
         let status = tokio::select! {

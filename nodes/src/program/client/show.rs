@@ -33,7 +33,7 @@ pub(super) fn success(success: &Success) -> Vec<String> {
             lines
         }
         Success::Statistics { statistics: s } => statistics(s),
-        Success::Status { status } => vec![format!("{status:?}")],
+        Success::Status { status } => table(&STATUS_HEADS, &[status_row("", status)]),
     }
 }
 
@@ -52,9 +52,9 @@ fn time(ms: u64) -> String {
 
 fn account(account: &Account) -> String {
     let Account { account_id, balance, created_at, last_transaction_at, transaction_count } = account;
-    let last = last_transaction_at.map(|at| format!(", the last at {}", time(at))).unwrap_or_default();
+    let last = last_transaction_at.map(|at| format!(", the last {}", time(at))).unwrap_or_default();
     format!(
-        "{}  balance {}  created {}, {} transactions{last}",
+        "{}  balance {}  created {}, transactions: {}{last}",
         style(account_id).bold(),
         style(grouped(*balance)).green(),
         time(*created_at),
@@ -136,28 +136,33 @@ fn statistics(statistics: &Statistics) -> Vec<String> {
     lines
 }
 
+const STATUS_HEADS: [&str; 10] =
+    ["url", "node", "slot", "decided", "null", "accounts", "transactions", "total", "digest", "connected"];
+
+fn status_row(url: &str, status: &Status) -> Vec<String> {
+    let digest: String = status.state_digest.to_string().chars().take(DIGEST_CHARACTERS).collect();
+    let peers: Vec<String> = status.connected.iter().map(ToString::to_string).collect();
+    vec![
+        url.to_owned(),
+        status.node.to_string(),
+        grouped(status.applied_slot),
+        grouped(status.decided_slots),
+        grouped(status.null_slots),
+        grouped(status.accounts),
+        grouped(status.transactions),
+        grouped(status.total_balance),
+        digest,
+        if peers.is_empty() { "none".into() } else { peers.join(" ") },
+    ]
+}
+
 /// One line for each node.
 pub(super) fn statuses(states: &[(NodeUrl, Result<Box<Status>, CallError>)]) -> Vec<String> {
-    let heads = ["url", "node", "slot", "decided", "null", "accounts", "transactions", "total", "digest", "connected"];
-    let row = |url: &NodeUrl, status: &Status| {
-        let digest: String = status.state_digest.to_string().chars().take(DIGEST_CHARACTERS).collect();
-        let peers: Vec<String> = status.connected.iter().map(ToString::to_string).collect();
-        vec![
-            url.to_string(),
-            status.node.to_string(),
-            grouped(status.applied_slot),
-            grouped(status.decided_slots),
-            grouped(status.null_slots),
-            grouped(status.accounts),
-            grouped(status.transactions),
-            grouped(status.total_balance),
-            digest,
-            if peers.is_empty() { "none".into() } else { peers.join(" ") },
-        ]
-    };
-    let reached: Vec<Vec<String>> =
-        states.iter().filter_map(|(url, state)| state.as_ref().ok().map(|status| row(url, status))).collect();
-    let mut lines = table(&heads, &reached).into_iter();
+    let reached: Vec<Vec<String>> = states
+        .iter()
+        .filter_map(|(url, state)| state.as_ref().ok().map(|status| status_row(&url.to_string(), status)))
+        .collect();
+    let mut lines = table(&STATUS_HEADS, &reached).into_iter();
     let head = lines.next();
     let rows = states.iter().filter_map(|(url, state)| match state {
         Ok(_) => lines.next(),

@@ -20,7 +20,7 @@ impl Door {
     pub fn new(genesis: Genesis, me: NodeId, starts: u64, run: RunId, peers: &[(NodeId, PeerMemory)]) -> Door {
         let mut memories = [const { None }; MAX_NODES];
         for (peer, memory) in peers {
-            memories[peer.index()] = Some(memory.clone());
+            memories[peer.index()] = Some(*memory);
         }
         Door { genesis, me, starts, run, memories }
     }

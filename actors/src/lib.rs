@@ -1,4 +1,56 @@
-//! The actors of a node, and the two pure cores that they drive.
+//! The actors of a Rabia Bank node, and the two pure cores that they drive: [`consensus`] and [`ledger`].
+//!
+//! ```text
+//!              clients                                                       peers
+//!                 │ WebSocket                                                  │ WebSocket
+//!                 ▼                                                            ▼
+//!         ┌───────────────┐ Submit ┌──────────┐ proposals  ┌───────┐ Say ┌──────────┐
+//!         │ ClientSession ├───────►│ Proposer ├───────────►│ Voter ├────►│ PeerLink │ one a peer
+//!         └──┬─────────▲──┘        │  (pool)  │◄───────────┤ (core)│◄────┤          │
+//!            │ Ask     │ Answers   └────┬─────┘   notices  └┬─┬─┬──┘     └────▲─────┘
+//!            ▼         │                │ Expect            │ │ │             │ Entries, digests
+//!         ┌────────────┴──┐◄────────────┘       Apply       │ │ │      ┌──────┴──────┐
+//!         │ Bank (ledger) │◄────────────────────────────────┘ │ └─────►│ Snapshotter │
+//!         └───────────────┘                           Persist │        └─────────────┘
+//!                                                             ▼ Persisted
+//!                                                          ┌─────┐
+//!                                                          │ Log │ a thread of its own
+//!                                                          └─────┘
+//! ```
+//!
+//! # Who owns what
+//!
+//! | actor | owns |
+//! | --- | --- |
+//! | [`ClientSession`](client_session), one a connection | decoding, limits, deadlines, replies in flight |
+//! | [`Proposer`](proposer) | the pool: what waits, how it is grouped, what to propose |
+//! | [`Voter`](voter) | the agreement core, and what the node promised and heard |
+//! | [`Log`](log) | the store: the one writer, group commit |
+//! | [`Bank`](bank) | the ledger, and who waits for which answer |
+//! | [`Snapshotter`](snapshotter) | what peers that are behind get, comparing state digests |
+//! | [`PeerLink`](peer_link), one a peer | one link: reconnecting, bounded queues |
+//! | [`Node`](node) | building, watching and stopping the others |
+//!
+//! # What is guaranteed
+//!
+//! - **Order.** Messages from one actor to another arrive in the order in which they were sent. The voter performs the
+//!   effects of its core in the core's order, so a slot is delivered to the bank after all slots before it, and who waits
+//!   for a batch is known to the bank before the batch is proposed. The commands of one connection are proposed in the
+//!   order in which they came; requests of several connections share batches.
+//! - **Durable before sent.** A vote leaves the voter only after the log has reported it durable. A client is answered when
+//!   its command is applied, and then f + 1 disks bind it.
+//! - **Bounds.** Actix mailboxes are not bounded, so what enters is counted: requests in flight per connection and per node
+//!   (beyond: `busy`), one frame of a peer in the voter's mailbox at a time, bytes and frames that wait for a slow peer
+//!   (dropped beyond; the protocol repeats), answers that a client does not read (its connection is dropped beyond).
+//! - **Waiting.** Actors of the core never wait for one another. Outward, a link waits for the voter to take a frame, and a
+//!   handshake for the write that remembers the peer. No time limit is put around a durable write.
+//! - **Threads.** All actors of a node share the arbiter that [`node::start`] was called on; the log writer blocks a thread
+//!   of its own, and reading the log for peers happens on tokio's blocking threads.
+//! - **Failure.** A node is fail-stop. A storage error, a state that differs from the majority's, a batch that can't be
+//!   decoded, or an actor that died end in [`node::NodeHandle::failed`], with the reason; whoever holds the handle stops the
+//!   node. The program aborts on a panic. Nothing else stops a node: what a client or a peer sends closes its connection at
+//!   most.
+//! - **No globals.** Several nodes live in one process, and in one System.
 
 pub mod bank;
 pub mod client_session;

@@ -237,7 +237,7 @@ impl Handler<Meet> for Voter {
         }
         let answer = self.door.introduce(hello.node, self.core.reserved());
         let memory = PeerMemory { store: hello.store, starts: hello.starts, run: hello.run };
-        if !self.door.remember(hello.node, memory.clone()) {
+        if !self.door.remember(hello.node, memory) {
             return Box::pin(async { Ok(answer) });
         }
         let mut effects = Vec::new();

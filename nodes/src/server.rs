@@ -178,6 +178,7 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     }
 }
 
+#[allow(clippy::result_large_err)] // the handshake's answer is tungstenite's type
 async fn accept_clients(listener: TcpListener, handle: NodeHandle, config: Rc<NodeConfig>) {
     let handshaking = Rc::new(Cell::new(0));
     let origins = Rc::new(own_origins(listener.local_addr().unwrap_or(config.client_listen), &config));
@@ -224,6 +225,7 @@ fn own_origins(listen: SocketAddr, config: &NodeConfig) -> Vec<String> {
     origins
 }
 
+#[allow(clippy::result_large_err)] // the handshake's answer is tungstenite's type
 async fn accept_peers(listener: TcpListener, handle: NodeHandle, config: Rc<NodeConfig>) {
     let handshaking = Rc::new(Cell::new(0));
     loop {

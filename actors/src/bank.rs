@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use rabia_bank_messages::bank::{Query, ReadLevel, Refusal, Status, Success};
@@ -117,7 +118,19 @@ pub struct Ask {
     pub query: Query,
     /// How fresh the answer must be.
     pub read: ReadLevel,
+    /// When the client stops waiting.
+    pub deadline: Instant,
 }
+
+/// A query that can't be answered yet.
+struct WaitingRead {
+    waiter: Waiter,
+    query: Query,
+    deadline: Instant,
+}
+
+/// How often reads that nobody waits for any more are dropped.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// All reads up to `read` may be answered once `slot` is applied.
 #[derive(Message, Clone, Copy, Debug)]
@@ -137,10 +150,10 @@ pub struct Bank {
     clients: FxHashMap<ClientId, Recipient<Answers>>,
     expected: FxHashMap<BatchId, Vec<Waiter>>,
     /// Linearizable reads that wait for their round, by number.
-    rounds: BTreeMap<u64, (Waiter, Query)>,
+    rounds: BTreeMap<u64, WaitingRead>,
     reads: u64,
     /// Reads that wait for a slot.
-    at_slot: BTreeMap<Slot, Vec<(Waiter, Query)>>,
+    at_slot: BTreeMap<Slot, Vec<WaitingRead>>,
     failed: bool,
     gauges: Arc<Gauges>,
     voter: Addr<Voter>,
@@ -225,12 +238,22 @@ impl Bank {
         self.answer(waiter, Some(slot), result);
     }
 
-    fn read_at(&mut self, slot: Slot, waiter: Waiter, query: Query) {
+    fn read_at(&mut self, slot: Slot, read: WaitingRead) {
         if slot <= self.ledger.applied() {
-            self.read(waiter, &query);
+            self.read(read.waiter, &read.query);
         } else {
-            self.at_slot.entry(slot).or_default().push((waiter, query));
+            self.at_slot.entry(slot).or_default().push(read);
         }
+    }
+
+    /// Without a quorum, or for a slot far ahead, reads would gather for ever.
+    fn sweep(&mut self) {
+        let now = Instant::now();
+        self.rounds.retain(|_, read| read.deadline > now);
+        self.at_slot.retain(|_, reads| {
+            reads.retain(|read| read.deadline > now);
+            !reads.is_empty()
+        });
     }
 
     fn status(&mut self) -> Status {
@@ -264,6 +287,10 @@ impl Bank {
 
 impl Actor for Bank {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(SWEEP, |bank, _| bank.sweep());
+    }
 }
 
 impl Handler<Register> for Bank {
@@ -324,8 +351,8 @@ impl Handler<Apply> for Bank {
             self.snapshotter.do_send(OwnDigest { slot, digest: self.ledger.digest() });
         }
         while let Some(due) = self.at_slot.first_entry().filter(|due| *due.key() <= slot) {
-            for (waiter, query) in due.remove() {
-                self.read(waiter, &query);
+            for read in due.remove() {
+                self.read(read.waiter, &read.query);
             }
         }
     }
@@ -334,14 +361,14 @@ impl Handler<Apply> for Bank {
 impl Handler<Ask> for Bank {
     type Result = ();
 
-    fn handle(&mut self, Ask { waiter, query, read }: Ask, _: &mut Self::Context) {
+    fn handle(&mut self, Ask { waiter, query, read, deadline }: Ask, _: &mut Self::Context) {
         match read {
             _ if query == (Query::GetStatus {}) => self.read(waiter, &query),
             ReadLevel::Local => self.read(waiter, &query),
-            ReadLevel::AtLeast(slot) => self.read_at(slot, waiter, query),
+            ReadLevel::AtLeast(slot) => self.read_at(slot, WaitingRead { waiter, query, deadline }),
             ReadLevel::Linearizable => {
                 self.reads += 1;
-                self.rounds.insert(self.reads, (waiter, query));
+                self.rounds.insert(self.reads, WaitingRead { waiter, query, deadline });
                 self.voter.do_send(Read(self.reads));
             }
         }
@@ -353,8 +380,8 @@ impl Handler<ReadAt> for Bank {
 
     fn handle(&mut self, ReadAt { read, slot }: ReadAt, _: &mut Self::Context) {
         let later = self.rounds.split_off(&(read + 1));
-        for (_, (waiter, query)) in std::mem::replace(&mut self.rounds, later) {
-            self.read_at(slot, waiter, query);
+        for (_, read) in std::mem::replace(&mut self.rounds, later) {
+            self.read_at(slot, read);
         }
     }
 }

@@ -286,7 +286,8 @@ impl ClientSession {
             return;
         }
         let tag = self.track(request, encoding, Kind::Query);
-        self.bank.do_send(Ask { waiter: Waiter { client: self.client, tag }, query, read });
+        let deadline = Instant::now() + self.settings.request_timeout;
+        self.bank.do_send(Ask { waiter: Waiter { client: self.client, tag }, query, read, deadline });
     }
 
     fn too_many(&mut self, encoding: Encoding, request: u64, first: bool, ctx: &mut Context<Self>) -> bool {

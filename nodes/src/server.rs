@@ -34,7 +34,7 @@ const MAX_HANDSHAKES: usize = 1_024;
 /// The wait before a peer is called again, at first …
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// … and at most.
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_millis(300);
 /// A link that lasted so long was no failed attempt.
 const LASTED: Duration = Duration::from_secs(5);
 /// How long a stopping node waits for its clients to go.

@@ -9,6 +9,9 @@
 // Each test file uses its part of this.
 #![allow(dead_code)]
 
+pub mod books;
+pub mod proxy;
+
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -144,10 +147,16 @@ impl Node {
 
     /// Starts it. It may not be ready when this returns.
     pub fn start(&mut self) {
+        let mut command = program(["node", "--stop-with-parent", "--config"]);
+        command.arg(&self.config_path);
+        self.start_as(command);
+    }
+
+    /// Starts it by a command of the test's own, which must replace itself by the node and let it stop with its parent.
+    pub fn start_as(&mut self, mut command: Command) {
         assert!(self.process.is_none(), "node {} is running", self.config.node);
         let log = OpenOptions::new().create(true).append(true).open(&self.log_path).unwrap();
-        let mut command = program(["node", "--stop-with-parent", "--config"]);
-        command.arg(&self.config_path).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
         self.process = Some(command.spawn().unwrap());
     }
 
@@ -226,11 +235,17 @@ impl Cluster {
 
     /// Creates a cluster whose configurations are changed before they are used.
     pub fn create_with(nodes: u16, change: impl Fn(&mut NodeConfig)) -> Cluster {
+        Cluster::create_as(nodes, &[], change)
+    }
+
+    /// The same, with more arguments to `create`: constants of a cluster can't be changed afterwards.
+    pub fn create_as(nodes: u16, args: &[&str], change: impl Fn(&mut NodeConfig)) -> Cluster {
         let dir = tempfile::tempdir().unwrap();
         let data_dir = dir.path().join("bank");
         let base_port = free_base_port(nodes).to_string();
         let output = program(["create", "--nodes", &nodes.to_string(), "--base-port", &base_port, "--data-dir"])
             .arg(&data_dir)
+            .args(args)
             .output()
             .unwrap();
         assert!(output.status.success(), "create: {}", String::from_utf8_lossy(&output.stderr));
@@ -251,10 +266,14 @@ impl Cluster {
 
     /// A cluster that is ready, and whose configurations were changed.
     pub fn start_with(nodes: u16, change: impl Fn(&mut NodeConfig)) -> Cluster {
-        let mut cluster = Cluster::create_with(nodes, change);
-        cluster.nodes.iter_mut().for_each(Node::start);
-        cluster.wait_ready();
-        cluster
+        Cluster::create_with(nodes, change).started()
+    }
+
+    /// Starts all nodes, and waits until they are ready.
+    pub fn started(mut self) -> Cluster {
+        self.nodes.iter_mut().for_each(Node::start);
+        self.wait_ready();
+        self
     }
 
     /// Waits until every node answers and has a link to every other.
@@ -262,6 +281,7 @@ impl Cluster {
         let links = self.nodes.len() - 1;
         for node in &self.nodes {
             wait_until(&format!("node {} is ready", node.config.node), PATIENCE, || {
+                assert!(is_running(node.pid()), "node {} has ended", node.config.node);
                 node.status().is_some_and(|status| status["connected"].as_array().unwrap().len() == links)
             });
         }

@@ -1,0 +1,746 @@
+//! The client protocol of real nodes, over raw WebSockets, in both encodings: every command, query and refusal of the
+//! bank, sessions and retries. The tests share one cluster of three processes; each has accounts of its own.
+
+#![allow(clippy::unwrap_used)] // clippy knows only functions marked as tests, not what they share
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use rabia_bank_messages::bank::{DEFAULT_TRANSACTION_LIMIT, MAX_BALANCE};
+use rabia_bank_messages::codec::Encoding;
+use rabia_bank_messages::ids::Digest;
+use serde_json::{Value, json};
+use support::{Cluster, Connection, SharedCluster};
+
+static CLUSTER: SharedCluster = SharedCluster::new();
+
+const ENCODINGS: [(Encoding, &str); 2] = [(Encoding::Json, "json"), (Encoding::MessagePack, "msgpack")];
+
+/// A key as a client draws it.
+fn new_key() -> String {
+    format!("{:032x}", fastrand::u128(..))
+}
+
+fn create(account_id: &str, initial_balance: u64) -> Value {
+    json!({"create_account": {"account_id": account_id, "initial_balance": initial_balance}})
+}
+
+fn deposit(account_id: &str, amount: impl Into<Value>) -> Value {
+    json!({"deposit": {"account_id": account_id, "amount": amount.into()}})
+}
+
+fn withdraw(account_id: &str, amount: impl Into<Value>) -> Value {
+    json!({"withdraw": {"account_id": account_id, "amount": amount.into()}})
+}
+
+fn transfer(from: &str, to: &str, amount: impl Into<Value>) -> Value {
+    json!({"transfer": {"from_account": from, "to_account": to, "amount": amount.into()}})
+}
+
+fn bulk(atomic: bool, commands: &[Value]) -> Value {
+    json!({"bulk": {"commands": commands, "atomic": atomic}})
+}
+
+fn balance(connection: &mut Connection, account_id: &str) -> u64 {
+    let answer = connection.query(json!({"get_balance": {"account_id": account_id}}));
+    answer["ok"]["balance"].as_u64().unwrap_or_else(|| panic!("{answer}"))
+}
+
+/// Checks that an object has these fields, no more and no less.
+#[track_caller]
+fn assert_fields(object: &Value, expected: &[&str]) {
+    let there: BTreeSet<&str> = object.as_object().unwrap_or_else(|| panic!("{object}")).keys().map(|k| &**k).collect();
+    assert_eq!(there, expected.iter().copied().collect(), "{object}");
+}
+
+/// Checks an answer to a command that was decided, and refused by the books.
+#[track_caller]
+fn assert_refused(answer: &Value, code: &str) {
+    assert_fields(answer, &["request", "slot", "error"]);
+    assert!(answer["slot"].as_u64().is_some_and(|slot| slot > 0), "{answer}");
+    assert_fields(&answer["error"], &["code", "message", "outcome"]);
+    assert_eq!((&answer["error"]["code"], &answer["error"]["outcome"]), (&json!(code), &json!("refused")), "{answer}");
+    assert!(answer["error"]["message"].as_str().is_some_and(|message| message.len() > 5), "{answer}");
+}
+
+/// Checks an answer to a message that was not understood: nothing was decided or read.
+#[track_caller]
+fn assert_malformed(answer: &Value, request: Option<u64>) {
+    match request {
+        Some(request) => {
+            assert_fields(answer, &["request", "error"]);
+            assert_eq!(answer["request"], request, "{answer}");
+        }
+        None => assert_fields(answer, &["error"]),
+    }
+    assert_eq!((&answer["error"]["code"], &answer["error"]["outcome"]), (&json!("malformed"), &json!("refused")));
+}
+
+/// Checks an answer to a command that was applied now, and hands out what it carries.
+#[track_caller]
+fn applied(answer: &Value) -> Value {
+    assert_fields(answer, &["request", "slot", "ok", "replayed"]);
+    assert_eq!(answer["replayed"], false, "{answer}");
+    assert!(answer["slot"].as_u64().is_some_and(|slot| slot > 0), "{answer}");
+    answer["ok"].clone()
+}
+
+/// The transaction of an answer, after a check of what all transactions have in common.
+#[track_caller]
+fn transaction(answer: &Value, kind: &str, amount: u64, sides: &[&str]) -> Value {
+    let ok = applied(answer);
+    let transaction = &ok["transaction"];
+    let always = ["transaction_id", "type", "amount", "timestamp", "slot", "hash"];
+    assert_fields(transaction, &[&always, sides].concat());
+    assert_eq!((&transaction["type"], &transaction["amount"]), (&json!(kind), &json!(amount)), "{answer}");
+    assert_eq!(transaction["slot"], answer["slot"], "{answer}");
+    assert!(transaction["transaction_id"].as_u64().is_some_and(|id| id > 0), "{answer}");
+    assert_eq!(transaction["hash"].as_str().map(str::len), Some(64), "{answer}");
+    transaction.clone()
+}
+
+/// A connection that has its session already, so that answers do not name it.
+fn with_session(connection: Connection) -> Connection {
+    let mut connection = connection;
+    let welcome = connection.ask(&json!({"hello": {"version": 1, "open": {"key": new_key()}}}));
+    assert!(welcome["welcome"]["session"].is_u64(), "{welcome}");
+    connection
+}
+
+#[test]
+fn every_command_is_applied_and_says_what_it_did() {
+    let cluster = CLUSTER.get();
+    for (node, (encoding, name)) in ENCODINGS.into_iter().enumerate() {
+        let mut c = with_session(cluster.nodes[node].connect(encoding));
+        let (a, b, empty) = (format!("cmd-{name}:A"), format!("cmd-{name}.b_"), format!("cmd-{name}-empty"));
+
+        let answer = c.command(create(&a, 1_000));
+        let ok = applied(&answer);
+        assert_fields(&ok, &["account", "transaction"]);
+        let opening = transaction(&answer, "opening", 1_000, &["to_account", "to_balance"]);
+        assert_eq!((&opening["to_account"], &opening["to_balance"]), (&json!(a), &json!(1_000)));
+        let account = &ok["account"];
+        let fields = ["account_id", "balance", "created_at", "last_transaction_at", "transaction_count"];
+        assert_fields(account, &fields);
+        assert_eq!((&account["account_id"], &account["balance"]), (&json!(a), &json!(1_000)));
+        assert_eq!(account["created_at"], opening["timestamp"]);
+        assert_eq!(account["transaction_count"], 1);
+
+        let ok = applied(&c.command(create(&empty, 0)));
+        assert_fields(&ok, &["account"]);
+        assert_fields(&ok["account"], &["account_id", "balance", "created_at", "transaction_count"]);
+        assert_eq!((&ok["account"]["balance"], &ok["account"]["transaction_count"]), (&json!(0), &json!(0)));
+        applied(&c.command(create(&b, 5)));
+
+        let done = transaction(&c.command(deposit(&a, 500)), "deposit", 500, &["to_account", "to_balance"]);
+        assert_eq!((&done["to_account"], &done["to_balance"]), (&json!(a), &json!(1_500)));
+        let done = transaction(&c.command(withdraw(&a, 200)), "withdrawal", 200, &["from_account", "from_balance"]);
+        assert_eq!((&done["from_account"], &done["from_balance"]), (&json!(a), &json!(1_300)));
+        let sides = ["from_account", "to_account", "from_balance", "to_balance"];
+        let done = transaction(&c.command(transfer(&a, &b, 300)), "transfer", 300, &sides);
+        assert_eq!((&done["from_account"], &done["from_balance"]), (&json!(a), &json!(1_000)));
+        assert_eq!((&done["to_account"], &done["to_balance"]), (&json!(b), &json!(305)));
+        // A float that is a whole number is one, as JavaScript sends it.
+        transaction(&c.command(deposit(&a, 7.0)), "deposit", 7, &["to_account", "to_balance"]);
+        // All of it can be taken out.
+        transaction(&c.command(withdraw(&b, 305)), "withdrawal", 305, &["from_account", "from_balance"]);
+        assert_eq!(balance(&mut c, &b), 0);
+    }
+}
+
+#[test]
+fn every_refusal_has_its_code_and_comes_in_the_order_of_the_table() {
+    let cluster = CLUSTER.get();
+    for (node, (encoding, name)) in ENCODINGS.into_iter().enumerate() {
+        let mut c = with_session(cluster.nodes[node + 1].connect(encoding));
+        let (a, b, none) = (format!("ref-{name}-a"), format!("ref-{name}-b"), format!("ref-{name}-none"));
+        applied(&c.command(create(&a, 100)));
+        applied(&c.command(create(&b, 0)));
+        let over = DEFAULT_TRANSACTION_LIMIT + 1;
+        let no_amounts = [json!(0), json!(-1), json!(1.5), json!(over), json!(u64::MAX), json!(1e300), json!(-0.5)];
+
+        for id in ["", "with space", "ümlaut", "slash/", "nul\0", &"x".repeat(51)] {
+            assert_refused(&c.command(create(id, 1)), "invalid_account_id");
+            let first = json!({"create_account": {"account_id": id, "initial_balance": -1}});
+            assert_refused(&c.command(first), "invalid_account_id");
+        }
+        for amount in &no_amounts[1..] {
+            for id in [&none, &a] {
+                let command = json!({"create_account": {"account_id": id, "initial_balance": amount}});
+                assert_refused(&c.command(command), "invalid_amount");
+            }
+        }
+        assert_refused(&c.command(create(&a, 0)), "account_exists");
+        for amount in &no_amounts {
+            for command in [deposit(&none, amount.clone()), withdraw(&none, amount.clone())] {
+                assert_refused(&c.command(command), "invalid_amount");
+            }
+            assert_refused(&c.command(transfer(&none, &none, amount.clone())), "invalid_amount");
+        }
+        for command in [deposit(&none, 1), withdraw(&none, over - 1), deposit("no name", 1)] {
+            assert_refused(&c.command(command), "account_not_found");
+        }
+        assert_refused(&c.command(withdraw(&a, 101)), "insufficient_funds");
+        assert_refused(&c.command(transfer(&none, &none, 1)), "same_account");
+        let answer = c.command(transfer(&none, "other-none", 1_000));
+        assert_refused(&answer, "account_not_found");
+        assert!(answer["error"]["message"].as_str().unwrap().contains(&none), "the source is named first: {answer}");
+        let answer = c.command(transfer(&a, &none, 1_000));
+        assert_refused(&answer, "account_not_found");
+        assert!(answer["error"]["message"].as_str().unwrap().contains(&none), "{answer}");
+        assert_refused(&c.command(transfer(&a, &b, 101)), "insufficient_funds");
+        for atomic in [true, false] {
+            assert_refused(&c.command(bulk(atomic, &[])), "bulk_empty");
+            assert_refused(&c.command(bulk(atomic, &vec![deposit(&a, 1); 10_001])), "bulk_too_large");
+        }
+        // Nothing of it changed anything.
+        assert_eq!((balance(&mut c, &a), balance(&mut c, &b)), (100, 0));
+        for query in [json!({"get_account": {"account_id": none}}), json!({"get_balance": {"account_id": none}})] {
+            assert_refused(&c.query(query), "account_not_found");
+        }
+        assert_refused(&c.query(json!({"get_transaction_history": {"account_id": none}})), "account_not_found");
+        assert_refused(&c.query(json!({"get_transaction": {"transaction_id": MAX_BALANCE}})), "transaction_not_found");
+        assert_refused(&c.query(json!({"get_transaction": {"transaction_id": 0}})), "transaction_not_found");
+    }
+}
+
+#[test]
+fn balances_and_their_sum_never_exceed_what_every_language_counts_exactly() {
+    // A bank of its own, for it is filled to the brim.
+    let cluster = Cluster::create_as(1, &["--transaction-limit", &MAX_BALANCE.to_string()], |_| ()).started();
+    for (encoding, name) in ENCODINGS {
+        let mut c = with_session(cluster.nodes[0].connect(encoding));
+        let (a, b) = (format!("{name}-a"), format!("{name}-b"));
+        applied(&c.command(create(&a, MAX_BALANCE - 10)));
+        applied(&c.command(create(&b, 10)));
+        assert_refused(&c.command(deposit(&a, 1)), "balance_overflow");
+        assert_refused(&c.command(create("one-too-many", 1)), "balance_overflow");
+        assert_refused(&c.command(deposit(&b, MAX_BALANCE + 1)), "invalid_amount");
+        let sides = ["from_account", "to_account", "from_balance", "to_balance"];
+        let all = transaction(&c.command(transfer(&b, &a, 10)), "transfer", 10, &sides);
+        assert_eq!(all["to_balance"], MAX_BALANCE);
+        assert_eq!(balance(&mut c, &a), MAX_BALANCE);
+        applied(&c.command(withdraw(&a, MAX_BALANCE)));
+    }
+}
+
+#[test]
+fn a_bulk_is_applied_in_order_and_atomic_means_all_or_none() {
+    let cluster = CLUSTER.get();
+    for (node, (encoding, name)) in ENCODINGS.into_iter().enumerate() {
+        let mut c = with_session(cluster.nodes[node].connect(encoding));
+        let (a, b, none) = (format!("bulk-{name}-a"), format!("bulk-{name}-b"), format!("bulk-{name}-none"));
+        let answer = c.command(bulk(true, &[create(&a, 50), create(&b, 0), transfer(&a, &b, 20), withdraw(&b, 5)]));
+        let ok = applied(&answer);
+        assert_fields(&ok, &["results"]);
+        let results = ok["results"].as_array().unwrap();
+        assert_eq!(results.len(), 4);
+        assert_fields(&results[0], &["ok"]);
+        assert_fields(&results[1]["ok"], &["account"]);
+        assert_eq!(results[2]["ok"]["transaction"]["to_balance"], 20);
+        assert_eq!(results[3]["ok"]["transaction"]["from_balance"], 15);
+        let first = results[0]["ok"]["transaction"]["transaction_id"].as_u64().unwrap();
+        assert_eq!(results[3]["ok"]["transaction"]["transaction_id"], first + 2);
+
+        let commands = [deposit(&a, 1), withdraw(&none, 1), transfer(&b, &a, 16), withdraw(&b, 15)];
+        let answer = c.command(bulk(true, &commands));
+        assert_fields(&answer["error"], &["code", "message", "outcome", "index"]);
+        assert_eq!((&answer["error"]["code"], &answer["error"]["index"]), (&json!("account_not_found"), &json!(1)));
+        assert_eq!(answer["error"]["outcome"], "refused");
+        assert!(answer["slot"].is_u64(), "{answer}");
+        assert_eq!((balance(&mut c, &a), balance(&mut c, &b)), (30, 15));
+
+        let ok = applied(&c.command(bulk(false, &commands)));
+        let results = ok["results"].as_array().unwrap();
+        let codes: Vec<&Value> = results.iter().map(|result| &result["error"]["code"]).collect();
+        assert_eq!(codes, [&Value::Null, &json!("account_not_found"), &json!("insufficient_funds"), &Value::Null]);
+        assert_fields(&results[1]["error"], &["code", "message", "outcome"]);
+        assert_eq!((balance(&mut c, &a), balance(&mut c, &b)), (31, 0));
+
+        // The largest bulk there may be.
+        let ok = applied(&c.command(bulk(true, &vec![deposit(&b, 1); 10_000])));
+        assert_eq!(ok["results"].as_array().unwrap().len(), 10_000);
+        assert_eq!(balance(&mut c, &b), 10_000);
+    }
+}
+
+#[test]
+fn what_is_misspelt_missing_or_of_another_type_is_malformed() {
+    let cluster = CLUSTER.get();
+    for (encoding, _) in ENCODINGS {
+        let mut c = with_session(cluster.nodes[2].connect(encoding));
+        let commands = [
+            json!({"deposit": {"account_id": "x", "amount": 1, "memo": "hello"}}),
+            json!({"deposit": {"account_id": "x"}}),
+            json!({"deposit": {"account_id": "x", "amount": "1"}}),
+            json!({"deposit": {"account_id": "x", "amount": null}}),
+            json!({"deposit": {"account_id": 5, "amount": 1}}),
+            json!({"deposit": {"amount": 1, "account": "x"}}),
+            json!({"steal": {"account_id": "x", "amount": 1}}),
+            json!({"deposit": {"account_id": "x", "amount": 1}, "withdraw": {"account_id": "x", "amount": 1}}),
+            json!({"bulk": {"commands": [deposit("x", 1)]}}),
+            json!({"bulk": {"commands": [deposit("x", 1)], "atomic": "yes"}}),
+            json!({"bulk": {"commands": [deposit("x", 1)], "atomic": true, "atomc": true}}),
+            json!({"bulk": {"commands": [bulk(true, &[deposit("x", 1)])], "atomic": true}}),
+            json!({"bulk": {"commands": deposit("x", 1), "atomic": true}}),
+            json!({}),
+            json!("deposit"),
+            json!(7),
+        ];
+        for command in commands {
+            let answer = c.command(command.clone());
+            assert_malformed(&answer, Some(c.next_request - 1));
+        }
+        let queries = [
+            json!({"get_balance": {"account_id": "x", "currency": "EUR"}}),
+            json!({"get_balance": {}}),
+            json!({"get_transaction_history": {"type": "gift"}}),
+            json!({"get_transaction_history": {"limit": 0}}),
+            json!({"get_transaction_history": {"limit": 1_001}}),
+            json!({"get_transaction_history": {"limit": -1}}),
+            json!({"get_transaction_history": {"acount_id": "x"}}),
+            json!({"list_accounts": {"limit": 0}}),
+            json!({"list_accounts": {"limit": 1_001}}),
+            json!({"list_accounts": {"after": 7}}),
+            json!({"get_transaction": {"transaction_id": "7"}}),
+            json!({"get_transaction": {"transaction_id": 1.5}}),
+            json!({"get_status": {"of": 1}}),
+            json!({"get_everything": {}}),
+        ];
+        for query in queries {
+            let answer = c.query(query.clone());
+            assert_eq!(answer["error"]["code"], "malformed", "{query}: {answer}");
+            assert_eq!(answer["error"]["outcome"], "refused", "{query}: {answer}");
+        }
+        for read in [json!("sometimes"), json!({"at_least": -1}), json!({"at_most": 1}), json!(5)] {
+            let answer = c.query_at(json!({"get_status": {}}), read);
+            assert_malformed(&answer, Some(c.next_request - 1));
+        }
+        let messages = [
+            json!({"request": 0, "command": deposit("x", 1)}),
+            json!({"request": -1, "command": deposit("x", 1)}),
+            json!({"request": 1.5, "command": deposit("x", 1)}),
+            json!({"request": "1", "command": deposit("x", 1)}),
+            json!({"command": deposit("x", 1)}),
+            json!({"query": {"get_status": {}}}),
+            json!({"greeting": {}}),
+            json!({}),
+            json!([]),
+            json!(null),
+            json!("hello"),
+        ];
+        for message in messages {
+            let answer = c.ask(&message);
+            assert_eq!(answer["error"]["code"], "malformed", "{message}: {answer}");
+            assert_eq!(answer["error"]["outcome"], "refused", "{message}: {answer}");
+        }
+        let both = json!({"request": 9, "command": deposit("x", 1), "query": {"get_status": {}}});
+        assert_malformed(&c.ask(&both), Some(9));
+        let beyond = json!({"request": MAX_BALANCE + 1, "command": deposit("x", 1)});
+        assert_malformed(&c.ask(&beyond), Some(MAX_BALANCE + 1));
+        // Outside of commands and queries, unknown fields are for versions to come.
+        let number = c.number();
+        let answer = c.ask(&json!({"request": number, "query": {"get_status": {}}, "trace": "abc"}));
+        assert!(answer["ok"]["status"].is_object(), "{answer}");
+    }
+}
+
+#[test]
+fn every_query_is_answered() {
+    let cluster = CLUSTER.get();
+    for (node, (encoding, name)) in ENCODINGS.into_iter().enumerate() {
+        let mut c = with_session(cluster.nodes[node].connect(encoding));
+        let ids: Vec<String> = (0..5).map(|number| format!("query-{name}-{number}")).collect();
+        let openings: Vec<Value> = ids.iter().map(|id| applied(&c.command(create(id, 100)))).collect();
+        let moved = applied(&c.command(transfer(&ids[0], &ids[1], 30)))["transaction"].clone();
+        let taken = applied(&c.command(withdraw(&ids[1], 1)))["transaction"].clone();
+        let given = applied(&c.command(deposit(&ids[1], 2)))["transaction"].clone();
+
+        let answer = c.query(json!({"get_account": {"account_id": ids[1]}}));
+        assert_fields(&answer, &["request", "slot", "ok"]);
+        assert_fields(&answer["ok"], &["account"]);
+        let account = &answer["ok"]["account"];
+        assert_eq!((&account["balance"], &account["transaction_count"]), (&json!(131), &json!(4)));
+        assert_eq!(account["created_at"], openings[1]["account"]["created_at"]);
+        assert_eq!(account["last_transaction_at"], given["timestamp"]);
+        let answer = c.query(json!({"get_balance": {"account_id": ids[0]}}));
+        assert_eq!(answer["ok"], json!({"balance": 70}));
+
+        // Accounts by id, paged.
+        let before = format!("query-{name}");
+        let page = c.query(json!({"list_accounts": {"after": before, "limit": 2}}));
+        assert_fields(&page["ok"], &["accounts", "next"]);
+        assert_eq!(page["ok"]["next"], json!(ids[1]));
+        let page = c.query(json!({"list_accounts": {"after": page["ok"]["next"], "limit": 3}}));
+        let listed: Vec<&Value> = page["ok"]["accounts"].as_array().unwrap().iter().map(|a| &a["account_id"]).collect();
+        assert_eq!(listed, ids[2..].iter().map(|id| json!(id)).collect::<Vec<_>>().iter().collect::<Vec<_>>());
+
+        // The history of an account, newest first, paged and filtered.
+        let history = |c: &mut Connection, filter: Value| -> Vec<Value> {
+            let answer = c.query(json!({"get_transaction_history": filter}));
+            answer["ok"]["transactions"].as_array().unwrap_or_else(|| panic!("{answer}")).clone()
+        };
+        let opening = openings[1]["transaction"].clone();
+        let all = [given.clone(), taken.clone(), moved.clone(), opening.clone()];
+        assert_eq!(history(&mut c, json!({"account_id": ids[1]})), all);
+        let page = c.query(json!({"get_transaction_history": {"account_id": ids[1], "limit": 3}}));
+        assert_fields(&page["ok"], &["transactions", "next"]);
+        assert_eq!(page["ok"]["next"], moved["transaction_id"]);
+        let rest = history(&mut c, json!({"account_id": ids[1], "before": page["ok"]["next"]}));
+        assert_eq!(rest, [opening.clone()]);
+        for (kind, expected) in
+            [("opening", &opening), ("deposit", &given), ("withdrawal", &taken), ("transfer", &moved)]
+        {
+            assert_eq!(history(&mut c, json!({"account_id": ids[1], "type": kind})), [expected.clone()]);
+        }
+        assert_eq!(
+            history(&mut c, json!({"type": "transfer", "before": taken["transaction_id"], "limit": 1})),
+            [moved]
+        );
+        let since = history(&mut c, json!({"account_id": ids[1], "from_time": taken["timestamp"]}));
+        assert!(since.contains(&taken) && since.contains(&given), "{since:?}");
+        let until = history(&mut c, json!({"account_id": ids[1], "to_time": opening["timestamp"]}));
+        assert!(until.contains(&opening), "{until:?}");
+        let never = json!({"account_id": ids[1], "from_time": given["timestamp"].as_u64().unwrap() + 1});
+        assert_eq!(history(&mut c, never), [] as [Value; 0]);
+
+        let answer = c.query(json!({"get_transaction": {"transaction_id": given["transaction_id"]}}));
+        assert_eq!(answer["ok"], json!({"transaction": given}));
+
+        let answer = c.query(json!({"get_statistics": {"large_amount": 100}}));
+        let statistics = &answer["ok"]["statistics"];
+        let fields = ["accounts", "total_balance", "transactions", "by_type", "by_hour", "largest_accounts"];
+        let more = ["most_active_accounts", "large_amount", "large_transactions"];
+        assert_fields(statistics, &[&fields[..], &more[..]].concat());
+        assert_eq!(statistics["large_amount"], 100);
+        assert_fields(&statistics["by_type"], &["opening", "deposit", "withdrawal", "transfer"]);
+        let count = |of: &Value| of["count"].as_u64().unwrap();
+        let by_type: u64 = statistics["by_type"].as_object().unwrap().values().map(count).sum();
+        let by_hour: u64 = statistics["by_hour"].as_array().unwrap().iter().map(count).sum();
+        assert_eq!((by_type, by_hour), (count(&statistics["transactions"]), count(&statistics["transactions"])));
+        for large in statistics["large_transactions"].as_array().unwrap() {
+            assert!(large["amount"].as_u64().unwrap() >= 100, "{large}");
+        }
+        let answer = c.query(json!({"get_statistics": {}}));
+        assert_eq!(answer["ok"]["statistics"]["large_amount"], DEFAULT_TRANSACTION_LIMIT / 10);
+
+        let status = c.query(json!({"get_status": {}}))["ok"]["status"].clone();
+        assert_eq!((&status["node"], &status["members"]), (&json!(node + 1), &json!(3)));
+        assert_eq!(status["cluster"], json!(cluster.nodes[0].config.cluster.to_string()));
+        assert_eq!(status["connected"].as_array().unwrap().len(), 2);
+        let fields = ["applied_slot", "decided_slots", "null_slots", "accounts", "transactions", "total_balance"];
+        for field in fields {
+            assert!(status[field].is_u64(), "{field} in {status}");
+        }
+        assert_eq!(status["state_digest"].as_str().map(str::len), Some(64));
+    }
+}
+
+#[test]
+fn reads_are_as_fresh_as_they_are_asked_to_be() {
+    let cluster = CLUSTER.get();
+    for (encoding, name) in ENCODINGS {
+        let mut writer = with_session(cluster.nodes[0].connect(encoding));
+        let mut readers: Vec<Connection> = cluster.nodes.iter().map(|node| node.connect(encoding)).collect();
+        let id = format!("fresh-{name}");
+        applied(&writer.command(create(&id, 0)));
+        let query = json!({"get_balance": {"account_id": id}});
+        for round in 1..=50 {
+            let answer = writer.command(deposit(&id, 1));
+            let slot = answer["slot"].as_u64().unwrap();
+            let reader = &mut readers[round % 3];
+            let read = if round % 2 == 0 { json!("linearizable") } else { json!({"at_least": slot}) };
+            let seen = reader.query_at(query.clone(), read);
+            assert_eq!(seen["ok"]["balance"], round, "{seen}");
+            assert!(seen["slot"].as_u64().unwrap() >= slot, "{seen} after {answer}");
+            let local = readers[(round + 1) % 3].query_at(query.clone(), json!("local"));
+            assert!(local["slot"].is_u64(), "{local}");
+            if local["slot"].as_u64().unwrap() >= slot {
+                assert_eq!(local["ok"]["balance"], round, "{local}");
+            }
+        }
+        // Where nothing is said, the answer is linearizable.
+        let seen = readers[1].ask(&json!({"request": 1_000, "query": query}));
+        assert_eq!(seen["ok"]["balance"], 50, "{seen}");
+    }
+}
+
+#[test]
+fn the_first_answer_to_a_command_names_the_session_and_any_node_goes_on_with_it() {
+    let cluster = CLUSTER.get();
+    for (encoding, name) in ENCODINGS {
+        let id = format!("session-{name}");
+        let mut c = cluster.nodes[0].connect(encoding);
+        let answer = c.query(json!({"get_status": {}}));
+        assert!(answer.get("session").is_none(), "a query needs no session: {answer}");
+        let first = c.command(create(&id, 10));
+        assert_fields(&first, &["request", "slot", "ok", "replayed", "session"]);
+        assert_fields(&first["session"], &["number", "key"]);
+        let session = first["session"].clone();
+        assert_eq!(session["key"].as_str().map(str::len), Some(32));
+        let second = c.command(deposit(&id, 1));
+        assert!(second.get("session").is_none(), "it is named once: {second}");
+        drop(c);
+
+        let mut c = cluster.nodes[1].connect(encoding);
+        let welcome = c.ask(&json!({"hello": {"version": 1, "session": session}}));
+        assert_fields(&welcome, &["welcome"]);
+        assert_fields(&welcome["welcome"], &["node", "cluster", "session", "applied_slot"]);
+        assert_eq!((&welcome["welcome"]["node"], &welcome["welcome"]["session"]), (&json!(2), &session["number"]));
+        // The same request again: the same answer, with the slot that it was applied in.
+        let again = c.ask(&json!({"request": first["request"], "command": create(&id, 10)}));
+        assert_fields(&again, &["request", "slot", "ok", "replayed"]);
+        assert_eq!(again["replayed"], true);
+        assert_eq!((&again["ok"], &again["slot"]), (&first["ok"], &first["slot"]));
+        let again = c.ask(&json!({"request": second["request"], "command": deposit(&id, 1)}));
+        assert_eq!((&again["ok"], &again["replayed"]), (&second["ok"], &json!(true)));
+        assert_eq!(balance(&mut c, &id), 11);
+
+        // A refusal is an answer like any other. What was refused stays so when it is said again.
+        let broke = c.ask(&json!({"request": 50, "command": withdraw(&id, 100)}));
+        assert_refused(&broke, "insufficient_funds");
+        applied(&c.ask(&json!({"request": 51, "command": deposit(&id, 1_000)})));
+        let again = c.ask(&json!({"request": 50, "command": withdraw(&id, 100)}));
+        assert_refused(&again, "insufficient_funds");
+        assert_eq!(again["slot"], broke["slot"]);
+
+        // The same number with another command.
+        let reused = c.ask(&json!({"request": 51, "command": deposit(&id, 1_001)}));
+        assert_refused(&reused, "request_reused");
+        // The same command in other words: numbers are compared as what they are.
+        let float = c.ask(&json!({"request": 51, "command": deposit(&id, 1_000.0)}));
+        assert_eq!(float["replayed"], true, "{float}");
+        assert_eq!(balance(&mut c, &id), 1_011);
+    }
+}
+
+#[test]
+fn what_was_acknowledged_is_never_executed_again() {
+    let cluster = CLUSTER.get();
+    for (encoding, name) in ENCODINGS {
+        let id = format!("acknowledged-{name}");
+        let mut c = with_session(cluster.nodes[1].connect(encoding));
+        applied(&c.ask(&json!({"request": 1, "command": create(&id, 0)})));
+        applied(&c.ask(&json!({"request": 2, "command": deposit(&id, 1), "acknowledged": 1})));
+        applied(&c.ask(&json!({"request": 4, "command": deposit(&id, 2), "acknowledged": 2})));
+        for (request, command) in [(1, create(&id, 0)), (2, deposit(&id, 1)), (2, deposit(&id, 500))] {
+            let answer = c.ask(&json!({"request": request, "command": command}));
+            assert_eq!(answer["error"]["code"], "request_acknowledged", "{answer}");
+            assert_eq!(answer["error"]["outcome"], "unknown", "{answer}");
+        }
+        // A number that was left out is free, however late.
+        applied(&c.ask(&json!({"request": 3, "command": deposit(&id, 4)})));
+        assert_eq!(balance(&mut c, &id), 7);
+    }
+}
+
+#[test]
+fn a_key_opens_one_session_however_often_it_is_said() {
+    let cluster = CLUSTER.get();
+    for (encoding, name) in ENCODINGS {
+        let key = new_key();
+        let hello = json!({"hello": {"version": 1, "open": {"key": key}}});
+        let numbers: Vec<Value> =
+            cluster.nodes.iter().map(|node| node.connect(encoding).ask(&hello)["welcome"]["session"].clone()).collect();
+        assert!(numbers[0].is_u64() && numbers.iter().all(|number| *number == numbers[0]), "{numbers:?}");
+        let other =
+            cluster.nodes[0].connect(encoding).ask(&json!({"hello": {"version": 1, "open": {"key": new_key()}}}));
+        assert_ne!(other["welcome"]["session"], numbers[0]);
+
+        // One speaks in it, another replays.
+        let mut one = cluster.nodes[0].connect(encoding);
+        one.ask(&hello);
+        let id = format!("key-{name}");
+        let first = one.command(create(&id, 1));
+        let mut two = cluster.nodes[2].connect(encoding);
+        two.ask(&hello);
+        assert_eq!(two.command(create(&id, 1))["replayed"], true);
+        applied(&first);
+    }
+}
+
+#[test]
+fn nobody_speaks_in_a_session_without_its_key_or_after_its_end() {
+    let cluster = CLUSTER.get();
+    for (encoding, name) in ENCODINGS {
+        let id = format!("expired-{name}");
+        let key = new_key();
+        let mut owner = cluster.nodes[0].connect(encoding);
+        let number = owner.ask(&json!({"hello": {"version": 1, "open": {"key": key}}}))["welcome"]["session"].clone();
+        applied(&owner.command(create(&id, 100)));
+
+        let expired = |name: Value, node: usize| {
+            let mut c = cluster.nodes[node].connect(encoding);
+            c.ask(&json!({"hello": {"version": 1, "session": name}}));
+            let answer = c.ask(&json!({"request": 77, "command": withdraw(&id, 1)}));
+            assert_eq!(answer["error"]["code"], "session_expired", "{answer}");
+            assert_eq!(answer["error"]["outcome"], "unknown", "it may be a retry: {answer}");
+            assert_eq!(answer["request"], 77);
+        };
+        expired(json!({"number": number, "key": new_key()}), 1);
+        expired(json!({"number": MAX_BALANCE, "key": key}), 2);
+
+        owner.send(&json!({"goodbye": {}}));
+        let (rest, close) = owner.receive_close();
+        assert!(rest.is_empty(), "{rest:?}");
+        assert_eq!(close.map(|close| u16::from(close.code)), Some(1_000));
+        for node in 0..3 {
+            expired(json!({"number": number, "key": key}), node);
+        }
+        // The key may be used again: that is another session.
+        let mut again = cluster.nodes[1].connect(encoding);
+        let welcome = again.ask(&json!({"hello": {"version": 1, "open": {"key": key}}}));
+        assert_ne!(welcome["welcome"]["session"], number);
+        assert_eq!(balance(&mut again, &id), 100);
+    }
+}
+
+#[test]
+fn a_hello_is_the_first_message_and_of_this_version() {
+    let cluster = CLUSTER.get();
+    for (encoding, _) in ENCODINGS {
+        let mut c = cluster.nodes[0].connect(encoding);
+        let session = json!({"number": 1, "key": new_key()});
+        for wrong in [
+            json!({"hello": {"version": 2}}),
+            json!({"hello": {}}),
+            json!({"hello": {"version": 1, "open": {"key": "short"}}}),
+            json!({"hello": {"version": 1, "session": {"number": 1}}}),
+            json!({"hello": {"version": 1, "session": session, "open": {"key": new_key()}}}),
+        ] {
+            assert_malformed(&c.ask(&wrong), None);
+        }
+        let welcome = c.ask(&json!({"hello": {"version": 1, "client": "a later version says more"}}));
+        assert_fields(&welcome["welcome"], &["node", "cluster", "applied_slot"]);
+        assert_malformed(&c.ask(&json!({"hello": {"version": 1}})), None);
+        let mut late = cluster.nodes[0].connect(encoding);
+        late.query(json!({"get_status": {}}));
+        assert_malformed(&late.ask(&json!({"hello": {"version": 1}})), None);
+    }
+}
+
+#[test]
+fn requests_in_flight_are_answered_each_once_and_in_the_form_of_the_question() {
+    let cluster = CLUSTER.get();
+    for (encoding, name) in ENCODINGS {
+        let id = format!("flight-{name}");
+        let mut c = with_session(cluster.nodes[0].connect(encoding));
+        applied(&c.command(create(&id, 0)));
+        let numbers = 100..600;
+        for request in numbers.clone() {
+            c.send(&json!({"request": request, "command": deposit(&id, request)}));
+        }
+        let mut answered = BTreeSet::new();
+        for _ in numbers.clone() {
+            let answer = c.receive();
+            let request = answer["request"].as_u64().unwrap();
+            assert_eq!(applied(&answer)["transaction"]["amount"], request);
+            assert!(answered.insert(request), "{answer}");
+        }
+        assert_eq!(balance(&mut c, &id), numbers.sum::<u64>());
+        // The other encoding on the same connection.
+        let other = if encoding == Encoding::Json { Encoding::MessagePack } else { Encoding::Json };
+        c.encoding = other;
+        assert_eq!(balance(&mut c, &id), (100..600).sum::<u64>());
+    }
+}
+
+/// The whole history as a node tells it, oldest first.
+fn whole_history(connection: &mut Connection, read: &Value) -> Vec<Value> {
+    let mut history: Vec<Value> = Vec::new();
+    let mut before = Value::Null;
+    loop {
+        let query = json!({"get_transaction_history": {"before": before, "limit": 1_000}});
+        let answer = connection.query_at(query, read.clone());
+        history.extend(answer["ok"]["transactions"].as_array().unwrap().iter().cloned());
+        before = answer["ok"]["next"].clone();
+        if before.is_null() {
+            history.reverse();
+            return history;
+        }
+    }
+}
+
+/// The hash of a transaction after the hash before it, as the documentation of the ledger says.
+fn chained(before: Digest, transaction: &Value) -> Digest {
+    let mut bytes = before.0.to_vec();
+    for field in ["transaction_id", "amount", "timestamp", "slot"] {
+        bytes.extend(transaction[field].as_u64().unwrap().to_be_bytes());
+    }
+    let types = ["opening", "deposit", "withdrawal", "transfer"];
+    let number = types.iter().position(|kind| transaction["type"] == *kind).unwrap();
+    bytes.push(u8::try_from(number + 1).unwrap());
+    for (account, balance) in [("from_account", "from_balance"), ("to_account", "to_balance")] {
+        match transaction[account].as_str() {
+            None => bytes.push(0),
+            Some(name) => {
+                bytes.push(u8::try_from(name.len()).unwrap());
+                bytes.extend(name.as_bytes());
+                bytes.extend(transaction[balance].as_u64().unwrap().to_be_bytes());
+            }
+        }
+    }
+    Digest::of(&bytes)
+}
+
+#[test]
+fn all_nodes_tell_one_history_whose_hashes_and_balances_anybody_can_check() {
+    let cluster = CLUSTER.get();
+    let mut c = with_session(cluster.nodes[0].connect(Encoding::Json));
+    let ids: Vec<String> = (0..4).map(|number| format!("chain-{number}")).collect();
+    for id in &ids {
+        applied(&c.command(create(id, 1_000)));
+    }
+    // More than a page.
+    for round in 0..3 {
+        let commands: Vec<Value> = (0..500)
+            .map(|number| match number % 3 {
+                0 => transfer(&ids[number % 4], &ids[(number + round + 1) % 4], 1),
+                1 => deposit(&ids[number % 4], 2),
+                _ => withdraw(&ids[number % 4], 1),
+            })
+            .collect();
+        applied(&c.command(bulk(false, &commands)));
+    }
+    let slot = c.command(deposit(&ids[0], 1))["slot"].clone();
+    let read = json!({"at_least": slot});
+    let histories: Vec<Vec<Value>> = cluster
+        .nodes
+        .iter()
+        .zip([Encoding::Json, Encoding::MessagePack, Encoding::Json])
+        .map(|(node, encoding)| whole_history(&mut node.connect(encoding), &read))
+        .collect();
+    // Others may have written in between: one is a beginning of the other.
+    let shortest = histories.iter().min_by_key(|history| history.len()).unwrap();
+    assert!(shortest.len() > 1_000, "{}", shortest.len());
+    for history in &histories {
+        assert_eq!(&history[..shortest.len()], &shortest[..], "the nodes tell different histories");
+        check_history(history);
+    }
+}
+
+/// Ids without a gap, time and slots that never go back, the chain of hashes, and balances that follow from it.
+fn check_history(history: &[Value]) {
+    let mut head = Digest::ZERO;
+    let mut balances = std::collections::BTreeMap::<&str, i64>::new();
+    let mut last = (0, 0);
+    for (id, transaction) in (1u64..).zip(history) {
+        assert_eq!(transaction["transaction_id"], id);
+        head = chained(head, transaction);
+        assert_eq!(transaction["hash"], head.to_string(), "{transaction}");
+        let moment = (transaction["slot"].as_u64().unwrap(), transaction["timestamp"].as_u64().unwrap());
+        assert!(moment.0 >= last.0 && moment.1 >= last.1, "{transaction} after {last:?}");
+        last = moment;
+        let amount = transaction["amount"].as_i64().unwrap();
+        for (account, balance, change) in
+            [("from_account", "from_balance", -amount), ("to_account", "to_balance", amount)]
+        {
+            let Some(name) = transaction[account].as_str() else { continue };
+            let known = balances.entry(name).or_default();
+            *known += change;
+            assert!(*known >= 0, "{transaction}");
+            assert_eq!(transaction[balance], *known, "{transaction}");
+        }
+    }
+}

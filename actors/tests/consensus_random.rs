@@ -1,6 +1,8 @@
-//! Clusters of consensus cores under a random network: messages are lost, delayed, duplicated and reordered, nodes crash
-//! and restart with what they had made durable. Checked: agreement, gapless delivery, no vote that was not durable, and
-//! progress once the faults end.
+//! Clusters of consensus cores under a random network: messages are lost, delayed, duplicated and reordered, links break,
+//! nodes stand still for a while, crash (also all at once) and restart with what they had made durable, or die for good.
+//!
+//! Checked: agreement; gapless delivery; nothing said that was not durable where it has to be, above the durable mark, or
+//! beyond the window; payloads durable with what names them; linearizable reads; and progress once the faults end.
 #![allow(clippy::unwrap_used)] // a test says what failed by failing
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,12 +52,16 @@ struct Disk {
 impl Disk {
     fn write(&mut self, commit: &Commit) {
         self.reserved = self.reserved.max(commit.reserved.unwrap_or(0));
+        self.payloads.extend(commit.payloads.iter().cloned());
         for record in &commit.records {
+            assert!(record.slot < self.reserved, "{record:?} at or above the mark {}", self.reserved);
+            if let Said::State(State::One(id)) | Said::Vote(Vote::One(id)) = &record.said {
+                assert!(self.payloads.contains_key(id), "{record:?} names a payload that is not durable");
+            }
             let key = (record.slot, record.phase, matches!(record.said, Said::Vote(_)));
             let before = self.records.insert(key, record.clone());
             assert!(before.is_none_or(|b| b.said == record.said), "record {key:?} was overwritten");
         }
-        self.payloads.extend(commit.payloads.iter().cloned());
         for (slot, value) in &commit.decisions {
             if let Some(id) = value {
                 assert!(self.payloads.contains_key(id), "slot {slot} is decided on {id}, whose payload is not durable");
@@ -73,22 +79,30 @@ impl Disk {
         self.starts += 1;
         let decided = (1..).take_while(|slot| self.decisions.contains_key(slot)).last().unwrap_or(0);
         let records: Vec<Record> = self.records.values().cloned().collect();
-        let payloads = self.payloads.iter().map(|(id, payload)| (*id, payload.clone())).collect();
+        let named: BTreeSet<BatchId> = records
+            .iter()
+            .filter_map(|record| match record.said {
+                Said::State(State::One(id)) | Said::Vote(Vote::One(id)) => Some(id),
+                _ => None,
+            })
+            .collect();
+        let payloads = named.iter().map(|id| (*id, self.payloads[id].clone())).collect();
         Recovered {
             starts: self.starts,
             reserved: self.reserved,
             records,
             payloads,
             decided,
-            sparse: Vec::new(),
+            sparse: self.decisions.range(decided + 1..).map(|(slot, value)| (*slot, *value)).collect(),
             peers: Vec::new(),
             heard: self.heard.clone(),
         }
     }
 
-    fn voted(&self, slot: Slot, phase: u32, vote: Vote) -> bool {
-        self.decisions.contains_key(&slot)
-            || self.records.get(&(slot, phase, true)).is_some_and(|record| record.said == Said::Vote(vote))
+    /// Whether this record is durable, or the slot's decision, which takes its place.
+    fn has(&self, slot: Slot, phase: u32, said: Said) -> bool {
+        let key = (slot, phase, matches!(said, Said::Vote(_)));
+        self.decisions.contains_key(&slot) || self.records.get(&key).is_some_and(|record| record.said == said)
     }
 }
 
@@ -101,15 +115,71 @@ struct Node {
     up: bool,
     delivered: Slot,
     started: Duration,
+    /// Nothing reaches the node until then.
+    paused: Duration,
+    /// Reads by number: the slot that they must see at least, and the slot that they wait for, once it is known.
+    reads: BTreeMap<u64, (Slot, Option<Slot>)>,
 }
 
 enum Item {
-    Message { to: usize, run: u64, from: usize, from_run: u64, message: PeerMessage },
-    Written { node: usize, run: u64 },
-    Tick { node: usize, run: u64 },
-    Submit { node: usize },
+    Message {
+        to: usize,
+        from: usize,
+        link: u64,
+        message: PeerMessage,
+    },
+    /// To the agreement core, from links and the pool.
+    Events {
+        node: usize,
+        run: u64,
+        events: Vec<Event>,
+    },
+    /// To the pool, from the agreement core.
+    Notices {
+        node: usize,
+        run: u64,
+        notices: Vec<Notice>,
+    },
+    Connect {
+        nodes: (usize, usize),
+        link: u64,
+    },
+    Written {
+        node: usize,
+        run: u64,
+    },
+    Tick {
+        node: usize,
+        run: u64,
+    },
+    Submit {
+        node: usize,
+    },
+    Read {
+        node: usize,
+    },
+    Restart {
+        node: usize,
+    },
+    Fault(Fault),
+}
+
+/// How long a message between the cores of a node waits: they are driven by actors, so each acts on what the other knew.
+const MAILBOX: Duration = Duration::from_micros(20);
+
+/// What goes wrong, beside single messages.
+#[derive(Clone, Copy)]
+enum Fault {
+    /// A node crashes and comes back.
     Crash,
-    Restart { node: usize },
+    /// All nodes crash and come back.
+    CrashAll,
+    /// A node dies for good, if that leaves a quorum.
+    Death,
+    /// A node stands still, then gets everything at once.
+    Pause,
+    /// A link breaks, with all that is under way on it, and comes back.
+    Break,
 }
 
 struct World {
@@ -126,6 +196,10 @@ struct World {
     coin_slots: u64,
     faults: bool,
     loss: u64,
+    dead: BTreeSet<usize>,
+    /// By node and node: how often this link came up or broke; it works if that is odd.
+    links: BTreeMap<(usize, usize), u64>,
+    reads: u64,
 }
 
 impl World {
@@ -149,6 +223,9 @@ impl World {
             faults: true,
             loss,
             genesis,
+            dead: BTreeSet::new(),
+            links: BTreeMap::new(),
+            reads: 0,
         };
         for id in NodeId::all(members) {
             let mut disk = Disk::default();
@@ -165,11 +242,13 @@ impl World {
                 up: true,
                 delivered: 0,
                 started: Duration::ZERO,
+                paused: Duration::ZERO,
+                reads: BTreeMap::new(),
             });
             world.perform(id.index(), effects);
         }
         for index in 0..members {
-            world.start_links(index);
+            world.start(index);
         }
         world
     }
@@ -183,17 +262,44 @@ impl World {
         Duration::from_micros(low + self.random.below(high - low))
     }
 
-    fn start_links(&mut self, index: usize) {
+    fn start(&mut self, index: usize) {
         let run = self.nodes[index].disk.starts;
         self.at(Duration::from_millis(10), Item::Tick { node: index, run });
         for peer in 0..self.nodes.len() {
             if peer != index && self.nodes[peer].up {
-                let (a, b) = (self.nodes[index].id, self.nodes[peer].id);
-                self.event(peer, Event::LinkDown(a));
-                self.event(peer, Event::LinkUp(a));
-                self.event(index, Event::LinkUp(b));
+                self.connect(index, peer);
             }
         }
+    }
+
+    fn link(&mut self, a: usize, b: usize) -> &mut u64 {
+        self.links.entry((a.min(b), a.max(b))).or_default()
+    }
+
+    fn connect(&mut self, a: usize, b: usize) {
+        let link = self.link(a, b);
+        if *link % 2 == 0 {
+            *link += 1;
+            let (id_a, id_b) = (self.nodes[a].id, self.nodes[b].id);
+            self.tell(a, Event::LinkUp(id_b));
+            self.tell(b, Event::LinkUp(id_a));
+        }
+    }
+
+    /// What is under way on the link is lost.
+    fn disconnect(&mut self, a: usize, b: usize) {
+        let link = self.link(a, b);
+        if *link % 2 == 1 {
+            *link += 1;
+            let (id_a, id_b) = (self.nodes[a].id, self.nodes[b].id);
+            self.tell(a, Event::LinkDown(id_b));
+            self.tell(b, Event::LinkDown(id_a));
+        }
+    }
+
+    fn tell(&mut self, node: usize, event: Event) {
+        let run = self.nodes[node].disk.starts;
+        self.at(MAILBOX, Item::Events { node, run, events: vec![event] });
     }
 
     fn event(&mut self, index: usize, event: Event) {
@@ -223,7 +329,7 @@ impl World {
                 }
                 Effect::Deliver(slot, batch) => self.deliver(index, slot, batch),
                 Effect::Pool(notice) => notices.push(notice),
-                Effect::ReadAt { slot, .. } => assert!(slot >= 1, "a read at {slot}"),
+                Effect::ReadAt { read, slot } => self.read_at(index, read, slot),
                 Effect::SendEntries { to, from } => {
                     let node = &self.nodes[index];
                     let entries = (from..)
@@ -244,7 +350,10 @@ impl World {
                 }
             }
         }
-        self.pool(index, notices);
+        if !notices.is_empty() {
+            let run = self.nodes[index].disk.starts;
+            self.at(MAILBOX, Item::Notices { node: index, run, notices });
+        }
     }
 
     fn clocks(&self, index: usize) -> Now {
@@ -258,11 +367,12 @@ impl World {
             self.nodes[index].pool.notice(now, notice, &mut effects);
         }
         self.nodes[index].pool.pump(now, &mut effects);
+        let mut events = Vec::new();
         for effect in effects {
             match effect {
-                PoolEffect::Formed(id, payload) => self.event(index, Event::Hold(id, payload)),
+                PoolEffect::Formed(id, payload) => events.push(Event::Hold(id, payload)),
                 PoolEffect::Propose { slot, value, with_payload } => {
-                    self.event(index, Event::Propose { slot, value, with_payload });
+                    events.push(Event::Propose { slot, value, with_payload });
                 }
                 PoolEffect::Send(to, message) => {
                     for peer in 0..self.nodes.len() {
@@ -273,6 +383,10 @@ impl World {
                 }
             }
         }
+        if !events.is_empty() {
+            let run = self.nodes[index].disk.starts;
+            self.at(MAILBOX, Item::Events { node: index, run, events });
+        }
     }
 
     fn start_write(&mut self, index: usize) {
@@ -282,14 +396,13 @@ impl World {
     }
 
     fn send(&mut self, from: usize, to: usize, message: PeerMessage) {
-        if let PeerMessage::Vote { slot, phase, vote } = &message {
-            let disk = &self.nodes[from].disk;
-            assert!(disk.voted(*slot, *phase, *vote), "seed {}: a vote was sent that is not durable", self.seed);
-        }
+        self.check_said(from, &message);
         if let PeerMessage::State { phase: 2.., state: State::One(_), .. } = &message {
             self.coin_slots += 1;
         }
+        let link = *self.link(from, to);
         let copies = match self.faults {
+            _ if link % 2 == 0 => 0,
             true if self.random.chance(self.loss) => 0,
             true if self.random.chance(self.loss) => 2,
             _ => 1,
@@ -299,9 +412,22 @@ impl World {
             if self.faults && self.random.chance(self.loss) {
                 delay += self.micros(100, 30_000);
             }
-            let (run, from_run) = (self.nodes[to].disk.starts, self.nodes[from].disk.starts);
-            self.at(delay, Item::Message { to, run, from, from_run, message: message.clone() });
+            self.at(delay, Item::Message { to, from, link, message: message.clone() });
         }
+    }
+
+    fn check_said(&self, from: usize, message: &PeerMessage) {
+        let Node { disk, agreement, .. } = &self.nodes[from];
+        let (slot, durable) = match message {
+            PeerMessage::Proposal { slot, .. } | PeerMessage::State { slot, phase: 1, .. } => (*slot, true),
+            PeerMessage::State { slot, phase, state } => (*slot, disk.has(*slot, *phase, Said::State(*state))),
+            PeerMessage::Vote { slot, phase, vote } => (*slot, disk.has(*slot, *phase, Said::Vote(*vote))),
+            _ => return,
+        };
+        assert!(durable, "seed {}: said before it was durable: {message:?}", self.seed);
+        assert!(slot < disk.reserved, "seed {}: the mark is {}: {message:?}", self.seed, disk.reserved);
+        let end = agreement.frontier() + self.genesis.window;
+        assert!(slot <= end, "seed {}: the window ends at {end}: {message:?}", self.seed);
     }
 
     fn deliver(&mut self, index: usize, slot: Slot, batch: Option<(BatchId, Payload)>) {
@@ -314,6 +440,27 @@ impl World {
         for request in batch.iter().flat_map(|(_, payload)| payload.requests().unwrap()) {
             self.delivered_requests.insert(request.unwrap().header.number);
         }
+        self.nodes[index].reads.retain(|_, (_, at)| at.is_none_or(|at| at > slot));
+    }
+
+    /// A read must see every slot that was delivered anywhere before it was asked.
+    fn read(&mut self, index: usize) {
+        self.reads += 1;
+        let must_see = self.log.last_key_value().map_or(0, |(slot, _)| *slot);
+        self.nodes[index].reads.insert(self.reads, (must_see, None));
+        self.event(index, Event::Read(self.reads));
+    }
+
+    fn read_at(&mut self, index: usize, read: u64, slot: Slot) {
+        let node = &mut self.nodes[index];
+        for (number, (must_see, at)) in node.reads.range_mut(..=read) {
+            if at.is_none() {
+                assert!(slot >= *must_see, "seed {}: read {number} at {slot} must see {must_see}", self.seed);
+                *at = Some(slot);
+            }
+        }
+        let delivered = node.delivered;
+        node.reads.retain(|_, (_, at)| at.is_none_or(|at| at > delivered));
     }
 
     fn submit(&mut self, index: usize) {
@@ -334,15 +481,40 @@ impl World {
             self.nodes[index].disk.write(&commit);
         }
         self.nodes[index].writing.clear();
+        self.nodes[index].reads.clear();
         self.nodes[index].up = false;
-        let id = self.nodes[index].id;
         for peer in 0..self.nodes.len() {
-            if peer != index && self.nodes[peer].up {
-                self.event(peer, Event::LinkDown(id));
+            if peer != index {
+                self.disconnect(index, peer);
             }
         }
         let after = self.micros(1_000, 200_000);
         self.at(after, Item::Restart { node: index });
+    }
+
+    fn fault(&mut self, fault: Fault) {
+        let members = self.nodes.len();
+        let node = self.random.below(members as u64) as usize;
+        match fault {
+            Fault::Crash if self.nodes[node].up => self.crash(node),
+            Fault::CrashAll => {
+                for node in (0..members).filter(|node| self.nodes[*node].up).collect::<Vec<_>>() {
+                    self.crash(node);
+                }
+            }
+            Fault::Death if self.nodes[node].up && self.dead.len() < self.genesis.faults() => {
+                self.dead.insert(node);
+                self.crash(node);
+            }
+            Fault::Pause => self.nodes[node].paused = self.now + self.micros(1_000, 400_000),
+            Fault::Break if members > 1 => {
+                let other = (node + 1 + self.random.below(members as u64 - 1) as usize) % members;
+                self.disconnect(node, other);
+                let (link, after) = (*self.link(node, other), self.micros(0, 300_000));
+                self.at(after, Item::Connect { nodes: (node, other), link });
+            }
+            Fault::Crash | Fault::Death | Fault::Break => {}
+        }
     }
 
     fn restart(&mut self, index: usize) {
@@ -356,9 +528,9 @@ impl World {
         }
         let node = &mut self.nodes[index];
         (node.agreement, node.pool, node.up, node.delivered) = (agreement, pool, true, recovered.decided);
-        node.started = self.now;
+        (node.started, node.paused) = (self.now, Duration::ZERO);
         self.perform(index, effects);
-        self.start_links(index);
+        self.start(index);
     }
 
     fn step(&mut self) {
@@ -367,12 +539,30 @@ impl World {
         };
         self.now = at;
         let live = |world: &World, node: usize, run: u64| world.nodes[node].up && world.nodes[node].disk.starts == run;
+        if let Item::Message { to: node, .. }
+        | Item::Events { node, .. }
+        | Item::Notices { node, .. }
+        | Item::Written { node, .. }
+        | Item::Tick { node, .. }
+        | Item::Submit { node }
+        | Item::Read { node } = item
+            && self.nodes[node].paused > self.now
+        {
+            return self.at(self.nodes[node].paused - self.now, item);
+        }
         match item {
-            Item::Message { to, run, from, from_run, message } => {
-                // A link does not outlive either end.
-                if live(self, to, run) && self.nodes[from].disk.starts == from_run {
-                    let from = self.nodes[from].id;
-                    self.event(to, Event::Received(from, message));
+            // A link does not outlive either end.
+            Item::Message { to, from, link, message } if *self.link(from, to) == link => {
+                let from = self.nodes[from].id;
+                self.event(to, Event::Received(from, message));
+            }
+            Item::Events { node, run, events } if live(self, node, run) => {
+                events.into_iter().for_each(|event| self.event(node, event));
+            }
+            Item::Notices { node, run, notices } if live(self, node, run) => self.pool(node, notices),
+            Item::Connect { nodes: (a, b), link } => {
+                if *self.link(a, b) == link && self.nodes[a].up && self.nodes[b].up {
+                    self.connect(a, b);
                 }
             }
             Item::Written { node, run } if live(self, node, run) => {
@@ -392,13 +582,9 @@ impl World {
                 self.at(Duration::from_millis(10), Item::Tick { node, run });
             }
             Item::Submit { node } if self.nodes[node].up => self.submit(node),
-            Item::Crash if self.faults => {
-                let node = self.random.below(self.nodes.len() as u64) as usize;
-                if self.nodes[node].up {
-                    self.crash(node);
-                }
-            }
-            Item::Restart { node } => self.restart(node),
+            Item::Read { node } if self.nodes[node].up => self.read(node),
+            Item::Fault(fault) if self.faults => self.fault(fault),
+            Item::Restart { node } if !self.dead.contains(&node) => self.restart(node),
             _ => {}
         }
     }
@@ -411,44 +597,59 @@ impl World {
     }
 }
 
-/// Faults for 2 s of virtual time, then 20 s at most for every live node to deliver the same log to its end.
-fn run(seed: u64, members: usize, loss: u64, crashes: u64) -> (Slot, u64) {
+/// Faults for 2 s of virtual time, then 20 s at most for every live node to deliver the same log to its end, and to answer
+/// all reads. Answers with the slots decided and forfeited.
+fn run(seed: u64, members: usize, loss: u64, faults: &[(u64, Fault)]) -> (Slot, u64) {
     let mut world = World::new(seed, members, loss);
     for _ in 0..300 {
         let (at, node) = (world.micros(0, 2_000_000), world.random.below(members as u64) as usize);
         world.at(at, Item::Submit { node });
+        let (at, node) = (world.micros(0, 2_000_000), world.random.below(members as u64) as usize);
+        world.at(at, Item::Read { node });
     }
-    for _ in 0..crashes {
-        let at = world.micros(0, 2_000_000);
-        world.at(at, Item::Crash);
+    for (times, fault) in faults {
+        for _ in 0..*times {
+            let at = world.micros(0, 2_000_000);
+            world.at(at, Item::Fault(*fault));
+        }
     }
     world.run_until(Duration::from_secs(2));
     world.faults = false;
     let deadline = Duration::from_secs(22);
-    // Whoever is asked now must be answered.
+    // By now all are back. Whoever is asked must answer.
+    world.run_until(Duration::from_millis(2_500));
+    let living: Vec<usize> = (0..members).filter(|node| !world.dead.contains(node)).collect();
     let first = world.submitted + 1;
-    for node in 0..members {
-        world.at(Duration::from_millis(500), Item::Submit { node });
+    for node in &living {
+        world.submit(*node);
+        world.read(*node);
     }
     loop {
         let end = world.now + Duration::from_millis(100);
         world.run_until(end);
         let highest = world.log.last_key_value().map_or(0, |(slot, _)| *slot);
-        let level = world.nodes.iter().all(|node| node.up && node.delivered == highest);
-        let asked = first..first + members as u64;
-        if level && world.submitted + 1 == asked.end && asked.clone().all(|n| world.delivered_requests.contains(&n)) {
+        let done = |node: &Node| node.up && node.delivered == highest && node.reads.is_empty();
+        let level = living.iter().all(|node| done(&world.nodes[*node]));
+        if level && (first..=world.submitted).all(|number| world.delivered_requests.contains(&number)) {
             break;
         }
         let state: Vec<_> = world
             .nodes
             .iter()
             .map(|node| {
-                format!("{} up {} delivered {} undecided {:?}", node.id, node.up, node.delivered, node.pool.undecided())
+                format!(
+                    "{} up {} delivered {} undecided {:?} reads {:?}",
+                    node.id,
+                    node.up,
+                    node.delivered,
+                    node.pool.undecided(),
+                    node.reads
+                )
             })
             .collect();
         assert!(world.now < deadline, "seed {seed}, n {members}: stuck at slot {highest}: {state:#?}");
     }
-    if crashes == 0 {
+    if faults.iter().all(|(_, fault)| matches!(fault, Fault::Pause | Fault::Break)) {
         assert_eq!(world.delivered_requests.len() as u64, world.submitted, "seed {seed}: requests were lost");
     }
     let null = world.log.values().filter(|value| value.is_none()).count() as u64;
@@ -458,7 +659,7 @@ fn run(seed: u64, members: usize, loss: u64, crashes: u64) -> (Slot, u64) {
 #[test]
 fn a_quiet_network_forfeits_little() {
     for members in 1..=7 {
-        let (slots, null) = run(members as u64, members, 0, 0);
+        let (slots, null) = run(members as u64, members, 0, &[]);
         assert!(slots > 20, "n {members}: only {slots} slots");
         assert!(null * 5 <= slots, "n {members}: {null} of {slots} slots were forfeited without a fault");
     }
@@ -468,7 +669,16 @@ fn a_quiet_network_forfeits_little() {
 fn nothing_is_lost_on_a_lossy_network() {
     for seed in 0..12 {
         for members in [2, 3, 4, 5] {
-            run(1_000 + seed, members, 5 + seed, 0);
+            run(1_000 + seed, members, 5 + seed, &[]);
+        }
+    }
+}
+
+#[test]
+fn nothing_is_lost_when_links_break_and_nodes_stand_still() {
+    for seed in 0..20 {
+        for members in [1, 2, 3, 4, 5] {
+            run(3_000 + seed, members, seed % 5, &[(6, Fault::Break), (4, Fault::Pause)]);
         }
     }
 }
@@ -477,7 +687,32 @@ fn nothing_is_lost_on_a_lossy_network() {
 fn nodes_agree_and_go_on_after_crashes() {
     for seed in 0..25 {
         for members in [1, 2, 3, 4, 5] {
-            run(2_000 + seed, members, seed % 8, 8);
+            run(2_000 + seed, members, seed % 8, &[(8, Fault::Crash)]);
         }
+    }
+}
+
+#[test]
+fn nodes_agree_and_go_on_when_everything_goes_wrong() {
+    for seed in 0..25 {
+        for members in [1, 2, 3, 4, 5] {
+            run(4_000 + seed, members, seed % 8, &everything());
+        }
+    }
+}
+
+fn everything() -> [(u64, Fault); 5] {
+    [(4, Fault::Crash), (2, Fault::CrashAll), (1, Fault::Death), (3, Fault::Pause), (4, Fault::Break)]
+}
+
+/// For long searches: `SEEDS=100000..110000 cargo test --workspace --test consensus_random -- --ignored`.
+#[test]
+#[ignore = "a long search, to be run by hand"]
+fn many_seeds() {
+    let seeds = std::env::var("SEEDS").unwrap_or_else(|_| "100000..101000".into());
+    let (first, end) = seeds.split_once("..").expect("SEEDS=first..end");
+    for seed in first.parse::<u64>().unwrap()..end.parse().unwrap() {
+        let members = 1 + (seed % 5) as usize;
+        run(seed, members, seed / 5 % 8, &everything());
     }
 }

@@ -39,8 +39,11 @@ const BACKOFF_MAX: Duration = Duration::from_millis(300);
 const LASTED: Duration = Duration::from_secs(5);
 /// How long a stopping node waits for its clients to go.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// Bytes that are read from a client's socket at a time: there may be thousands of them.
-const CLIENT_READ_BUFFER: usize = 16 << 10;
+/// Bytes that are read from a client's socket at a time: there may be thousands of them. The socket zeroes so many bytes
+/// before every read, so more is not better.
+const CLIENT_READ_BUFFER: usize = 4 << 10;
+/// Bytes that are read from a peer's socket at a time.
+const PEER_READ_BUFFER: usize = 32 << 10;
 /// Answers are written to the socket once so many bytes wait, or none follow.
 const WRITE_BUFFER: usize = 64 << 10;
 /// The most bytes that wait inside a socket; the queues before it are bounded far below.
@@ -296,6 +299,7 @@ fn peer_socket() -> WebSocketConfig {
     WebSocketConfig::default()
         .max_message_size(Some(MAX_PEER_FRAME))
         .max_frame_size(Some(MAX_PEER_FRAME))
+        .read_buffer_size(PEER_READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER)
         .max_write_buffer_size(MAX_WRITE_BUFFER)
 }

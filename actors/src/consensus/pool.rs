@@ -38,6 +38,8 @@ pub enum PoolEffect {
         /// Send the payload along.
         with_payload: bool,
     },
+    /// This batch is decided already: nobody needs a payload that came late.
+    Forget(BatchId),
     /// Send a batch that waits to one peer or all.
     Send(Option<NodeId>, PeerMessage),
 }
@@ -60,7 +62,7 @@ const PATIENCE_MAX: Duration = Duration::from_millis(150);
 /// A batch stamped further ahead of the own clock is not backed until then: a wrong clock must not drag log time along.
 const MAX_STAMP_AHEAD: Millis = 1_000;
 /// Own batches in flight while those that gather are small: more would be more work for the same answers.
-const SMALL_IN_FLIGHT: usize = 2;
+const SMALL_IN_FLIGHT: usize = 1;
 /// From this size on a batch is not small.
 const SMALL_BATCH: usize = 16 * 1024;
 /// Where no slot was decided for this long, nodes do not wait for their turn. Not sooner: clients that were answered by one
@@ -182,7 +184,7 @@ impl Pool {
             Notice::Heard { slot, from, value, payload } => {
                 self.suspect[from.index()] = false;
                 if let (Some(id), Some(payload)) = (value, payload) {
-                    self.arrived(now, id, payload);
+                    self.arrived(now, id, payload, effects);
                 }
                 if slot > self.frontier {
                     let seen = self.slots.entry(slot).or_default();
@@ -207,7 +209,7 @@ impl Pool {
                 self.proposed_at = self.proposed_at.split_off(&(frontier + 1));
                 self.owners.frontier(frontier);
             }
-            Notice::Arrived(id, payload) => self.arrived(now, id, payload),
+            Notice::Arrived(id, payload) => self.arrived(now, id, payload, effects),
             Notice::LinkUp(peer) => {
                 self.up[peer.index()] = true;
                 self.suspect[peer.index()] = false;
@@ -267,8 +269,11 @@ impl Pool {
         }
     }
 
-    fn arrived(&mut self, now: Now, id: BatchId, payload: Payload) {
-        if self.done.contains(&id) || self.pending.contains_key(&id) {
+    fn arrived(&mut self, now: Now, id: BatchId, payload: Payload, effects: &mut Vec<PoolEffect>) {
+        if self.done.contains(&id) {
+            return effects.push(PoolEffect::Forget(id));
+        }
+        if self.pending.contains_key(&id) {
             return;
         }
         self.order += 1;

@@ -125,6 +125,7 @@ impl Proposer {
                 PoolEffect::Propose { slot, value, with_payload } => {
                     events.push(Event::Propose { slot, value, with_payload });
                 }
+                PoolEffect::Forget(id) => events.push(Event::Forget(id)),
                 PoolEffect::Send(to, message) => self.send(to, &message),
             }
         }

@@ -374,6 +374,7 @@ impl World {
                 PoolEffect::Propose { slot, value, with_payload } => {
                     events.push(Event::Propose { slot, value, with_payload });
                 }
+                PoolEffect::Forget(id) => events.push(Event::Forget(id)),
                 PoolEffect::Send(to, message) => {
                     for peer in 0..self.nodes.len() {
                         if peer != index && to.is_none_or(|to| to.index() == peer) {
@@ -502,7 +503,7 @@ impl World {
                     self.crash(node);
                 }
             }
-            Fault::Death if self.nodes[node].up && self.dead.len() < self.genesis.faults() => {
+            Fault::Death if self.nodes[node].up && self.dead.len() < (members - 1) / 2 => {
                 self.dead.insert(node);
                 self.crash(node);
             }
@@ -713,6 +714,7 @@ fn many_seeds() {
     let (first, end) = seeds.split_once("..").expect("SEEDS=first..end");
     for seed in first.parse::<u64>().unwrap()..end.parse().unwrap() {
         let members = 1 + (seed % 5) as usize;
+        println!("seed {seed}");
         run(seed, members, seed / 5 % 8, &everything());
     }
 }

@@ -47,19 +47,9 @@ impl Genesis {
         NodeId::all(self.members())
     }
 
-    /// How many nodes may be down at once: f = ⌊(n − 1) / 2⌋.
-    pub fn faults(&self) -> usize {
-        (self.members() - 1) / 2
-    }
-
-    /// n − f: how many messages a step waits for.
-    pub fn quorum(&self) -> usize {
-        self.members() - self.faults()
-    }
-
-    /// ⌊n / 2⌋ + 1.
-    pub fn majority(&self) -> usize {
-        self.members() / 2 + 1
+    /// How many messages the steps of the protocol need.
+    pub fn quorums(&self) -> Quorums {
+        Quorums { members: self.members() as u8 }
     }
 
     /// The first slot below which owners of `slot` are not read any more: origins count in (slot − 2W − K, slot − W].
@@ -79,5 +69,33 @@ impl Genesis {
             hasher.update(&number.to_be_bytes());
         }
         Digest(*hasher.finalize().as_bytes())
+    }
+}
+
+/// The thresholds of a cluster of n members.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Quorums {
+    members: u8,
+}
+
+impl Quorums {
+    /// n.
+    pub fn members(self) -> usize {
+        usize::from(self.members)
+    }
+
+    /// f = ⌊(n − 1) / 2⌋: how many may be down at once.
+    pub fn faults(self) -> usize {
+        (self.members() - 1) / 2
+    }
+
+    /// n − f: how many messages a step waits for.
+    pub fn quorum(self) -> usize {
+        self.members() - self.faults()
+    }
+
+    /// ⌊n / 2⌋ + 1.
+    pub fn majority(self) -> usize {
+        self.members() / 2 + 1
     }
 }

@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use rabia_bank_messages::batch::Payload;
-use rabia_bank_messages::genesis::Genesis;
+use rabia_bank_messages::genesis::{Genesis, Quorums};
 use rabia_bank_messages::ids::{BatchId, MAX_NODES, NodeId, Slot as SlotNumber};
 use rabia_bank_messages::peer::{Entry, PeerMessage, Value};
 use rabia_bank_storage::{Commit, PeerMemory, Record, Recovered, Said};
 use rustc_hash::FxHashMap;
 
-use super::quorum::{Quorums, coin};
+use super::coin::coin;
 use super::slot::{Slot, SlotEffect, SlotMessage, Stage, bound_to};
 
 /// What happened, to the agreement core.
@@ -35,6 +35,8 @@ pub enum Event {
     },
     /// The pool has a new batch.
     Hold(BatchId, Payload),
+    /// The pool knows that this batch is decided: its payload came once more.
+    Forget(BatchId),
     /// The link to this peer works (again).
     LinkUp(NodeId),
     /// The link to this peer broke.
@@ -190,7 +192,7 @@ pub struct Agreement {
     payloads: FxHashMap<BatchId, Held>,
     /// Payloads of decided slots, to be forgotten a while later.
     delivered: VecDeque<(SlotNumber, BatchId)>,
-    /// When each missing payload was last asked for.
+    /// When each missing payload was last asked for, and how often.
     fetching: FxHashMap<BatchId, (Duration, usize)>,
     reserved: SlotNumber,
     reserving: SlotNumber,
@@ -227,7 +229,7 @@ enum Saving {
 impl Agreement {
     /// A replica with what its store remembers. Appends what it has to say and write at once.
     pub fn new(genesis: Genesis, me: NodeId, recovered: &Recovered, effects: &mut Vec<Effect>) -> Agreement {
-        let quorums = Quorums::of(&genesis);
+        let quorums = genesis.quorums();
         let mut agreement = Agreement {
             me,
             quorums,
@@ -343,6 +345,7 @@ impl Agreement {
             Event::Hold(id, payload) => {
                 self.hold(now, id, payload, effects);
             }
+            Event::Forget(id) => self.forget(id),
             Event::LinkUp(peer) => self.link_up(peer, effects),
             Event::LinkDown(peer) => {
                 self.up[peer.index()] = false;
@@ -361,8 +364,10 @@ impl Agreement {
     fn receive(&mut self, now: Duration, from: NodeId, message: PeerMessage, effects: &mut Vec<Effect>) {
         match message {
             PeerMessage::Proposal { slot, value, payload } => {
-                if let (Some(id), Some(payload)) = (value, payload) {
-                    self.hold(now, id, payload, effects);
+                if let (Some(id), Some(payload)) = (value, payload)
+                    && slot > self.frontier
+                {
+                    self.hold_received(now, id, payload, effects);
                 }
                 self.slot_message(now, from, slot, SlotMessage::Proposal(value), effects);
             }
@@ -377,7 +382,7 @@ impl Agreement {
                 self.adopt(now, slot, value, effects);
             }
             PeerMessage::Batch { id, payload } => {
-                if self.hold(now, id, payload.clone(), effects) {
+                if self.hold_received(now, id, payload.clone(), effects) {
                     effects.push(Effect::Pool(Notice::Arrived(id, payload)));
                 }
             }
@@ -587,12 +592,14 @@ impl Agreement {
 
     // ----- payloads -----
 
-    /// Takes a payload. False if it is not what its id names, or was held.
+    /// Takes a payload that came from a peer. False if it is not what its id names, or was held.
+    fn hold_received(&mut self, now: Duration, id: BatchId, payload: Payload, effects: &mut Vec<Effect>) -> bool {
+        !self.payloads.contains_key(&id) && payload.matches(&id) && self.hold(now, id, payload, effects)
+    }
+
+    /// Takes a payload. False if it was held.
     fn hold(&mut self, now: Duration, id: BatchId, payload: Payload, effects: &mut Vec<Effect>) -> bool {
         if self.payloads.contains_key(&id) {
-            return false;
-        }
-        if id.origin != self.me && !payload.matches(&id) {
             return false;
         }
         self.payloads.insert(id, Held { payload, stored: false });
@@ -605,6 +612,14 @@ impl Agreement {
             self.move_window(now, effects);
         }
         true
+    }
+
+    /// A batch that is decided is of use for some slots more, to peers that are a little behind.
+    fn forget(&mut self, id: BatchId) {
+        let undelivered = self.open.values().any(|open| open.stage() == Stage::Decided(Some(id)));
+        if !undelivered && self.payloads.contains_key(&id) {
+            self.delivered.push_back((self.frontier, id));
+        }
     }
 
     fn count_parked(&mut self, now: Duration, slot: SlotNumber, id: &BatchId, effects: &mut Vec<Effect>) {
@@ -708,11 +723,11 @@ impl Agreement {
             self.delivered.push_back((slot, id));
         }
         effects.push(Effect::Deliver(slot, batch));
-        let keep = slot.saturating_sub(2 * self.genesis.window);
+        // What is not on its way to the disk yet is kept.
+        let unwritten = self.unwritten.first().map_or(slot, |(slot, _)| *slot);
+        let keep = unwritten.min(slot.saturating_sub(2 * self.genesis.window));
         while let Some((_, id)) = self.delivered.pop_front_if(|(slot, _)| *slot < keep) {
-            if !self.unwritten.iter().any(|(_, value)| *value == Some(id)) {
-                self.payloads.remove(&id);
-            }
+            self.payloads.remove(&id);
         }
     }
 
@@ -840,7 +855,7 @@ impl Agreement {
             if let Some((id, payload)) = batch
                 && slot > self.frontier
             {
-                self.hold(now, id, payload, effects);
+                self.hold_received(now, id, payload, effects);
             }
             self.adopt(now, slot, value, effects);
         }

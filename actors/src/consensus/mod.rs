@@ -44,7 +44,7 @@
 //! - [`agreement`]: all slots in the window, durable writes and their order (rules 1, 4 to 6, 10), repeating, catching up,
 //!   and the read rule.
 //! - [`pool`] and [`owners`]: which batch to propose in which slot. Never a matter of safety.
-//! - [`quorum`]: thresholds and the coin.
+//! - [`coin`]: the common coin.
 //!
 //! The cores take events and append effects. What must be durable before it is sent is an effect of its own: the message
 //! comes out only when the write was reported back, whoever drives the core.
@@ -57,7 +57,7 @@
 //! - Membership and the replacement of a lost store are not part of this version.
 
 pub mod agreement;
+pub mod coin;
 pub mod owners;
 pub mod pool;
-pub mod quorum;
 pub mod slot;

@@ -2,7 +2,7 @@
 //!
 //! All nodes compute the same owner without a message, because nobody speaks in slot s before it knows all decisions up
 //! to s − W. The owners of slot s are the origins of the batches decided in (s − 2W − K, s − W], in turn. An origin needs
-//! a share of at least one in [`SHARE`] of them: a rare speaker's turns would be forfeited, so its batches are proposed by
+//! a share of at least one in eight of them: a rare speaker's turns would be forfeited, so its batches are proposed by
 //! the owners instead. It is a habit, not a leader: no election, no term, and any node may propose when the owner does not.
 
 use std::collections::BTreeMap;

@@ -16,7 +16,7 @@ use rabia_bank_messages::ids::{BatchId, MAX_NODES, NodeId, Phase};
 use rabia_bank_messages::peer::{State, Value, Vote};
 use rabia_bank_storage::Said;
 
-use super::quorum::Quorums;
+use rabia_bank_messages::genesis::Quorums;
 
 /// The batch that a record binds its node to: the payload is durable with it (rule 6).
 pub fn bound_to(said: &Said) -> Option<&BatchId> {

@@ -225,7 +225,7 @@ fn examples(ready: &[(NodeConfig, u32)]) -> String {
 
 /// Resolves when the node answers, and has links to a quorum.
 async fn ready_soon(config: &NodeConfig) {
-    let quorum = config.genesis().quorum();
+    let quorum = config.genesis().quorums().quorum();
     let Ok(url) = config.client_listen.to_string().parse() else { return };
     let client = Client::connect(ClientOptions { timeout: ASK_TIMEOUT, ..ClientOptions::new(vec![url]) });
     loop {

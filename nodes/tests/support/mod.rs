@@ -357,22 +357,30 @@ pub fn ended_by(status: ExitStatus, signal: Signal) -> bool {
 
 /// A cluster that the tests of one file use together: it is started by the first and dropped by the last of those that
 /// run at one time. They leave it as it is, but for accounts of their own.
-pub struct SharedCluster(Mutex<Weak<Cluster>>);
+pub struct SharedCluster {
+    running: Mutex<Weak<Cluster>>,
+    change: fn(&mut NodeConfig),
+}
 
 /// A test's share of a [`SharedCluster`].
 pub struct Share(Arc<Cluster>);
 
 impl SharedCluster {
     pub const fn new() -> SharedCluster {
-        SharedCluster(Mutex::new(Weak::new()))
+        SharedCluster::with(|_| ())
+    }
+
+    /// One whose configurations are changed before they are used.
+    pub const fn with(change: fn(&mut NodeConfig)) -> SharedCluster {
+        SharedCluster { running: Mutex::new(Weak::new()), change }
     }
 
     /// A cluster of three that is ready.
     pub fn get(&self) -> Share {
         // A failed start must not take the other tests along.
-        let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let cluster = shared.upgrade().unwrap_or_else(|| Arc::new(Cluster::start(3)));
-        *shared = Arc::downgrade(&cluster);
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let cluster = running.upgrade().unwrap_or_else(|| Arc::new(Cluster::start_with(3, self.change)));
+        *running = Arc::downgrade(&cluster);
         Share(cluster)
     }
 }

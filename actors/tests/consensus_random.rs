@@ -507,7 +507,11 @@ impl World {
                 self.dead.insert(node);
                 self.crash(node);
             }
-            Fault::Pause => self.nodes[node].paused = self.now + self.micros(1_000, 400_000),
+            Fault::Pause => {
+                // Never shortened: what is put off would arrive behind what came later.
+                let end = self.now + self.micros(1_000, 400_000);
+                self.nodes[node].paused = self.nodes[node].paused.max(end);
+            }
             Fault::Break if members > 1 => {
                 let other = (node + 1 + self.random.below(members as u64 - 1) as usize) % members;
                 self.disconnect(node, other);
@@ -652,6 +656,12 @@ fn run(seed: u64, members: usize, loss: u64, faults: &[(u64, Fault)]) -> (Slot, 
     }
     if faults.iter().all(|(_, fault)| matches!(fault, Fault::Pause | Fault::Break)) {
         assert_eq!(world.delivered_requests.len() as u64, world.submitted, "seed {seed}: requests were lost");
+    }
+    // What was decided is forgotten. A batch whose node died may wait for ever.
+    for node in living.iter().map(|node| &world.nodes[*node]) {
+        let held = node.agreement.payloads() as u64;
+        let bound = 4 * world.genesis.window + 10;
+        assert!(held <= bound, "seed {seed}: {} still holds {held} payloads", node.id);
     }
     let null = world.log.values().filter(|value| value.is_none()).count() as u64;
     (world.log.len() as Slot, null)

@@ -4,7 +4,7 @@
 //! What must be durable before it is sent is an [`Effect::Save`] here; the messages come out when [`Event::Saved`] came
 //! back. Time is an argument of every call: the core reads no clock.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use rabia_bank_messages::batch::Payload;
@@ -321,6 +321,11 @@ impl Agreement {
         self.open.values().filter(|slot| !slot.is_silent() && !matches!(slot.stage(), Stage::Decided(_))).count()
     }
 
+    /// How many payloads are in memory.
+    pub fn payloads(&self) -> usize {
+        self.payloads.len()
+    }
+
     /// Counters since the start.
     pub fn counters(&self) -> AgreementCounters {
         self.counters
@@ -604,8 +609,12 @@ impl Agreement {
         }
         self.payloads.insert(id, Held { payload, stored: false });
         if self.fetching.remove(&id).is_some() {
-            let waiting: Vec<_> =
-                self.open.iter().filter(|(_, open)| open.missing().any(|m| *m == id)).map(|(slot, _)| *slot).collect();
+            let waiting: Vec<_> = self
+                .open
+                .iter()
+                .filter(|(_, open)| open.needed().any(|needed| *needed == id))
+                .map(|(slot, _)| *slot)
+                .collect();
             for slot in waiting {
                 self.count_parked(now, slot, &id, effects);
             }
@@ -778,17 +787,9 @@ impl Agreement {
             self.repeated = now;
             self.say_all_again(None, effects);
         }
-        let missing: Vec<_> = self
-            .open
-            .values()
-            .flat_map(|open| {
-                let decided = match open.stage() {
-                    Stage::Decided(value) => value.filter(|id| !self.payloads.contains_key(id)),
-                    _ => None,
-                };
-                open.missing().copied().chain(decided)
-            })
-            .collect();
+        let needed = self.open.values().flat_map(Slot::needed);
+        let missing: BTreeSet<BatchId> = needed.filter(|id| !self.payloads.contains_key(id)).copied().collect();
+        self.fetching.retain(|id, _| missing.contains(id));
         for id in missing {
             self.fetch(now, id, None, effects);
         }

@@ -84,6 +84,12 @@ struct Pending {
     shared: bool,
 }
 
+impl Pending {
+    fn is_ripe(&self, now: Now) -> bool {
+        self.payload.stamp().is_ok_and(|stamp| stamp <= now.wall + MAX_STAMP_AHEAD)
+    }
+}
+
 /// What the pool knows of an undecided slot.
 #[derive(Debug, Default)]
 struct Seen {
@@ -344,7 +350,7 @@ impl Pool {
         let owners = self.owners.of(slot);
         let idle = slot == self.frontier + 1 && now.elapsed.saturating_sub(self.moved) > QUIET;
         let turn = self.turn(slot, &owners);
-        let stale = self.oldest().is_some_and(|since| now.elapsed.saturating_sub(since) > self.patience());
+        let stale = self.oldest(now).is_some_and(|since| now.elapsed.saturating_sub(since) > self.patience());
         if !(idle || stale || turn.is_none() || turn == Some(self.me)) {
             return false;
         }
@@ -360,9 +366,15 @@ impl Pool {
         }
     }
 
+    /// The batches that wait and may be backed by now, longest first.
+    fn ripe(&self, now: Now) -> impl Iterator<Item = (BatchId, &Pending)> {
+        let waiting = self.waiting.values().filter_map(|id| Some((*id, self.pending.get(id)?)));
+        waiting.filter(move |(_, pending)| pending.is_ripe(now))
+    }
+
     /// Since when the batch waits that waits longest.
-    fn oldest(&self) -> Option<Duration> {
-        self.waiting.values().next().and_then(|id| self.pending.get(id)).map(|pending| pending.since)
+    fn oldest(&self, now: Now) -> Option<Duration> {
+        self.ripe(now).next().map(|(_, pending)| pending.since)
     }
 
     /// What to say after another node: the same, if it can be backed.
@@ -371,8 +383,7 @@ impl Pool {
         match value {
             Some(id) => {
                 let pending = self.pending.get(&id)?;
-                let stamp = pending.payload.stamp().ok()?;
-                (stamp <= now.wall + MAX_STAMP_AHEAD).then_some(Some(id))
+                pending.is_ripe(now).then_some(Some(id))
             }
             // Only the owner gives a slot up; others may say null because they restarted.
             None => (self.owner(slot) == Some(from)).then_some(None),
@@ -397,11 +408,7 @@ impl Pool {
     /// The batch to propose next: the one that waits longest. What gathers becomes a batch if it is its turn; `force`
     /// does not let it grow.
     fn next(&mut self, now: Now, force: bool, effects: &mut Vec<PoolEffect>) -> Option<BatchId> {
-        let waiting = self.waiting.iter().find(|(_, id)| {
-            let stamp = self.pending.get(id).and_then(|pending| pending.payload.stamp().ok());
-            stamp.is_some_and(|stamp| stamp <= now.wall + MAX_STAMP_AHEAD)
-        });
-        let waiting = waiting.map(|(order, id)| (*order, *id));
+        let waiting = self.ripe(now).next().map(|(id, pending)| (pending.order, id));
         let first = waiting.is_none_or(|(order, _)| order > self.gather_order);
         if first && !self.gather.is_empty() && (force || self.may_form()) {
             return self.form(now, effects);

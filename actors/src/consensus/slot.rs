@@ -167,9 +167,13 @@ impl Slot {
         said
     }
 
-    /// Batches that a parked message waits for.
-    pub fn missing(&self) -> impl Iterator<Item = &BatchId> {
-        self.parked.iter().filter_map(|(_, message)| message.names())
+    /// Batches whose payload this slot needs: the decided one, or before that those that a parked message waits for.
+    pub fn needed(&self) -> impl Iterator<Item = &BatchId> {
+        let (decided, parked) = match &self.stage {
+            Stage::Decided(value) => (value.as_ref(), &[][..]),
+            _ => (None, &self.parked[..]),
+        };
+        decided.into_iter().chain(parked.iter().filter_map(|(_, message)| message.names()))
     }
 
     /// Who proposed this batch without its payload being held.

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use futures_util::{SinkExt, StreamExt};
-use rabia_bank_messages::codec::{decode_frame, encode_message, start_frame};
+use rabia_bank_messages::codec::{BadFrame, decode_frame, decode_opening, encode_message, start_frame};
 use rabia_bank_messages::ids::NodeId;
-use rabia_bank_messages::peer::PeerMessage;
+use rabia_bank_messages::peer::{HelloRefused, Opening, PeerMessage};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::WebSocketStream;
@@ -191,12 +191,22 @@ async fn read(mut stream: futures_util::stream::SplitStream<PeerSocket>, peer: N
                         return "the node is stopping".into();
                     }
                 }
-                Err(error) => return format!("the peer sent what can't be understood: {error}"),
+                Err(error) => return not_understood(&bytes, &error),
             },
             Frame::Close(_) => return "the peer closed it".into(),
             Frame::Ping(_) | Frame::Pong(_) => {}
             Frame::Text(_) | Frame::Frame(_) => return "the peer sent a frame that is not binary".into(),
         }
+    }
+}
+
+/// Who calls checks this node's hello when the link stands here already: its refusal comes where messages are expected.
+fn not_understood(bytes: &[u8], error: &BadFrame) -> String {
+    match decode_opening(bytes) {
+        Ok(Opening::Refused(HelloRefused { reason, message })) => {
+            format!("the peer refuses this node: {reason}: {message}")
+        }
+        _ => format!("the peer sent what can't be understood: {error}"),
     }
 }
 

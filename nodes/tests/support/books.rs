@@ -90,12 +90,8 @@ pub struct Load {
 impl Books {
     /// Opens the accounts of a new bank.
     pub fn open(urls: &[NodeUrl]) -> Books {
-        let mut books = Books {
-            urls: urls.to_vec(),
-            entries: Vec::new(),
-            next_amount: Arc::new(AtomicU64::new(1)),
-            writers: 0,
-        };
+        let mut books =
+            Books { urls: urls.to_vec(), entries: Vec::new(), next_amount: Arc::new(AtomicU64::new(1)), writers: 0 };
         let openings = (0..ACCOUNTS).map(|n| (account(n), OPENING + n as u64)).chain([(POOR.to_owned(), 0)]);
         let entries = block_on(async {
             let client = Client::connect(ClientOptions::new(urls.to_vec()));
@@ -148,7 +144,7 @@ impl Books {
 
     /// Ends the work and takes its entries into the books.
     pub fn stop(&mut self, load: Load) -> Vec<Entry> {
-        load.stop.store(true, Ordering::Relaxed);
+        load.ask_to_stop();
         let entries = load.thread.join().expect("a writer has panicked");
         self.entries.extend(entries.iter().cloned());
         entries
@@ -250,6 +246,16 @@ impl Books {
 }
 
 impl Load {
+    /// Lets every writer end with the command that it has under way.
+    pub fn ask_to_stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether all writers have ended.
+    pub fn is_done(&self) -> bool {
+        self.thread.is_finished()
+    }
+
     /// Commands acknowledged so far, over all writers.
     pub fn acknowledged(&self) -> u64 {
         self.per_writer().iter().sum()
@@ -411,10 +417,8 @@ fn hash(before: Digest, transaction: &Transaction) -> Digest {
         TransactionType::Withdrawal => 3,
         TransactionType::Transfer => 4,
     });
-    let sides = [
-        (&transaction.from_account, transaction.from_balance),
-        (&transaction.to_account, transaction.to_balance),
-    ];
+    let sides =
+        [(&transaction.from_account, transaction.from_balance), (&transaction.to_account, transaction.to_balance)];
     for (name, balance) in sides {
         match (name, balance) {
             (Some(name), Some(balance)) => {

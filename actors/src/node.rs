@@ -126,7 +126,7 @@ pub struct Failed(pub String);
 struct Serve(ClientSocket);
 
 /// Stop everything.
-#[derive(Message)]
+#[derive(Message, Clone, Copy)]
 #[rtype(result = "()")]
 struct Stop;
 
@@ -138,6 +138,7 @@ pub struct Node {
     voter: Addr<Voter>,
     bank: Addr<Bank>,
     snapshotter: Addr<Snapshotter>,
+    links: Vec<(NodeId, Addr<PeerLink>)>,
     log: Addr<Log>,
     log_thread: Arbiter,
     clients: ClientId,
@@ -274,6 +275,7 @@ fn wire(
         voter: voter.clone(),
         bank,
         snapshotter,
+        links: links.clone(),
         log,
         log_thread,
         clients: 0,
@@ -292,6 +294,7 @@ impl Node {
             ("bank", self.bank.connected()),
             ("snapshotter", self.snapshotter.connected()),
             ("log", self.log.connected()),
+            ("peer link", self.links.iter().all(|(_, link)| link.connected())),
         ];
         if let Some((name, _)) = living.iter().find(|(_, lives)| !lives) {
             self.fail(format!("the {name} actor has died: see the panic message above"));
@@ -341,13 +344,36 @@ impl Handler<Serve> for Node {
 impl Handler<Stop> for Node {
     type Result = ();
 
-    fn handle(&mut self, _: Stop, _: &mut Self::Context) {
+    fn handle(&mut self, stop: Stop, ctx: &mut Self::Context) {
         for session in &self.sessions {
             session.do_send(Goaway);
         }
+        // Half a node would keep its links and the store, and its peers would not call the one that takes its place.
+        self.links.iter().for_each(|(_, link)| link.do_send(stop));
+        self.proposer.do_send(stop);
+        self.voter.do_send(stop);
+        self.bank.do_send(stop);
+        self.snapshotter.do_send(stop);
         self.log_thread.stop();
+        self.fail("the node was stopped".into());
+        ctx.stop();
     }
 }
+
+/// The actors behind the node end at once: what they still had to say or to write, a crash might have taken too.
+macro_rules! stops {
+    ($($actor:ty),*) => {$(
+        impl Handler<Stop> for $actor {
+            type Result = ();
+
+            fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+                ctx.stop();
+            }
+        }
+    )*};
+}
+
+stops!(PeerLink, Proposer, Voter, Bank, Snapshotter);
 
 impl NodeHandle {
     /// Serves a client on a socket whose WebSocket handshake is done.
@@ -423,14 +449,15 @@ impl NodeHandle {
         why
     }
 
-    /// Resolves when the node has failed, with the reason. The holder stops it then.
+    /// Resolves when the node has failed, with the reason, or was stopped. The holder of a node that failed stops it.
     pub async fn failed(&self) -> String {
         let mut failure = self.failure.clone();
         let failed = failure.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
         failed.unwrap_or_else(|| "the node actor has died: see the panic message above".into())
     }
 
-    /// Stops the node: tells its clients, and lets go of the store when the write that is under way has ended.
+    /// Stops the node: tells its clients, closes its links, and lets go of the store when the write that is under way has
+    /// ended.
     pub async fn stop(&self) {
         // A node that is gone needs no stopping.
         let _ = self.node.send(Stop).await;

@@ -113,3 +113,70 @@ fn three_nodes_in_one_process_keep_the_same_books() {
         }
     });
 }
+
+/// Until the store is let go of by the node that ran on it before.
+async fn start_again(config: &NodeConfig, stop: &watch::Sender<bool>) -> actix_rt::task::JoinHandle<()> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let listeners = Listeners {
+            clients: TcpListener::bind(config.client_listen).await.unwrap(),
+            peers: TcpListener::bind(config.peer_listen).await.unwrap(),
+        };
+        let mut stopped = stop.subscribe();
+        let mut node = actix_rt::spawn(run_on(config.clone(), listeners, async move {
+            let _ = stopped.wait_for(|stop| *stop).await;
+        }));
+        match tokio::time::timeout(Duration::from_millis(100), &mut node).await {
+            Err(_) => return actix_rt::spawn(async { node.await.unwrap().unwrap() }),
+            Ok(refused) => assert!(Instant::now() < deadline, "the node does not start again: {refused:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_node_that_was_stopped_starts_again_in_the_same_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let new = NewCluster {
+        data_dir: dir.path().join("data"),
+        nodes: 3,
+        base_port: 20_000,
+        window: 16,
+        transaction_limit: 1_000_000,
+    };
+    let mut configs = create(&new).unwrap();
+    actix_rt::System::new().block_on(async move {
+        drop(bind(&mut configs).await);
+        let stops: Vec<_> = configs.iter().map(|_| watch::channel(false).0).collect();
+        let mut nodes = Vec::new();
+        for (config, stop) in configs.iter().zip(&stops) {
+            nodes.push(start_again(config, stop).await);
+        }
+        // The others call this one: its links must end with it, or they would not call again.
+        let (third, config) = (nodes.pop().unwrap(), &configs[2]);
+        let url: NodeUrl = config.client_listen.to_string().parse().unwrap();
+        let create = |name: &str| {
+            let account_id = name.to_owned().into();
+            Command::One(Operation::CreateAccount { account_id, initial_balance: Amount::new(1) })
+        };
+        let client = Client::connect(ClientOptions::new(vec![url.clone()]));
+        client.command(create("before")).await.unwrap();
+        client.close().await;
+        stops[2].send(true).unwrap();
+        third.await.unwrap();
+        stops[2].send_replace(false);
+        nodes.push(start_again(config, &stops[2]).await);
+
+        let client = Client::connect(ClientOptions::new(vec![url]));
+        client.command(create("after")).await.unwrap();
+        let read = client.query(Query::GetStatistics { large_amount: None }, ReadLevel::Linearizable).await.unwrap();
+        let Success::Statistics { statistics } = read.success else { panic!("{read:?}") };
+        assert_eq!(statistics.transactions.count, 2);
+        client.close().await;
+        for stop in &stops {
+            stop.send(true).unwrap();
+        }
+        for node in nodes {
+            node.await.unwrap();
+        }
+    });
+}

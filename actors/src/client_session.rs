@@ -333,7 +333,7 @@ impl ClientSession {
         let InFlight { request, encoding, kind, .. } = in_flight;
         match (kind, result) {
             (Kind::Open { welcome }, Ok(Done::Opened(number))) => self.opened(number, welcome, encoding, ctx),
-            (Kind::Open { .. }, Err(refusal)) => self.not_opened(encoding, refusal, ctx),
+            (Kind::Open { welcome }, Err(refusal)) => self.not_opened(refusal, welcome, encoding, ctx),
             (Kind::Close, _) => {}
             (_, Ok(Done::Success(success))) => {
                 let replayed = matches!(kind, Kind::Command { .. }).then_some(replayed);
@@ -369,18 +369,21 @@ impl ClientSession {
         }
     }
 
-    /// The opening was turned away before it was proposed: so are the commands that waited for it.
-    fn not_opened(&mut self, encoding: Encoding, refusal: Refusal, ctx: &mut Context<Self>) {
+    /// The opening was turned away before it was proposed: so are the commands that waited for it. If the client had named
+    /// the key, the connection ends: its next command would get another session, and a retry be executed twice.
+    fn not_opened(&mut self, refusal: Refusal, welcome: bool, encoding: Encoding, ctx: &mut Context<Self>) {
         self.session = Session::None;
-        self.greeted = false;
-        let queued = std::mem::take(&mut self.queued);
-        if queued.is_empty() {
-            self.refuse(encoding, None, refusal.clone(), ctx);
-        }
-        for queued in queued {
-            if let Some(in_flight) = self.in_flight.remove(&queued.tag) {
-                self.refuse(in_flight.encoding, Some(in_flight.request), refusal.clone(), ctx);
+        for queued in std::mem::take(&mut self.queued) {
+            let Some(in_flight) = self.in_flight.remove(&queued.tag) else { continue };
+            let mut refusal = refusal.clone();
+            if in_flight.kind == (Kind::Command { first: false }) {
+                refusal.outcome = Outcome::Unknown;
             }
+            self.refuse(in_flight.encoding, Some(in_flight.request), refusal, ctx);
+        }
+        if welcome {
+            self.refuse(encoding, None, refusal, ctx);
+            self.close(CloseCode::Again, "the session was not opened", ctx);
         }
     }
 

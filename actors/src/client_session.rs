@@ -1,8 +1,8 @@
 //! The client session actor, one a connection: decoding, sessions, limits, deadlines and replies in flight.
 //!
 //! Requests go to the proposer (commands) or the bank (queries) and come back as answers, in any order. Everything that a
-//! client may make grow is bounded: requests in flight (beyond: `busy`), bytes of a message (beyond: `too_large` and close
-//! code 1009), answers that it does not read (beyond: the connection is dropped).
+//! client may make grow is bounded: requests in flight and their bytes (beyond: `busy`), bytes of a message (beyond:
+//! `too_large` and close code 1009), answers that it does not read (beyond: the connection is dropped).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -39,6 +39,9 @@ pub type ClientSocket = WebSocketStream<TcpStream>;
 const MAX_UNREAD: usize = 64 << 20;
 /// The most answers that wait for a client to read them.
 const MAX_UNREAD_FRAMES: usize = 65_536;
+/// The most bytes of requests that wait for their answers, over all clients of a node: 32 of the longest. Few requests
+/// of clients that mean well come near, and many that don't would otherwise fill the memory.
+pub(crate) const MAX_UNANSWERED: usize = 128 << 20;
 /// How often deadlines are looked at.
 const CHECK: Duration = Duration::from_millis(100);
 /// A connection without traffic is asked for a sign of life this often …
@@ -98,6 +101,28 @@ struct InFlight {
     encoding: Encoding,
     kind: Kind,
     deadline: Instant,
+    /// Given back when the request is answered, or the connection gone.
+    _bytes: UnansweredBytes,
+}
+
+/// The bytes of a request, counted while it waits for its answer.
+#[derive(Debug)]
+struct UnansweredBytes {
+    bytes: usize,
+    gauges: Arc<Gauges>,
+}
+
+impl UnansweredBytes {
+    fn count(bytes: usize, gauges: &Arc<Gauges>) -> UnansweredBytes {
+        gauges.unanswered_bytes.fetch_add(bytes, Ordering::Relaxed);
+        UnansweredBytes { bytes, gauges: gauges.clone() }
+    }
+}
+
+impl Drop for UnansweredBytes {
+    fn drop(&mut self) {
+        self.gauges.unanswered_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// A command that waits for the session to be open.
@@ -125,6 +150,8 @@ pub struct ClientSession {
     announce: Option<SessionName>,
     /// The highest request number seen on this connection.
     highest: u64,
+    /// The bytes of the message that is looked at.
+    message_bytes: usize,
     greeted: bool,
     leaving: bool,
     queued: VecDeque<Queued>,
@@ -158,6 +185,7 @@ impl ClientSession {
             own_key: false,
             announce: None,
             highest: 0,
+            message_bytes: 0,
             greeted: false,
             leaving: false,
             queued: VecDeque::new(),
@@ -179,6 +207,7 @@ impl ClientSession {
         if self.leaving {
             return;
         }
+        self.message_bytes = bytes.len();
         match encoding.decode_client(bytes) {
             Ok(ClientMessage::Hello(hello)) => self.hello(encoding, hello, ctx),
             Ok(ClientMessage::Command { request, command, acknowledged }) => {
@@ -291,9 +320,15 @@ impl ClientSession {
     }
 
     fn too_many(&mut self, encoding: Encoding, request: u64, first: bool, ctx: &mut Context<Self>) -> bool {
-        let full = self.in_flight.len() >= self.settings.max_in_flight;
+        let unanswered = self.gauges.unanswered_bytes.load(Ordering::Relaxed);
+        let too_many = self.in_flight.len() >= self.settings.max_in_flight;
+        let full = too_many || unanswered + self.message_bytes > MAX_UNANSWERED;
         if full {
-            let message = format!("{} requests of this connection wait already", self.in_flight.len());
+            let message = if too_many {
+                format!("{} requests of this connection wait already", self.in_flight.len())
+            } else {
+                format!("{unanswered} bytes of requests wait on this node already")
+            };
             let outcome = if first { Outcome::Refused } else { Outcome::Unknown };
             let refusal = Refusal { outcome, ..Refusal::refused(ErrorCode::Busy, message) };
             self.refuse(encoding, Some(request), refusal, ctx);
@@ -322,7 +357,12 @@ impl ClientSession {
     fn track(&mut self, request: u64, encoding: Encoding, kind: Kind) -> u64 {
         self.tags += 1;
         let deadline = Instant::now() + self.settings.request_timeout;
-        self.in_flight.insert(self.tags, InFlight { request, encoding, kind, deadline });
+        let bytes = match kind {
+            Kind::Command { .. } | Kind::Query => self.message_bytes,
+            Kind::Open { .. } | Kind::Close => 0,
+        };
+        let _bytes = UnansweredBytes::count(bytes, &self.gauges);
+        self.in_flight.insert(self.tags, InFlight { request, encoding, kind, deadline, _bytes });
         self.tags
     }
 

@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
@@ -94,6 +94,8 @@ pub struct Gauges {
     pub clients: AtomicU64,
     /// Commands of this node's clients that wait for their slot.
     pub waiting_requests: AtomicU64,
+    /// Bytes of requests that wait for their answers.
+    pub unanswered_bytes: AtomicUsize,
     /// Requests of peers for decided slots.
     pub catch_ups_served: AtomicU64,
 }
@@ -110,6 +112,7 @@ impl Gauges {
             commits: AtomicU64::new(0),
             clients: AtomicU64::new(0),
             waiting_requests: AtomicU64::new(0),
+            unanswered_bytes: AtomicUsize::new(0),
             catch_ups_served: AtomicU64::new(0),
         }
     }

@@ -14,6 +14,7 @@ use rabia_bank_messages::ids::{BatchId, NodeId};
 use rabia_bank_messages::peer::PeerMessage;
 
 use crate::bank::{Bank, Expect, Reject, Waiter};
+use crate::client_session::MAX_UNANSWERED;
 use crate::consensus::agreement::{Event, Notice, TICK};
 use crate::consensus::pool::{Now, Pool, PoolEffect};
 use crate::node::Gauges;
@@ -42,15 +43,24 @@ pub struct Notices(pub Vec<Notice>);
 #[rtype(result = "()")]
 struct Pump;
 
+/// How much is in a batch.
+struct Formed {
+    requests: usize,
+    bytes: usize,
+}
+
 /// Drives the pool.
 pub struct Proposer {
     pool: Pool,
     started: Instant,
     /// Who waits for the requests that gather, in their order.
     gathering: Vec<Waiter>,
-    /// Requests of each batch of this node that is not decided.
-    formed: rustc_hash::FxHashMap<BatchId, usize>,
+    /// Batches of this node that are not decided.
+    formed: rustc_hash::FxHashMap<BatchId, Formed>,
+    /// Requests that gather or are in one of these batches.
     in_flight: usize,
+    /// Bytes of these batches. They may wait long after their clients have given up.
+    formed_bytes: usize,
     max_in_flight: usize,
     pumping: bool,
     gauges: Arc<Gauges>,
@@ -77,6 +87,7 @@ impl Proposer {
             gathering: Vec::new(),
             formed: rustc_hash::FxHashMap::default(),
             in_flight: 0,
+            formed_bytes: 0,
             max_in_flight,
             pumping: false,
             gauges,
@@ -118,7 +129,9 @@ impl Proposer {
             match effect {
                 PoolEffect::Formed(id, payload) => {
                     let waiters = std::mem::take(&mut self.gathering);
-                    self.formed.insert(id, waiters.len());
+                    let formed = Formed { requests: waiters.len(), bytes: payload.len() };
+                    self.formed_bytes += formed.bytes;
+                    self.formed.insert(id, formed);
                     self.bank.do_send(Expect { id, waiters });
                     events.push(Event::Hold(id, payload));
                 }
@@ -153,8 +166,9 @@ impl Handler<Submit> for Proposer {
     type Result = ();
 
     fn handle(&mut self, Submit { waiter, header, action }: Submit, ctx: &mut Self::Context) {
-        if self.in_flight >= self.max_in_flight {
-            let message = format!("{} requests wait on this node already", self.in_flight);
+        // What gathers is less than a batch.
+        if self.in_flight >= self.max_in_flight || self.formed_bytes >= MAX_UNANSWERED {
+            let message = format!("{} requests wait on this node already, {} bytes", self.in_flight, self.formed_bytes);
             let refusal = Refusal::refused(ErrorCode::Busy, message);
             return self.bank.do_send(Reject { waiter, refusal });
         }
@@ -174,9 +188,10 @@ impl Handler<Notices> for Proposer {
         let (now, mut effects) = (self.now(), Vec::new());
         for notice in notices {
             if let Notice::Decided(_, Some(id)) = &notice
-                && let Some(requests) = self.formed.remove(id)
+                && let Some(Formed { requests, bytes }) = self.formed.remove(id)
             {
                 self.in_flight -= requests;
+                self.formed_bytes -= bytes;
             }
             self.pool.notice(now, notice, &mut effects);
         }

@@ -451,6 +451,61 @@ fn a_client_that_never_reads_is_dropped_before_it_costs_much_memory() {
     assert!(good.slowest < Duration::from_secs(5), "others waited {:?}", good.slowest);
 }
 
+#[test]
+fn large_requests_that_can_not_be_decided_are_busy_before_they_fill_the_memory() {
+    const MESSAGE: usize = 3_900_000;
+    const MESSAGES: u64 = 150;
+    // 128 MiB of requests that wait for an answer, as much that is proposed and can't be taken back, as much that was
+    // given up and is about to be dropped, and what is on its way.
+    const MOST: u64 = 500 << 20;
+    let mut cluster = Cluster::start_with(3, |config| config.limits.request_timeout_ms = 1_000);
+    let mut good = Good::new(&cluster.nodes[0]);
+    let mut with_session = cluster.nodes[0].connect(Encoding::MessagePack);
+    let key = format!("{:032x}", fastrand::u128(..));
+    with_session.ask(&json!({"hello": {"version": 1, "open": {"key": key}}}));
+    cluster.nodes[1].kill();
+    cluster.nodes[2].kill();
+    let node = &cluster.nodes[0];
+    let before = resident_memory(node.pid());
+    let padding = "x".repeat(MESSAGE);
+    // Commands of a session; commands that wait for their session; queries.
+    for kind in ["in a session", "without a session", "queries"] {
+        let mut c = match kind {
+            "in a session" => std::mem::replace(&mut with_session, node.connect(Encoding::MessagePack)),
+            _ => node.connect(Encoding::MessagePack),
+        };
+        for request in 1..=MESSAGES {
+            c.send(&match kind {
+                "queries" => json!({"request": request, "query": {"get_balance": {"account_id": padding}}}),
+                _ => json!({"request": request, "command": {"deposit": {"account_id": padding, "amount": 1}}}),
+            });
+        }
+        let codes: Vec<Value> = (0..MESSAGES).map(|_| c.receive()["error"]["code"].clone()).collect();
+        let (busy, no_quorum) = (json!("busy"), json!("no_quorum"));
+        assert!(codes.contains(&busy), "{kind}: all {MESSAGES} were taken");
+        assert!(codes.iter().all(|code| *code == busy || *code == no_quorum), "{kind}: {codes:?}");
+        let memory = resident_memory(node.pid());
+        assert!(memory < before + MOST, "{kind}: {before} bytes of memory became {memory}");
+        eprintln!("{kind}: {} MB before, {} MB now", before >> 20, memory >> 20);
+    }
+    // The others come back, what was proposed is decided, and all goes on.
+    cluster.nodes[1].start();
+    cluster.nodes[2].start();
+    cluster.wait_ready();
+    good.connection = cluster.nodes[0].connect(Encoding::MessagePack);
+    let deposit = json!({"deposit": {"account_id": good.account, "amount": 1}});
+    let again = json!({"request": good.connection.number(), "command": deposit});
+    wait_until("a command is applied again", PATIENCE, || {
+        let answer = good.connection.ask(&again);
+        let code = &answer["error"]["code"];
+        assert!(answer["ok"].is_object() || code == "busy" || code == "no_quorum", "{answer}");
+        answer["ok"].is_object()
+    });
+    good.balance += 1;
+    good.go_on();
+    cluster.wait_equal();
+}
+
 /// Says this to a node's port for peers, and reads what it answers.
 fn open_as_peer(node: &Node, first: Message) -> Result<Opening, String> {
     let mut socket = open_socket(node.peer_address(), "/v1/peer", &[]).unwrap();

@@ -182,7 +182,7 @@ impl Books {
             assert_eq!(accounts_of_node, accounts, "accounts at {url}");
         }
         let count = |wanted: fn(&Outcome) -> bool| self.entries.iter().filter(|e| wanted(&e.outcome)).count();
-        println!(
+        eprintln!(
             "the books are right: {} acknowledged, {} refused, {} unknown, {} not sent; {} transactions, slot {}",
             count(|o| matches!(o, Outcome::Acknowledged(_))),
             count(|o| matches!(o, Outcome::Refused(_))),

@@ -12,6 +12,8 @@
 //! - Everything at once, at random: `cargo test --release --workspace --test faults -- --ignored for_long --nocapture`
 //!   (`RABIA_BANK_FAULTS=N` rounds, by default 300; `RABIA_BANK_SEED=N` repeats the faults of a run, if not their timing)
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // clippy knows only functions marked as tests, not what they share
+
 mod support;
 
 use std::time::{Duration, Instant};

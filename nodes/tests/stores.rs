@@ -1,6 +1,8 @@
 //! What a person can do wrong with the data of a node, and what a disk can do to it: the node says so and ends, its files
 //! stay as they are, the others go on, and once the cause is gone the node comes back and catches up.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // clippy knows only functions marked as tests, not what they share
+
 mod support;
 
 use std::fs;

@@ -4,6 +4,8 @@
 //! its answer came or not. [`Books::check`] believes nothing that a node says about itself: it replays the history,
 //! recomputes the chain of hashes from the documented bytes, and compares both with the answers that the writers got.
 
+#![allow(clippy::print_stdout)] // the result of every check, for those who run it with --nocapture
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

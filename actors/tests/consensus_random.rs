@@ -3,7 +3,7 @@
 //!
 //! Checked: agreement; gapless delivery; nothing said that was not durable where it has to be, above the durable mark, or
 //! beyond the window; payloads durable with what names them; linearizable reads; and progress once the faults end.
-#![allow(clippy::unwrap_used)] // a test says what failed by failing
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)] // a test says what failed by failing
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -59,7 +59,7 @@ impl Disk {
                 assert!(self.payloads.contains_key(id), "{record:?} names a payload that is not durable");
             }
             let key = (record.slot, record.phase, matches!(record.said, Said::Vote(_)));
-            let before = self.records.insert(key, record.clone());
+            let before = self.records.insert(key, *record);
             assert!(before.is_none_or(|b| b.said == record.said), "record {key:?} was overwritten");
         }
         for (slot, value) in &commit.decisions {
@@ -278,7 +278,7 @@ impl World {
 
     fn connect(&mut self, a: usize, b: usize) {
         let link = self.link(a, b);
-        if *link % 2 == 0 {
+        if (*link).is_multiple_of(2) {
             *link += 1;
             let (id_a, id_b) = (self.nodes[a].id, self.nodes[b].id);
             self.tell(a, Event::LinkUp(id_b));
@@ -403,7 +403,7 @@ impl World {
         }
         let link = *self.link(from, to);
         let copies = match self.faults {
-            _ if link % 2 == 0 => 0,
+            _ if link.is_multiple_of(2) => 0,
             true if self.random.chance(self.loss) => 0,
             true if self.random.chance(self.loss) => 2,
             _ => 1,
@@ -565,11 +565,10 @@ impl World {
                 events.into_iter().for_each(|event| self.event(node, event));
             }
             Item::Notices { node, run, notices } if live(self, node, run) => self.pool(node, notices),
-            Item::Connect { nodes: (a, b), link } => {
-                if *self.link(a, b) == link && self.nodes[a].up && self.nodes[b].up {
+            Item::Connect { nodes: (a, b), link }
+                if *self.link(a, b) == link && self.nodes[a].up && self.nodes[b].up => {
                     self.connect(a, b);
                 }
-            }
             Item::Written { node, run } if live(self, node, run) => {
                 let batch = std::mem::take(&mut self.nodes[node].writing);
                 let last = batch.last().map_or(0, |(ticket, _)| *ticket);

@@ -566,9 +566,10 @@ impl World {
             }
             Item::Notices { node, run, notices } if live(self, node, run) => self.pool(node, notices),
             Item::Connect { nodes: (a, b), link }
-                if *self.link(a, b) == link && self.nodes[a].up && self.nodes[b].up => {
-                    self.connect(a, b);
-                }
+                if *self.link(a, b) == link && self.nodes[a].up && self.nodes[b].up =>
+            {
+                self.connect(a, b);
+            }
             Item::Written { node, run } if live(self, node, run) => {
                 let batch = std::mem::take(&mut self.nodes[node].writing);
                 let last = batch.last().map_or(0, |(ticket, _)| *ticket);

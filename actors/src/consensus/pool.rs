@@ -58,7 +58,7 @@ const PATIENCE: u32 = 8;
 /// … but not sooner than this (a busy machine is not a dead one) …
 const PATIENCE_MIN: Duration = Duration::from_millis(20);
 /// … nor later than this.
-const PATIENCE_MAX: Duration = Duration::from_millis(150);
+const PATIENCE_MAX: Duration = Duration::from_millis(400);
 /// A batch stamped further ahead of the own clock is not backed until then: a wrong clock must not drag log time along.
 const MAX_STAMP_AHEAD: Millis = 1_000;
 /// Own batches in flight while those that gather are small: more would be more work for the same answers.

@@ -1,7 +1,7 @@
 //! Who may speak to this node: rule 12 of the protocol, and everything else that a handshake compares.
 
 use rabia_bank_messages::genesis::Genesis;
-use rabia_bank_messages::ids::{MAX_NODES, NodeId, RunId, Slot};
+use rabia_bank_messages::ids::{MAX_NODES, NodeId, RunId};
 use rabia_bank_messages::peer::{Hello, HelloRefused, RefusalReason};
 use rabia_bank_storage::PeerMemory;
 
@@ -25,8 +25,8 @@ impl Door {
         Door { genesis, me, starts, run, memories }
     }
 
-    /// What this node says of itself. It has said nothing at or above `reserved`.
-    pub fn introduce(&self, to: NodeId, reserved: Slot) -> Hello {
+    /// What this node says of itself. Its store has kept `promised` promises.
+    pub fn introduce(&self, to: NodeId, promised: u64) -> Hello {
         Hello {
             cluster: self.genesis.cluster,
             genesis: self.genesis.digest(),
@@ -35,15 +35,16 @@ impl Door {
             store: self.genesis.stores[self.me.index()],
             starts: self.starts,
             run: self.run,
-            reserved,
+            promised,
         }
     }
 
-    /// Whether the peer that says this of itself may speak here. `heard` is the highest slot that a peer was heard in.
+    /// Whether the peer that says this of itself may speak here. `heard` tells how many promises a
+    /// peer was heard to have kept.
     ///
     /// # Errors
     /// Why it may not.
-    pub fn check(&self, hello: &Hello, heard: impl Fn(NodeId) -> Slot) -> Result<(), HelloRefused> {
+    pub fn check(&self, hello: &Hello, heard: impl Fn(NodeId) -> u64) -> Result<(), HelloRefused> {
         let refuse = |reason, message: String| Err(HelloRefused { reason, message });
         if hello.cluster != self.genesis.cluster {
             let message = format!("this is cluster {}, you are of cluster {}", self.genesis.cluster, hello.cluster);
@@ -76,13 +77,12 @@ impl Door {
             }
         }
         let heard = heard(hello.node);
-        // Slot 0: it was never heard.
-        if heard > 0 && heard >= hello.reserved {
+        if heard > hello.promised {
             let message = format!(
-                "you were heard in slot {heard}, but your store knows of nothing at or above slot {}: it is an old copy",
-                hello.reserved
+                "you were heard to have made {heard} promises, but your store knows of {}: it is an old copy",
+                hello.promised
             );
-            return refuse(RefusalReason::OldReserved, message);
+            return refuse(RefusalReason::OldPromises, message);
         }
         Ok(())
     }
@@ -134,7 +134,7 @@ mod tests {
             (Hello { node: node(1), ..good.clone() }, RefusalReason::Node),
             (Hello { node: node(5), ..good.clone() }, RefusalReason::Node),
             (Hello { store: StoreId([9; 16]), ..good.clone() }, RefusalReason::Store),
-            (Hello { reserved: 10, ..good.clone() }, RefusalReason::OldReserved),
+            (Hello { promised: 9, ..good.clone() }, RefusalReason::OldPromises),
         ];
         for (hello, expected) in cases {
             assert_eq!(reason(&at, &hello), Some(expected), "{hello:?}");

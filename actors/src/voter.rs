@@ -224,7 +224,7 @@ impl Handler<Introduce> for Voter {
     type Result = MessageResult<Introduce>;
 
     fn handle(&mut self, Introduce(to): Introduce, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.door.introduce(to, self.core.reserved()))
+        MessageResult(self.door.introduce(to, self.core.promised()))
     }
 }
 
@@ -235,7 +235,7 @@ impl Handler<Meet> for Voter {
         if let Err(refused) = self.door.check(&hello, |peer| self.core.heard(peer)) {
             return Box::pin(async { Err(refused) });
         }
-        let answer = self.door.introduce(hello.node, self.core.reserved());
+        let answer = self.door.introduce(hello.node, self.core.promised());
         let memory = PeerMemory { store: hello.store, starts: hello.starts, run: hello.run };
         if !self.door.remember(hello.node, memory) {
             return Box::pin(async { Ok(answer) });

@@ -281,6 +281,12 @@ impl World {
         if (*link).is_multiple_of(2) {
             *link += 1;
             let (id_a, id_b) = (self.nodes[a].id, self.nodes[b].id);
+            // Rule 12 refuses old copies, and never the store that made the promises.
+            for (from, to) in [(a, b), (b, a)] {
+                let (promised, heard) =
+                    (self.nodes[from].agreement.promised(), self.nodes[to].agreement.heard(self.nodes[from].id));
+                assert!(heard <= promised, "seed {}: {heard} promises heard, {promised} kept", self.seed);
+            }
             self.tell(a, Event::LinkUp(id_b));
             self.tell(b, Event::LinkUp(id_a));
         }

@@ -77,8 +77,8 @@ pub struct Hello {
     pub starts: u64,
     /// This run of the speaker.
     pub run: RunId,
-    /// The speaker has said nothing at or above this slot.
-    pub reserved: Slot,
+    /// How many promises the speaker's store has kept: see [`PeerMessage::Promised`].
+    pub promised: u64,
 }
 
 /// Why a link is refused.
@@ -102,9 +102,9 @@ pub enum RefusalReason {
     /// The store was seen with a higher start counter, or with the same in another run: this is an old copy.
     #[error("an old copy of the store (start counter)")]
     OldStarts,
-    /// The node was heard in slots that the store does not know of: this is an old copy.
-    #[error("an old copy of the store (it was heard in later slots)")]
-    OldReserved,
+    /// The node was heard to have made more promises than the store knows of: this is an old copy.
+    #[error("an old copy of the store (it made promises since)")]
+    OldPromises,
     /// The first frame was no hello.
     #[error("a first frame that is no hello")]
     NoHello,
@@ -185,6 +185,13 @@ pub enum PeerMessage {
     Fetch {
         /// Whose.
         id: BatchId,
+    },
+    /// The speaker's store has kept so many promises: durable writes of what the speaker binds itself to (votes, states,
+    /// the mark of rule 1), counted over all its runs. Said before the first message that such a write allows, so that
+    /// who hears a node knows how many promises its store must remember (rule 12).
+    Promised {
+        /// How many.
+        count: u64,
     },
     /// Which is the highest slot in which you have durably voted or which you know decided?
     ReadIndex {

@@ -526,7 +526,7 @@ fn hello_to(config: &NodeConfig, from: u8) -> Hello {
         store: config.members[node.index()].store,
         starts: 1,
         run: RunId([7; 16]),
-        reserved: 1,
+        promised: 0,
     }
 }
 
@@ -548,7 +548,7 @@ fn who_is_no_peer_is_refused_with_the_reason_and_the_links_stay() {
         (Hello { starts: 0, ..hello.clone() }, RefusalReason::OldStarts),
         // The same start as the real one, in another run.
         (hello.clone(), RefusalReason::OldStarts),
-        (Hello { starts: 99, ..hello.clone() }, RefusalReason::OldReserved),
+        (Hello { starts: 99, ..hello.clone() }, RefusalReason::OldPromises),
     ];
     for (hello, expected) in cases {
         let opening = encode_opening(&Opening::Hello(hello.clone()));

@@ -208,7 +208,13 @@ fn a_database_file_is_damaged() {
         fs::write(store(&cluster.nodes[2]), &bytes).unwrap();
         assert_refuses(&mut cluster.nodes[2], &["is damaged", STORE_FILE, "the other members go on without it"]);
         let after = fs::read(store(&cluster.nodes[2])).unwrap();
-        assert!(after == bytes, "{what}: the node has changed a file that it refuses");
+        let changed = after.iter().zip(&bytes).position(|(now, then)| now != then);
+        assert!(
+            after == bytes,
+            "{what}: the node has changed a file that it refuses: {} bytes instead of {}, first at {changed:?}",
+            after.len(),
+            bytes.len()
+        );
     }
     write_some(&mut books, &cluster.nodes[..2]);
     fs::write(store(&cluster.nodes[2]), &whole).unwrap();

@@ -24,8 +24,8 @@ pub struct Commit {
     pub decisions: Vec<(Slot, Value)>,
     /// What is to be remembered of peers.
     pub peers: Vec<(NodeId, PeerMemory)>,
-    /// The highest slot that a peer was heard to speak in; a lower one than the store knows is ignored.
-    pub heard: Vec<(NodeId, Slot)>,
+    /// How many promises each peer was heard to have kept, and this node has; less than the store knows is ignored.
+    pub heard: Vec<(NodeId, u64)>,
 }
 
 impl Commit {

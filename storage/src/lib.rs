@@ -22,7 +22,7 @@
 //! | `payloads` | origin u8, incarnation u64, sequence u64, digest 32 bytes | the payload as it is |
 //! | `decisions` | slot u64 | MessagePack: the batch id, or nil for a slot that is forfeited |
 //! | `peers` | node u8 | MessagePack: [`PeerMemory`] (rule 12) |
-//! | `heard` | node u8 | u64: the highest slot that this peer was heard to speak in (rule 12) |
+//! | `heard` | node u8 | u64: how many promises this peer was heard to have kept, or this node has (rule 12) |
 //!
 //! A value is a check value and the body. The check value is a CRC-32 (IEEE, as in zlib; u32) over the table's name, a
 //! zero byte, the length of the key (u32), the key, and the body: a row that stands in a wrong place fails it as one
@@ -78,6 +78,7 @@ mod place;
 mod reader;
 mod recover;
 mod rows;
+mod staged;
 mod store;
 
 pub use commit::Commit;

@@ -33,8 +33,8 @@ pub struct Recovered {
     pub sparse: Vec<(Slot, Value)>,
     /// What is remembered of peers, by node.
     pub peers: Vec<(NodeId, PeerMemory)>,
-    /// The highest slot in which a peer was heard to speak, by node.
-    pub heard: Vec<(NodeId, Slot)>,
+    /// How many promises each peer was heard to have kept, and this node has, by node.
+    pub heard: Vec<(NodeId, u64)>,
 }
 
 /// The id of the store that belongs to this identity.

@@ -16,6 +16,7 @@ use crate::place::Place;
 use crate::reader::LogReader;
 use crate::recover::{self, Recovered};
 use crate::rows::Rows;
+use crate::staged::Staged;
 
 /// How much of the file redb keeps in memory, in bytes. The tail of the log, which is all that a healthy node reads,
 /// is far smaller; redb's own default is 1 GiB.
@@ -160,12 +161,15 @@ fn open_on(
     if backend.len().map_err(|e| place.io(e))? == 0 {
         return Err(place.damaged("it is empty"));
     }
+    // A file that is refused stays as it was.
+    let staged = Staged::new(backend).map_err(|e| place.io(e))?;
     let database = Builder::new()
         .set_cache_size(CACHE)
         .set_check_integrity_on_open(true)
-        .create_with_backend(backend)
+        .create_with_backend(staged.clone())
         .map_err(|e| place.redb(e))?;
     let mut recovered = recover::read(&database, &place, identity)?;
+    staged.let_go().map_err(|e| place.io(e))?;
     recovered.starts = raise_starts(&database, &place, recovered.starts)?;
     let store = LogStore { database: Arc::new(database), place, reserved: recovered.reserved, stopped: None };
     Ok((store, recovered))

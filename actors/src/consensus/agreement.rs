@@ -202,7 +202,12 @@ pub struct Agreement {
     saving: VecDeque<(Ticket, Saving)>,
     unwritten: Vec<(SlotNumber, Value)>,
     unwritten_since: Option<Duration>,
-    heard: [SlotNumber; MAX_NODES],
+    /// How many promises each peer was heard to have kept (rule 12). This node's own stand in `promised`.
+    heard: [u64; MAX_NODES],
+    /// Promises that are durable …
+    promised: u64,
+    /// … and on their way to the disk.
+    promising: u64,
     unwritten_heard: bool,
     up: [bool; MAX_NODES],
     known: [SlotNumber; MAX_NODES],
@@ -224,6 +229,7 @@ pub struct Agreement {
 enum Saving {
     Slot(SlotNumber),
     Reserved(SlotNumber),
+    Promises(u64),
 }
 
 impl Agreement {
@@ -249,6 +255,8 @@ impl Agreement {
             unwritten: Vec::new(),
             unwritten_since: None,
             heard: [0; MAX_NODES],
+            promised: 0,
+            promising: 0,
             unwritten_heard: false,
             up: [false; MAX_NODES],
             known: [0; MAX_NODES],
@@ -265,9 +273,11 @@ impl Agreement {
             counters: AgreementCounters::default(),
             genesis,
         };
-        for (node, slot) in &recovered.heard {
-            agreement.heard[node.index()] = *slot;
+        for (node, count) in &recovered.heard {
+            agreement.heard[node.index()] = *count;
         }
+        agreement.promised = agreement.heard[me.index()];
+        agreement.promising = agreement.promised;
         for (id, payload) in &recovered.payloads {
             agreement.payloads.insert(*id, Held { payload: payload.clone(), stored: true });
         }
@@ -311,8 +321,13 @@ impl Agreement {
         self.reserved
     }
 
-    /// The highest slot in which this peer was heard (rule 12).
-    pub fn heard(&self, peer: NodeId) -> SlotNumber {
+    /// How many promises this node's store has kept (rule 12).
+    pub fn promised(&self) -> u64 {
+        self.promised
+    }
+
+    /// How many promises this peer was heard to have kept (rule 12).
+    pub fn heard(&self, peer: NodeId) -> u64 {
         self.heard[peer.index()]
     }
 
@@ -408,6 +423,11 @@ impl Agreement {
                 self.knows(from, decided);
                 self.catch_up(now, effects);
             }
+            PeerMessage::Promised { count } => {
+                let heard = &mut self.heard[from.index()];
+                *heard = count.max(*heard);
+                self.unwritten_heard = true;
+            }
             // Compared by the snapshotter.
             PeerMessage::StateDigest { .. } => {}
         }
@@ -421,11 +441,6 @@ impl Agreement {
         message: SlotMessage,
         effects: &mut Vec<Effect>,
     ) {
-        let heard = &mut self.heard[from.index()];
-        if slot > *heard {
-            *heard = slot;
-            self.unwritten_heard = true;
-        }
         // Nobody speaks in a slot before it knows all decisions a window below.
         self.knows(from, slot.saturating_sub(self.genesis.window));
         if slot == 0 || slot > self.frontier + AHEAD * self.genesis.window {
@@ -543,19 +558,33 @@ impl Agreement {
         for id in named {
             self.store_payload(id, &mut commit);
         }
-        if std::mem::take(&mut self.unwritten_heard) {
-            commit.heard = self.genesis.nodes().map(|node| (node, self.heard[node.index()])).collect();
-        }
         self.ticket += 1;
         let ahead = self.frontier + RESERVE * self.genesis.window + 1;
         if self.reserving < ahead - self.genesis.window {
             self.reserving = ahead;
             commit.reserved = Some(ahead);
-            self.saving.push_back((self.ticket, Saving::Reserved(ahead)));
         }
-        self.saving.extend(saving.map(|saving| (self.ticket, saving)));
-        effects.push(Effect::Save(self.ticket, commit));
-        self.ticket
+        let ticket = self.ticket;
+        // The count of promises is said before whatever else this write allows to be said.
+        let promises = self.count_promise(&mut commit).map(Saving::Promises);
+        let waiting = [promises, commit.reserved.map(Saving::Reserved), saving];
+        self.saving.extend(waiting.into_iter().flatten().map(|saving| (ticket, saving)));
+        effects.push(Effect::Save(ticket, commit));
+        ticket
+    }
+
+    /// Rule 12: the store counts what it binds its node to, and remembers how many promises of peers that rests on.
+    fn count_promise(&mut self, commit: &mut Commit) -> Option<u64> {
+        let binds = commit.reserved.is_some() || !commit.records.is_empty();
+        if binds {
+            self.promising += 1;
+            self.heard[self.me.index()] = self.promising;
+            self.unwritten_heard = true;
+        }
+        if std::mem::take(&mut self.unwritten_heard) {
+            commit.heard = self.genesis.nodes().map(|node| (node, self.heard[node.index()])).collect();
+        }
+        binds.then_some(self.promising)
     }
 
     /// A payload is written once.
@@ -576,6 +605,10 @@ impl Agreement {
     fn saved(&mut self, now: Duration, ticket: Ticket, effects: &mut Vec<Effect>) {
         while let Some((_, saving)) = self.saving.pop_front_if(|(needed, _)| *needed <= ticket) {
             match saving {
+                Saving::Promises(count) => {
+                    self.promised = count;
+                    effects.push(Effect::Broadcast(PeerMessage::Promised { count }));
+                }
                 Saving::Reserved(mark) => {
                     self.reserved = self.reserved.max(mark);
                     for (slot, value, with_payload) in std::mem::take(&mut self.unreserved) {
@@ -772,6 +805,7 @@ impl Agreement {
     fn link_up(&mut self, peer: NodeId, effects: &mut Vec<Effect>) {
         self.up[peer.index()] = true;
         effects.push(Effect::Pool(Notice::LinkUp(peer)));
+        effects.push(Effect::Send(peer, PeerMessage::Promised { count: self.promised }));
         effects.push(Effect::Send(peer, PeerMessage::Alive { decided: self.frontier }));
         self.say_all_again(Some(peer), effects);
         if let Some(round) = &self.round {

@@ -31,8 +31,11 @@
 //! 10. **Records stay** † per slot and phase until the slot's decision is durable.
 //! 11. **Restart** ‡. In every undecided slot below `reserved`: all stored records again, and Proposal(null) and
 //!     State(1) Abstain besides.
-//! 12. **A node speaks only from the store that made its promises**: store ids, start counters and marks are compared in
-//!     the handshake of every link.
+//! 12. **A node speaks only from the store that made its promises.** Store ids and start counters are compared in the
+//!     handshake of every link. A store also counts its promises, the durable writes of what its node binds itself to; a
+//!     node says the count before what such a write allows it to say, its peers remember it durably with what they do upon
+//!     it, and refuse a store that counts less: it is an old copy, however recent. (The contract compares the mark of rule 1
+//!     instead, which lets a copy pass that is younger than the mark is far.)
 //!
 //! Up to W slots are in agreement at once; nobody speaks in slot s before it knows all decisions up to s − W. Decisions
 //! are delivered in slot order without gaps. A batch may be decided in two slots: the ledger applies it once.

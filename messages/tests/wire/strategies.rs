@@ -286,6 +286,7 @@ pub fn peer_message() -> impl Strategy<Value = PeerMessage> {
         any::<(u64, u64, u64)>().prop_map(|(starts, round, slot)| PeerMessage::ReadIndexAnswer { starts, round, slot }),
         any::<u64>().prop_map(|from| PeerMessage::CatchUp { from }),
         (vec(entry, 0..5), any::<u64>()).prop_map(|(entries, decided)| PeerMessage::Entries { entries, decided }),
+        any::<u64>().prop_map(|count| PeerMessage::Promised { count }),
         any::<u64>().prop_map(|decided| PeerMessage::Alive { decided }),
         (any::<u64>(), digest()).prop_map(|(slot, digest)| PeerMessage::StateDigest { slot, digest }),
     ]
@@ -299,11 +300,11 @@ pub fn opening() -> impl Strategy<Value = Opening> {
         RefusalReason::Node,
         RefusalReason::Store,
         RefusalReason::OldStarts,
-        RefusalReason::OldReserved,
+        RefusalReason::OldPromises,
         RefusalReason::NoHello,
     ]);
     let hello = (any::<[[u8; 16]; 3]>(), digest(), node(), node(), any::<(u64, u64)>()).prop_map(
-        |([cluster, store, run], genesis, node, to, (starts, reserved))| {
+        |([cluster, store, run], genesis, node, to, (starts, promised))| {
             Opening::Hello(peer::Hello {
                 cluster: ClusterId(cluster),
                 genesis,
@@ -312,7 +313,7 @@ pub fn opening() -> impl Strategy<Value = Opening> {
                 store: StoreId(store),
                 starts,
                 run: RunId(run),
-                reserved,
+                promised,
             })
         },
     );

@@ -181,10 +181,13 @@ pub fn start(settings: NodeSettings) -> Result<NodeHandle, StartError> {
 }
 
 /// A decided slot.
-type Decision = (Slot, Option<BatchId>);
+pub type Decision = (Slot, Option<BatchId>);
 
 /// Applies the log to an empty ledger. Also gives the decisions that owners of coming slots are read from.
-fn replay(
+///
+/// # Errors
+/// If the log can't be read or applied.
+pub fn replay(
     identity: &Identity,
     reader: &LogReader,
     recovered: &Recovered,

@@ -3,6 +3,7 @@
 //! - [`config`]: the file that tells a node who it is; [`create`]: the folder of a new cluster.
 //! - [`server`]: listeners, dialers and actors of a running node.
 //! - [`client`]: the client library. It needs tokio and nothing else.
+//! - [`simulate`]: a whole cluster in one thread, in a bad world.
 //! - [`program`]: `rabia-bank` with its subcommands.
 
 pub mod client;
@@ -12,5 +13,6 @@ mod node_error;
 pub mod program;
 mod random;
 pub mod server;
+pub mod simulate;
 
 pub use node_error::NodeError;

@@ -8,6 +8,7 @@ pub mod client;
 pub mod cluster;
 pub mod create;
 pub mod node;
+pub mod simulate;
 mod terminal;
 
 use std::path::PathBuf;
@@ -58,6 +59,8 @@ pub enum Task {
     Client(client::Args),
     /// Measure a cluster under load, and check its books afterwards.
     Bench(bench::Args),
+    /// Run clusters in a simulated bad world, and check that nothing breaks.
+    Simulate(simulate::Args),
 }
 
 /// The nodes to speak to, for every subcommand that is a client.
@@ -125,6 +128,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Task::Node(args) => node::run(&args),
         Task::Client(args) => client::run(args),
         Task::Bench(args) => bench::run(args),
+        Task::Simulate(args) => simulate::run(&args),
     };
     match ended {
         Ok(Exit::Done) => ExitCode::SUCCESS,
@@ -183,6 +187,9 @@ mod tests {
             "rabia-bank client statistics --large 5",
             "rabia-bank client watch",
             "rabia-bank client status --json --connect 127.0.0.1:1",
+            "rabia-bank simulate",
+            "rabia-bank simulate --seed 5 --nodes 4 --ops 100 --trace",
+            "rabia-bank simulate --seeds 300 --json",
             "rabia-bank bench --accounts 10 --clients 2 --bulk 5 --in-flight 3 --duration 1 --json --pin",
         ] {
             if let Err(error) = parse(line) {
@@ -206,6 +213,7 @@ mod tests {
             "rabia-bank client history --type gift",
             "rabia-bank client --timeout -1 status",
             "rabia-bank bench --clients 0",
+            "rabia-bank simulate --nodes 2",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

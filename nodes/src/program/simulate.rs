@@ -1,0 +1,136 @@
+//! `rabia-bank simulate`: many seeds, or one to look at.
+
+use std::io::IsTerminal;
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::terminal::{grouped, print};
+use super::{Exit, ProgramError};
+use crate::simulate::{self, Report, Settings, Violation};
+
+/// What to simulate.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many seeds, one after the other.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: u64,
+    /// How many nodes, from 3 to 5. Default: by turns.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(3..=5))]
+    nodes: Option<u64>,
+    /// Requests of all clients in one run.
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..))]
+    ops: u64,
+    /// Print one JSON object, the same for the same seeds.
+    #[arg(long)]
+    json: bool,
+    /// Print what happened, slot by slot.
+    #[arg(long)]
+    trace: bool,
+}
+
+/// Runs the seeds up to the first that fails.
+///
+/// # Errors
+/// If stdout can't be written.
+pub fn run(args: &Args) -> Result<Exit, ProgramError> {
+    let settings = Settings {
+        nodes: args.nodes.map(|nodes| nodes as usize),
+        operations: args.ops,
+        trace: args.trace,
+        sabotage: None,
+    };
+    let (started, bar) = (Instant::now(), bar(args.seeds));
+    let (mut sum, mut seeds, mut failed) = (Report::default(), 0, None);
+    for seed in args.seed..args.seed.saturating_add(args.seeds) {
+        let hook = announce(command(args, seed));
+        let run = simulate::run(seed, &settings);
+        std::panic::set_hook(hook);
+        seeds += 1;
+        bar.inc(1);
+        sum.add(&run.report);
+        for line in &run.trace {
+            print(line)?;
+        }
+        if let Some(violation) = run.violation {
+            failed = Some((seed, violation));
+            break;
+        }
+    }
+    bar.finish_and_clear();
+    if args.json {
+        print(json(seeds, &sum, failed.as_ref()))?;
+    } else {
+        summary(seeds, &sum, started)?;
+    }
+    let Some((seed, Violation { property, what })) = failed else { return Ok(Exit::Done) };
+    eprintln!("violation: seed {seed}: {property}: {what}\nagain: {} --trace", command(args, seed));
+    Ok(Exit::Refused)
+}
+
+type Hook = Box<dyn Fn(&std::panic::PanicHookInfo<'_>) + Sync + Send + 'static>;
+
+/// Where panics abort, nothing but the hook can still tell how to come here again. Answers the hook until now.
+fn announce(command: String) -> Hook {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        eprintln!("violation: an assertion failed: {panic}\nagain: {command}");
+        if cfg!(panic = "abort") {
+            std::process::exit(1);
+        }
+    }));
+    before
+}
+
+/// The command that runs this seed alone.
+fn command(args: &Args, seed: u64) -> String {
+    let nodes = args.nodes.map_or(String::new(), |nodes| format!(" --nodes {nodes}"));
+    format!("rabia-bank simulate --seed {seed} --ops {}{nodes}", args.ops)
+}
+
+fn json(seeds: u64, sum: &Report, failed: Option<&(u64, Violation)>) -> serde_json::Value {
+    json!({
+        "seeds": seeds,
+        "slots": sum.slots,
+        "null_slots": sum.null_slots,
+        "acknowledged": sum.acknowledged,
+        "reads": sum.reads,
+        "phases": sum.phases,
+        "faults": sum.faults,
+        "violations": u64::from(failed.is_some()),
+        "first_failing_seed": failed.map(|(seed, _)| seed),
+        "violation": failed.map(|(_, violation)| format!("{}: {}", violation.property, violation.what)),
+    })
+}
+
+fn summary(seeds: u64, sum: &Report, started: Instant) -> Result<(), ProgramError> {
+    let decisions: u64 = sum.phases.iter().sum();
+    let later = decisions - sum.phases[0];
+    let share = |part: u64, of: u64| part as f64 * 100.0 / of.max(1) as f64;
+    print(format_args!(
+        "{} seeds: {} slots, {:.1} % forfeited; {:.2} % of decisions in a later phase than the first",
+        grouped(seeds),
+        grouped(sum.slots),
+        share(sum.null_slots, sum.slots),
+        share(later, decisions)
+    ))?;
+    print(format_args!("{} commands acknowledged, {} reads answered", grouped(sum.acknowledged), grouped(sum.reads)))?;
+    for (what, count) in &sum.faults {
+        print(format_args!("{:>12}  {what}", grouped(*count)))?;
+    }
+    print(format_args!("{:.0} seeds a minute", seeds as f64 * 60.0 / started.elapsed().as_secs_f64()))?;
+    Ok(())
+}
+
+/// A bar on stderr; nothing where that is no terminal.
+fn bar(seeds: u64) -> ProgressBar {
+    if seeds == 1 || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} seeds, {eta} left");
+    ProgressBar::new(seeds).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}

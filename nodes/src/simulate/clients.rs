@@ -1,0 +1,274 @@
+//! The clients: what they ask, of whom, and what they do when no answer comes. Each has one session, some requests in
+//! flight, and little patience: it asks another node with the same request number. Now and then it says something again
+//! that was answered long ago, or another command with an old number.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use fastrand::Rng;
+use rabia_bank_messages::bank::{
+    Amount, Bulk, Command, HistoryFilter, MAX_BALANCE, Operation, Query, ReadLevel, TransactionType,
+};
+use rabia_bank_messages::batch::{Action, RequestHeader};
+use rabia_bank_messages::ids::{Millis, SessionKey, Slot};
+
+use super::properties::clients::Position;
+
+/// Requests that a client has in flight at once.
+const IN_FLIGHT: usize = 6;
+/// Accounts that commands are about.
+const ACCOUNTS: u64 = 12;
+
+/// What a client asks of a node.
+#[derive(Clone, Debug)]
+pub(super) enum Ask {
+    /// For the log.
+    Log(RequestHeader, Action),
+    /// For the bank.
+    Read(Query, ReadLevel),
+}
+
+/// A request without an answer.
+#[derive(Clone, Debug)]
+pub(super) struct InFlight {
+    pub(super) ask: Ask,
+    /// What had been seen when it was first sent.
+    pub(super) after: Position,
+    /// When it is sent again.
+    pub(super) patience: Duration,
+}
+
+/// A client.
+#[derive(Debug)]
+pub(super) struct Client {
+    index: usize,
+    /// The node that it asks, until one does not answer.
+    pub(super) home: usize,
+    key: SessionKey,
+    sessions: u64,
+    pub(super) session: Option<u64>,
+    next: u64,
+    answered: BTreeSet<u64>,
+    acknowledged: u64,
+    /// By the client's own mark.
+    pub(super) in_flight: BTreeMap<u64, InFlight>,
+    marks: u64,
+    /// Operations that are not begun.
+    pub(super) left: u64,
+    /// The highest slot of an answer.
+    pub(super) token: Slot,
+    last: Option<(RequestHeader, Action)>,
+    closing: bool,
+}
+
+impl Client {
+    pub(super) fn new(index: usize, members: usize, operations: u64) -> Client {
+        Client {
+            index,
+            home: index % members,
+            key: SessionKey([0; 16]),
+            sessions: 0,
+            session: None,
+            next: 1,
+            answered: BTreeSet::new(),
+            acknowledged: 0,
+            in_flight: BTreeMap::new(),
+            marks: 0,
+            left: operations,
+            token: 0,
+            last: None,
+            closing: false,
+        }
+    }
+
+    /// Whether all that it wanted is answered.
+    pub(super) fn is_done(&self) -> bool {
+        self.left == 0 && self.in_flight.is_empty()
+    }
+
+    /// What it begins now, if anything, with its mark.
+    pub(super) fn begin(
+        &mut self,
+        now: Duration,
+        after: Position,
+        wall: Millis,
+        world: &Bounds,
+        random: &mut Rng,
+    ) -> Option<u64> {
+        if self.left == 0 || self.in_flight.len() >= IN_FLIGHT || self.closing {
+            return None;
+        }
+        let Some(session) = self.session else {
+            return self.in_flight.is_empty().then(|| self.open(now, after, random));
+        };
+        if self.in_flight.is_empty() && random.u32(..400) == 0 {
+            self.closing = true;
+            let header = self.header(session, 0);
+            return Some(self.start(now, after, Ask::Log(header, Action::Close), random));
+        }
+        self.left -= 1;
+        if random.u32(..3) == 0 {
+            let ask = Ask::Read(query(wall, world, random), self.level(random));
+            return Some(self.start(now, after, ask, random));
+        }
+        let header = self.header(session, self.next);
+        self.next += 1;
+        let ask = Ask::Log(header, Action::Command(command(world, random)));
+        Some(self.start(now, after, ask, random))
+    }
+
+    fn open(&mut self, now: Duration, after: Position, random: &mut Rng) -> u64 {
+        self.sessions += 1;
+        let mut key = [0; 16];
+        key[..8].copy_from_slice(&(self.index as u64 + 1).to_be_bytes());
+        key[8..].copy_from_slice(&self.sessions.to_be_bytes());
+        self.key = SessionKey(key);
+        (self.next, self.acknowledged) = (1, 0);
+        self.answered.clear();
+        let header = self.header(0, 0);
+        self.start(now, after, Ask::Log(header, Action::Open), random)
+    }
+
+    fn header(&self, session: u64, number: u64) -> RequestHeader {
+        RequestHeader { session, key: self.key, number, acknowledged: self.acknowledged }
+    }
+
+    fn start(&mut self, now: Duration, after: Position, ask: Ask, random: &mut Rng) -> u64 {
+        self.marks += 1;
+        let patience = now + Duration::from_millis(random.u64(20..600));
+        self.in_flight.insert(self.marks, InFlight { ask, after, patience });
+        self.marks
+    }
+
+    fn level(&self, random: &mut Rng) -> ReadLevel {
+        match random.u32(..4) {
+            0 => ReadLevel::Local,
+            1 => ReadLevel::AtLeast(self.token),
+            _ => ReadLevel::Linearizable,
+        }
+    }
+
+    /// Something that was said before, to be said again: nobody waits for the answer.
+    pub(super) fn stray(&self, world: &Bounds, random: &mut Rng) -> Option<Ask> {
+        let (header, action) = self.last.clone()?;
+        let other = random.bool() && matches!(action, Action::Command(_));
+        Some(Ask::Log(header, if other { Action::Command(command(world, random)) } else { action }))
+    }
+
+    /// The session is open.
+    pub(super) fn opened(&mut self, session: u64) {
+        self.session = Some(session);
+    }
+
+    /// The session is closed.
+    pub(super) fn closed(&mut self) {
+        (self.session, self.closing) = (None, false);
+    }
+
+    /// A command was answered.
+    pub(super) fn commanded(&mut self, header: RequestHeader, action: Action, slot: Slot) {
+        self.token = self.token.max(slot);
+        self.answered.insert(header.number);
+        while self.answered.remove(&(self.acknowledged + 1)) {
+            self.acknowledged += 1;
+        }
+        self.last = Some((header, action));
+    }
+}
+
+/// What generators need to know of the world.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// The largest amount of one transaction.
+    pub(super) limit: u64,
+    /// Transactions so far, about.
+    pub(super) transactions: u64,
+}
+
+fn name(random: &mut Rng) -> Box<str> {
+    match random.u32(..60) {
+        0 => "".into(),
+        1 => "no such name!".into(),
+        2 => "x".repeat(51).into(),
+        3 => "nobody".into(),
+        _ => format!("account-{}", random.u64(..ACCOUNTS)).into(),
+    }
+}
+
+fn amount(world: &Bounds, random: &mut Rng) -> Amount {
+    match random.u32(..40) {
+        0 => Amount::new(0),
+        1 => Amount::new(world.limit.saturating_add(1)),
+        2 => Amount::INVALID,
+        3 => Amount::new(world.limit),
+        4 => Amount::new(random.u64(1..=world.limit)),
+        _ => Amount::new(random.u64(1..500)),
+    }
+}
+
+fn operation(world: &Bounds, random: &mut Rng) -> Operation {
+    match random.u32(..10) {
+        0 => {
+            let empty = random.u32(..3) == 0;
+            let initial_balance = if empty { Amount::new(0) } else { amount(world, random) };
+            Operation::CreateAccount { account_id: name(random), initial_balance }
+        }
+        1..=3 => Operation::Deposit { account_id: name(random), amount: amount(world, random) },
+        4 | 5 => Operation::Withdraw { account_id: name(random), amount: amount(world, random) },
+        _ => {
+            Operation::Transfer { from_account: name(random), to_account: name(random), amount: amount(world, random) }
+        }
+    }
+}
+
+fn command(world: &Bounds, random: &mut Rng) -> Command {
+    if random.u32(..8) > 0 {
+        return Command::One(operation(world, random));
+    }
+    let commands = (0..random.usize(..7)).map(|_| operation(world, random)).collect();
+    Command::Bulk(Bulk { commands, atomic: random.bool() })
+}
+
+fn maybe<T>(random: &mut Rng, value: impl FnOnce(&mut Rng) -> T) -> Option<T> {
+    if random.bool() { Some(value(random)) } else { None }
+}
+
+fn limit(random: &mut Rng) -> u32 {
+    match random.u32(..12) {
+        0 => 0,
+        1 => 1_001,
+        2 => 1_000,
+        3 => u32::MAX,
+        _ => random.u32(1..20),
+    }
+}
+
+fn query(wall: Millis, world: &Bounds, random: &mut Rng) -> Query {
+    let time = |random: &mut Rng| match random.u32(..6) {
+        0 => 0,
+        1 => u64::MAX,
+        _ => wall.saturating_sub(random.u64(..5_000)) + random.u64(..100),
+    };
+    let id = |random: &mut Rng| match random.u32(..10) {
+        0 => 0,
+        1 => u64::MAX,
+        _ => random.u64(..world.transactions + 3),
+    };
+    match random.u32(..8) {
+        0 => Query::GetAccount { account_id: name(random) },
+        1 => Query::GetBalance { account_id: name(random) },
+        2 => Query::ListAccounts { after: maybe(random, name), limit: maybe(random, limit) },
+        3 => Query::GetTransaction { transaction_id: id(random) },
+        4 => {
+            Query::GetStatistics { large_amount: maybe(random, |random| random.u64(..MAX_BALANCE) >> random.u32(..53)) }
+        }
+        _ => Query::GetTransactionHistory(HistoryFilter {
+            account_id: maybe(random, name),
+            transaction_type: maybe(random, |random| TransactionType::ALL[random.usize(..4)]),
+            from_time: maybe(random, time),
+            to_time: maybe(random, time),
+            before: maybe(random, id),
+            limit: maybe(random, limit),
+        }),
+    }
+}

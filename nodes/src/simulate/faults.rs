@@ -1,0 +1,82 @@
+//! What goes wrong, and how often it did.
+
+use fastrand::Rng;
+
+/// A fault, beside those of single messages.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Fault {
+    CrashOne,
+    CrashSome,
+    CrashAll,
+    Pause,
+    ResetLink,
+    Isolate,
+    Halves,
+    OneWay,
+    Swizzle,
+    SlowSyncs,
+    FailingSync,
+    ClockJump,
+    WipedDisk,
+}
+
+/// All of them.
+pub(super) const FAULTS: [Fault; 13] = [
+    Fault::CrashOne,
+    Fault::CrashSome,
+    Fault::CrashAll,
+    Fault::Pause,
+    Fault::ResetLink,
+    Fault::Isolate,
+    Fault::Halves,
+    Fault::OneWay,
+    Fault::Swizzle,
+    Fault::SlowSyncs,
+    Fault::FailingSync,
+    Fault::ClockJump,
+    Fault::WipedDisk,
+];
+
+impl Fault {
+    /// What it is called in summaries.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Fault::CrashOne => "one node crashed",
+            Fault::CrashSome => "several nodes crashed",
+            Fault::CrashAll => "all nodes crashed",
+            Fault::Pause => "node paused",
+            Fault::ResetLink => "link reset",
+            Fault::Isolate => "one node cut off",
+            Fault::Halves => "partition in halves",
+            Fault::OneWay => "partition one way",
+            Fault::Swizzle => "swizzled partition",
+            Fault::SlowSyncs => "slow syncs",
+            Fault::FailingSync => "failing sync",
+            Fault::ClockJump => "clock jumped",
+            Fault::WipedDisk => "disk wiped",
+        }
+    }
+}
+
+/// What a run suffers. Each seed leaves some kinds out, so that rare ones are not always drowned by others.
+#[derive(Clone, Debug)]
+pub(super) struct Weather {
+    pub(super) kinds: Vec<Fault>,
+    /// Percent of messages, each for loss, duplication and long delay.
+    pub(super) loss: u32,
+    pub(super) duplication: u32,
+    pub(super) delay: u32,
+}
+
+impl Weather {
+    pub(super) fn new(random: &mut Rng) -> Weather {
+        let kinds = FAULTS.into_iter().filter(|_| random.bool()).collect();
+        let [loss, duplication, delay] = [(); 3].map(|()| [0, 0, 1, 5, 15][random.usize(..5)]);
+        Weather { kinds, loss, duplication, delay }
+    }
+
+    /// Nothing goes wrong.
+    pub(super) fn calm() -> Weather {
+        Weather { kinds: Vec::new(), loss: 0, duplication: 0, delay: 0 }
+    }
+}

@@ -1,0 +1,130 @@
+//! A whole cluster and its clients in one thread, in virtual time, from one seed: the code that ships, in a bad world.
+//!
+//! Under simulation are the agreement core, the pool, the ledger, the door and the log store, as they are in a node; the
+//! simulator takes the place of the actors, sockets, disks and clocks around them (`world`). Messages are lost, delayed,
+//! duplicated and reordered (`network`); nodes crash in the middle of writes and starts, alone or together, stand still, lose
+//! their disks; syncs are slow or fail, and what was not synced survives in part (`disk`); clocks jump and drift
+//! (`faults`); clients lose patience and ask others (`clients`). After some seconds everything heals, and all must be
+//! finished within a bound.
+//!
+//! What must hold is in `properties`, one file each. A run ends with the first violation.
+//!
+//! The same seed is the same run, to the last byte of the trace: nothing here depends on time, on addresses, or on the order
+//! of a hash map.
+//!
+//! # Does it find anything?
+//!
+//! Each [`Sabotage`] breaks one rule in the simulator's own runtime. A test runs each until it is caught:
+//!
+//! | sabotage | caught by |
+//! | --- | --- |
+//! | votes are sent before they are durable | durable before sent |
+//! | the log drops what the core binds itself to | durable before sent |
+//! | disks only say that they synced | durability, or a store that can't be opened |
+//! | a batch is applied again in a forfeited slot | the ledger is the model |
+//! | linearizable reads without their round | linearizable reads |
+
+mod clients;
+mod disk;
+mod faults;
+mod network;
+mod properties;
+mod trace;
+mod world;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+pub use properties::Violation;
+
+/// What to simulate.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// 3, 4 or 5; none to take turns by seed.
+    pub nodes: Option<usize>,
+    /// Requests of all clients together.
+    pub operations: u64,
+    /// Whether to keep the story of the run.
+    pub trace: bool,
+    /// A rule to break, to see that it is noticed.
+    pub sabotage: Option<Sabotage>,
+}
+
+/// A rule that the simulator breaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sabotage {
+    /// Writes are reported as durable when they begin.
+    SentBeforeDurable,
+    /// Records are not written, but reported as durable.
+    SavesForgotten,
+    /// Disks only say that they synced.
+    DisksLie,
+    /// The last batch is applied again in a forfeited slot, under another name.
+    AppliedTwice,
+    /// Linearizable reads are answered like local ones.
+    ReadsWithoutRound,
+}
+
+/// What happened in a run, or in several.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Report {
+    /// Slots decided.
+    pub slots: u64,
+    /// Of them forfeited.
+    pub null_slots: u64,
+    /// Commands acknowledged.
+    pub acknowledged: u64,
+    /// Reads answered.
+    pub reads: u64,
+    /// Decisions by votes at single nodes: in phase 1, 2, 3, and 4 or later.
+    pub phases: [u64; 4],
+    /// How often each fault was met.
+    pub faults: BTreeMap<&'static str, u64>,
+}
+
+impl Report {
+    fn count(&mut self, what: &'static str) {
+        *self.faults.entry(what).or_default() += 1;
+    }
+
+    /// Adds what happened in another run.
+    pub fn add(&mut self, other: &Report) {
+        self.slots += other.slots;
+        self.null_slots += other.null_slots;
+        self.acknowledged += other.acknowledged;
+        self.reads += other.reads;
+        for (sum, count) in self.phases.iter_mut().zip(other.phases) {
+            *sum += count;
+        }
+        for (what, count) in &other.faults {
+            *self.faults.entry(what).or_default() += count;
+        }
+    }
+}
+
+/// A run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Run {
+    /// What happened.
+    pub report: Report,
+    /// What was wrong.
+    pub violation: Option<Violation>,
+    /// The story, if it was wanted.
+    pub trace: Vec<String>,
+}
+
+/// Runs one seed. An assertion that fails in the code under simulation is a violation too, where panics unwind; where they
+/// abort, the process ends with the panic's message.
+pub fn run(seed: u64, settings: &Settings) -> Run {
+    let running = catch_unwind(AssertUnwindSafe(|| match world::World::new(seed, settings) {
+        Ok(world) => world.run(),
+        Err(violation) => (Report::default(), Some(violation), Vec::new()),
+    }));
+    let (report, violation, trace) = running.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        let what = text.unwrap_or_else(|| "a panic without words".to_owned());
+        (Report::default(), Some(Violation { property: "assertions", what }), Vec::new())
+    });
+    Run { report, violation, trace }
+}

@@ -1,0 +1,73 @@
+//! Agreement and validity: all nodes deliver the same value in a slot, in order and without a gap, also after restarts; and
+//! a value is null or a batch that a node formed, as it formed it.
+//!
+//! Source: PROTOCOL.md, rules 1 to 8 and "Slots together"; Rabia (SOSP 2021), section 4: agreement and validity of
+//! Weak-MVC.
+
+use std::collections::BTreeMap;
+
+use rabia_bank_messages::batch::Payload;
+use rabia_bank_messages::ids::{BatchId, NodeId, Slot};
+use rabia_bank_messages::peer::Value;
+
+use super::{Check, check};
+
+/// The log of the cluster, as the first node that delivered a slot has it.
+#[derive(Debug, Default)]
+pub(in crate::simulate) struct Agreement {
+    log: Vec<Value>,
+    formed: BTreeMap<BatchId, Payload>,
+}
+
+impl Agreement {
+    /// A node formed a batch.
+    pub(in crate::simulate) fn formed(&mut self, id: BatchId, payload: Payload) -> Check {
+        let other = self.formed.insert(id, payload);
+        check(other.is_none(), "validity", || format!("batch {id} was formed twice"))
+    }
+
+    /// How many slots are decided for all to see.
+    pub(in crate::simulate) fn slots(&self) -> Slot {
+        self.log.len() as Slot
+    }
+
+    /// How many of them are forfeited.
+    pub(in crate::simulate) fn null_slots(&self) -> u64 {
+        self.log.iter().filter(|value| value.is_none()).count() as u64
+    }
+
+    /// What a slot was decided on.
+    pub(in crate::simulate) fn decided(&self, slot: Slot) -> Option<Value> {
+        self.log.get(slot.checked_sub(1)? as usize).copied()
+    }
+
+    /// A node whose log ends at `before` delivers a slot. True if it is the first.
+    pub(in crate::simulate) fn delivered(
+        &mut self,
+        node: NodeId,
+        before: Slot,
+        slot: Slot,
+        batch: Option<&(BatchId, Payload)>,
+    ) -> Result<bool, super::Violation> {
+        check(slot == before + 1, "order", || format!("node {node} delivers slot {slot} after slot {before}"))?;
+        if let Some((id, payload)) = batch {
+            check(self.formed.get(id) == Some(payload), "validity", || {
+                format!("slot {slot} is decided on {id}, which nobody formed like that")
+            })?;
+        }
+        let value = batch.map(|(id, _)| *id);
+        match self.decided(slot) {
+            None => {
+                self.log.push(value);
+                check(self.slots() == slot, "order", || format!("slot {slot} comes after {}", self.slots()))?;
+                Ok(true)
+            }
+            Some(agreed) => {
+                check(agreed == value, "agreement", || {
+                    format!("slot {slot} is {agreed:?} elsewhere and {value:?} at node {node}")
+                })?;
+                Ok(false)
+            }
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What clients may rely on: a command is applied once and its answer is what the model answers at its place in the log; it
+//! is ordered after every command that was acknowledged before it was sent; a linearizable read sees all of those too, and
+//! any read is the state after the slot that it names. A command whose answer was lost is unknown: it may be applied or not.
+//!
+//! The order is that of (slot, index in the batch), so that linearizability needs no search: Herlihy and Wing,
+//! "Linearizability" (TOPLAS 1990); BANK.md, invariant 6 and "Sessions and retries"; PROTOCOL.md, "Linearizable reads".
+
+use rabia_bank_messages::bank::{Query, ReadLevel};
+use rabia_bank_messages::ids::Slot;
+
+use super::model::{Answer, Model, plain};
+use super::{Check, check};
+
+/// A place in the order of all commands.
+pub(in crate::simulate) type Position = (Slot, usize);
+
+/// What was acknowledged, to anybody.
+#[derive(Debug, Default)]
+pub(in crate::simulate) struct Clients {
+    /// The last place of anything that a client has seen: by an answer to a command, or by a linearizable read.
+    seen: Position,
+    acknowledged: Vec<((u64, u64), Position)>,
+    /// Answers to reads.
+    pub(in crate::simulate) reads: u64,
+}
+
+impl Clients {
+    /// What everything sent from now on must come after.
+    pub(in crate::simulate) fn now(&self) -> Position {
+        self.seen
+    }
+
+    /// How many commands were acknowledged.
+    pub(in crate::simulate) fn acknowledged(&self) -> u64 {
+        self.acknowledged.len() as u64
+    }
+
+    /// A client got the answer to a command that it first sent when `after` had been seen.
+    pub(in crate::simulate) fn command(
+        &mut self,
+        model: &Model,
+        name: (u64, u64),
+        after: Position,
+        slot: Option<Slot>,
+        answer: Answer,
+    ) -> Check {
+        let Some(applied) = model.applied.get(&name) else {
+            return check(false, "exactly once", || {
+                format!("{name:?} was answered, but is not in the log: {answer:?}")
+            });
+        };
+        let position = applied.position;
+        check(slot == Some(position.0), "exactly once", || {
+            format!("{name:?} was applied at {position:?}, the answer says slot {slot:?}")
+        })?;
+        let answer = plain(answer);
+        check(answer == applied.answer, "exactly once", || {
+            format!("{name:?} was answered {answer:?}, the model answers {:?}", applied.answer)
+        })?;
+        check(position > after, "real-time order", || {
+            format!("{name:?} is at {position:?} in the log, though {after:?} had been seen when it was sent")
+        })?;
+        self.acknowledged.push((name, position));
+        self.seen = self.seen.max(position);
+        Ok(())
+    }
+
+    /// A client got the answer to a query that it first sent when `after` had been seen.
+    pub(in crate::simulate) fn read(
+        &mut self,
+        model: &Model,
+        query: &Query,
+        level: ReadLevel,
+        after: Position,
+        slot: Slot,
+        answer: Answer,
+    ) -> Check {
+        let least = match level {
+            ReadLevel::Linearizable => after.0,
+            ReadLevel::AtLeast(slot) => slot,
+            ReadLevel::Local => 0,
+        };
+        check(slot >= least, "linearizable reads", || {
+            format!("{query:?} ({level:?}) was answered at slot {slot}, but must see slot {least}")
+        })?;
+        let (answer, expected) = (plain(answer), model.query(query, slot));
+        check(answer == expected, "reads", || {
+            format!("{query:?} at slot {slot} was answered {answer:?}, the model answers {expected:?}")
+        })?;
+        self.reads += 1;
+        if level == ReadLevel::Linearizable {
+            self.seen = self.seen.max((slot, usize::MAX));
+        }
+        Ok(())
+    }
+
+    /// At the end: everything that was acknowledged stands where it stood.
+    pub(in crate::simulate) fn nothing_lost(&self, model: &Model) -> Check {
+        for (name, position) in &self.acknowledged {
+            let now = model.applied.get(name).map(|applied| applied.position);
+            check(now == Some(*position), "acknowledged is never lost", || {
+                format!("{name:?} was acknowledged at {position:?}, and is now at {now:?}")
+            })?;
+        }
+        check(!self.acknowledged.is_empty(), "something is acknowledged", || "no command was acknowledged in this run")
+    }
+}

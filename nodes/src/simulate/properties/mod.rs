@@ -1,0 +1,28 @@
+//! What must hold in every run, one file a property, each with its source. Written without a look into the code that
+//! they judge: they see what crosses its borders.
+
+use std::fmt::Display;
+
+pub(super) mod agreement;
+pub(super) mod books;
+pub(super) mod clients;
+pub(super) mod digests;
+pub(super) mod model;
+pub(super) mod promises;
+
+/// A property that does not hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// Which property.
+    pub property: &'static str,
+    /// What was seen.
+    pub what: String,
+}
+
+/// Nothing wrong, or what.
+pub(super) type Check = Result<(), Violation>;
+
+/// A violation unless `holds`.
+pub(super) fn check<T: Display>(holds: bool, property: &'static str, what: impl FnOnce() -> T) -> Check {
+    if holds { Ok(()) } else { Err(Violation { property, what: what().to_string() }) }
+}

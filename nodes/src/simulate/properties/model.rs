@@ -1,0 +1,455 @@
+//! A bank in the words of BANK.md, to compare the ledger with. It shares no code with the ledger and is as plain as can be:
+//! balances in a map, the history in a vector; every question reads all of it. It keeps all that ever was, so that it can
+//! be asked about the state after any slot.
+//!
+//! Source: BANK.md, "Commands", "Queries", "Records", "Sessions and retries".
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rabia_bank_messages::bank::{
+    Account, Command, DEFAULT_PAGE, ErrorCode, HistoryFilter, HourVolume, ItemResult, MAX_BALANCE, MAX_BULK, MAX_PAGE,
+    Operation, Outcome, Query, Refusal, Statistics, Success, Transaction, TransactionType, Volume,
+};
+use rabia_bank_messages::batch::{Action, Payload, RequestHeader};
+use rabia_bank_messages::ids::{BatchId, Digest, Millis, NodeId, SessionKey, Slot};
+
+/// What the bank answers. Messages of refusals are for people, and left empty here.
+pub(in crate::simulate) type Answer = Result<Success, Refusal>;
+
+/// What came of a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(in crate::simulate) enum Reply {
+    /// The session is open.
+    Opened(u64),
+    /// The session is closed.
+    Closed,
+    /// The command was carried out or refused, in this slot.
+    Command { slot: Slot, replayed: bool, answer: Answer },
+    /// The rules of sessions kept it out.
+    Rejected(ErrorCode),
+}
+
+/// Where a command was applied, and what came of it.
+#[derive(Clone, Debug)]
+pub(in crate::simulate) struct Applied {
+    /// Its slot, and its place there.
+    pub(in crate::simulate) position: (Slot, usize),
+    /// What the client is told.
+    pub(in crate::simulate) answer: Answer,
+    command: Command,
+}
+
+#[derive(Debug)]
+struct Session {
+    key: SessionKey,
+    acknowledged: u64,
+    open: bool,
+}
+
+/// The bank.
+#[derive(Debug)]
+pub(in crate::simulate) struct Model {
+    limit: u64,
+    balances: BTreeMap<String, u64>,
+    /// When each account was created.
+    created: BTreeMap<String, (Slot, Millis)>,
+    history: Vec<Transaction>,
+    sessions: BTreeMap<u64, Session>,
+    /// All commands that were carried out or refused by the bank, by session and request number.
+    pub(in crate::simulate) applied: BTreeMap<(u64, u64), Applied>,
+    batches: BTreeSet<(NodeId, u64, u64)>,
+    time: Millis,
+    requests: u64,
+    slot: Slot,
+}
+
+impl Model {
+    pub(in crate::simulate) fn new(limit: u64) -> Model {
+        Model {
+            limit,
+            balances: BTreeMap::new(),
+            created: BTreeMap::new(),
+            history: Vec::new(),
+            sessions: BTreeMap::new(),
+            applied: BTreeMap::new(),
+            batches: BTreeSet::new(),
+            time: 0,
+            requests: 0,
+            slot: 0,
+        }
+    }
+
+    /// The sum of all balances.
+    pub(in crate::simulate) fn total(&self) -> u64 {
+        self.balances.values().sum()
+    }
+
+    /// All transactions, oldest first.
+    pub(in crate::simulate) fn history(&self) -> &[Transaction] {
+        &self.history
+    }
+
+    /// Applies the next slot. None if it changes nothing: forfeited, or a batch that was applied before.
+    pub(in crate::simulate) fn apply(
+        &mut self,
+        slot: Slot,
+        batch: Option<(&BatchId, &Payload)>,
+    ) -> Result<Option<Vec<Reply>>, String> {
+        self.slot = slot;
+        let Some((id, payload)) = batch else { return Ok(None) };
+        if !self.batches.insert((id.origin, id.incarnation, id.sequence)) {
+            return Ok(None);
+        }
+        self.time = self.time.max(payload.stamp().map_err(|e| e.to_string())?);
+        let mut replies = Vec::new();
+        for (index, request) in payload.requests().map_err(|e| e.to_string())?.enumerate() {
+            let request = request.map_err(|e| e.to_string())?;
+            self.requests += 1;
+            replies.push(self.request(index, &request.header, &request.action));
+        }
+        Ok(Some(replies))
+    }
+
+    fn request(&mut self, index: usize, header: &RequestHeader, action: &Action) -> Reply {
+        if *action == Action::Open {
+            let open = self.sessions.iter().find(|(_, session)| session.open && session.key == header.key);
+            let number = open.map_or(self.requests, |(number, _)| *number);
+            let session = Session { key: header.key, acknowledged: 0, open: true };
+            self.sessions.entry(number).or_insert(session);
+            return Reply::Opened(number);
+        }
+        let session = self.sessions.get_mut(&header.session).filter(|s| s.open && s.key == header.key);
+        let Some(session) = session else { return Reply::Rejected(ErrorCode::SessionExpired) };
+        let command = match action {
+            Action::Command(command) => command,
+            Action::Open | Action::Close => {
+                session.open = false;
+                return Reply::Closed;
+            }
+        };
+        session.acknowledged = session.acknowledged.max(header.acknowledged.min(header.number.saturating_sub(1)));
+        if header.number <= session.acknowledged {
+            return Reply::Rejected(ErrorCode::RequestAcknowledged);
+        }
+        let name = (header.session, header.number);
+        match self.applied.get(&name) {
+            Some(before) if before.command == *command => {
+                let (slot, _) = before.position;
+                Reply::Command { slot, replayed: true, answer: before.answer.clone() }
+            }
+            Some(_) => Reply::Rejected(ErrorCode::RequestReused),
+            None => {
+                let answer = self.command(command);
+                let applied =
+                    Applied { position: (self.slot, index), answer: answer.clone(), command: command.clone() };
+                self.applied.insert(name, applied);
+                Reply::Command { slot: self.slot, replayed: false, answer }
+            }
+        }
+    }
+
+    fn command(&mut self, command: &Command) -> Answer {
+        let bulk = match command {
+            Command::One(operation) => {
+                return check(&mut self.balances.clone(), self.limit, operation)
+                    .map(|()| self.perform(operation))
+                    .map_err(refusal);
+            }
+            Command::Bulk(bulk) => bulk,
+        };
+        match bulk.commands.len() {
+            0 => return Err(refusal(ErrorCode::BulkEmpty)),
+            1..=MAX_BULK => {}
+            _ => return Err(refusal(ErrorCode::BulkTooLarge)),
+        }
+        if bulk.atomic {
+            let mut trial = self.balances.clone();
+            for (index, operation) in (0..).zip(&bulk.commands) {
+                check(&mut trial, self.limit, operation)
+                    .map_err(|code| Refusal { index: Some(index), ..refusal(code) })?;
+            }
+        }
+        let one = |operation| match check(&mut self.balances.clone(), self.limit, operation) {
+            Ok(()) => ItemResult::Ok(self.perform(operation)),
+            Err(code) => ItemResult::Error(refusal(code)),
+        };
+        Ok(Success::Results { results: bulk.commands.iter().map(one).collect() })
+    }
+
+    /// Carries out an operation that was checked.
+    fn perform(&mut self, operation: &Operation) -> Success {
+        let (kind, from, to, amount) = match operation {
+            Operation::CreateAccount { account_id, initial_balance } => {
+                self.created.insert(account_id.to_string(), (self.slot, self.time));
+                self.balances.insert(account_id.to_string(), 0);
+                (TransactionType::Opening, None, Some(account_id), initial_balance.get())
+            }
+            Operation::Deposit { account_id, amount } => {
+                (TransactionType::Deposit, None, Some(account_id), amount.get())
+            }
+            Operation::Withdraw { account_id, amount } => {
+                (TransactionType::Withdrawal, Some(account_id), None, amount.get())
+            }
+            Operation::Transfer { from_account, to_account, amount } => {
+                (TransactionType::Transfer, Some(from_account), Some(to_account), amount.get())
+            }
+        };
+        if kind == TransactionType::Opening && amount == 0 {
+            let account = self.account(to.map_or("", |name| name), self.slot);
+            return Success::Account {
+                account: account.unwrap_or_else(|| unreachable!("just created")),
+                transaction: None,
+            };
+        }
+        let mut balance_of = |name: &str, change: &dyn Fn(u64) -> u64| {
+            let balance = self.balances.entry(name.into()).or_default();
+            *balance = change(*balance);
+            *balance
+        };
+        let from_balance = from.map(|name| balance_of(name, &|balance| balance - amount));
+        let to_balance = to.map(|name| balance_of(name, &|balance| balance + amount));
+        let mut transaction = Transaction {
+            transaction_id: self.history.len() as u64 + 1,
+            transaction_type: kind,
+            from_account: from.cloned(),
+            to_account: to.cloned(),
+            amount,
+            from_balance,
+            to_balance,
+            timestamp: self.time,
+            slot: self.slot,
+            hash: self.history.last().map_or(Digest::ZERO, |last| last.hash),
+        };
+        transaction.hash = chained(&transaction, transaction.hash);
+        self.history.push(transaction.clone());
+        match (kind, to) {
+            (TransactionType::Opening, Some(name)) => {
+                let account = Account {
+                    account_id: name.clone(),
+                    balance: amount,
+                    created_at: self.time,
+                    last_transaction_at: Some(self.time),
+                    transaction_count: 1,
+                };
+                Success::Account { account, transaction: Some(transaction) }
+            }
+            _ => Success::Transaction { transaction },
+        }
+    }
+
+    /// An account as it was after a slot.
+    fn account(&self, name: &str, slot: Slot) -> Option<Account> {
+        let (_, created_at) = *self.created.get(name).filter(|(created, _)| *created <= slot)?;
+        let mine: Vec<_> = self.until(slot).iter().filter(|transaction| touches(transaction, name)).collect();
+        let balance = mine.last().map_or(0, |last| {
+            let from = last.from_account.as_deref() == Some(name);
+            if from { last.from_balance } else { last.to_balance }.unwrap_or(0)
+        });
+        Some(Account {
+            account_id: name.into(),
+            balance,
+            created_at,
+            last_transaction_at: mine.last().map(|last| last.timestamp),
+            transaction_count: mine.len() as u64,
+        })
+    }
+
+    /// The history as it was after a slot.
+    fn until(&self, slot: Slot) -> &[Transaction] {
+        &self.history[..self.history.partition_point(|transaction| transaction.slot <= slot)]
+    }
+
+    fn accounts(&self, slot: Slot) -> Vec<Account> {
+        self.created.keys().filter_map(|name| self.account(name, slot)).collect()
+    }
+
+    /// The answer to a query after a slot.
+    pub(in crate::simulate) fn query(&self, query: &Query, slot: Slot) -> Answer {
+        let not_found = || refusal(ErrorCode::AccountNotFound);
+        match query {
+            Query::GetAccount { account_id } => {
+                let account = self.account(account_id, slot).ok_or_else(not_found)?;
+                Ok(Success::Account { account, transaction: None })
+            }
+            Query::GetBalance { account_id } => {
+                Ok(Success::Balance { balance: self.account(account_id, slot).ok_or_else(not_found)?.balance })
+            }
+            Query::ListAccounts { after, limit } => {
+                let limit = page(*limit)?;
+                let mut accounts = self.accounts(slot);
+                accounts.retain(|account| after.as_ref().is_none_or(|after| account.account_id > *after));
+                let more = accounts.len() > limit;
+                accounts.truncate(limit);
+                let next = accounts.last().filter(|_| more).map(|last| last.account_id.clone());
+                Ok(Success::Accounts { accounts, next })
+            }
+            Query::GetTransactionHistory(filter) => {
+                if let Some(name) = &filter.account_id {
+                    self.account(name, slot).ok_or_else(not_found)?;
+                }
+                let limit = page(filter.limit)?;
+                let wanted = self.until(slot).iter().rev().filter(|transaction| matches(transaction, filter));
+                let mut transactions: Vec<Transaction> = wanted.cloned().collect();
+                let more = transactions.len() > limit;
+                transactions.truncate(limit);
+                let next = transactions.last().filter(|_| more).map(|last| last.transaction_id);
+                Ok(Success::Transactions { transactions, next })
+            }
+            Query::GetTransaction { transaction_id } => {
+                let found = self.until(slot).iter().find(|transaction| transaction.transaction_id == *transaction_id);
+                let transaction = found.cloned().ok_or_else(|| refusal(ErrorCode::TransactionNotFound))?;
+                Ok(Success::Transaction { transaction })
+            }
+            Query::GetStatistics { large_amount } => Ok(self.statistics(*large_amount, slot)),
+            Query::GetStatus {} => Err(refusal(ErrorCode::Malformed)),
+        }
+    }
+
+    fn statistics(&self, large_amount: Option<u64>, slot: Slot) -> Success {
+        const TOP: usize = 10;
+        const HOUR: Millis = 3_600_000;
+        const HOURS: usize = 48;
+        let large_amount = large_amount.unwrap_or((self.limit / 10).max(1));
+        let history = self.until(slot);
+        let accounts = self.accounts(slot);
+        let top = |value: &dyn Fn(&Account) -> u64| {
+            let mut sorted = accounts.clone();
+            sorted.sort_by(|a, b| value(b).cmp(&value(a)).then(a.account_id.cmp(&b.account_id)));
+            sorted.truncate(TOP);
+            sorted
+        };
+        let of_type = |kind: TransactionType| volume(history.iter().filter(|t| t.transaction_type == kind));
+        let mut hours: Vec<Millis> = history.iter().map(|t| t.timestamp / HOUR * HOUR).collect();
+        hours.dedup();
+        let latest = hours.len().saturating_sub(HOURS);
+        let of_hour = |hour: &Millis| volume(history.iter().filter(|t| t.timestamp / HOUR * HOUR == *hour));
+        let large = history.iter().rev().filter(|transaction| transaction.amount >= large_amount);
+        Success::Statistics {
+            statistics: Box::new(Statistics {
+                accounts: accounts.len() as u64,
+                total_balance: accounts.iter().map(|account| account.balance).sum(),
+                transactions: volume(history.iter()),
+                by_type: TransactionType::ALL.into_iter().map(|kind| (kind, of_type(kind))).collect(),
+                by_hour: hours[latest..].iter().map(|hour| HourVolume { hour: *hour, total: of_hour(hour) }).collect(),
+                largest_accounts: top(&|account| account.balance),
+                most_active_accounts: top(&|account| account.transaction_count),
+                large_amount,
+                large_transactions: large.take(TOP).cloned().collect(),
+            }),
+        }
+    }
+}
+
+/// An answer without the words for people.
+pub(in crate::simulate) fn plain(answer: Answer) -> Answer {
+    let wordless = |refusal: Refusal| Refusal { message: String::new(), ..refusal };
+    let item = |item| match item {
+        ItemResult::Error(refusal) => ItemResult::Error(wordless(refusal)),
+        ok @ ItemResult::Ok(_) => ok,
+    };
+    match answer {
+        Ok(Success::Results { results }) => Ok(Success::Results { results: results.into_iter().map(item).collect() }),
+        Ok(success) => Ok(success),
+        Err(refusal) => Err(wordless(refusal)),
+    }
+}
+
+fn refusal(code: ErrorCode) -> Refusal {
+    Refusal { code, message: String::new(), outcome: Outcome::Refused, index: None }
+}
+
+/// Checks an operation in the order of BANK.md's table, and changes the balances.
+fn check(balances: &mut BTreeMap<String, u64>, limit: u64, operation: &Operation) -> Result<(), ErrorCode> {
+    let room = MAX_BALANCE - balances.values().sum::<u64>();
+    let in_limit = |amount: u64, least: u64| {
+        if amount < least || amount > limit { Err(ErrorCode::InvalidAmount) } else { Ok(amount) }
+    };
+    let balance =
+        |balances: &BTreeMap<String, u64>, name: &str| balances.get(name).copied().ok_or(ErrorCode::AccountNotFound);
+    match operation {
+        Operation::CreateAccount { account_id, initial_balance } => {
+            let well_formed = |c: char| c.is_ascii_alphanumeric() || "_-.:".contains(c);
+            if account_id.is_empty() || account_id.len() > 50 || !account_id.chars().all(well_formed) {
+                return Err(ErrorCode::InvalidAccountId);
+            }
+            let amount = in_limit(initial_balance.get(), 0)?;
+            if balances.contains_key(&**account_id) {
+                return Err(ErrorCode::AccountExists);
+            }
+            if amount > room {
+                return Err(ErrorCode::BalanceOverflow);
+            }
+            balances.insert(account_id.to_string(), amount);
+        }
+        Operation::Deposit { account_id, amount } => {
+            let amount = in_limit(amount.get(), 1)?;
+            let before = balance(balances, account_id)?;
+            if amount > room {
+                return Err(ErrorCode::BalanceOverflow);
+            }
+            balances.insert(account_id.to_string(), before + amount);
+        }
+        Operation::Withdraw { account_id, amount } => {
+            let amount = in_limit(amount.get(), 1)?;
+            let left = balance(balances, account_id)?.checked_sub(amount).ok_or(ErrorCode::InsufficientFunds)?;
+            balances.insert(account_id.to_string(), left);
+        }
+        Operation::Transfer { from_account, to_account, amount } => {
+            let amount = in_limit(amount.get(), 1)?;
+            if from_account == to_account {
+                return Err(ErrorCode::SameAccount);
+            }
+            let (from, to) = (balance(balances, from_account)?, balance(balances, to_account)?);
+            let left = from.checked_sub(amount).ok_or(ErrorCode::InsufficientFunds)?;
+            balances.insert(from_account.to_string(), left);
+            balances.insert(to_account.to_string(), to + amount);
+        }
+    }
+    Ok(())
+}
+
+fn page(limit: Option<u32>) -> Result<usize, Refusal> {
+    let limit = limit.unwrap_or(DEFAULT_PAGE);
+    if limit == 0 || limit > MAX_PAGE { Err(refusal(ErrorCode::Malformed)) } else { Ok(limit as usize) }
+}
+
+fn touches(transaction: &Transaction, name: &str) -> bool {
+    [&transaction.from_account, &transaction.to_account].into_iter().flatten().any(|account| **account == *name)
+}
+
+fn matches(transaction: &Transaction, filter: &HistoryFilter) -> bool {
+    filter.account_id.as_ref().is_none_or(|name| touches(transaction, name))
+        && filter.transaction_type.is_none_or(|kind| transaction.transaction_type == kind)
+        && filter.from_time.is_none_or(|time| transaction.timestamp >= time)
+        && filter.to_time.is_none_or(|time| transaction.timestamp <= time)
+        && filter.before.is_none_or(|before| transaction.transaction_id < before)
+}
+
+fn volume<'a>(transactions: impl Iterator<Item = &'a Transaction>) -> Volume {
+    transactions.fold(Volume::default(), |sum, transaction| Volume {
+        count: sum.count + 1,
+        volume: sum.volume.saturating_add(transaction.amount).min(MAX_BALANCE),
+    })
+}
+
+/// The hash of a transaction behind the one with the hash `previous`, as the ledger's documentation lists its bytes.
+fn chained(transaction: &Transaction, previous: Digest) -> Digest {
+    let mut bytes = previous.0.to_vec();
+    let numbers = [transaction.transaction_id, transaction.amount, transaction.timestamp, transaction.slot];
+    bytes.extend(numbers.into_iter().flat_map(u64::to_be_bytes));
+    bytes.push(match transaction.transaction_type {
+        TransactionType::Opening => 1,
+        TransactionType::Deposit => 2,
+        TransactionType::Withdrawal => 3,
+        TransactionType::Transfer => 4,
+    });
+    let sides =
+        [(&transaction.from_account, transaction.from_balance), (&transaction.to_account, transaction.to_balance)];
+    for (name, balance) in sides {
+        let name = name.as_deref().unwrap_or("");
+        bytes.push(name.len() as u8);
+        bytes.extend_from_slice(name.as_bytes());
+        bytes.extend(balance.into_iter().flat_map(u64::to_be_bytes));
+    }
+    Digest::of(&bytes)
+}

@@ -46,7 +46,7 @@ const ENTRIES_BYTES: usize = 16 * 1024;
 /// The wall clock at the beginning.
 const EPOCH: Millis = 1_767_225_600_000;
 
-/// Who waits for an answer: a client and its mark, and the node that it asked.
+/// Who waits for an answer: a client, and its mark on the request.
 #[derive(Clone, Copy, Debug)]
 struct Waiter {
     client: usize,
@@ -874,6 +874,17 @@ impl World {
         let others: Vec<usize> = (0..members).filter(|other| *other != index).collect();
         let other = others[self.random.usize(..others.len())];
         let lasts = self.micros(1_000, 600_000);
+        let meets_nothing = match fault {
+            Fault::CrashOne | Fault::Pause | Fault::SlowSyncs | Fault::FailingSync => {
+                self.machines[index].node.is_none()
+            }
+            Fault::WipedDisk => !self.may_lose(index),
+            Fault::ResetLink => !self.network.works(index, other),
+            _ => false,
+        };
+        if meets_nothing {
+            return Ok(());
+        }
         self.report.count(fault.name());
         self.trace.note(self.now, None, || format!("fault: {} (node {})", fault.name(), index + 1));
         match fault {
@@ -923,12 +934,14 @@ impl World {
         Ok(())
     }
 
-    /// A disk is emptied under a node that is down. It must refuse to start, and is lost: as many as may be down for good.
-    fn wipe(&mut self, index: usize) -> Check {
+    /// Whether this disk may be emptied: as many nodes may be lost for good as may be down at once.
+    fn may_lose(&self, index: usize) -> bool {
         let lost = self.machines.iter().filter(|machine| machine.lost).count();
-        if lost >= (self.machines.len() - 1) / 2 || self.machines[index].lost {
-            return Ok(());
-        }
+        lost < (self.machines.len() - 1) / 2 && !self.machines[index].lost
+    }
+
+    /// A disk is emptied. Its node must refuse to start from it, and is lost.
+    fn wipe(&mut self, index: usize) -> Check {
         self.crash(index, "its disk was wiped")?;
         self.machines[index].lost = true;
         self.machines[index].disk = Disk::new(Vec::new());

@@ -2,9 +2,13 @@
 //!
 //! A command is answered when it is applied here: at that point f + 1 disks bind it. A linearizable query waits for one
 //! round among the nodes, which it shares with all others of that moment, and then until the slot that the round named is
-//! applied.
+//! applied. An answer that needs old transactions waits for their blocks, which are read off this thread, a few at a time.
+//!
+//! From time to time the bank takes a snapshot: it freezes the ledger between two slots, collects what changed bit by bit
+//! between other messages, and hands it to the snapshotter. When that has made it durable, old transactions leave memory, and
+//! the log that is not needed any more goes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -15,11 +19,13 @@ use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{BatchId, NodeId, Slot};
 use rabia_bank_messages::peer::DIGEST_INTERVAL;
+use rabia_bank_storage::BooksReader;
 use rustc_hash::FxHashMap;
 
-use crate::ledger::{Applied, Ledger, RequestOutcome};
-use crate::node::{Failed, Gauges};
-use crate::snapshotter::{OwnDigest, Snapshotter};
+use crate::ledger::{Applied, Block, Ledger, Progress, Reading, RequestOutcome};
+use crate::node::{Decision, Failed, Gauges};
+use crate::snapshot::{BooksError, Snapshot, read_block};
+use crate::snapshotter::{OwnDigest, Save, Snapshotter};
 use crate::voter::{Read, Voter};
 
 /// Names a client of this node: one connection, or one host that embeds it.
@@ -129,6 +135,59 @@ struct WaitingRead {
     deadline: Instant,
 }
 
+/// The snapshot up to this slot, with these transactions, is durable.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Saved {
+    /// The newest transaction in it.
+    pub transactions: u64,
+}
+
+/// Go on from this state, which is further than this node's own.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Install {
+    /// The state.
+    pub ledger: Box<Ledger>,
+    /// The decisions before it that owners of coming slots are read from.
+    pub decisions: Vec<Decision>,
+}
+
+/// Go on collecting the snapshot.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Collect;
+
+/// When a snapshot is due.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SnapshotPolicy {
+    /// After so many bytes of batches …
+    pub bytes: u64,
+    /// … or so many slots, whichever comes first.
+    pub slots: u64,
+}
+
+/// What the next snapshot is at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum SnapshotStage {
+    Waiting,
+    Collecting,
+    Saving,
+}
+
+/// Blocks of the snapshot, and eight times as many pages, that are collected at a time: about a millisecond.
+const COLLECT: usize = 16;
+/// Blocks that are read from disk at once.
+const MAX_READING: usize = 4;
+
+/// An answer that waits for a block of the history.
+struct OpenAnswer {
+    waiter: Waiter,
+    slot: Slot,
+    replayed: bool,
+    reading: Box<Reading>,
+}
+
 /// How often reads that nobody waits for any more are dropped.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -154,6 +213,18 @@ pub struct Bank {
     reads: u64,
     /// Reads that wait for a slot.
     at_slot: BTreeMap<Slot, Vec<WaitingRead>>,
+    books: BooksReader,
+    /// Answers that wait for their turn to read a block.
+    unread: VecDeque<OpenAnswer>,
+    reading: usize,
+    policy: SnapshotPolicy,
+    snapshot: SnapshotStage,
+    /// Bytes of batches and slots since the last snapshot.
+    unsaved: (u64, u64),
+    /// The newest decisions: as many as owners of coming slots are read from.
+    decisions: VecDeque<Decision>,
+    /// The same, when the ledger was frozen.
+    frozen_decisions: Vec<Decision>,
     failed: bool,
     gauges: Arc<Gauges>,
     voter: Addr<Voter>,
@@ -161,22 +232,43 @@ pub struct Bank {
     node: Recipient<Failed>,
 }
 
+/// What a bank begins with.
+pub struct BankState {
+    /// The ledger, with what was replayed.
+    pub ledger: Ledger,
+    /// The last decisions in it.
+    pub decisions: Vec<Decision>,
+    /// The books on disk.
+    pub books: BooksReader,
+    /// When to take snapshots.
+    pub policy: SnapshotPolicy,
+}
+
 impl Bank {
-    /// The bank of node `me`, with what it has replayed.
+    /// The bank of node `me`.
     pub fn new(
         me: NodeId,
         genesis: Genesis,
-        ledger: Ledger,
+        state: BankState,
         gauges: Arc<Gauges>,
         voter: Addr<Voter>,
         snapshotter: Addr<Snapshotter>,
         node: Recipient<Failed>,
     ) -> Bank {
+        let BankState { ledger, decisions, books, policy } = state;
         gauges.applied_slot.store(ledger.applied(), Ordering::Relaxed);
         Bank {
             me,
             genesis,
             ledger,
+            books,
+            unread: VecDeque::new(),
+            reading: 0,
+            policy,
+            snapshot: SnapshotStage::Waiting,
+            unsaved: (0, 0),
+            decisions: decisions.into(),
+            frozen_decisions: Vec::new(),
             clients: FxHashMap::default(),
             expected: FxHashMap::default(),
             rounds: BTreeMap::new(),
@@ -198,7 +290,7 @@ impl Bank {
     }
 
     /// Tells the waiting clients what came of the requests of a batch.
-    fn answer_batch(&self, slot: Slot, waiters: Vec<Waiter>, outcomes: &[RequestOutcome]) {
+    fn answer_batch(&mut self, slot: Slot, waiters: Vec<Waiter>, outcomes: &[RequestOutcome], ctx: &mut Context<Self>) {
         assert_eq!(
             waiters.len(),
             outcomes.len(),
@@ -206,8 +298,10 @@ impl Bank {
         );
         let mut answers: FxHashMap<ClientId, Vec<Answered>> = FxHashMap::default();
         for (waiter, outcome) in waiters.iter().zip(outcomes) {
-            if self.clients.contains_key(&waiter.client) {
-                answers.entry(waiter.client).or_default().push(self.render(waiter.tag, slot, outcome));
+            if self.clients.contains_key(&waiter.client)
+                && let Some(answer) = self.render(*waiter, slot, outcome)
+            {
+                answers.entry(waiter.client).or_default().push(answer);
             }
         }
         for (client, answers) in answers {
@@ -215,34 +309,114 @@ impl Bank {
                 client.do_send(Answers(answers));
             }
         }
+        self.read_blocks(ctx);
     }
 
-    fn render(&self, tag: u64, slot: Slot, outcome: &RequestOutcome) -> Answered {
+    /// The answer to a request, unless it needs old transactions: then it comes later.
+    fn render(&mut self, waiter: Waiter, slot: Slot, outcome: &RequestOutcome) -> Option<Answered> {
+        let tag = waiter.tag;
         let (slot, replayed, result) = match outcome {
             RequestOutcome::Opened { session } => (slot, false, Ok(Done::Opened(*session))),
             RequestOutcome::Closed => (slot, false, Ok(Done::Closed)),
-            RequestOutcome::Command { slot, replayed, outcome } => {
-                (*slot, *replayed, self.ledger.render(outcome).map(Done::Success))
-            }
+            RequestOutcome::Command { slot, replayed, outcome } => match self.ledger.render(outcome) {
+                Progress::Done(answer) => (*slot, *replayed, answer.map(Done::Success)),
+                Progress::Reading(reading) => {
+                    self.unread.push_back(OpenAnswer { waiter, slot: *slot, replayed: *replayed, reading });
+                    return None;
+                }
+            },
             RequestOutcome::Rejected(rejection) => (slot, false, Err(rejection.refusal())),
         };
-        Answered { tag, slot: Some(slot), replayed, result }
+        Some(Answered { tag, slot: Some(slot), replayed, result })
     }
 
-    fn read(&mut self, waiter: Waiter, query: &Query) {
+    fn read(&mut self, waiter: Waiter, query: &Query, ctx: &mut Context<Self>) {
         let slot = self.ledger.applied();
-        let result = match self.ledger.query(query) {
-            Some(result) => result,
-            None => Ok(Success::Status { status: Box::new(self.status()) }),
-        };
-        self.answer(waiter, Some(slot), result);
+        match self.ledger.query(query) {
+            Some(Progress::Done(answer)) => self.answer(waiter, Some(slot), answer),
+            Some(Progress::Reading(reading)) => {
+                self.unread.push_back(OpenAnswer { waiter, slot, replayed: false, reading });
+                self.read_blocks(ctx);
+            }
+            None => {
+                let status = Box::new(self.status());
+                self.answer(waiter, Some(slot), Ok(Success::Status { status }));
+            }
+        }
     }
 
-    fn read_at(&mut self, slot: Slot, read: WaitingRead) {
+    /// Reads blocks for the answers that wait, each off this thread, the answers in turn.
+    fn read_blocks(&mut self, ctx: &mut Context<Self>) {
+        while self.reading < MAX_READING
+            && let Some(open) = self.unread.pop_front()
+        {
+            if !self.clients.contains_key(&open.waiter.client) {
+                continue;
+            }
+            self.reading += 1;
+            let (books, number) = (self.books.clone(), open.reading.block());
+            let block = tokio::task::spawn_blocking(move || read_block(&books, number));
+            ctx.spawn(block.into_actor(self).map(move |block, bank, ctx| {
+                bank.reading -= 1;
+                // Without a result the runtime is going down.
+                if let Ok(block) = block {
+                    bank.go_on(open, block);
+                }
+                bank.read_blocks(ctx);
+            }));
+        }
+    }
+
+    fn go_on(&mut self, open: OpenAnswer, block: Result<Block, BooksError>) {
+        let OpenAnswer { waiter, slot, replayed, reading } = open;
+        let block = match block {
+            Ok(block) => Arc::new(block),
+            Err(error) => return self.node.do_send(Failed(error.to_string())),
+        };
+        match self.ledger.resume(*reading, block) {
+            Progress::Done(answer) => {
+                let result = answer.map(Done::Success);
+                if let Some(client) = self.clients.get(&waiter.client) {
+                    client.do_send(Answers(vec![Answered { tag: waiter.tag, slot: Some(slot), replayed, result }]));
+                }
+            }
+            Progress::Reading(reading) => self.unread.push_back(OpenAnswer { waiter, slot, replayed, reading }),
+        }
+    }
+
+    /// Takes note of a slot that was applied, and begins a snapshot if one is due.
+    fn note_slot(&mut self, slot: Slot, batch: Option<(BatchId, u64)>, ctx: &mut Context<Self>) {
+        self.decisions.push_back((slot, batch.map(|(id, _)| id)));
+        let keep = *self.genesis.owner_slots(slot + 1).start();
+        while self.decisions.pop_front_if(|(slot, _)| *slot < keep).is_some() {}
+        let (bytes, slots) = &mut self.unsaved;
+        *bytes += batch.map_or(0, |(_, bytes)| bytes);
+        *slots += 1;
+        let due = *bytes >= self.policy.bytes || *slots >= self.policy.slots;
+        if due && self.snapshot == SnapshotStage::Waiting {
+            self.unsaved = (0, 0);
+            self.snapshot = SnapshotStage::Collecting;
+            self.frozen_decisions = self.decisions.iter().copied().collect();
+            self.ledger.freeze();
+            ctx.notify(Collect);
+        }
+    }
+
+    fn read_at(&mut self, slot: Slot, read: WaitingRead, ctx: &mut Context<Self>) {
         if slot <= self.ledger.applied() {
-            self.read(read.waiter, &read.query);
+            self.read(read.waiter, &read.query, ctx);
         } else {
             self.at_slot.entry(slot).or_default().push(read);
+        }
+    }
+
+    /// Answers the reads that waited for a slot that is applied now.
+    fn read_due(&mut self, ctx: &mut Context<Self>) {
+        let applied = self.ledger.applied();
+        while let Some(due) = self.at_slot.first_entry().filter(|due| *due.key() <= applied) {
+            for read in due.remove() {
+                self.read(read.waiter, &read.query, ctx);
+            }
         }
     }
 
@@ -328,15 +502,15 @@ impl Handler<Reject> for Bank {
 impl Handler<Apply> for Bank {
     type Result = ();
 
-    fn handle(&mut self, Apply { slot, batch }: Apply, _: &mut Self::Context) {
+    fn handle(&mut self, Apply { slot, batch }: Apply, ctx: &mut Self::Context) {
         if self.failed {
             return;
         }
         let named = batch.as_ref().map(|(id, payload)| (id, payload));
         match self.ledger.apply(slot, named) {
             Ok(Applied::Batch(outcomes)) => {
-                if let Some(waiters) = batch.and_then(|(id, _)| self.expected.remove(&id)) {
-                    self.answer_batch(slot, waiters, &outcomes);
+                if let Some(waiters) = batch.as_ref().and_then(|(id, _)| self.expected.remove(id)) {
+                    self.answer_batch(slot, waiters, &outcomes, ctx);
                 }
             }
             Ok(Applied::Null | Applied::Repeated) => {}
@@ -350,22 +524,64 @@ impl Handler<Apply> for Bank {
         if slot.is_multiple_of(DIGEST_INTERVAL) {
             self.snapshotter.do_send(OwnDigest { slot, digest: self.ledger.digest() });
         }
-        while let Some(due) = self.at_slot.first_entry().filter(|due| *due.key() <= slot) {
-            for read in due.remove() {
-                self.read(read.waiter, &read.query);
+        self.note_slot(slot, batch.map(|(id, payload)| (id, payload.len() as u64)), ctx);
+        self.read_due(ctx);
+    }
+}
+
+impl Handler<Collect> for Bank {
+    type Result = ();
+
+    fn handle(&mut self, _: Collect, ctx: &mut Self::Context) {
+        // A state that was installed meanwhile makes the snapshot superfluous.
+        if self.snapshot != SnapshotStage::Collecting {
+            return;
+        }
+        match self.ledger.collect(COLLECT) {
+            None => ctx.notify(Collect),
+            Some(changes) => {
+                self.snapshot = SnapshotStage::Saving;
+                let decisions = std::mem::take(&mut self.frozen_decisions);
+                self.snapshotter.do_send(Save(Snapshot { changes, decisions }));
             }
         }
+    }
+}
+
+impl Handler<Saved> for Bank {
+    type Result = ();
+
+    fn handle(&mut self, Saved { transactions }: Saved, _: &mut Self::Context) {
+        if self.snapshot == SnapshotStage::Saving {
+            self.snapshot = SnapshotStage::Waiting;
+        }
+        self.ledger.forget(transactions);
+    }
+}
+
+impl Handler<Install> for Bank {
+    type Result = ();
+
+    fn handle(&mut self, Install { ledger, decisions }: Install, ctx: &mut Self::Context) {
+        let (own, new) = (self.ledger.applied(), ledger.applied());
+        assert!(new > own, "a state after slot {new} would take the place of one after slot {own}");
+        self.ledger = *ledger;
+        self.decisions = decisions.into();
+        self.snapshot = SnapshotStage::Waiting;
+        self.unsaved = (0, 0);
+        self.gauges.applied_slot.store(new, Ordering::Relaxed);
+        self.read_due(ctx);
     }
 }
 
 impl Handler<Ask> for Bank {
     type Result = ();
 
-    fn handle(&mut self, Ask { waiter, query, read, deadline }: Ask, _: &mut Self::Context) {
+    fn handle(&mut self, Ask { waiter, query, read, deadline }: Ask, ctx: &mut Self::Context) {
         match read {
-            _ if query == (Query::GetStatus {}) => self.read(waiter, &query),
-            ReadLevel::Local => self.read(waiter, &query),
-            ReadLevel::AtLeast(slot) => self.read_at(slot, WaitingRead { waiter, query, deadline }),
+            _ if query == (Query::GetStatus {}) => self.read(waiter, &query, ctx),
+            ReadLevel::Local => self.read(waiter, &query, ctx),
+            ReadLevel::AtLeast(slot) => self.read_at(slot, WaitingRead { waiter, query, deadline }, ctx),
             ReadLevel::Linearizable => {
                 self.reads += 1;
                 self.rounds.insert(self.reads, WaitingRead { waiter, query, deadline });
@@ -378,10 +594,10 @@ impl Handler<Ask> for Bank {
 impl Handler<ReadAt> for Bank {
     type Result = ();
 
-    fn handle(&mut self, ReadAt { read, slot }: ReadAt, _: &mut Self::Context) {
+    fn handle(&mut self, ReadAt { read, slot }: ReadAt, ctx: &mut Self::Context) {
         let later = self.rounds.split_off(&(read + 1));
         for (_, read) in std::mem::replace(&mut self.rounds, later) {
-            self.read_at(slot, read);
+            self.read_at(slot, read, ctx);
         }
     }
 }

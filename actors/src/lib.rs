@@ -27,7 +27,7 @@
 //! | [`Voter`](voter) | the agreement core, and what the node promised and heard |
 //! | [`Log`](log) | the store: the one writer, group commit |
 //! | [`Bank`](bank) | the ledger, and who waits for which answer |
-//! | [`Snapshotter`](snapshotter) | what peers that are behind get, comparing state digests |
+//! | [`Snapshotter`](snapshotter) | the books on disk, what peers that are behind get, comparing state digests |
 //! | [`PeerLink`](peer_link), one a peer | one link: reconnecting, bounded queues |
 //! | [`Node`](node) | building, watching and stopping the others |
 //!
@@ -61,5 +61,6 @@ pub mod log;
 pub mod node;
 pub mod peer_link;
 pub mod proposer;
+pub mod snapshot;
 pub mod snapshotter;
 pub mod voter;

@@ -1,12 +1,16 @@
-//! The log actor: the one writer of the store, on a thread of its own.
+//! The log actor: the one writer of the log, on a thread of its own.
 //!
 //! Writes are grouped: whatever waits when a commit ends goes into the next one, together, and is reported together. The
 //! first storage error stops the node: a commit that failed may be there after a restart, so nothing may go on from it.
+//!
+//! What a snapshot covers is removed bit by bit, with writes that are due anyway or, where there are none, alone.
 
 use actix::prelude::*;
 use rabia_bank_storage::{Commit, LogStore};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+use rabia_bank_messages::ids::Slot;
 
 use crate::consensus::agreement::Ticket;
 use crate::node::{Failed, Gauges};
@@ -26,6 +30,14 @@ pub struct Persist {
 #[rtype(result = "()")]
 pub struct Persisted(pub Ticket);
 
+/// A durable snapshot covers these decided slots: they may go.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Compact {
+    /// The last of them.
+    pub upto: Slot,
+}
+
 /// Comes behind all that waits in the mailbox when the first write of a group arrived.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -38,6 +50,8 @@ pub struct Log {
     ticket: Ticket,
     scheduled: bool,
     failed: bool,
+    /// Slots up to this one are to be removed.
+    compact: Slot,
     gauges: Arc<Gauges>,
     persisted: Recipient<Persisted>,
     node: Recipient<Failed>,
@@ -46,7 +60,25 @@ pub struct Log {
 impl Log {
     /// The writer of `store`.
     pub fn new(store: LogStore, gauges: Arc<Gauges>, persisted: Recipient<Persisted>, node: Recipient<Failed>) -> Log {
-        Log { store, waiting: Commit::default(), ticket: 0, scheduled: false, failed: false, gauges, persisted, node }
+        Log {
+            store,
+            waiting: Commit::default(),
+            ticket: 0,
+            scheduled: false,
+            failed: false,
+            compact: 0,
+            gauges,
+            persisted,
+            node,
+        }
+    }
+}
+
+impl Log {
+    fn schedule(&mut self, ctx: &mut Context<Self>) {
+        if !std::mem::replace(&mut self.scheduled, true) {
+            ctx.notify(Write);
+        }
     }
 }
 
@@ -66,12 +98,20 @@ impl Handler<Persist> for Log {
         waiting.payloads.append(&mut commit.payloads);
         waiting.decisions.append(&mut commit.decisions);
         waiting.peers.append(&mut commit.peers);
+        waiting.installed = waiting.installed.max(commit.installed);
         if !commit.heard.is_empty() {
             waiting.heard = commit.heard;
         }
-        if !std::mem::replace(&mut self.scheduled, true) {
-            ctx.notify(Write);
-        }
+        self.schedule(ctx);
+    }
+}
+
+impl Handler<Compact> for Log {
+    type Result = ();
+
+    fn handle(&mut self, Compact { upto }: Compact, ctx: &mut Self::Context) {
+        self.compact = self.compact.max(upto);
+        self.schedule(ctx);
     }
 }
 
@@ -79,16 +119,20 @@ impl Handler<Write> for Log {
     type Result = ();
 
     /// Blocks this thread for the time of one sync: it has nothing else to do.
-    fn handle(&mut self, _: Write, _: &mut Self::Context) {
+    fn handle(&mut self, _: Write, ctx: &mut Self::Context) {
         self.scheduled = false;
         if self.failed {
             return;
         }
-        let commit = std::mem::take(&mut self.waiting);
+        let mut commit = std::mem::take(&mut self.waiting);
+        commit.compact = self.store.next_compaction(self.compact);
         match self.store.commit(&commit) {
             Ok(()) => {
                 self.gauges.commits.fetch_add(1, Ordering::Relaxed);
                 self.persisted.do_send(Persisted(self.ticket));
+                if self.store.next_compaction(self.compact).is_some() {
+                    self.schedule(ctx);
+                }
             }
             Err(error) => {
                 self.failed = true;

@@ -1,6 +1,6 @@
 //! A node: builds and wires the other actors, watches them, stops them.
 //!
-//! [`start`] opens the store, replays the log into the ledger and starts the actors on the current arbiter; the log writer
+//! [`start`] opens the stores, makes the ledger of the books and of the log behind them, and starts the actors on the current arbiter; the log writer
 //! gets a thread of its own. What it returns, a [`NodeHandle`], takes sockets of clients and peers, reports a failure, and
 //! stops the node. Listening and dialling is the business of whoever holds the handle.
 
@@ -14,12 +14,12 @@ use futures_util::{SinkExt, StreamExt};
 use rabia_bank_messages::codec::{decode_opening, encode_opening};
 use rabia_bank_messages::ids::{BatchId, MAX_NODES, NodeId, RunId, Slot};
 use rabia_bank_messages::peer::{self, HelloRefused, Opening, RefusalReason};
-use rabia_bank_storage::{Identity, LogReader, LogStore, Recovered, StoreError};
+use rabia_bank_storage::{BooksStore, Entries, Identity, LogReader, LogStore, Recovered, StoreError};
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tracing::info;
 
-use crate::bank::{Bank, ClientId};
+use crate::bank::{Bank, BankState, ClientId, SnapshotPolicy};
 use crate::client_session::{ClientSession, ClientSocket, Goaway, SessionSettings};
 use crate::consensus::agreement::Agreement;
 use crate::handshake::Door;
@@ -27,7 +27,8 @@ use crate::ledger::Ledger;
 use crate::log::Log;
 use crate::peer_link::{Attach, PeerLink, PeerSocket};
 use crate::proposer::Proposer;
-use crate::snapshotter::Snapshotter;
+use crate::snapshot::{BooksError, restore};
+use crate::snapshotter::{Snapshotter, SnapshotterNeighbours};
 use crate::voter::{Introduce, Meet, Voter, VoterNeighbours};
 
 /// Bytes of log that are read at a time while the ledger is rebuilt.
@@ -42,8 +43,12 @@ const REPORT: Duration = Duration::from_secs(2);
 pub struct NodeSettings {
     /// The cluster, and which member this is.
     pub identity: Identity,
-    /// Its store, made when the cluster was created.
-    pub store: PathBuf,
+    /// Its log, made when the cluster was created.
+    pub log: PathBuf,
+    /// Its books, likewise.
+    pub books: PathBuf,
+    /// When it takes snapshots.
+    pub snapshots: SnapshotPolicy,
     /// The longest message of a client, in bytes.
     pub max_message_bytes: usize,
     /// Requests of one connection that may wait for their answers.
@@ -60,6 +65,17 @@ pub enum StartError {
     /// The store can't be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The books can't be used.
+    #[error(transparent)]
+    Books(#[from] BooksError),
+    /// The books are of a cluster with another limit.
+    #[error("the books are of a cluster with a limit of {found} per transaction, this one's is {expected}")]
+    Limit {
+        /// That of the books.
+        found: u64,
+        /// That of the configuration.
+        expected: u64,
+    },
     /// The log can't be applied.
     #[error("slot {slot} of the log can't be applied: {why}. Was it written by a newer version?")]
     Replay {
@@ -98,6 +114,10 @@ pub struct Gauges {
     pub unanswered_bytes: AtomicUsize,
     /// Requests of peers for decided slots.
     pub catch_ups_served: AtomicU64,
+    /// The slot that the books on disk stand after.
+    pub snapshot_slot: AtomicU64,
+    /// Bytes of a snapshot that is being received; 0 if none is.
+    pub received_bytes: AtomicU64,
 }
 
 impl Gauges {
@@ -114,6 +134,8 @@ impl Gauges {
             waiting_requests: AtomicU64::new(0),
             unanswered_bytes: AtomicUsize::new(0),
             catch_ups_served: AtomicU64::new(0),
+            snapshot_slot: AtomicU64::new(0),
+            received_bytes: AtomicU64::new(0),
         }
     }
 }
@@ -159,69 +181,98 @@ pub struct NodeHandle {
     failure: watch::Receiver<Option<String>>,
 }
 
-/// Opens the store, rebuilds the ledger, and starts the actors. To be called inside an actix System. Blocks while the log
-/// is replayed.
+/// Opens the stores, rebuilds the ledger, and starts the actors. To be called inside an actix System. Blocks while the books
+/// are read and the log behind them is applied.
 ///
 /// # Errors
-/// If the store is not there, in use, damaged or not this member's.
+/// If a store is not there, in use, damaged or not this member's.
 pub fn start(settings: NodeSettings) -> Result<NodeHandle, StartError> {
     let started = Instant::now();
-    let (store, recovered) = LogStore::open(&settings.store, &settings.identity)?;
+    let stores = Stores::open(&settings)?;
     let mut run = [0; 16];
     getrandom::fill(&mut run).map_err(|error| StartError::Random(error.to_string()))?;
-    let (ledger, last) = replay(&settings.identity, &store.reader(), &recovered)?;
+    let (ledger, decisions) = rebuild(&settings.identity, &stores)?;
     info!(
         node = %settings.identity.node,
-        start = recovered.starts,
-        slot = recovered.decided,
+        start = stores.recovered.starts,
+        snapshot = stores.books.slot(),
+        slot = ledger.applied(),
         took_ms = started.elapsed().as_millis() as u64,
         "the ledger is rebuilt"
     );
-    Ok(wire(settings, store, &recovered, RunId(run), ledger, last))
+    Ok(wire(settings, stores, RunId(run), ledger, decisions))
+}
+
+/// Both files of a node, open.
+struct Stores {
+    log: LogStore,
+    recovered: Recovered,
+    books: BooksStore,
+}
+
+impl Stores {
+    fn open(settings: &NodeSettings) -> Result<Stores, StoreError> {
+        let mut books = None;
+        let (log, recovered) = LogStore::open(&settings.log, &settings.identity, || {
+            let opened = books.insert(BooksStore::open(&settings.books, &settings.identity)?);
+            Ok(opened.slot())
+        })?;
+        let Some(books) = books else { unreachable!("the log was opened without the books") };
+        Ok(Stores { log, recovered, books })
+    }
 }
 
 /// A decided slot.
 pub type Decision = (Slot, Option<BatchId>);
 
-/// Applies the log to an empty ledger. Also gives the decisions that owners of coming slots are read from.
+/// Reads the books and applies the log behind them.
+fn rebuild(identity: &Identity, stores: &Stores) -> Result<(Ledger, Vec<Decision>), StartError> {
+    let limit = identity.genesis.transaction_limit;
+    let view = stores.books.reader().view().map_err(BooksError::from)?;
+    let (ledger, decisions) = restore(&view)?.unwrap_or_else(|| (Ledger::new(limit), Vec::new()));
+    if ledger.transaction_limit() != limit {
+        return Err(StartError::Limit { found: ledger.transaction_limit(), expected: limit });
+    }
+    replay(identity, ledger, decisions, &stores.log.reader(), stores.recovered.decided)
+}
+
+/// Applies the log up to the slot `decided` to a ledger. Takes and gives the decisions that owners of coming slots are read
+/// from.
 ///
 /// # Errors
 /// If the log can't be read or applied.
 pub fn replay(
     identity: &Identity,
+    mut ledger: Ledger,
+    mut decisions: Vec<Decision>,
     reader: &LogReader,
-    recovered: &Recovered,
+    decided: Slot,
 ) -> Result<(Ledger, Vec<Decision>), StartError> {
-    let mut ledger = Ledger::new(identity.genesis.transaction_limit);
-    let keep = *identity.genesis.owner_slots(recovered.decided + 1).start();
-    let mut last = Vec::new();
+    let keep = *identity.genesis.owner_slots(decided + 1).start();
     let mut reported = Instant::now();
-    while ledger.applied() < recovered.decided {
-        for entry in reader.entries(ledger.applied() + 1, REPLAY_BYTES)? {
+    while ledger.applied() < decided {
+        let from = ledger.applied() + 1;
+        let Entries::Found(entries) = reader.entries(from, REPLAY_BYTES)? else {
+            return Err(StartError::Replay { slot: from, why: "the log does not go back so far".into() });
+        };
+        for entry in entries {
             let batch = entry.batch.as_ref().map(|(id, payload)| (id, payload));
             let applied = ledger.apply(entry.slot, batch);
             applied.map_err(|why| StartError::Replay { slot: entry.slot, why: why.to_string() })?;
-            if entry.slot >= keep {
-                last.push((entry.slot, entry.batch.map(|(id, _)| id)));
-            }
+            decisions.push((entry.slot, entry.batch.map(|(id, _)| id)));
         }
         if reported.elapsed() >= REPORT {
             reported = Instant::now();
-            info!(slot = ledger.applied(), of = recovered.decided, "replaying the log");
+            info!(slot = ledger.applied(), of = decided, "applying the log");
         }
     }
-    Ok((ledger, last))
+    decisions.retain(|(slot, _)| *slot >= keep);
+    Ok((ledger, decisions))
 }
 
 /// Creates all mailboxes, so that every actor gets the addresses of its neighbours, and then the actors.
-fn wire(
-    settings: NodeSettings,
-    store: LogStore,
-    recovered: &Recovered,
-    run: RunId,
-    ledger: Ledger,
-    last: Vec<Decision>,
-) -> NodeHandle {
+fn wire(settings: NodeSettings, stores: Stores, run: RunId, ledger: Ledger, decisions: Vec<Decision>) -> NodeHandle {
+    let Stores { log: store, recovered, books } = stores;
     let Identity { genesis, node: me } = settings.identity.clone();
     let started = Instant::now();
     let gauges = Arc::new(Gauges::new(started));
@@ -242,7 +293,7 @@ fn wire(
     });
 
     let mut first = Vec::new();
-    let core = Agreement::new(genesis.clone(), me, recovered, &mut first);
+    let core = Agreement::new(genesis.clone(), me, &recovered, &mut first);
     let door = Door::new(genesis.clone(), me, recovered.starts, run, &recovered.peers);
     let neighbours = VoterNeighbours {
         log: log.clone(),
@@ -252,7 +303,7 @@ fn wire(
         links: links.clone(),
     };
     let voter = voter.run(Voter::new(core, first, door, started, gauges.clone(), neighbours));
-    let pool = Proposer::pool(&genesis, me, recovered.starts, recovered.decided, last);
+    let pool = Proposer::pool(&genesis, me, recovered.starts, recovered.decided, decisions.iter().copied());
     let proposer = proposer.run(Proposer::new(
         pool,
         started,
@@ -263,8 +314,16 @@ fn wire(
         links.clone(),
     ));
     let members = genesis.members();
+    let bank_state = BankState { ledger, decisions, books: books.reader(), policy: settings.snapshots };
+    let snapshotter_neighbours = SnapshotterNeighbours {
+        bank: bank.address(),
+        voter: voter.clone(),
+        log: log.clone(),
+        links: links.clone(),
+        node: failed.clone(),
+    };
     let snapshotter =
-        snapshotter.run(Snapshotter::new(me, members, reader, links.clone(), gauges.clone(), failed.clone()));
+        snapshotter.run(Snapshotter::new(me, members, reader, books, snapshotter_neighbours, gauges.clone()));
     let session_settings = SessionSettings {
         node: me,
         cluster: genesis.cluster,
@@ -272,7 +331,7 @@ fn wire(
         max_in_flight: settings.max_in_flight,
         request_timeout: settings.request_timeout,
     };
-    let bank = bank.run(Bank::new(me, genesis, ledger, gauges.clone(), voter.clone(), snapshotter.clone(), failed));
+    let bank = bank.run(Bank::new(me, genesis, bank_state, gauges.clone(), voter.clone(), snapshotter.clone(), failed));
     let (failure, watched) = watch::channel(None);
     let node = node.run(Node {
         settings: Arc::new(session_settings),

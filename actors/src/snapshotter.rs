@@ -1,25 +1,53 @@
-//! The snapshotter actor: serves peers that lack decided slots, and compares state digests with theirs.
+//! The snapshotter actor: keeps the books on disk, serves peers that lack decided slots, and compares state digests with
+//! theirs.
 //!
-//! Reading the log happens off the core's thread. One answer a peer is under way at most: a peer that asks again meanwhile
-//! is answered once, with what it asked last.
+//! - **Saving.** The bank hands over what changed; it is written off the core's thread, in one transaction. When it is durable the
+//!   bank forgets old transactions, and the log goes but for a tail: back to the snapshot before, for peers that are a
+//!   little behind, and to the snapshot that a peer is being sent.
+//! - **Serving.** A peer gets decided slots from the log. Where the log does not go back so far it is told so, and asks for a
+//!   snapshot, piece by piece ([`offer`]). One answer a peer is under way at most: a peer that asks again meanwhile is
+//!   answered once, with what it asked last.
+//! - **Receiving.** The other side of it ([`transfer`]). What is received is verified and stored off the core's thread; then
+//!   the voter and the bank go on from there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use rabia_bank_messages::ids::{BatchId, Digest, MAX_NODES, NodeId, Slot};
-use rabia_bank_messages::peer::PeerMessage;
-use rabia_bank_storage::{LogReader, StoreError};
+use rabia_bank_messages::peer::{PeerMessage, SnapshotCursor};
+use rabia_bank_storage::{BooksReader, BooksStore, BooksView, Entries, LogReader, StoreError};
 use tracing::{info, warn};
 
-use crate::node::{Failed, Gauges};
+use crate::bank::{Bank, Saved};
+use crate::ledger::Ledger;
+use crate::log::{Compact, Log};
+use crate::node::{Decision, Failed, Gauges};
 use crate::peer_link::{PeerLink, Say};
+use crate::snapshot::Snapshot;
+use crate::voter::{Installed, Voter};
+use transfer::{Answer, Taken, Transfer, TransferError};
+
+mod offer;
+mod transfer;
 
 /// The most bytes of decided slots in one answer, so that other messages to the peer get between.
 const ENTRIES_BYTES: usize = 1 << 20;
 /// Digests of so many slots are kept until all nodes have told theirs.
 const KEPT_DIGESTS: usize = 64;
+/// A peer that has not asked for so long does not need the snapshot any more that it was sent, nor the log behind it.
+const OFFER_KEPT: Duration = Duration::from_secs(60);
+/// Rows that do not come are asked for again after this time …
+const ASK_AGAIN: Duration = Duration::from_secs(3);
+/// … and after so many times of another peer.
+const ASK_OTHERS: u32 = 2;
+/// After a snapshot was received the decided slots behind it are asked for, also of peers whose log does not go back so
+/// far: for this time that is no reason to ask for another snapshot.
+const SETTLE: Duration = Duration::from_secs(10);
+/// How often peers and offers are looked after.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// Send this peer decided slots, from `from` on.
 #[derive(Message, Clone, Copy, Debug)]
@@ -65,17 +93,140 @@ pub struct PeerDigest {
     pub digest: Digest,
 }
 
-/// Serves and compares.
+/// Make this snapshot durable.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Save(pub Snapshot);
+
+/// A peer said this about snapshots.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct AboutSnapshot(pub NodeId, pub PeerMessage);
+
+/// What works on the books, one job at a time, off the core's thread.
+struct Desk {
+    store: BooksStore,
+    transfer: Option<Transfer>,
+}
+
+enum Job {
+    Save(Snapshot),
+    Begin,
+    Take(Answer),
+}
+
+enum Outcome {
+    Saved { slot: Slot, transactions: u64 },
+    Ask(SnapshotWanted),
+    Installed { slot: Slot, ledger: Box<Ledger>, decisions: Vec<Decision> },
+    GaveUp(String),
+    Failed(String),
+    Nothing,
+}
+
+/// What a transfer asks for next.
+#[derive(Clone, Copy, Debug)]
+struct SnapshotWanted {
+    slot: Slot,
+    at: SnapshotCursor,
+    received: u64,
+}
+
+impl Desk {
+    fn work(&mut self, job: Job) -> Outcome {
+        match job {
+            // A newer state came from a peer meanwhile.
+            Job::Save(snapshot) if snapshot.changes.slot <= self.store.slot() => Outcome::Nothing,
+            Job::Save(snapshot) => {
+                let (slot, transactions) = (snapshot.changes.slot, snapshot.changes.transactions);
+                match self.store.save(&snapshot.into_rows()) {
+                    Ok(()) => Outcome::Saved { slot, transactions },
+                    Err(error) => Outcome::Failed(error.to_string()),
+                }
+            }
+            Job::Begin => match Transfer::begin(&self.store) {
+                Ok(transfer) => {
+                    let wanted = wanted(&transfer);
+                    self.transfer = Some(transfer);
+                    Outcome::Ask(wanted)
+                }
+                Err(error) => Outcome::Failed(error.to_string()),
+            },
+            Job::Take(answer) => self.take(answer),
+        }
+    }
+
+    fn take(&mut self, answer: Answer) -> Outcome {
+        let Some(mut transfer) = self.transfer.take() else { return Outcome::Nothing };
+        let slot = answer.slot;
+        match transfer.take(answer, &mut self.store) {
+            Ok(Taken::More) => {
+                let wanted = wanted(&transfer);
+                self.transfer = Some(transfer);
+                Outcome::Ask(wanted)
+            }
+            Ok(Taken::Installed(ledger, decisions)) => Outcome::Installed { slot, ledger, decisions },
+            Err(TransferError::Peer(why)) => Outcome::GaveUp(why),
+            Err(TransferError::Own(error)) => Outcome::Failed(error.to_string()),
+        }
+    }
+}
+
+fn wanted(transfer: &Transfer) -> SnapshotWanted {
+    let (slot, at) = transfer.wanted();
+    SnapshotWanted { slot, at, received: transfer.received() }
+}
+
+/// The snapshot that a peer is being sent.
+struct Offered {
+    slot: Slot,
+    /// None while rows are read from it, and when all were sent.
+    view: Option<BooksView>,
+    used: Instant,
+}
+
+/// The snapshot that is being received.
+struct Receiving {
+    from: NodeId,
+    /// None until it is known.
+    wanted: Option<SnapshotWanted>,
+    asked: Instant,
+    tries: u32,
+}
+
+/// The actors that the snapshotter speaks to.
+pub struct SnapshotterNeighbours {
+    /// Forgets what is durable.
+    pub bank: Addr<Bank>,
+    /// Goes on from a state that came from a peer.
+    pub voter: Addr<Voter>,
+    /// Removes what is not needed.
+    pub log: Addr<Log>,
+    /// One a peer.
+    pub links: Vec<(NodeId, Addr<PeerLink>)>,
+    /// Stops the node.
+    pub node: Recipient<Failed>,
+}
+
+/// Saves, serves, receives and compares.
 pub struct Snapshotter {
     me: NodeId,
     members: usize,
     reader: LogReader,
-    links: Vec<(NodeId, Addr<PeerLink>)>,
+    books: BooksReader,
+    /// None while it works.
+    desk: Option<Desk>,
+    jobs: VecDeque<Job>,
+    /// The slot of the last snapshot.
+    saved: Slot,
+    offers: [Option<Offered>; MAX_NODES],
+    receiving: Option<Receiving>,
+    installed: Option<Instant>,
+    neighbours: SnapshotterNeighbours,
     /// Peers that an answer is being read for, and what they asked meanwhile.
     serving: [Option<Option<SendEntries>>; MAX_NODES],
     digests: BTreeMap<Slot, [Option<Digest>; MAX_NODES]>,
     gauges: Arc<Gauges>,
-    node: Recipient<Failed>,
 }
 
 impl Snapshotter {
@@ -84,15 +235,178 @@ impl Snapshotter {
         me: NodeId,
         members: usize,
         reader: LogReader,
-        links: Vec<(NodeId, Addr<PeerLink>)>,
+        store: BooksStore,
+        neighbours: SnapshotterNeighbours,
         gauges: Arc<Gauges>,
-        node: Recipient<Failed>,
     ) -> Snapshotter {
-        Snapshotter { me, members, reader, links, serving: [None; MAX_NODES], digests: BTreeMap::new(), gauges, node }
+        let (books, saved) = (store.reader(), store.slot());
+        gauges.snapshot_slot.store(saved, Ordering::Relaxed);
+        Snapshotter {
+            me,
+            members,
+            reader,
+            books,
+            desk: Some(Desk { store, transfer: None }),
+            jobs: VecDeque::new(),
+            saved,
+            offers: [const { None }; MAX_NODES],
+            receiving: None,
+            installed: None,
+            neighbours,
+            serving: [None; MAX_NODES],
+            digests: BTreeMap::new(),
+            gauges,
+        }
+    }
+
+    fn fail(&self, why: String) {
+        self.neighbours.node.do_send(Failed(why));
+    }
+
+    // ----- the books -----
+
+    /// Does the next job, if none is under way.
+    fn work(&mut self, ctx: &mut Context<Self>) {
+        if self.jobs.is_empty() {
+            return;
+        }
+        let (Some(mut desk), Some(job)) = (self.desk.take(), self.jobs.pop_front()) else { return };
+        let working = tokio::task::spawn_blocking(move || {
+            let outcome = desk.work(job);
+            (desk, outcome)
+        });
+        ctx.spawn(working.into_actor(self).map(|worked, snapshotter, ctx| {
+            match worked {
+                Ok((desk, outcome)) => {
+                    snapshotter.desk = Some(desk);
+                    snapshotter.worked(outcome);
+                    snapshotter.work(ctx);
+                }
+                // Half a snapshotter must not go on. If the runtime is going down nobody hears this.
+                Err(error) => snapshotter.fail(format!("working on the books failed: {error}")),
+            }
+        }));
+    }
+
+    fn worked(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Saved { slot, transactions } => {
+                info!(slot, transactions, "a snapshot is durable");
+                self.neighbours.bank.do_send(Saved { transactions });
+                self.neighbours.log.do_send(Compact { upto: self.keep_log_from() });
+                self.saved = slot;
+                self.gauges.snapshot_slot.store(slot, Ordering::Relaxed);
+            }
+            Outcome::Ask(wanted) => {
+                if let Some(receiving) = &mut self.receiving {
+                    receiving.wanted = Some(wanted);
+                    receiving.tries = 0;
+                    self.gauges.received_bytes.store(wanted.received, Ordering::Relaxed);
+                }
+                self.ask();
+            }
+            Outcome::Installed { slot, ledger, decisions } => {
+                info!(slot, "a snapshot was received and is durable");
+                self.receiving = None;
+                self.installed = Some(Instant::now());
+                self.saved = slot;
+                self.gauges.snapshot_slot.store(slot, Ordering::Relaxed);
+                self.gauges.received_bytes.store(0, Ordering::Relaxed);
+                self.neighbours.voter.do_send(Installed { slot, ledger, decisions });
+            }
+            Outcome::GaveUp(why) => {
+                let from = self.receiving.take().map(|receiving| receiving.from);
+                warn!(peer = ?from, why, "a snapshot could not be received; it is asked for again");
+            }
+            Outcome::Failed(why) => self.fail(why),
+            Outcome::Nothing => {}
+        }
+    }
+
+    /// The log goes up to the snapshot before the last, and to those that peers are being sent.
+    fn keep_log_from(&self) -> Slot {
+        self.offers.iter().flatten().map(|offer| offer.slot).chain([self.saved]).min().unwrap_or(0)
+    }
+
+    // ----- receiving a snapshot -----
+
+    fn compacted(&mut self, from: NodeId, log_from: Slot, ctx: &mut Context<Self>) {
+        let settling = self.installed.is_some_and(|at| at.elapsed() < SETTLE);
+        let behind = self.gauges.applied_slot.load(Ordering::Relaxed) + 1 < log_from;
+        if self.receiving.is_some() || settling || !behind {
+            return;
+        }
+        info!(peer = %from, log_from, "this node is further behind than its peer's log goes back: receiving a snapshot");
+        self.receiving = Some(Receiving { from, wanted: None, asked: Instant::now(), tries: 0 });
+        self.jobs.push_back(Job::Begin);
+        self.work(ctx);
+    }
+
+    fn ask(&mut self) {
+        let Some(receiving) = &mut self.receiving else { return };
+        let Some(SnapshotWanted { slot, at, .. }) = receiving.wanted else { return };
+        receiving.asked = Instant::now();
+        let from = receiving.from;
+        self.say(from, PeerMessage::GetSnapshot { slot, at });
+    }
+
+    /// Asks again where no answer comes.
+    fn ask_again(&mut self) {
+        let peers: Vec<NodeId> = self.neighbours.links.iter().map(|(peer, _)| *peer).collect();
+        let connected = |peer: &NodeId| self.gauges.connected[peer.index()].load(Ordering::Relaxed);
+        let Some(receiving) = &mut self.receiving else { return };
+        if self.desk.is_none() || receiving.asked.elapsed() < ASK_AGAIN {
+            return;
+        }
+        receiving.tries += 1;
+        if receiving.tries > ASK_OTHERS || !connected(&receiving.from) {
+            let others = peers.iter().filter(|peer| **peer != receiving.from && connected(peer));
+            if let Some(other) = others.min_by_key(|peer| (**peer < receiving.from, **peer)) {
+                receiving.from = *other;
+                receiving.tries = 0;
+            }
+        }
+        self.ask();
+    }
+
+    // ----- sending a snapshot -----
+
+    fn offer(&mut self, to: NodeId, slot: Slot, at: SnapshotCursor, ctx: &mut Context<Self>) {
+        let offered = self.offers[to.index()].take().filter(|offered| offered.slot == slot);
+        let view = match offered {
+            // Its rows are being read: the peer was impatient.
+            Some(offered) if offered.view.is_none() && offered.used.elapsed() < ASK_AGAIN => {
+                self.offers[to.index()] = Some(offered);
+                return;
+            }
+            Some(Offered { view: Some(view), .. }) => Ok(view),
+            _ => self.books.view(),
+        };
+        let view = match view {
+            Ok(view) => view,
+            Err(error) => return self.fail(error.to_string()),
+        };
+        let slot = view.slot();
+        self.offers[to.index()] = Some(Offered { slot, view: None, used: Instant::now() });
+        let reading = tokio::task::spawn_blocking(move || (offer::rows_at(&view, at), view));
+        ctx.spawn(reading.into_actor(self).map(move |read, snapshotter, _| {
+            // Without a result the runtime is going down.
+            let Ok((rows, view)) = read else { return };
+            let (part, rows, next) = match rows {
+                Ok(offer) => offer,
+                Err(error) => return snapshotter.fail(error.to_string()),
+            };
+            let view = next.is_some().then_some(view);
+            if view.is_none() {
+                info!(peer = %to, slot, "a snapshot was sent");
+            }
+            snapshotter.offers[to.index()] = Some(Offered { slot, view, used: Instant::now() });
+            snapshotter.say(to, PeerMessage::SnapshotRows { slot, at, part, rows, next });
+        }));
     }
 
     fn say(&self, to: NodeId, message: PeerMessage) {
-        if let Some((_, link)) = self.links.iter().find(|(peer, _)| *peer == to) {
+        if let Some((_, link)) = self.neighbours.links.iter().find(|(peer, _)| *peer == to) {
             link.do_send(Say(message));
         }
     }
@@ -110,7 +424,7 @@ impl Snapshotter {
             let read = match result {
                 Ok(Ok(read)) => Some(read),
                 Ok(Err(error)) => {
-                    snapshotter.node.do_send(Failed(error.to_string()));
+                    snapshotter.fail(error.to_string());
                     None
                 }
                 // The runtime is going down.
@@ -132,8 +446,12 @@ impl Snapshotter {
         let read = move |reader: &LogReader| reader.entries(from, ENTRIES_BYTES);
         self.read(ctx, read, move |snapshotter, entries, ctx| {
             let next = snapshotter.serving[to.index()].take().flatten();
-            if let Some(entries) = entries {
-                snapshotter.say(to, PeerMessage::Entries { entries, decided });
+            match entries {
+                Some(Entries::Found(entries)) => snapshotter.say(to, PeerMessage::Entries { entries, decided }),
+                Some(Entries::Compacted { upto }) => {
+                    snapshotter.say(to, PeerMessage::Compacted { log_from: upto + 1 });
+                }
+                None => {}
             }
             if let Some(next) = next {
                 snapshotter.serve(next, ctx);
@@ -165,11 +483,11 @@ impl Snapshotter {
         if split || known.iter().any(|digest| *digest != own && with(*digest) >= majority) {
             let what =
                 if split { "no majority has one state" } else { "this node's state differs from the majority's" };
-            self.node.do_send(Failed(format!(
+            self.fail(format!(
                 "after slot {slot} {what} ({}). The node stops and keeps its files as they are for study; do not start \
                  it again before it is known why",
                 list.join(", ")
-            )));
+            ));
         } else {
             warn!(slot, digests = list.join(", "), "state digests differ; waiting for the other nodes'");
         }
@@ -178,6 +496,42 @@ impl Snapshotter {
 
 impl Actor for Snapshotter {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(SWEEP, |snapshotter, _| {
+            snapshotter.ask_again();
+            for offer in &mut snapshotter.offers {
+                offer.take_if(|offer| offer.used.elapsed() > OFFER_KEPT);
+            }
+        });
+    }
+}
+
+impl Handler<Save> for Snapshotter {
+    type Result = ();
+
+    fn handle(&mut self, Save(snapshot): Save, ctx: &mut Self::Context) {
+        self.jobs.push_back(Job::Save(snapshot));
+        self.work(ctx);
+    }
+}
+
+impl Handler<AboutSnapshot> for Snapshotter {
+    type Result = ();
+
+    fn handle(&mut self, AboutSnapshot(peer, message): AboutSnapshot, ctx: &mut Self::Context) {
+        match message {
+            PeerMessage::Compacted { log_from } => self.compacted(peer, log_from, ctx),
+            PeerMessage::GetSnapshot { slot, at } => self.offer(peer, slot, at, ctx),
+            PeerMessage::SnapshotRows { slot, at, part, rows, next } => {
+                if self.receiving.as_ref().is_some_and(|receiving| receiving.from == peer) {
+                    self.jobs.push_back(Job::Take(Answer { slot, at, part, rows, next }));
+                    self.work(ctx);
+                }
+            }
+            other => unreachable!("{other:?} is not about snapshots"),
+        }
+    }
 }
 
 impl Handler<SendEntries> for Snapshotter {
@@ -211,7 +565,7 @@ impl Handler<OwnDigest> for Snapshotter {
     type Result = ();
 
     fn handle(&mut self, OwnDigest { slot, digest }: OwnDigest, _: &mut Self::Context) {
-        for (_, link) in &self.links {
+        for (_, link) in &self.neighbours.links {
             link.do_send(Say(PeerMessage::StateDigest { slot, digest }));
         }
         self.note_digest(self.me, slot, digest);

@@ -8,19 +8,20 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use actix::prelude::*;
-use rabia_bank_messages::ids::NodeId;
+use rabia_bank_messages::ids::{NodeId, Slot};
 use rabia_bank_messages::peer::{Hello, HelloRefused, PeerMessage};
 use rabia_bank_storage::PeerMemory;
 use tokio::sync::oneshot;
 
-use crate::bank::{Apply, Bank, ReadAt};
+use crate::bank::{Apply, Bank, Install, ReadAt};
 use crate::consensus::agreement::{Agreement, Effect, Event, TICK, Ticket};
 use crate::handshake::Door;
+use crate::ledger::Ledger;
 use crate::log::{Log, Persist, Persisted};
-use crate::node::Gauges;
+use crate::node::{Decision, Gauges};
 use crate::peer_link::{PeerLink, Say};
 use crate::proposer::{Notices, Proposer};
-use crate::snapshotter::{PeerDigest, SendEntries, SendStored, Snapshotter};
+use crate::snapshotter::{AboutSnapshot, PeerDigest, SendEntries, SendStored, Snapshotter};
 
 /// The pool's wishes.
 #[derive(Message, Debug)]
@@ -61,6 +62,18 @@ pub struct Introduce(pub NodeId);
 #[derive(Message, Clone, Debug)]
 #[rtype(result = "Result<Hello, HelloRefused>")]
 pub struct Meet(pub Hello);
+
+/// The books on disk stand after this slot now, by a snapshot that came from a peer.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Installed {
+    /// The slot.
+    pub slot: Slot,
+    /// The state after it.
+    pub ledger: Box<Ledger>,
+    /// The decisions before it that owners of coming slots are read from.
+    pub decisions: Vec<Decision>,
+}
 
 /// Drives the agreement core.
 pub struct Voter {
@@ -181,10 +194,14 @@ impl Handler<FromPeer> for Voter {
     fn handle(&mut self, FromPeer { peer, messages }: FromPeer, _: &mut Self::Context) {
         let mut events = Vec::with_capacity(messages.len());
         for message in messages {
-            if let PeerMessage::StateDigest { slot, digest } = message {
-                self.snapshotter.do_send(PeerDigest { peer, slot, digest });
-            } else {
-                events.push(Event::Received(peer, message));
+            match message {
+                PeerMessage::StateDigest { slot, digest } => {
+                    self.snapshotter.do_send(PeerDigest { peer, slot, digest });
+                }
+                PeerMessage::Compacted { .. } | PeerMessage::GetSnapshot { .. } | PeerMessage::SnapshotRows { .. } => {
+                    self.snapshotter.do_send(AboutSnapshot(peer, message))
+                }
+                message => events.push(Event::Received(peer, message)),
             }
         }
         self.handle_events(events);
@@ -217,6 +234,18 @@ impl Handler<Persisted> for Voter {
             let _ = met.send(());
         }
         self.handle_events([Event::Saved(ticket)]);
+    }
+}
+
+impl Handler<Installed> for Voter {
+    type Result = ();
+
+    fn handle(&mut self, Installed { slot, ledger, decisions }: Installed, _: &mut Self::Context) {
+        // The slots may have come one by one meanwhile.
+        if slot > self.core.frontier() {
+            self.bank.do_send(Install { ledger, decisions: decisions.clone() });
+            self.handle_events([Event::Installed { slot, decisions }]);
+        }
     }
 }
 

@@ -27,6 +27,7 @@
 //! raises [`PROTOCOL_VERSION`]. A frame with anything damaged in it is refused as a whole: there is no telling what the
 //! rest of it means, and the protocol repeats what was lost.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Payload;
@@ -222,6 +223,31 @@ pub enum PeerMessage {
         /// The speaker knows all decisions up to here.
         decided: Slot,
     },
+    /// The answer to [`PeerMessage::CatchUp`] where the speaker's log does not go back so far: a snapshot is to be had.
+    Compacted {
+        /// The first slot of the speaker's log.
+        log_from: Slot,
+    },
+    /// Send me rows of your snapshot.
+    GetSnapshot {
+        /// Which one: the slot that it stands after. 0 for the newest.
+        slot: Slot,
+        /// From where on.
+        at: SnapshotCursor,
+    },
+    /// The answer to [`PeerMessage::GetSnapshot`].
+    SnapshotRows {
+        /// The slot that the rows stand after: another one than was asked for if the speaker has that no more.
+        slot: Slot,
+        /// As asked.
+        at: SnapshotCursor,
+        /// The part that the rows are of: a later one than was asked for if nothing was left in that.
+        part: SnapshotPart,
+        /// Rows by number, in order. The last one may go on in the next answer.
+        rows: Vec<(u64, Bytes)>,
+        /// Where it goes on; none after the last row of all.
+        next: Option<SnapshotCursor>,
+    },
     /// Said when nothing else was for a while: the link works, and the speaker knows all decisions up to here.
     Alive {
         /// The last slot of the gapless decided log.
@@ -234,6 +260,31 @@ pub enum PeerMessage {
         /// The digest.
         digest: Digest,
     },
+}
+
+/// The parts of a snapshot, in the order in which they are sent. Blocks of the history never change, so those that came with
+/// one snapshot are good for every later one; the others belong together.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum SnapshotPart {
+    /// Blocks of the history, by number.
+    Blocks,
+    /// One row.
+    State,
+    /// Pages of accounts, by number.
+    Accounts,
+    /// Sessions, by number.
+    Sessions,
+}
+
+/// A place in a snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct SnapshotCursor {
+    /// In which part.
+    pub part: SnapshotPart,
+    /// The row, or the next one that is there.
+    pub row: u64,
+    /// So many bytes of the row came before.
+    pub offset: u64,
 }
 
 /// Nodes compare state digests after every slot that is a multiple of this.

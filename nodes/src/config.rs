@@ -19,8 +19,10 @@ use serde::Deserialize;
 
 /// The name of the configuration in a node's folder.
 pub const CONFIG_FILE: &str = "node.toml";
-/// The name of the store that holds votes and log, in a node's `data_dir`.
-pub const STORE_FILE: &str = "log.redb";
+/// The name of the file that holds votes and log, in a node's `data_dir`.
+pub const LOG_FILE: &str = "log.redb";
+/// The name of the file that holds the books: accounts, sessions and the whole history, as of the last snapshot.
+pub const BOOKS_FILE: &str = "books.redb";
 /// The most slots in agreement at once that a cluster may be given: each costs memory for votes of all members.
 pub const MAX_WINDOW: u64 = 1_024;
 /// The longest message that a client may be allowed to send, in bytes: a batch of one such request still fits in one
@@ -62,6 +64,10 @@ pub struct Limits {
     pub request_timeout_ms: u64,
     /// How long a connection may take for its handshake, in milliseconds.
     pub handshake_timeout_ms: u64,
+    /// After so many bytes of batches the node takes a snapshot of its books …
+    pub snapshot_bytes: u64,
+    /// … or after so many slots, whichever comes first. What came after it is applied again at a start.
+    pub snapshot_slots: u64,
 }
 
 impl Default for Limits {
@@ -73,6 +79,8 @@ impl Default for Limits {
             max_clients: 10_000,
             request_timeout_ms: 5_000,
             handshake_timeout_ms: 5_000,
+            snapshot_bytes: 32 << 20,
+            snapshot_slots: 16_384,
         }
     }
 }
@@ -249,9 +257,14 @@ impl NodeConfig {
         }
     }
 
-    /// The store that holds votes and log.
-    pub fn store_path(&self) -> PathBuf {
-        self.data_dir.join(STORE_FILE)
+    /// The file that holds votes and log.
+    pub fn log_path(&self) -> PathBuf {
+        self.data_dir.join(LOG_FILE)
+    }
+
+    /// The file that holds the books.
+    pub fn books_path(&self) -> PathBuf {
+        self.data_dir.join(BOOKS_FILE)
     }
 
     /// The other members.
@@ -312,7 +325,7 @@ impl NodeConfig {
 
     fn check_numbers(&self) -> Result<(), Problem> {
         let limits = &self.limits;
-        let within: [(&'static str, u64, std::ops::RangeInclusive<u64>); 9] = [
+        let within: [(&'static str, u64, std::ops::RangeInclusive<u64>); 11] = [
             ("window", self.window, 1..=MAX_WINDOW),
             ("owner_history", self.owner_history, 1..=MAX_WINDOW),
             ("transaction_limit", self.transaction_limit, 1..=MAX_BALANCE),
@@ -322,6 +335,8 @@ impl NodeConfig {
             ("max_clients", limits.max_clients as u64, 1..=1 << 20),
             ("request_timeout_ms", limits.request_timeout_ms, 10..=3_600_000),
             ("handshake_timeout_ms", limits.handshake_timeout_ms, 10..=3_600_000),
+            ("snapshot_bytes", limits.snapshot_bytes, 1..=1 << 34),
+            ("snapshot_slots", limits.snapshot_slots, 1..=1 << 24),
         ];
         for (key, value, range) in within {
             if !range.contains(&value) {
@@ -390,6 +405,8 @@ impl Limits {
             ("max_clients", self.max_clients as u64, "connections of clients at once"),
             ("request_timeout_ms", self.request_timeout_ms, "then a request is answered `no_quorum`"),
             ("handshake_timeout_ms", self.handshake_timeout_ms, "then a connection that said nothing is closed"),
+            ("snapshot_bytes", self.snapshot_bytes, "a snapshot is taken after so many bytes of batches"),
+            ("snapshot_slots", self.snapshot_slots, "or so many slots"),
         ];
         text.push_str("\n[limits]\n");
         for (key, value, comment) in lines {

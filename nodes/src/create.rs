@@ -1,4 +1,4 @@
-//! The folder of a cluster: `DIR/node-1`, `DIR/node-2` …, each with a `node.toml` and a store.
+//! The folder of a cluster: `DIR/node-1`, `DIR/node-2` …, each with a `node.toml` and a store (two files).
 //!
 //! A cluster is created as a whole or not at all: everything is written into an unfinished folder beside DIR, synced, and
 //! renamed to DIR at the end. A creation that is interrupted leaves a `.DIR.unfinished-…` behind, which nothing ever reads
@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{ClusterId, MAX_NODES, NodeId, StoreId};
-use rabia_bank_storage::{Identity, LogStore, StoreError};
+use rabia_bank_storage::{BooksStore, Identity, LogStore, StoreError};
 
-use crate::config::{CONFIG_FILE, ConfigError, Limits, Member, NodeConfig};
+use crate::config::{BOOKS_FILE, CONFIG_FILE, ConfigError, LOG_FILE, Limits, Member, NodeConfig};
 use crate::random;
 
 /// Peer ports start this far above the client ports.
@@ -175,7 +175,8 @@ fn write_node(unfinished: &Path, config: &NodeConfig) -> Result<(), ClusterDirEr
         .and_then(|()| File::open(&path)?.sync_all())
         .map_err(|source| ClusterDirError::Io { path, source })?;
     let identity = Identity { genesis: config.genesis(), node: config.node };
-    LogStore::create(&dir.join(crate::config::STORE_FILE), &identity)?;
+    LogStore::create(&dir.join(LOG_FILE), &identity, 0)?;
+    BooksStore::create(&dir.join(BOOKS_FILE), &identity, None)?;
     sync_dir(&dir)
 }
 
@@ -236,7 +237,7 @@ mod tests {
         assert_eq!(places.len(), 3);
         for (place, config) in places.iter().zip(&configs) {
             assert_eq!(place.config.as_ref().unwrap(), config);
-            assert!(config.store_path().is_file());
+            assert!(config.log_path().is_file() && config.books_path().is_file());
             assert_eq!(config.genesis(), configs[0].genesis());
             assert_eq!(config.client_listen.port(), 7100 + u16::from(config.node.get()));
             assert_eq!(config.peer_listen.port(), 7200 + u16::from(config.node.get()));

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use rabia_bank_actors::bank::SnapshotPolicy;
 use rabia_bank_actors::node::{self, NodeHandle, NodeSettings, StartError};
 use rabia_bank_messages::client::CLIENT_PATH;
 use rabia_bank_messages::codec::MAX_PEER_FRAME;
@@ -62,7 +63,7 @@ pub struct Listeners {
 /// # Errors
 /// Why it refused to start, or had to stop.
 pub async fn run(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Result<(), NodeError> {
-    // The store first: a second process on the same folder should hear that, not that the port is taken.
+    // The stores first: a second process on the same folder should hear that, not that the port is taken.
     let handle = start(&config)?;
     let listeners = Listeners {
         clients: listen(config.client_listen, "client_listen").await?,
@@ -87,7 +88,9 @@ pub async fn run_on(
 fn start(config: &NodeConfig) -> Result<NodeHandle, NodeError> {
     let settings = NodeSettings {
         identity: Identity { genesis: config.genesis(), node: config.node },
-        store: config.store_path(),
+        log: config.log_path(),
+        books: config.books_path(),
+        snapshots: SnapshotPolicy { bytes: config.limits.snapshot_bytes, slots: config.limits.snapshot_slots },
         max_message_bytes: config.limits.max_message_bytes,
         max_in_flight: config.limits.max_in_flight,
         max_in_flight_node: config.limits.max_in_flight_node,

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use rabia_bank::client::NodeUrl;
-use rabia_bank::config::STORE_FILE;
+use rabia_bank::config::LOG_FILE;
 use support::books::{Books, Writing};
 use support::{Cluster, Node, PATIENCE, PROGRAM, file_size, program, wait_until};
 
@@ -23,7 +23,7 @@ fn urls(nodes: &[Node]) -> Vec<NodeUrl> {
 }
 
 fn store(node: &Node) -> PathBuf {
-    node.config.store_path()
+    node.config.log_path()
 }
 
 /// Writes through these nodes for a while, and waits until they have the same state.
@@ -67,7 +67,7 @@ fn a_data_directory_is_in_use() {
     let second = program(["node", "--config"]).arg(&cluster.nodes[1].config_path).output().unwrap();
     let said = String::from_utf8(second.stderr).unwrap();
     assert_eq!(second.status.code(), Some(REFUSED), "{said}");
-    assert!(said.contains("in use by another process") && said.contains(STORE_FILE), "{said}");
+    assert!(said.contains("in use by another process") && said.contains(LOG_FILE), "{said}");
     write_some(&mut books, &cluster.nodes);
     books.check(&urls(&cluster.nodes));
 }
@@ -82,11 +82,11 @@ fn stores_are_swapped() {
     let kept = cluster.dir.path().join("kept");
     fs::rename(store(third), &kept).unwrap();
     fs::copy(store(&other_cluster.nodes[2]), store(third)).unwrap();
-    assert_refuses(third, &["belongs to cluster", &other_cluster.nodes[2].config.cluster.to_string(), STORE_FILE]);
+    assert_refuses(third, &["belongs to cluster", &other_cluster.nodes[2].config.cluster.to_string(), LOG_FILE]);
     // Another node's, of this cluster.
     second.kill();
     fs::copy(store(second), store(third)).unwrap();
-    assert_refuses(third, &["belongs to node 2, but this is node 3", STORE_FILE]);
+    assert_refuses(third, &["belongs to node 2, but this is node 3", LOG_FILE]);
     second.start();
     fs::rename(&kept, store(third)).unwrap();
     wait_until("node 2 is back", PATIENCE, || cluster.nodes[1].status().is_some());
@@ -124,7 +124,7 @@ fn a_store_is_gone() {
             fs::remove_file(path).unwrap();
         }
     }
-    assert_refuses(third, &["there is no store at", STORE_FILE, "do not create a new store"]);
+    assert_refuses(third, &["there is no store at", LOG_FILE, "do not create a new store"]);
     assert!(!store(third).exists());
     // A new directory, made by `create` for another cluster, with the configuration of this one.
     let other_cluster = Cluster::create(3);
@@ -206,7 +206,7 @@ fn a_database_file_is_damaged() {
     for (what, bytes) in damages {
         println!("damage: {what}");
         fs::write(store(&cluster.nodes[2]), &bytes).unwrap();
-        assert_refuses(&mut cluster.nodes[2], &["is damaged", STORE_FILE, "the other members go on without it"]);
+        assert_refuses(&mut cluster.nodes[2], &["is damaged", LOG_FILE, "the other members go on without it"]);
         let after = fs::read(store(&cluster.nodes[2])).unwrap();
         let changed = after.iter().zip(&bytes).position(|(now, then)| now != then);
         assert!(
@@ -251,7 +251,7 @@ fn a_disk_is_full() {
         let status = cluster.nodes[2].wait();
         let log = cluster.nodes[2].log().split_off(said);
         assert!(status.code().is_some_and(|code| code != 0), "{status}: {log}");
-        assert!(log.contains("no space left to write") && log.contains(STORE_FILE), "{status}: {log}");
+        assert!(log.contains("no space left to write") && log.contains(LOG_FILE), "{status}: {log}");
         let before = load.per_writer();
         wait_until("the others go on", PATIENCE, || {
             load.per_writer().iter().zip(&before).all(|(now, then)| *now > then + 20)

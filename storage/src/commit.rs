@@ -1,15 +1,21 @@
 //! Writing a commit: every rule on the crate's page is checked against what is stored before anything is made durable.
 
+use std::collections::BTreeSet;
+
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::ids::{BatchId, NodeId, Slot};
 use rabia_bank_messages::peer::{State, Value, Vote};
 use redb::{Database, Durability, ReadableTable, WriteTransaction};
 
 use crate::error::StoreError;
-use crate::format::{self, DECISIONS, HEARD, Kind, META, META_RESERVED, PAYLOADS, PEERS, RECORDS};
+use crate::format::{self, DECISIONS, HEARD, Kind, META, META_COMPACTED, META_RESERVED, PAYLOADS, PEERS, RECORDS};
 use crate::place::Place;
 use crate::rows::Rows;
 use crate::{PeerMemory, Record, Said};
+use crate::{reader, recover};
+
+/// Decisions above those that are removed that are looked at for a batch that was decided twice.
+const TWICE_WITHIN: usize = 1024;
 
 /// One durable write: everything in it or nothing. The order inside of it does not matter.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -24,6 +30,11 @@ pub struct Commit {
     pub decisions: Vec<(Slot, Value)>,
     /// What is to be remembered of peers.
     pub peers: Vec<(NodeId, PeerMemory)>,
+    /// Everything up to this slot may go: the books cover it, durably. Less than was removed already is ignored.
+    pub compact: Option<Slot>,
+    /// The books stand after this slot since they came from a peer: what is decided or recorded up to it is removed, also
+    /// where slots are missing below it.
+    pub installed: Option<Slot>,
     /// How many promises each peer was heard to have kept, and this node has; less than the store knows is ignored.
     pub heard: Vec<(NodeId, u64)>,
 }
@@ -31,8 +42,10 @@ pub struct Commit {
 impl Commit {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        let Commit { reserved, records, payloads, decisions, peers, heard } = self;
+        let Commit { reserved, records, payloads, decisions, peers, compact, installed, heard } = self;
         reserved.is_none()
+            && compact.is_none()
+            && installed.is_none()
             && records.is_empty()
             && payloads.is_empty()
             && decisions.is_empty()
@@ -51,22 +64,46 @@ impl Said {
     }
 }
 
-/// Writes a commit in one transaction, and answers what `reserved` is afterwards.
-pub(crate) fn write(database: &Database, place: &Place, reserved: Slot, commit: &Commit) -> Result<Slot, StoreError> {
+/// What a commit may raise, and is kept at hand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Marks {
+    pub(crate) reserved: Slot,
+    pub(crate) compacted: Slot,
+}
+
+/// Writes a commit in one transaction, and answers what the marks are afterwards.
+pub(crate) fn write(database: &Database, place: &Place, marks: Marks, commit: &Commit) -> Result<Marks, StoreError> {
     let mut transaction = database.begin_write().map_err(|e| place.redb(e))?;
     // redb's default, said here because everything rests on it.
     let immediate = transaction.set_durability(Durability::Immediate);
     assert!(immediate.is_ok(), "a commit could not be made durable at once: {immediate:?}");
     let writer = Writer { transaction: &transaction, place };
-    let reserved = writer.reserve(reserved, commit.reserved)?;
+    let reserved = writer.reserve(marks.reserved, commit.reserved)?;
     // Payloads before what names them, decisions before the records that they make superfluous.
     writer.put_payloads(&commit.payloads)?;
     writer.put_decisions(&commit.decisions)?;
     writer.put_records(&commit.records, reserved)?;
     writer.put_peers(&commit.peers)?;
     writer.put_heard(&commit.heard)?;
+    let compacted = writer.compact(marks.compacted, commit.compact.max(commit.installed))?;
     transaction.commit().map_err(|e| place.redb(e))?;
-    Ok(reserved)
+    Ok(Marks { reserved, compacted })
+}
+
+/// Removes the payloads that neither a decision nor a record names.
+pub(crate) fn remove_unnamed_payloads(transaction: &WriteTransaction, place: &Place) -> Result<(), StoreError> {
+    let mut named = BTreeSet::new();
+    let decisions = Rows::write(transaction, DECISIONS, place)?;
+    for row in decisions.from(&[])? {
+        named.extend(reader::decision(&decisions, &row?)?.1);
+    }
+    let records = Rows::write(transaction, RECORDS, place)?;
+    for row in records.from(&[])? {
+        named.extend(recover::record(&records, &row?)?.said.batch());
+    }
+    let keys: BTreeSet<[u8; format::BATCH_KEY]> = named.iter().map(format::batch_key).collect();
+    Rows::write(transaction, PAYLOADS, place)?
+        .retain(|key| key.try_into().is_ok_and(|key: [u8; format::BATCH_KEY]| keys.contains(&key)))
 }
 
 struct Writer<'t> {
@@ -220,5 +257,38 @@ impl<'t> Writer<'t> {
             }
         }
         Ok(())
+    }
+
+    /// Removes what is decided or recorded up to a slot, with the payloads that nothing above it names.
+    fn compact(&self, old: Slot, new: Option<Slot>) -> Result<Slot, StoreError> {
+        let Some(new) = new.filter(|new| *new > old) else { return Ok(old) };
+        let (mut decisions, mut records) = (self.table(DECISIONS)?, self.table(RECORDS)?);
+        let mut removed = BTreeSet::new();
+        for row in decisions.from(&[])? {
+            let (slot, value) = reader::decision(&decisions, &row?)?;
+            if slot > new {
+                break;
+            }
+            removed.extend(value);
+        }
+        decisions.remove_range(&format::slot_key(0), &format::slot_key(new))?;
+        records.remove_range(&format::record_keys(0).0, &format::record_keys(new).1)?;
+        // A batch that is decided twice is so within two windows, and a window is much shorter than this.
+        for row in decisions.from(&[])?.take(TWICE_WITHIN) {
+            if let Some(id) = reader::decision(&decisions, &row?)?.1 {
+                removed.remove(&id);
+            }
+        }
+        for row in records.from(&[])? {
+            if let Some(id) = recover::record(&records, &row?)?.said.batch() {
+                removed.remove(&id);
+            }
+        }
+        let mut payloads = self.table(PAYLOADS)?;
+        for id in removed {
+            payloads.remove(&format::batch_key(&id))?;
+        }
+        self.table(META)?.put(META_COMPACTED, &new.to_be_bytes())?;
+        Ok(new)
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use rabia_bank_messages::ids::{ClusterId, NodeId, StoreId};
+use rabia_bank_messages::ids::{ClusterId, NodeId, Slot, StoreId};
 
 /// Why a store could not be created, opened, read or written. Every message names the file.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +109,19 @@ pub enum StoreError {
         file: PathBuf,
         /// What the system says.
         source: io::Error,
+    },
+    /// The books do not reach the log.
+    #[error(
+        "{file} begins after slot {compacted}, but the books beside it stand after slot {books}: the file of the books is \
+         missing or an old copy. Look for the right one; without it this member needs a new store"
+    )]
+    Gap {
+        /// The log.
+        file: PathBuf,
+        /// The last slot that is not in the log any more.
+        compacted: Slot,
+        /// The slot of the books.
+        books: Slot,
     },
     /// Reading or writing failed otherwise.
     #[error("{file} can't be read or written: {source}")]

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use crate::Said;
 
 /// The version of the file format that this program reads and writes.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 pub(crate) const META: &str = "meta";
 pub(crate) const RECORDS: &str = "records";
@@ -17,10 +17,20 @@ pub(crate) const PEERS: &str = "peers";
 pub(crate) const HEARD: &str = "heard";
 pub(crate) const TABLES: [&str; 6] = [META, RECORDS, PAYLOADS, DECISIONS, PEERS, HEARD];
 
+pub(crate) const STATE: &str = "state";
+pub(crate) const ACCOUNTS: &str = "accounts";
+pub(crate) const SESSIONS: &str = "sessions";
+pub(crate) const BLOCKS: &str = "blocks";
+pub(crate) const BOOKS_TABLES: [&str; 5] = [META, STATE, ACCOUNTS, SESSIONS, BLOCKS];
+
 pub(crate) const META_FORMAT: &[u8] = b"format";
 pub(crate) const META_IDENTITY: &[u8] = b"identity";
 pub(crate) const META_STARTS: &[u8] = b"starts";
 pub(crate) const META_RESERVED: &[u8] = b"reserved";
+pub(crate) const META_COMPACTED: &[u8] = b"compacted";
+pub(crate) const META_SLOT: &[u8] = b"slot";
+/// The key of the one row of the state.
+pub(crate) const STATE_KEY: &[u8] = b"state";
 
 /// The bytes of a check value.
 pub(crate) const CHECK: usize = 4;
@@ -95,7 +105,7 @@ pub(crate) fn read_record_key(key: &[u8]) -> Option<(Slot, Phase, Kind)> {
     Some((Slot::from_be_bytes(*slot), Phase::from_be_bytes(*phase), kind))
 }
 
-const BATCH_KEY: usize = 1 + 8 + 8 + 32;
+pub(crate) const BATCH_KEY: usize = 1 + 8 + 8 + 32;
 
 pub(crate) fn batch_key(id: &BatchId) -> [u8; BATCH_KEY] {
     let mut key = [0; BATCH_KEY];

@@ -71,6 +71,7 @@
 //! a call reads one answer and ends. The file is closed when the store and all its readers are dropped. One process can
 //! have it open at a time ([`StoreError::InUse`]).
 
+mod books;
 mod commit;
 mod error;
 mod format;
@@ -81,10 +82,11 @@ mod rows;
 mod staged;
 mod store;
 
+pub use books::{BooksReader, BooksStore, BooksView, Snapshot};
 pub use commit::Commit;
 pub use error::StoreError;
 pub use format::FORMAT;
-pub use reader::LogReader;
+pub use reader::{Entries, LogReader};
 pub use recover::Recovered;
 pub use redb::StorageBackend;
 pub use store::LogStore;

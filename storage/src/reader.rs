@@ -8,12 +8,24 @@ use rabia_bank_messages::peer::{Entry, Value};
 use redb::{Database, ReadableDatabase, ReadableTable};
 
 use crate::error::StoreError;
-use crate::format::{self, DECISIONS, PAYLOADS};
+use crate::format::{self, DECISIONS, META, META_COMPACTED, PAYLOADS};
 use crate::place::Place;
 use crate::rows::{Row, Rows};
 
 /// What an entry counts for beside its payload, in bytes: about what it takes in a message to a peer.
 const ENTRY_OVERHEAD: usize = 64;
+
+/// A part of the decided log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Entries {
+    /// These slots. None if the first one is not decided.
+    Found(Vec<Entry>),
+    /// The first one was removed: a snapshot covers it.
+    Compacted {
+        /// The last slot that was removed.
+        upto: Slot,
+    },
+}
 
 /// Reads what is committed. Clones read the same store; each call sees the last commit before it began.
 #[derive(Clone, Debug)]
@@ -32,8 +44,12 @@ impl LogReader {
     ///
     /// # Errors
     /// [`StoreError::Damaged`] if a row fails its check or a payload is missing; [`StoreError::Io`].
-    pub fn entries(&self, from: Slot, max_bytes: usize) -> Result<Vec<Entry>, StoreError> {
+    pub fn entries(&self, from: Slot, max_bytes: usize) -> Result<Entries, StoreError> {
         let transaction = self.database.begin_read().map_err(|e| self.place.redb(e))?;
+        let upto = Rows::read(&transaction, META, &self.place)?.get_u64(META_COMPACTED)?.unwrap_or(0);
+        if from <= upto {
+            return Ok(Entries::Compacted { upto });
+        }
         let decisions = Rows::read(&transaction, DECISIONS, &self.place)?;
         let payloads = Rows::read(&transaction, PAYLOADS, &self.place)?;
         let mut entries: Vec<Entry> = Vec::new();
@@ -53,7 +69,7 @@ impl LogReader {
             }
             entries.push(Entry { slot, batch });
         }
-        Ok(entries)
+        Ok(Entries::Found(entries))
     }
 
     /// A payload, checked against the digest in its id; none if the store does not hold it.

@@ -4,19 +4,19 @@ use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{BatchId, NodeId, Slot, StoreId};
 use rabia_bank_messages::peer::{State, Value, Vote};
-use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase};
+use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use crate::error::StoreError;
 use crate::format::{
-    self, DECISIONS, FORMAT, HEARD, Kind, META, META_FORMAT, META_IDENTITY, META_RESERVED, META_STARTS, PAYLOADS,
-    PEERS, RECORDS, TABLES,
+    self, DECISIONS, FORMAT, HEARD, Kind, META, META_COMPACTED, META_FORMAT, META_IDENTITY, META_RESERVED, META_STARTS,
+    PAYLOADS, PEERS, RECORDS, TABLES,
 };
 use crate::place::Place;
 use crate::reader;
-use crate::rows::Rows;
+use crate::rows::{Row, Rows};
 use crate::{Identity, PeerMemory, Record, Said};
 
-/// What a store holds when it is opened. The decided log itself is read with a [`crate::LogReader`].
+/// What a log holds when it is opened. The decided log itself is read with a [`crate::LogReader`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Recovered {
     /// How often the store was started, this time included: already raised on the disk.
@@ -27,7 +27,7 @@ pub struct Recovered {
     pub records: Vec<Record>,
     /// The payloads that these records name, each once.
     pub payloads: Vec<(BatchId, Payload)>,
-    /// The end of the decided log without gaps from slot 1 on; 0 if slot 1 is not decided.
+    /// The end of the decided log without gaps, from the slot of the books on: that slot, if the next one is not decided.
     pub decided: Slot,
     /// What is decided above the first gap, by slot.
     pub sparse: Vec<(Slot, Value)>,
@@ -47,7 +47,13 @@ pub(crate) fn store_of(identity: &Identity, place: &Place) -> Result<StoreId, St
 }
 
 /// Reads everything but the decided log's payloads, and checks it.
-pub(crate) fn read(database: &Database, place: &Place, identity: &Identity) -> Result<Recovered, StoreError> {
+/// Also answers which slot was removed last.
+pub(crate) fn read(
+    database: &Database,
+    place: &Place,
+    identity: &Identity,
+    base: impl FnOnce() -> Result<Slot, StoreError>,
+) -> Result<(Recovered, Slot), StoreError> {
     let transaction = database.begin_read().map_err(|e| place.redb(e))?;
     let meta = Rows::read(&transaction, META, place)?;
     check_format(&meta, place)?;
@@ -57,17 +63,21 @@ pub(crate) fn read(database: &Database, place: &Place, identity: &Identity) -> R
     }
     let counter = |key| meta.get_u64(key)?.ok_or_else(|| meta.damaged(key, "the row is missing"));
     let (starts, reserved) = (counter(META_STARTS)?, counter(META_RESERVED)?);
-    let (decided, sparse) = read_decisions(&transaction, place)?;
-    let records = read_records(&transaction, place, reserved)?;
+    let (compacted, base) = (counter(META_COMPACTED)?, base()?);
+    if compacted > base {
+        return Err(StoreError::Gap { file: place.file(), compacted, books: base });
+    }
+    let (decided, sparse) = read_decisions(&transaction, place, base)?;
+    let records = read_records(&transaction, place, reserved, base)?;
     let payloads = read_payloads(&transaction, place, &records)?;
     let (peers, heard) = (read_peers(&transaction, place)?, read_heard(&transaction, place)?);
-    Ok(Recovered { starts, reserved, records, payloads, decided, sparse, peers, heard })
+    Ok((Recovered { starts, reserved, records, payloads, decided, sparse, peers, heard }, compacted))
 }
 
-type ReadRows<'p> = Rows<'p, ReadOnlyTable<&'static [u8], &'static [u8]>>;
+pub(crate) type ReadRows<'p> = Rows<'p, ReadOnlyTable<&'static [u8], &'static [u8]>>;
 
 /// Comes first: in a file of another version nothing else means what it does here.
-fn check_format(meta: &ReadRows<'_>, place: &Place) -> Result<(), StoreError> {
+pub(crate) fn check_format(meta: &ReadRows<'_>, place: &Place) -> Result<(), StoreError> {
     let Some(body) = meta.get(META_FORMAT)? else {
         return Err(meta.damaged(META_FORMAT, "the row is missing"));
     };
@@ -80,7 +90,7 @@ fn check_format(meta: &ReadRows<'_>, place: &Place) -> Result<(), StoreError> {
     }
 }
 
-fn check_identity(meta: &ReadRows<'_>, place: &Place, expected: &Identity) -> Result<(), StoreError> {
+pub(crate) fn check_identity(meta: &ReadRows<'_>, place: &Place, expected: &Identity) -> Result<(), StoreError> {
     let Some(found) = meta.get_value::<Identity>(META_IDENTITY)? else {
         return Err(meta.damaged(META_IDENTITY, "the row is missing"));
     };
@@ -126,10 +136,15 @@ fn difference(file: &Genesis, configuration: &Genesis) -> String {
     differences.join("; ")
 }
 
-fn read_decisions(transaction: &ReadTransaction, place: &Place) -> Result<(Slot, Vec<(Slot, Value)>), StoreError> {
+/// Decisions up to `base` are of no use any more.
+fn read_decisions(
+    transaction: &ReadTransaction,
+    place: &Place,
+    base: Slot,
+) -> Result<(Slot, Vec<(Slot, Value)>), StoreError> {
     let decisions = Rows::read(transaction, DECISIONS, place)?;
-    let (mut decided, mut sparse) = (0, Vec::new());
-    for row in decisions.from(&[])? {
+    let (mut decided, mut sparse) = (base, Vec::new());
+    for row in decisions.from(&format::slot_key(base + 1))? {
         let (slot, value) = reader::decision(&decisions, &row?)?;
         if sparse.is_empty() && slot == decided + 1 {
             decided = slot;
@@ -140,28 +155,43 @@ fn read_decisions(transaction: &ReadTransaction, place: &Place) -> Result<(Slot,
     Ok((decided, sparse))
 }
 
-fn read_records(transaction: &ReadTransaction, place: &Place, reserved: Slot) -> Result<Vec<Record>, StoreError> {
+/// Records up to `base` are of no use any more: those slots are decided.
+fn read_records(
+    transaction: &ReadTransaction,
+    place: &Place,
+    reserved: Slot,
+    base: Slot,
+) -> Result<Vec<Record>, StoreError> {
     let rows = Rows::read(transaction, RECORDS, place)?;
     let decisions = Rows::read(transaction, DECISIONS, place)?;
     let mut records = Vec::new();
-    for row in rows.from(&[])? {
+    for row in rows.from(&format::record_keys(base + 1).0)? {
         let row = row?;
-        let damaged = |what: String| rows.damaged(&row.key, what);
-        let (slot, phase, kind) =
-            format::read_record_key(&row.key).ok_or_else(|| damaged("no key of a record".into()))?;
-        if slot >= reserved {
-            return Err(damaged(format!("something was said at or above the reserved slot {reserved}")));
+        let record = record(&rows, &row)?;
+        if record.slot >= reserved {
+            let what = format!("something was said at or above the reserved slot {reserved}");
+            return Err(rows.damaged(&row.key, what));
         }
-        if decisions.contains(&format::slot_key(slot))? {
-            return Err(damaged("the slot is decided, so its records should be gone".into()));
+        if decisions.contains(&format::slot_key(record.slot))? {
+            return Err(rows.damaged(&row.key, "the slot is decided, so its records should be gone"));
         }
-        let said = match kind {
-            Kind::State => Said::State(format::decode::<State>(&row.body).map_err(damaged)?),
-            Kind::Vote => Said::Vote(format::decode::<Vote>(&row.body).map_err(damaged)?),
-        };
-        records.push(Record { slot, phase, said });
+        records.push(record);
     }
     Ok(records)
+}
+
+/// Decodes a row of the records.
+pub(crate) fn record<T: ReadableTable<&'static [u8], &'static [u8]>>(
+    rows: &Rows<'_, T>,
+    row: &Row,
+) -> Result<Record, StoreError> {
+    let damaged = |what: String| rows.damaged(&row.key, what);
+    let (slot, phase, kind) = format::read_record_key(&row.key).ok_or_else(|| damaged("no key of a record".into()))?;
+    let said = match kind {
+        Kind::State => Said::State(format::decode::<State>(&row.body).map_err(damaged)?),
+        Kind::Vote => Said::Vote(format::decode::<Vote>(&row.body).map_err(damaged)?),
+    };
+    Ok(Record { slot, phase, said })
 }
 
 fn read_payloads(

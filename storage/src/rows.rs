@@ -60,6 +60,16 @@ impl<'p, 't> Rows<'p, Table<'t, Bytes, Bytes>> {
         self.put(key, &format::encode(value))
     }
 
+    /// Removes a row, if it is there.
+    pub(crate) fn remove(&mut self, key: &[u8]) -> Result<(), StoreError> {
+        self.table.remove(key).map(|_| ()).map_err(|e| self.place.redb(e))
+    }
+
+    /// Removes the rows whose keys are not to be kept.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&[u8]) -> bool) -> Result<(), StoreError> {
+        self.table.retain(|key, _| keep(key)).map_err(|e| self.place.redb(e))
+    }
+
     /// Removes all rows from the first to the last key, both included.
     pub(crate) fn remove_range(&mut self, first: &[u8], last: &[u8]) -> Result<(), StoreError> {
         self.table.retain_in(first..=last, |_, _| false).map_err(|e| self.place.redb(e))

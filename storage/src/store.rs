@@ -1,4 +1,4 @@
-//! A store from its creation to its last commit.
+//! A log from its creation to its last commit.
 
 use std::fs::{File, OpenOptions};
 use std::path::Path;
@@ -9,9 +9,9 @@ use redb::backends::FileBackend;
 use redb::{Builder, Database, StorageBackend};
 
 use crate::Identity;
-use crate::commit::{self, Commit};
+use crate::commit::{self, Commit, Marks};
 use crate::error::StoreError;
-use crate::format::{FORMAT, META, META_FORMAT, META_IDENTITY, META_RESERVED, META_STARTS, TABLES};
+use crate::format::{FORMAT, META, META_COMPACTED, META_FORMAT, META_IDENTITY, META_RESERVED, META_STARTS, TABLES};
 use crate::place::Place;
 use crate::reader::LogReader;
 use crate::recover::{self, Recovered};
@@ -25,8 +25,8 @@ const CACHE: usize = 64 << 20;
 /// What the file is called until it is complete.
 const DRAFT: (&str, &str) = (".rabia-bank-", ".new");
 
-/// `reserved` of a new store: nothing was said at or above the first slot.
-const FIRST_SLOT: Slot = 1;
+/// Slots that one commit removes at most: it takes about a millisecond longer.
+const COMPACT_SLOTS: u64 = 128;
 
 /// What errors call a store on a given backend.
 const BACKEND: &str = "(a given backend)";
@@ -37,66 +37,56 @@ pub struct LogStore {
     database: Arc<Database>,
     place: Place,
     reserved: Slot,
+    /// The last slot that was removed.
+    compacted: Slot,
     /// What the first commit that failed answered.
     stopped: Option<String>,
 }
 
 impl LogStore {
-    /// Creates the store of a member, once, and closes it. When this returns, the file and its name are on the disk.
+    /// Creates the log of a member, once, and closes it. It begins after the slot `base`: 0, or that of the books of a cluster
+    /// that is restored. When this returns, the file and its name are on the disk.
     ///
     /// # Errors
     /// [`StoreError::Exists`] if anything is at `path`, which is left as it is. After any other error, as after a crash,
     /// there is no file at `path`, or a complete one whose name may not survive a power failure.
-    pub fn create(path: &Path, identity: &Identity) -> Result<(), StoreError> {
-        let place = Place::new(path);
-        if path.try_exists().map_err(|e| place.io(e))? {
-            return Err(StoreError::Exists { file: place.file() });
-        }
-        let directory = match path.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
-        let (prefix, suffix) = DRAFT;
-        let draft = tempfile::Builder::new()
-            .prefix(prefix)
-            .suffix(suffix)
-            .tempfile_in(directory)
-            .map_err(|source| StoreError::Io { file: place.file(), source })?;
-        let file = draft.reopen().map_err(|e| place.io(e))?;
-        write_new(FileBackend::new(file).map_err(|e| place.redb(e))?, &place, identity)?;
-        draft.as_file().sync_all().map_err(|e| place.io(e))?;
-        draft.persist_noclobber(path).map_err(|e| place.io(e.error))?;
-        sync_directory(directory).map_err(|e| place.io(e))
+    pub fn create(path: &Path, identity: &Identity, base: Slot) -> Result<(), StoreError> {
+        create_file(path, |backend, place| write_new(backend, place, identity, base))
     }
 
-    /// Creates a store on a backend, which must be empty, and closes it.
+    /// Creates a log on a backend, which must be empty, and closes it.
     ///
     /// # Errors
     /// [`StoreError::Exists`] if there is anything on the backend.
-    pub fn create_with(backend: impl StorageBackend, identity: &Identity) -> Result<(), StoreError> {
-        let place = Place::new(Path::new(BACKEND));
-        if backend.len().map_err(|e| place.io(e))? > 0 {
-            return Err(StoreError::Exists { file: place.file() });
-        }
-        write_new(backend, &place, identity)
+    pub fn create_with(backend: impl StorageBackend, identity: &Identity, base: Slot) -> Result<(), StoreError> {
+        create_on(backend, |backend, place| write_new(backend, place, identity, base))
     }
 
-    /// Opens the store of a member, verifies all of it, and raises its start counter durably. Never creates one.
+    /// Opens the log of a member, verifies all of it, and raises its start counter durably. Never creates one. `base` tells which
+    /// slot the books stand after, and is asked when the log is known to be this member's.
     ///
     /// # Errors
-    /// If it is missing, in use, of another member or cluster, of another version, or damaged: see [`StoreError`].
-    pub fn open(path: &Path, identity: &Identity) -> Result<(LogStore, Recovered), StoreError> {
-        let place = Place::new(path);
-        let file = OpenOptions::new().read(true).write(true).open(path).map_err(|e| place.io(e))?;
-        open_on(FileBackend::new(file).map_err(|e| place.redb(e))?, place, identity)
+    /// If it is missing, in use, of another member or cluster, of another version, damaged, or begins after `base`: see
+    /// [`StoreError`].
+    pub fn open(
+        path: &Path,
+        identity: &Identity,
+        base: impl FnOnce() -> Result<Slot, StoreError>,
+    ) -> Result<(LogStore, Recovered), StoreError> {
+        let (backend, place) = open_file(path)?;
+        open_on(backend, place, identity, base)
     }
 
     /// Opens a store on a backend: [`LogStore::open`] for disks that are not a file.
     ///
     /// # Errors
     /// As for [`LogStore::open`]; an empty backend is damaged.
-    pub fn open_with(backend: impl StorageBackend, identity: &Identity) -> Result<(LogStore, Recovered), StoreError> {
-        open_on(backend, Place::new(Path::new(BACKEND)), identity)
+    pub fn open_with(
+        backend: impl StorageBackend,
+        identity: &Identity,
+        base: impl FnOnce() -> Result<Slot, StoreError>,
+    ) -> Result<(LogStore, Recovered), StoreError> {
+        open_on(backend, Place::new(Path::new(BACKEND)), identity, base)
     }
 
     /// Makes all of a commit durable, or nothing of it, with one fdatasync. Writes nothing if the commit is empty.
@@ -115,9 +105,11 @@ impl LogStore {
         if commit.is_empty() {
             return Ok(());
         }
-        match commit::write(&self.database, &self.place, self.reserved, commit) {
-            Ok(reserved) => {
+        let marks = Marks { reserved: self.reserved, compacted: self.compacted };
+        match commit::write(&self.database, &self.place, marks, commit) {
+            Ok(Marks { reserved, compacted }) => {
                 self.reserved = reserved;
+                self.compacted = compacted;
                 Ok(())
             }
             Err(error) => {
@@ -127,14 +119,65 @@ impl LogStore {
         }
     }
 
+    /// How far one commit should compact, where everything up to `upto` may go: so many slots that the commit is hardly
+    /// longer than others. None if nothing is left to do.
+    pub fn next_compaction(&self, upto: Slot) -> Option<Slot> {
+        (self.compacted < upto).then(|| upto.min(self.compacted + COMPACT_SLOTS))
+    }
+
     /// Reads what is committed, on any thread, while this store goes on writing.
     pub fn reader(&self) -> LogReader {
         LogReader::new(Arc::clone(&self.database), self.place.clone())
     }
 }
 
-/// Writes an empty store: everything in one transaction, so that the file is a store or is none.
-fn write_new(backend: impl StorageBackend, place: &Place, identity: &Identity) -> Result<(), StoreError> {
+/// Creates a file by what `write` puts on it: complete, synced and named, or not at all.
+pub(crate) fn create_file(
+    path: &Path,
+    write: impl FnOnce(FileBackend, &Place) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let place = Place::new(path);
+    if path.try_exists().map_err(|e| place.io(e))? {
+        return Err(StoreError::Exists { file: place.file() });
+    }
+    let directory = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let (prefix, suffix) = DRAFT;
+    let draft = tempfile::Builder::new()
+        .prefix(prefix)
+        .suffix(suffix)
+        .tempfile_in(directory)
+        .map_err(|source| StoreError::Io { file: place.file(), source })?;
+    let file = draft.reopen().map_err(|e| place.io(e))?;
+    write(FileBackend::new(file).map_err(|e| place.redb(e))?, &place)?;
+    draft.as_file().sync_all().map_err(|e| place.io(e))?;
+    draft.persist_noclobber(path).map_err(|e| place.io(e.error))?;
+    sync_directory(directory).map_err(|e| place.io(e))
+}
+
+/// The same on a backend, which must be empty.
+pub(crate) fn create_on<B: StorageBackend>(
+    backend: B,
+    write: impl FnOnce(B, &Place) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let place = Place::new(Path::new(BACKEND));
+    if backend.len().map_err(|e| place.io(e))? > 0 {
+        return Err(StoreError::Exists { file: place.file() });
+    }
+    write(backend, &place)
+}
+
+/// Opens a file that must be there.
+pub(crate) fn open_file(path: &Path) -> Result<(FileBackend, Place), StoreError> {
+    let place = Place::new(path);
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(|e| place.io(e))?;
+    Ok((FileBackend::new(file).map_err(|e| place.redb(e))?, place))
+}
+
+/// Writes an empty log: everything in one transaction, so that the file is a log or is none.
+fn write_new(backend: impl StorageBackend, place: &Place, identity: &Identity, base: Slot) -> Result<(), StoreError> {
     recover::store_of(identity, place)?;
     let database = Builder::new().set_cache_size(CACHE).create_with_backend(backend).map_err(|e| place.redb(e))?;
     let transaction = database.begin_write().map_err(|e| place.redb(e))?;
@@ -145,7 +188,8 @@ fn write_new(backend: impl StorageBackend, place: &Place, identity: &Identity) -
     meta.put(META_FORMAT, &FORMAT.to_be_bytes())?;
     meta.put_value(META_IDENTITY, identity)?;
     meta.put(META_STARTS, &0u64.to_be_bytes())?;
-    meta.put(META_RESERVED, &FIRST_SLOT.to_be_bytes())?;
+    meta.put(META_RESERVED, &(base + 1).to_be_bytes())?;
+    meta.put(META_COMPACTED, &base.to_be_bytes())?;
     drop(meta);
     transaction.commit().map_err(|e| place.redb(e))?;
     database.close().map_err(|e| place.redb(e))
@@ -155,6 +199,7 @@ fn open_on(
     backend: impl StorageBackend,
     place: Place,
     identity: &Identity,
+    base: impl FnOnce() -> Result<Slot, StoreError>,
 ) -> Result<(LogStore, Recovered), StoreError> {
     recover::store_of(identity, &place)?;
     // redb would make a new database of an empty file.
@@ -168,14 +213,16 @@ fn open_on(
         .set_check_integrity_on_open(true)
         .create_with_backend(staged.clone())
         .map_err(|e| place.redb(e))?;
-    let mut recovered = recover::read(&database, &place, identity)?;
+    let (mut recovered, compacted) = recover::read(&database, &place, identity, base)?;
     staged.let_go().map_err(|e| place.io(e))?;
     recovered.starts = raise_starts(&database, &place, recovered.starts)?;
-    let store = LogStore { database: Arc::new(database), place, reserved: recovered.reserved, stopped: None };
+    let reserved = recovered.reserved;
+    let store = LogStore { database: Arc::new(database), place, reserved, compacted, stopped: None };
     Ok((store, recovered))
 }
 
-/// Counts this start. Two syncs instead of one, so that damage of its pages is not taken for a torn write.
+/// Counts this start, and removes payloads that no row names: nobody knows of them any more. Two syncs instead of one, so that
+/// damage of its pages is not taken for a torn write.
 fn raise_starts(database: &Database, place: &Place, starts: u64) -> Result<u64, StoreError> {
     let Some(raised) = starts.checked_add(1) else {
         return Err(place.damaged("the start counter is at its end"));
@@ -183,6 +230,7 @@ fn raise_starts(database: &Database, place: &Place, starts: u64) -> Result<u64, 
     let mut transaction = database.begin_write().map_err(|e| place.redb(e))?;
     transaction.set_two_phase_commit(true);
     Rows::write(&transaction, META, place)?.put(META_STARTS, &raised.to_be_bytes())?;
+    commit::remove_unnamed_payloads(&transaction, place)?;
     transaction.commit().map_err(|e| place.redb(e))?;
     Ok(raised)
 }

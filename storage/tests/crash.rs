@@ -32,7 +32,7 @@ fn after_a_power_failure_everything_acknowledged_is_there() {
         let mut random = Random(seed);
         let mut image = Vec::new();
         let disk = Disk::new(image.clone());
-        LogStore::create_with(disk.clone(), &identity()).unwrap();
+        LogStore::create_with(disk.clone(), &identity(), 0).unwrap();
         image.clone_from(&disk.after_power_failure(&mut random));
         let mut model = Model::default();
         let mut in_flight: Option<Commit> = None;
@@ -44,7 +44,7 @@ fn after_a_power_failure_everything_acknowledged_is_there() {
             if crash + 1 < CRASHES {
                 disk.fail_after(random.below(LONGEST_RUN), ErrorKind::Other);
             }
-            match LogStore::open_with(disk.clone(), &identity()) {
+            match LogStore::open_with(disk.clone(), &identity(), || Ok(0)) {
                 Err(error) => {
                     assert!(disk.has_failed(), "seed {seed}, crash {crash}: {error}");
                     silent_starts += 1;
@@ -104,15 +104,15 @@ fn run(model: &mut Model, store: &mut LogStore, disk: &Disk, random: &mut Random
 #[test]
 fn a_creation_that_was_cut_short_is_no_store_or_a_whole_one() {
     let whole = Disk::default();
-    LogStore::create_with(whole.clone(), &identity()).unwrap();
+    LogStore::create_with(whole.clone(), &identity(), 0).unwrap();
     let (mut none, mut some) = (0, 0);
     for changes in 0..whole.changes() {
         for seed in 0..20 {
             let disk = Disk::default();
             disk.fail_after(changes, ErrorKind::Other);
-            LogStore::create_with(disk.clone(), &identity()).unwrap_err();
+            LogStore::create_with(disk.clone(), &identity(), 0).unwrap_err();
             let image = disk.after_power_failure(&mut Random(seed));
-            match LogStore::open_with(Disk::new(image), &identity()) {
+            match LogStore::open_with(Disk::new(image), &identity(), || Ok(0)) {
                 Ok((_, recovered)) => {
                     assert_eq!(recovered, Model { starts: 1, ..Model::default() }.recovered());
                     some += 1;
@@ -131,7 +131,7 @@ fn a_creation_that_was_cut_short_is_no_store_or_a_whole_one() {
 fn a_full_disk_says_so_and_keeps_what_was_acknowledged() {
     let writing = |disk: &Disk| -> (Model, Option<(Commit, StoreError)>) {
         let mut model = Model::default();
-        let (mut store, recovered) = LogStore::open_with(disk.clone(), &identity()).unwrap();
+        let (mut store, recovered) = LogStore::open_with(disk.clone(), &identity(), || Ok(0)).unwrap();
         model.starts = recovered.starts;
         let mut random = Random(4);
         for _ in 0..30 {
@@ -145,13 +145,13 @@ fn a_full_disk_says_so_and_keeps_what_was_acknowledged() {
         (model, None)
     };
     let fresh = Disk::default();
-    LogStore::create_with(fresh.clone(), &identity()).unwrap();
+    LogStore::create_with(fresh.clone(), &identity(), 0).unwrap();
     let image = fresh.after_kill();
     let whole = Disk::new(image.clone());
     assert!(writing(&whole).1.is_none());
     let opening = {
         let disk = Disk::new(image.clone());
-        let _store = LogStore::open_with(disk.clone(), &identity()).unwrap();
+        let _store = LogStore::open_with(disk.clone(), &identity(), || Ok(0)).unwrap();
         disk.changes()
     };
     for changes in (opening..whole.changes()).step_by(3) {
@@ -160,7 +160,7 @@ fn a_full_disk_says_so_and_keeps_what_was_acknowledged() {
         let (model, failed) = writing(&disk);
         let Some((commit, error)) = failed else { continue }; // it failed while closing
         assert!(matches!(error, StoreError::Full { .. }), "{error}");
-        let (store, recovered) = LogStore::open_with(Disk::new(disk.after_kill()), &identity()).unwrap();
+        let (store, recovered) = LogStore::open_with(Disk::new(disk.after_kill()), &identity(), || Ok(0)).unwrap();
         let (without, with) = (Model { starts: 2, ..model.clone() }, Model { starts: 2, ..model.after(&commit) });
         let found = if recovered == without.recovered() { without } else { with };
         check(&found, &store, &recovered, 4, 0);
@@ -170,8 +170,8 @@ fn a_full_disk_says_so_and_keeps_what_was_acknowledged() {
 #[test]
 fn a_commit_is_one_sync() {
     let disk = Disk::default();
-    LogStore::create_with(disk.clone(), &identity()).unwrap();
-    let (mut store, _) = LogStore::open_with(disk.clone(), &identity()).unwrap();
+    LogStore::create_with(disk.clone(), &identity(), 0).unwrap();
+    let (mut store, _) = LogStore::open_with(disk.clone(), &identity(), || Ok(0)).unwrap();
     let (mut model, mut random) = (Model::default(), Random(1));
     let mut more = 0;
     for _ in 0..200 {

@@ -7,25 +7,25 @@ use std::path::Path;
 
 use common::{Model, Random, batch, identity, node, read_log, state, vote};
 use rabia_bank_messages::ids::{ClusterId, RunId, StoreId};
-use rabia_bank_messages::peer::{State, Vote};
-use rabia_bank_storage::{Commit, Identity, LogStore, PeerMemory, Recovered, StoreError};
+use rabia_bank_messages::peer::{Entry, State, Vote};
+use rabia_bank_storage::{Commit, Entries, Identity, LogStore, PeerMemory, Recovered, StoreError};
 use tempfile::TempDir;
 
 fn new_store() -> (TempDir, std::path::PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log.redb");
-    LogStore::create(&path, &identity()).unwrap();
+    LogStore::create(&path, &identity(), 0).unwrap();
     (directory, path)
 }
 
 fn open(path: &Path) -> (LogStore, Recovered) {
-    LogStore::open(path, &identity()).unwrap()
+    LogStore::open(path, &identity(), || Ok(0)).unwrap()
 }
 
 fn refused(path: &Path, change: impl FnOnce(&mut Identity)) -> StoreError {
     let mut other = identity();
     change(&mut other);
-    LogStore::open(path, &other).unwrap_err()
+    LogStore::open(path, &other, || Ok(0)).unwrap_err()
 }
 
 #[test]
@@ -60,21 +60,21 @@ fn what_was_committed_is_recovered() {
 #[test]
 fn a_file_that_is_there_is_left_alone() {
     let (directory, path) = new_store();
-    assert!(matches!(LogStore::create(&path, &identity()), Err(StoreError::Exists { .. })));
+    assert!(matches!(LogStore::create(&path, &identity(), 0), Err(StoreError::Exists { .. })));
     open(&path);
     let other = directory.path().join("other");
     std::fs::write(&other, "mine").unwrap();
-    assert!(matches!(LogStore::create(&other, &identity()), Err(StoreError::Exists { .. })));
+    assert!(matches!(LogStore::create(&other, &identity(), 0), Err(StoreError::Exists { .. })));
     assert_eq!(std::fs::read_to_string(&other).unwrap(), "mine");
     let nowhere = directory.path().join("no/such/place");
-    assert!(matches!(LogStore::create(&nowhere, &identity()), Err(StoreError::Io { .. })));
+    assert!(matches!(LogStore::create(&nowhere, &identity(), 0), Err(StoreError::Io { .. })));
 }
 
 #[test]
 fn a_missing_store_is_not_made() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log.redb");
-    let error = LogStore::open(&path, &identity()).unwrap_err();
+    let error = LogStore::open(&path, &identity(), || Ok(0)).unwrap_err();
     assert!(matches!(error, StoreError::Missing { .. }));
     let message = error.to_string();
     assert!(message.contains(path.to_str().unwrap()), "{message}");
@@ -87,7 +87,7 @@ fn an_empty_file_is_damage_and_stays_empty() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log.redb");
     std::fs::write(&path, "").unwrap();
-    assert!(matches!(LogStore::open(&path, &identity()), Err(StoreError::Damaged { .. })));
+    assert!(matches!(LogStore::open(&path, &identity(), || Ok(0)), Err(StoreError::Damaged { .. })));
     assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
 }
 
@@ -95,10 +95,10 @@ fn an_empty_file_is_damage_and_stays_empty() {
 fn a_store_is_open_once() {
     let (_directory, path) = new_store();
     let (store, _) = open(&path);
-    assert!(matches!(LogStore::open(&path, &identity()), Err(StoreError::InUse { .. })));
+    assert!(matches!(LogStore::open(&path, &identity(), || Ok(0)), Err(StoreError::InUse { .. })));
     let reader = store.reader();
     drop(store);
-    assert!(matches!(LogStore::open(&path, &identity()), Err(StoreError::InUse { .. })));
+    assert!(matches!(LogStore::open(&path, &identity(), || Ok(0)), Err(StoreError::InUse { .. })));
     drop(reader);
     // An attempt that was refused was no start.
     assert_eq!(open(&path).1.starts, 2);
@@ -164,6 +164,7 @@ fn the_same_again_is_fine() {
         decisions: vec![(1, Some(id)), (1, Some(id))],
         peers: vec![(node(2), memory)],
         heard: vec![(node(2), 7), (node(2), 5)],
+        ..Commit::default()
     };
     store.commit(&commit).unwrap();
     store.commit(&commit).unwrap();
@@ -232,7 +233,7 @@ fn entries_come_in_order_within_the_limit() {
     ];
     store.commit(&Commit { payloads: batches, decisions, ..Commit::default() }).unwrap();
     let slots = |from, max_bytes| -> Vec<u64> {
-        store.reader().entries(from, max_bytes).unwrap().into_iter().map(|entry| entry.slot).collect()
+        found(store.reader().entries(from, max_bytes).unwrap()).into_iter().map(|entry| entry.slot).collect()
     };
     assert_eq!(slots(1, usize::MAX), [1, 2, 3, 4, 5]);
     assert_eq!(slots(1, 0), [1]);
@@ -255,7 +256,7 @@ fn readers_read_while_the_writer_writes() {
             std::thread::spawn(move || {
                 let mut next = 1;
                 while next <= SLOTS {
-                    for entry in reader.entries(next, 10_000).unwrap() {
+                    for entry in found(reader.entries(next, 10_000).unwrap()) {
                         assert_eq!(entry.slot, next);
                         assert_eq!(entry.batch, Some(batch(1, next, 300)));
                         next += 1;
@@ -271,5 +272,12 @@ fn readers_read_while_the_writer_writes() {
     }
     for reader in readers {
         reader.join().unwrap();
+    }
+}
+
+fn found(entries: Entries) -> Vec<Entry> {
+    match entries {
+        Entries::Found(entries) => entries,
+        Entries::Compacted { upto } => panic!("the log was compacted up to slot {upto}"),
     }
 }

@@ -43,6 +43,13 @@ pub enum Event {
     LinkDown(NodeId),
     /// Somebody wants to read what is acknowledged now. Reads are numbered by the caller, ascending.
     Read(u64),
+    /// A snapshot of the state after this slot came from a peer and is durable, also in the books on disk.
+    Installed {
+        /// The slot. It must be above the frontier.
+        slot: SlotNumber,
+        /// The decisions up to it that owners of coming slots are read from.
+        decisions: Vec<(SlotNumber, Value)>,
+    },
     /// Time passed. At least every [`TICK`].
     Tick,
 }
@@ -108,6 +115,8 @@ pub enum Notice {
     Decided(SlotNumber, Value),
     /// All slots up to this one are decided.
     Frontier(SlotNumber),
+    /// All slots up to this one are decided, these were the last. The others were not told.
+    Installed(SlotNumber, Vec<(SlotNumber, Value)>),
     /// A batch that waits for a slot came from another node.
     Arrived(BatchId, Payload),
     /// The link to this peer works.
@@ -375,6 +384,7 @@ impl Agreement {
                 self.waiting_read = Some(read);
                 self.start_round(now, effects);
             }
+            Event::Installed { slot, decisions } => self.installed(now, slot, decisions, effects),
             Event::Tick => self.tick(now, effects),
         }
     }
@@ -428,8 +438,11 @@ impl Agreement {
                 *heard = count.max(*heard);
                 self.unwritten_heard = true;
             }
-            // Compared by the snapshotter.
-            PeerMessage::StateDigest { .. } => {}
+            // The snapshotter's business.
+            PeerMessage::StateDigest { .. }
+            | PeerMessage::Compacted { .. }
+            | PeerMessage::GetSnapshot { .. }
+            | PeerMessage::SnapshotRows { .. } => {}
         }
     }
 
@@ -897,6 +910,36 @@ impl Agreement {
         if useful && asked && self.known[from.index()] > self.frontier {
             self.ask_entries(now, from, effects);
         }
+    }
+
+    /// Rule 10: goes on behind a snapshot. Only what lies at or below it is forgotten.
+    fn installed(
+        &mut self,
+        now: Duration,
+        slot: SlotNumber,
+        decisions: Vec<(SlotNumber, Value)>,
+        effects: &mut Vec<Effect>,
+    ) {
+        assert!(slot > self.frontier, "a snapshot at slot {slot} is not above the frontier {}", self.frontier);
+        self.frontier = slot;
+        self.highest_decided = self.highest_decided.max(slot);
+        self.progressed = now;
+        self.catching_up = None;
+        self.open = self.open.split_off(&(slot + 1));
+        self.unsaid.retain(|unsaid| *unsaid > slot);
+        self.recent.retain(|recent, _| *recent > slot);
+        self.unwritten.retain(|(unwritten, _)| *unwritten > slot);
+        self.unreserved.retain(|(unreserved, ..)| *unreserved > slot);
+        // Payloads of batches that were decided in other slots that were skipped go when they are decided again.
+        let decided = decisions.iter().filter_map(|(_, value)| *value).filter(|id| self.payloads.contains_key(id));
+        self.delivered.extend(decided.map(|id| (slot, id)));
+        effects.push(Effect::Pool(Notice::Installed(slot, decisions)));
+        self.save(Commit { installed: Some(slot), ..Commit::default() }, None, effects);
+        let entered: Vec<_> = self.open.range(..=slot + self.genesis.window).map(|(slot, _)| *slot).collect();
+        for slot in entered {
+            self.advance(now, slot, effects);
+        }
+        self.move_window(now, effects);
     }
 
     // ----- reads -----

@@ -208,12 +208,20 @@ impl Pool {
             }
             Notice::Spoken(slot) => self.slots.entry(slot).or_default().proposed = true,
             Notice::Decided(slot, value) => self.decided(now, slot, value),
-            Notice::Frontier(frontier) => {
-                self.frontier = frontier;
-                self.moved = now.elapsed;
-                self.slots = self.slots.split_off(&(frontier + 1));
-                self.proposed_at = self.proposed_at.split_off(&(frontier + 1));
-                self.owners.frontier(frontier);
+            Notice::Frontier(frontier) => self.frontier(now, frontier),
+            Notice::Installed(frontier, decisions) => {
+                for (slot, value) in decisions {
+                    self.replay(slot, value);
+                    if let Some(pending) = value.and_then(|id| self.pending.remove(&id)) {
+                        self.waiting.remove(&pending.order);
+                    }
+                }
+                // What was proposed in the slots that were skipped may not have been decided there.
+                let lost: Vec<_> = self.pending.iter().filter_map(|(id, pending)| Some((*id, pending.slot?))).collect();
+                for (id, slot) in lost.into_iter().filter(|(_, slot)| *slot <= frontier) {
+                    self.release(&id, slot);
+                }
+                self.frontier(now, frontier);
             }
             Notice::Arrived(id, payload) => self.arrived(now, id, payload, effects),
             Notice::LinkUp(peer) => {
@@ -227,6 +235,14 @@ impl Pool {
             }
             Notice::LinkDown(peer) => self.up[peer.index()] = false,
         }
+    }
+
+    fn frontier(&mut self, now: Now, frontier: Slot) {
+        self.frontier = frontier;
+        self.moved = now.elapsed;
+        self.slots = self.slots.split_off(&(frontier + 1));
+        self.proposed_at = self.proposed_at.split_off(&(frontier + 1));
+        self.owners.frontier(frontier);
     }
 
     fn decided(&mut self, now: Now, slot: Slot, value: Value) {

@@ -2,21 +2,32 @@
 //!
 //! Records and outcomes refer to an account by its place in the table, so that neither holds a string. An account is
 //! never closed; only the undoing of an atomic bulk takes accounts away again, the newest first.
+//!
+//! # Snapshots
+//!
+//! The table is saved in pages of [`PAGE`] accounts. A page that changes is noted. When a snapshot is taken these pages
+//! are frozen, and encoded bit by bit while the bank goes on ([`Accounts::collect`]); a frozen page that is about to change
+//! is encoded first. So a snapshot shows the table as it was when it was frozen, and nobody waits for it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use rabia_bank_messages::ids::Millis;
+use serde::{Deserialize, Serialize};
 
+use super::rows::{self, AccountRow, BadRow};
 use super::set_hash::SetHash;
+
+/// Accounts on a page: about as much as the disk writes anyway to change one.
+const PAGE: usize = 64;
 
 /// So many changed accounts are hashed in one go. More would stall an answer by more than half a millisecond, fewer
 /// would hash a busy account too often.
 const REHASH_AT: usize = 4096;
 
 /// The place of an account in the table.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct AccountIndex(u32);
 
 impl AccountIndex {
@@ -56,6 +67,18 @@ pub(super) struct AccountState {
 }
 
 impl AccountState {
+    fn to_row(&self) -> AccountRow<&str> {
+        let last = self.last.unwrap_or(Last { transaction: 0, at: 0 });
+        AccountRow {
+            name: &self.name,
+            balance: self.balance,
+            created_at: self.created_at,
+            last_transaction: last.transaction,
+            last_at: last.at,
+            transaction_count: self.transaction_count,
+        }
+    }
+
     fn set_hash(&self, scratch: &mut Vec<u8>) -> SetHash {
         let last = self.last.unwrap_or(Last { transaction: 0, at: 0 });
         scratch.clear();
@@ -79,9 +102,103 @@ pub(super) struct Accounts {
     in_order: BTreeMap<Arc<str>, AccountIndex>,
     changed: Vec<AccountIndex>,
     hash: SetHash,
+    pages: Pages,
+}
+
+/// What a page is to the next snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum PageState {
+    /// As it was saved last.
+    Clean,
+    /// To be saved by the next snapshot.
+    Changed,
+    /// To be saved by the snapshot that is being taken, as it is now.
+    Frozen,
+}
+
+/// Which pages changed since they were saved.
+#[derive(Debug, Default)]
+struct Pages {
+    states: Vec<PageState>,
+    changed: Vec<u32>,
+    frozen: Vec<u32>,
+    /// Pages as they were when they were frozen.
+    encoded: Vec<(u32, Vec<u8>)>,
+}
+
+impl Pages {
+    /// The page is about to change.
+    fn touch(&mut self, page: usize, accounts: &[AccountState]) {
+        if page >= self.states.len() {
+            self.states.resize(page + 1, PageState::Clean);
+        }
+        match self.states[page] {
+            PageState::Changed => return,
+            PageState::Clean => {}
+            PageState::Frozen => self.encode(page, accounts),
+        }
+        self.states[page] = PageState::Changed;
+        self.changed.push(page as u32); // places are u32, so pages are
+    }
+
+    fn encode(&mut self, page: usize, accounts: &[AccountState]) {
+        let end = accounts.len().min((page + 1) * PAGE);
+        if let Some(accounts) = accounts.get(page * PAGE..end).filter(|accounts| !accounts.is_empty()) {
+            let rows: Vec<_> = accounts.iter().map(AccountState::to_row).collect();
+            self.encoded.push((page as u32, rows::encode(&rows)));
+        }
+    }
 }
 
 impl Accounts {
+    /// Begins a snapshot with all pages that changed since the last one, as they are now.
+    pub(super) fn freeze(&mut self) {
+        let Pages { states, changed, frozen, .. } = &mut self.pages;
+        assert!(frozen.is_empty(), "a snapshot is being taken already");
+        std::mem::swap(frozen, changed);
+        for page in frozen.iter() {
+            states[*page as usize] = PageState::Frozen;
+        }
+    }
+
+    /// Encodes up to `count` frozen pages. Answers all pages once none is left.
+    pub(super) fn collect(&mut self, count: usize) -> Option<Vec<(u32, Vec<u8>)>> {
+        for _ in 0..count {
+            let Some(page) = self.pages.frozen.pop() else { break };
+            let page = page as usize;
+            // One that was changed since was encoded then.
+            if self.pages.states[page] == PageState::Frozen {
+                self.pages.encode(page, &self.states);
+                self.pages.states[page] = PageState::Clean;
+            }
+        }
+        self.pages.frozen.is_empty().then(|| std::mem::take(&mut self.pages.encoded))
+    }
+
+    /// Adds the accounts of the next page of a snapshot. Pages come in order, all but the last one full.
+    pub(super) fn load(&mut self, page: u32, bytes: &[u8]) -> Result<(), BadRow> {
+        let bad = |why: String| BadRow(format!("page {page} of the accounts: {why}"));
+        let rows: Vec<AccountRow<Box<str>>> = rows::decode(|| format!("page {page} of the accounts"), bytes)?;
+        if page as usize * PAGE != self.states.len() || !(1..=PAGE).contains(&rows.len()) {
+            return Err(bad(format!("{} accounts, where {} came before", rows.len(), self.states.len())));
+        }
+        for row in rows {
+            let AccountRow { name, balance, created_at, last_transaction, last_at, transaction_count } = row;
+            if self.find(&name).is_some() {
+                return Err(bad(format!("account {name} is there twice")));
+            }
+            let index = self.create(&name, created_at);
+            let state = &mut self.states[index.get()];
+            state.balance = balance;
+            state.last = (last_transaction > 0).then_some(Last { transaction: last_transaction, at: last_at });
+            state.transaction_count = transaction_count;
+        }
+        // As it was saved.
+        self.pages.states[page as usize] = PageState::Clean;
+        self.pages.changed.clear();
+        Ok(())
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.states.len()
@@ -99,6 +216,7 @@ impl Accounts {
 
     /// The account at this place, to change it.
     pub(super) fn get_mut(&mut self, index: AccountIndex) -> &mut AccountState {
+        self.pages.touch(index.get() / PAGE, &self.states);
         let state = &mut self.states[index.get()];
         if !state.changed {
             state.changed = true;
@@ -122,6 +240,7 @@ impl Accounts {
     pub(super) fn create(&mut self, name: &str, created_at: Millis) -> AccountIndex {
         let count = self.states.len();
         let Ok(place) = u32::try_from(count) else { panic!("no place for more than {count} accounts") };
+        self.pages.touch(count / PAGE, &self.states);
         let (index, name) = (AccountIndex(place), Arc::<str>::from(name));
         let other = self.by_name.insert(Arc::clone(&name), index);
         assert!(other.is_none(), "account {name} was created as {index:?}, but exists as {other:?}");
@@ -143,6 +262,9 @@ impl Accounts {
     pub(super) fn truncate(&mut self, count: usize) {
         if count == self.states.len() {
             return;
+        }
+        for page in count / PAGE..=(self.states.len() - 1) / PAGE {
+            self.pages.touch(page, &self.states);
         }
         for state in self.states.drain(count..) {
             assert_eq!(state.balance, 0, "account {} was taken away with money in it", state.name);

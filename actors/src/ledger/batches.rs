@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use rabia_bank_messages::ids::{BatchId, MAX_NODES};
+use rabia_bank_messages::ids::{BatchId, Digest, MAX_NODES, NodeId};
 
 use super::set_hash::SetHash;
 
@@ -12,7 +12,7 @@ use super::set_hash::SetHash;
 const REMEMBERED: usize = 4096;
 
 /// The name of a batch within its origin: incarnation and sequence.
-type Name = (u64, u64);
+pub(super) type Name = (u64, u64);
 
 #[derive(Debug, Default)]
 struct Origin {
@@ -48,6 +48,25 @@ impl AppliedBatches {
         true
     }
 
+    /// What a snapshot has of it: by origin, in the order of application.
+    pub(super) fn to_row(&self) -> Vec<Vec<Name>> {
+        self.origins.iter().map(|origin| origin.names.iter().copied().collect()).collect()
+    }
+
+    /// The batches of a snapshot. `None` if there are more origins than nodes, or one is there twice.
+    pub(super) fn from_row(row: Vec<Vec<Name>>) -> Option<AppliedBatches> {
+        let mut batches = AppliedBatches::default();
+        for (index, names) in row.into_iter().enumerate() {
+            let origin = u8::try_from(index + 1).ok().and_then(NodeId::new)?;
+            for (incarnation, sequence) in names {
+                if !batches.insert(&BatchId { origin, incarnation, sequence, digest: Digest::ZERO }) {
+                    return None;
+                }
+            }
+        }
+        Some(batches)
+    }
+
     /// The hash of the set of the batches remembered.
     pub(super) fn set_hash(&self) -> SetHash {
         self.hash
@@ -65,8 +84,6 @@ fn set_hash(origin: u8, (incarnation, sequence): Name) -> SetHash {
 
 #[cfg(test)]
 mod tests {
-    use rabia_bank_messages::ids::{Digest, NodeId};
-
     use super::*;
 
     fn id(origin: u8, sequence: u64) -> BatchId {

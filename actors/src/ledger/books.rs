@@ -1,9 +1,8 @@
 //! The books: accounts and history, and the operations that change both.
 //!
 //! An operation first makes all checks of its row in BANK.md, in their order, then changes the books; so a refused one
-//! has nothing to undo. An atomic bulk runs its operations one by one and, where one is refused, takes the records back
-//! newest first: a record says what it did to each balance, so the history is its own undo log. The running figures
-//! count a request's records only once the request stands.
+//! has nothing to undo. An atomic bulk runs its operations one by one and, where one is refused, takes back what they did,
+//! the newest first. The running figures count a request's records only once the request stands.
 
 use rabia_bank_messages::bank::{Amount, Bulk, Command, MAX_BALANCE, MAX_BULK, Operation, is_valid_account_id};
 
@@ -24,6 +23,16 @@ pub(super) struct Books {
     pub(super) history: History,
     pub(super) totals: Totals,
     pub(super) total_balance: u64,
+    /// What the accounts were that the command at hand has changed, in the order of the changes.
+    undo: Vec<Before>,
+}
+
+/// An account before a change.
+#[derive(Debug)]
+struct Before {
+    account: AccountIndex,
+    balance: u64,
+    last: Option<Last>,
 }
 
 /// A state of the books to go back to.
@@ -41,12 +50,25 @@ impl Books {
             history: History::default(),
             totals: Totals::default(),
             total_balance: 0,
+            undo: Vec::new(),
         }
+    }
+
+    /// The books of a snapshot.
+    pub(super) fn restored(
+        transaction_limit: u64,
+        accounts: Accounts,
+        history: History,
+        totals: Totals,
+        total_balance: u64,
+    ) -> Books {
+        Books { transaction_limit, accounts, history, totals, total_balance, undo: Vec::new() }
     }
 
     /// Carries out a command, or refuses it and changes nothing.
     pub(super) fn execute(&mut self, command: &Command, moment: Moment) -> CommandOutcome {
         let mark = self.mark();
+        self.undo.clear();
         let outcome = match command {
             Command::One(operation) => Kind::One(self.operate(operation, moment)),
             Command::Bulk(bulk) if bulk.commands.is_empty() => Kind::BulkEmpty,
@@ -88,30 +110,19 @@ impl Books {
         while self.history.len() > mark.transactions
             && let Some(record) = self.history.pop()
         {
-            if let Some(from) = record.movement.from() {
-                self.restore(from, from.balance + record.amount);
-            }
-            if let Some(to) = record.movement.to() {
-                self.restore(to, to.balance - record.amount);
-            }
             match record.movement {
                 Movement::Opening(_) | Movement::Deposit(_) => self.total_balance -= record.amount,
                 Movement::Withdrawal(_) => self.total_balance += record.amount,
                 Movement::Transfer { .. } => {}
             }
         }
+        while let Some(Before { account, balance, last }) = self.undo.pop() {
+            let state = self.accounts.get_mut(account);
+            state.balance = balance;
+            state.last = last;
+            state.transaction_count -= 1;
+        }
         self.accounts.truncate(mark.accounts);
-    }
-
-    /// Makes an account what it was before the record with this side, which was the newest.
-    fn restore(&mut self, side: &Side, balance: u64) {
-        let last = (side.previous > 0)
-            .then(|| Last { transaction: side.previous, at: self.history.get(side.previous).moment.time });
-        let state = self.accounts.get_mut(side.account);
-        assert_eq!(state.balance, side.balance, "account {} is not as its newest record says", state.name);
-        state.balance = balance;
-        state.last = last;
-        state.transaction_count -= 1;
     }
 
     fn operate(&mut self, operation: &Operation, moment: Moment) -> OperationOutcome {
@@ -220,6 +231,7 @@ impl Books {
         assert!(balance <= total && total <= MAX_BALANCE, "balance {balance} in a total of {total} ({MAX_BALANCE})");
         let transaction = self.history.len() + 1;
         let state = self.accounts.get_mut(account);
+        self.undo.push(Before { account, balance: state.balance, last: state.last });
         let previous = state.last.map_or(0, |last| last.transaction);
         state.balance = balance;
         state.last = Some(Last { transaction, at: moment.time });

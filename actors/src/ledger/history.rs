@@ -1,18 +1,23 @@
 //! The history: every change of a balance, in order, each record with the hash of the one before it.
-//! The bytes that are hashed are listed in the documentation of the [ledger](super).
 //!
-//! # Finding records
-//!
-//! Each record points to the record before it of its type, and of each of its accounts. A question for an account or a
-//! type follows these pointers and costs by what it finds, not by what happened besides.
+//! The newest records are in memory, all of them are in blocks (`block`) once a snapshot has taken them; records that are
+//! in durable blocks may leave memory. Each record points to the record before it of its type, and of each of its
+//! accounts: a question for an account or a type follows these pointers (`lookup`), and costs by what it finds, not by what
+//! happened besides.
 
-use rabia_bank_messages::bank::TransactionType;
+use std::collections::VecDeque;
+
+use rabia_bank_messages::bank::{Transaction, TransactionType};
 use rabia_bank_messages::ids::{Digest, Millis, Slot};
 
 use super::accounts::{AccountIndex, Accounts};
+use super::block::{BLOCK, Block, BlockRecord};
+use super::chain::{Link, type_index};
+use super::rows::{BadRow, HistoryRow};
 
-/// The longest input of a hash: two accounts with names of 50 characters.
-const MAX_HASHED: usize = 32 + 4 * 8 + 1 + 2 * (1 + 50 + 8);
+/// Records that stay in memory though they are in durable blocks, so that recent questions and replays need no disk:
+/// about 10 MB.
+const KEEP: u64 = 1 << 16;
 
 /// When something is applied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,7 +71,7 @@ impl Movement {
         }
     }
 
-    fn side_of(&self, account: AccountIndex) -> Option<&Side> {
+    pub(super) fn side_of(&self, account: AccountIndex) -> Option<&Side> {
         self.from().filter(|side| side.account == account).or_else(|| self.to().filter(|side| side.account == account))
     }
 }
@@ -79,169 +84,201 @@ pub(super) struct Record {
     pub(super) amount: u64,
     pub(super) moment: Moment,
     /// The transaction before it of the same type; 0 if it is the first.
-    previous_of_type: u64,
+    pub(super) previous_of_type: u64,
     pub(super) hash: Digest,
 }
 
-/// Which records a search is about.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Trail {
-    /// All.
-    All,
-    /// Those of a type.
-    Type(TransactionType),
-    /// Those that touch an account, of which this is the newest; 0 if it has none.
-    Account { account: AccountIndex, newest: u64 },
-}
-
 /// All records, in order.
-#[derive(Debug, Default)]
+///
+/// Invariants, asserted:
+/// - Ids count up from 1 without a gap, slots and timestamps do not go down.
+/// - A record points only to records with lower ids.
+#[derive(Debug)]
 pub(super) struct History {
-    records: Vec<Record>,
+    /// The newest records: those with ids above `forgotten`.
+    records: VecDeque<Record>,
+    /// So many of the oldest are in durable blocks only.
+    forgotten: u64,
+    /// The hash of the newest record of these, and when it was applied.
+    before: (Digest, Moment),
     /// By [`type_index`]; 0 where there is none.
     newest_of_type: [u64; 4],
-    scratch: Vec<u8>,
 }
 
-/// The place of a type in an array of all four.
-pub(super) fn type_index(transaction_type: TransactionType) -> usize {
-    match transaction_type {
-        TransactionType::Opening => 0,
-        TransactionType::Deposit => 1,
-        TransactionType::Withdrawal => 2,
-        TransactionType::Transfer => 3,
+impl Default for History {
+    fn default() -> History {
+        let before = (Digest::ZERO, Moment { slot: 0, time: 0 });
+        History { records: VecDeque::new(), forgotten: 0, before, newest_of_type: [0; 4] }
     }
 }
 
 impl History {
     /// How many records there are: also the id of the newest.
     pub(super) fn len(&self) -> u64 {
-        self.records.len() as u64
+        self.forgotten + self.records.len() as u64
+    }
+
+    /// The hash of the newest record, and when it was applied.
+    fn newest(&self) -> (Digest, Moment) {
+        self.records.back().map_or(self.before, |record| (record.hash, record.moment))
     }
 
     /// The hash of the newest record.
     pub(super) fn head(&self) -> Digest {
-        self.records.last().map_or(Digest::ZERO, |record| record.hash)
+        self.newest().0
     }
 
-    /// The record with this id.
+    /// The newest record of a type; 0 if there is none.
+    pub(super) fn newest_of(&self, kind: TransactionType) -> u64 {
+        self.newest_of_type[type_index(kind)]
+    }
+
+    /// The record with this id, if it is in memory.
     pub(super) fn find(&self, id: u64) -> Option<&Record> {
-        self.records.get(usize::try_from(id.checked_sub(1)?).ok()?)
-    }
-
-    /// The record with this id, which must be there.
-    pub(super) fn get(&self, id: u64) -> &Record {
-        match self.find(id) {
-            Some(record) => record,
-            None => panic!("transaction {id} of {} is missing", self.len()),
-        }
+        self.records.get(usize::try_from(id.checked_sub(self.forgotten + 1)?).ok()?)
     }
 
     /// Adds a record and returns its id.
     pub(super) fn append(&mut self, movement: Movement, amount: u64, moment: Moment, accounts: &Accounts) -> u64 {
         let id = self.len() + 1;
-        if let Some(newest) = self.records.last() {
-            let (before, now) = (newest.moment, moment);
-            assert!(before.slot <= now.slot && before.time <= now.time, "transaction {id} at {now:?} after {before:?}");
-        }
+        let (previous, before) = self.newest();
+        assert!(before.slot <= moment.slot && before.time <= moment.time, "record {id} at {moment:?} after {before:?}");
         for side in [movement.from(), movement.to()].into_iter().flatten() {
             assert!(side.previous < id, "transaction {id} points ahead: {side:?}");
         }
-        let hash = self.hash_next(id, &movement, amount, moment, accounts);
-        let newest_of_type = &mut self.newest_of_type[type_index(movement.transaction_type())];
-        let previous_of_type = std::mem::replace(newest_of_type, id);
-        self.records.push(Record { movement, amount, moment, previous_of_type, hash });
+        let side = |side: Option<&Side>| side.map(|side| (&*accounts.get(side.account).name, side.balance));
+        let kind = movement.transaction_type();
+        let Moment { time, slot } = moment;
+        let link = Link { id, kind, amount, time, slot, from: side(movement.from()), to: side(movement.to()) };
+        let hash = link.hash(previous);
+        let previous_of_type = std::mem::replace(&mut self.newest_of_type[type_index(kind)], id);
+        self.records.push_back(Record { movement, amount, moment, previous_of_type, hash });
         id
-    }
-
-    fn hash_next(&mut self, id: u64, movement: &Movement, amount: u64, moment: Moment, accounts: &Accounts) -> Digest {
-        let previous = self.head();
-        let bytes = &mut self.scratch;
-        bytes.clear();
-        bytes.extend_from_slice(&previous.0);
-        for number in [id, amount, moment.time, moment.slot] {
-            bytes.extend_from_slice(&number.to_be_bytes());
-        }
-        bytes.push(type_index(movement.transaction_type()) as u8 + 1);
-        for side in [movement.from(), movement.to()] {
-            let Some(side) = side else {
-                bytes.push(0);
-                continue;
-            };
-            let name = accounts.get(side.account).name.as_bytes();
-            bytes.push(name.len() as u8); // names are ASCII of 50 characters at most
-            bytes.extend_from_slice(name);
-            bytes.extend_from_slice(&side.balance.to_be_bytes());
-        }
-        assert!(bytes.len() <= MAX_HASHED, "transaction {id} takes {} bytes", bytes.len());
-        Digest::of(bytes)
     }
 
     /// Takes the newest record away: an atomic bulk is undone.
     pub(super) fn pop(&mut self) -> Option<Record> {
-        let record = self.records.pop()?;
+        let record = self.records.pop_back()?;
         self.newest_of_type[type_index(record.movement.transaction_type())] = record.previous_of_type;
         Some(record)
     }
 
-    /// The records with an id above `id`, oldest first.
+    /// The records with an id above `id`, oldest first. They must be in memory.
     pub(super) fn since(&self, id: u64) -> impl Iterator<Item = &Record> {
-        self.records.iter().skip(usize::try_from(id).unwrap_or(usize::MAX))
+        assert!(id >= self.forgotten, "records from {id} on were asked for, {} are forgotten", self.forgotten);
+        self.records.range((id - self.forgotten) as usize..)
     }
 
-    /// The first id with a timestamp above `time`: the newest id plus one if there is none.
-    pub(super) fn first_after(&self, time: Millis) -> u64 {
-        self.records.partition_point(|record| record.moment.time <= time) as u64 + 1
-    }
-
-    /// The records of a trail with an id below `before`, newest first.
-    pub(super) fn search(&self, trail: Trail, before: u64) -> impl Iterator<Item = (u64, &Record)> {
-        let present = |id: u64| (id > 0).then(|| (id, self.get(id)));
-        let first = present(self.newest_below(trail, before.min(self.len() + 1)));
-        std::iter::successors(first, move |(id, record)| present(previous(trail, *id, record)))
-    }
-
-    /// The newest record of a trail with an id below `before` (at least 0, at most the newest plus one); 0 if there is
-    /// none.
-    ///
-    /// Two ways lead there: down the trail from its newest record, short if few records of the trail are newer; and
-    /// down the whole history from `before`, short if many records belong to the trail. Which is shorter is not known,
-    /// so both are taken at once, and cost twice the shorter one.
-    fn newest_below(&self, trail: Trail, before: u64) -> u64 {
-        let mut on_trail = match trail {
-            Trail::All => return before.saturating_sub(1),
-            Trail::Type(transaction_type) => self.newest_of_type[type_index(transaction_type)],
-            Trail::Account { newest, .. } => newest,
+    /// The block with this number, as far as its transactions go up to `end`. They must be in memory.
+    pub(super) fn block(&self, number: u64, end: u64, accounts: &Accounts) -> Block {
+        let first = number * BLOCK + 1;
+        let before = match self.find(first - 1) {
+            Some(record) => record.hash,
+            None => {
+                assert_eq!(self.forgotten, first - 1, "the beginning of block {number} is forgotten");
+                self.before.0
+            }
         };
-        for id in (1..before).rev() {
-            if on_trail < before {
-                return on_trail;
-            }
-            if is_on(trail, self.get(id)) {
-                return id;
-            }
-            on_trail = previous(trail, on_trail, self.get(on_trail));
+        let ids = first..=end.min(first + BLOCK - 1);
+        let records = ids.zip(self.since(first - 1)).map(|(id, record)| record.to_block(id, accounts)).collect();
+        Block::new(number, before, records)
+    }
+
+    /// The blocks with the transactions up to `id` are durable: of these, only the newest stay in memory.
+    pub(super) fn forget(&mut self, id: u64) {
+        let keep = self.len().saturating_sub(KEEP);
+        let full = id - id % BLOCK;
+        while self.forgotten < keep.min(full)
+            && let Some(record) = self.records.pop_front()
+        {
+            self.forgotten += 1;
+            self.before = (record.hash, record.moment);
         }
-        0
+    }
+
+    /// What a snapshot has of it beside the blocks.
+    pub(super) fn to_row(&self) -> HistoryRow {
+        let (head, Moment { slot, time }) = self.newest();
+        HistoryRow { transactions: self.len(), head, newest_of_type: self.newest_of_type, slot, time }
+    }
+
+    /// The history of a snapshot. `last` is its last block, if that is not full: its transactions come into memory. (On disk it
+    /// may be fuller, by blocks of a later snapshot that was never complete.)
+    pub(super) fn from_row(row: &HistoryRow, last: Option<&Block>, accounts: &Accounts) -> Result<History, BadRow> {
+        let HistoryRow { transactions, head, newest_of_type, slot, time } = *row;
+        let mut history = History {
+            records: VecDeque::new(),
+            forgotten: transactions,
+            before: (head, Moment { slot, time }),
+            newest_of_type,
+        };
+        let Some(block) = last else { return Ok(history) };
+        for record in block.records() {
+            let id = record.transaction.transaction_id;
+            if id > transactions {
+                break;
+            }
+            let record = Record::from_block(record, accounts)
+                .ok_or_else(|| BadRow(format!("transaction {id} names an account that is not there")))?;
+            history.records.push_back(record);
+        }
+        history.forgotten = block.number() * BLOCK;
+        // The moment before the block is not known, and not after that of its first transaction.
+        history.before = (block.before(), Moment { slot: 0, time: 0 });
+        if (history.len(), history.head()) != (transactions, head) {
+            let (found, at) = (history.head(), history.len());
+            return Err(BadRow(format!(
+                "the history ends with {at} ({found}), the state knows {transactions} ({head})"
+            )));
+        }
+        Ok(history)
     }
 }
 
-fn is_on(trail: Trail, record: &Record) -> bool {
-    match trail {
-        Trail::All => true,
-        Trail::Type(transaction_type) => record.movement.transaction_type() == transaction_type,
-        Trail::Account { account, .. } => record.movement.side_of(account).is_some(),
+impl Record {
+    /// The record as clients see it.
+    pub(super) fn to_transaction(self, id: u64, accounts: &Accounts) -> Transaction {
+        let name = |side: &Side| Box::from(&*accounts.get(side.account).name);
+        let (from, to) = (self.movement.from(), self.movement.to());
+        Transaction {
+            transaction_id: id,
+            transaction_type: self.movement.transaction_type(),
+            from_account: from.map(name),
+            to_account: to.map(name),
+            amount: self.amount,
+            from_balance: from.map(|side| side.balance),
+            to_balance: to.map(|side| side.balance),
+            timestamp: self.moment.time,
+            slot: self.moment.slot,
+            hash: self.hash,
+        }
     }
-}
 
-/// The record of the trail before the one with this id, which must be on it; 0 if there is none.
-fn previous(trail: Trail, id: u64, record: &Record) -> u64 {
-    match trail {
-        Trail::All => id - 1,
-        Trail::Type(_) => record.previous_of_type,
-        Trail::Account { account, .. } => match record.movement.side_of(account) {
-            Some(side) => side.previous,
-            None => panic!("transaction {id} is on the trail of {account:?}, but does not touch it: {record:?}"),
-        },
+    fn to_block(self, id: u64, accounts: &Accounts) -> BlockRecord {
+        BlockRecord {
+            transaction: self.to_transaction(id, accounts),
+            previous_of_type: self.previous_of_type,
+            previous_of_from: self.movement.from().map_or(0, |side| side.previous),
+            previous_of_to: self.movement.to().map_or(0, |side| side.previous),
+        }
+    }
+
+    /// None if an account is not there, or a side is missing that its type has.
+    fn from_block(record: &BlockRecord, accounts: &Accounts) -> Option<Record> {
+        let BlockRecord { transaction, previous_of_type, previous_of_from, previous_of_to } = record;
+        let side = |name: &Option<Box<str>>, balance: Option<u64>, previous: u64| {
+            Some(Side { account: accounts.find(name.as_deref()?)?, balance: balance?, previous })
+        };
+        let from = || side(&transaction.from_account, transaction.from_balance, *previous_of_from);
+        let to = || side(&transaction.to_account, transaction.to_balance, *previous_of_to);
+        let movement = match transaction.transaction_type {
+            TransactionType::Opening => Movement::Opening(to()?),
+            TransactionType::Deposit => Movement::Deposit(to()?),
+            TransactionType::Withdrawal => Movement::Withdrawal(from()?),
+            TransactionType::Transfer => Movement::Transfer { from: from()?, to: to()? },
+        };
+        let moment = Moment { slot: transaction.slot, time: transaction.timestamp };
+        let (amount, hash) = (transaction.amount, transaction.hash);
+        Some(Record { movement, amount, moment, previous_of_type: *previous_of_type, hash })
     }
 }

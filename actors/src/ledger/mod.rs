@@ -14,6 +14,13 @@
 //!
 //! Outcomes are compact; [`Ledger::render`] makes a client's answer of one, only on the node where a client waits.
 //!
+//! # Memory and disk
+//!
+//! Accounts, sessions and the newest part of the history are in memory. A snapshot ([`Ledger::freeze`],
+//! [`Ledger::collect`]) gives what changed since the last one, in rows for a store; [`Loading`] makes a ledger of all rows.
+//! Transactions that are safe in the store leave memory ([`Ledger::forget`]), in blocks ([`Block`]); an answer that needs one
+//! of them waits for its block ([`Progress`]).
+//!
 //! # The chain of hashes
 //!
 //! Each transaction has a hash over itself and the hash before it. It is BLAKE3 over these bytes; numbers are unsigned
@@ -39,26 +46,40 @@
 //! gathered; so a busy account is hashed once for many changes, and asking costs by what changed since. When it is
 //! asked, and how often, makes no difference to what it says.
 
-use rabia_bank_messages::bank::{Command, MAX_BALANCE, MAX_BULK, Query, Refusal, Success};
+use rabia_bank_messages::bank::{Command, MAX_BALANCE, MAX_BULK, Query};
 use rabia_bank_messages::batch::{Action, BadPayload, Payload, Request};
 use rabia_bank_messages::ids::{BatchId, Digest, Millis, Slot};
+
+use std::sync::Arc;
 
 use batches::AppliedBatches;
 use books::Books;
 use history::Moment;
+use lookup::Task;
 use sessions::{Admission, Sessions};
+use snapshot::Taking;
 
 mod accounts;
 mod batches;
+mod block;
 mod books;
+mod chain;
 mod history;
+mod lookup;
 mod outcomes;
 mod queries;
+mod rows;
 mod sessions;
 mod set_hash;
+mod snapshot;
 mod statistics;
 
+pub use block::{BLOCK, Block, BlockRecord};
+pub use chain::chain_hash;
+pub use lookup::{Answer, Progress, Reading};
 pub use outcomes::{CommandOutcome, Rejection};
+pub use rows::BadRow;
+pub use snapshot::{Changes, Loading};
 
 /// What the digest is over, and in which version: nodes that compare digests must mean the same.
 const DIGEST_NAME: &[u8] = b"rabia-bank state 1";
@@ -84,6 +105,10 @@ pub struct Ledger {
     decided_slots: u64,
     null_slots: u64,
     repeated_batches: u64,
+    /// The newest transaction that a snapshot took.
+    saved_transactions: u64,
+    /// A snapshot that is being taken.
+    taking: Option<Taking>,
 }
 
 /// What came of a slot.
@@ -161,6 +186,8 @@ impl Ledger {
             decided_slots: 0,
             null_slots: 0,
             repeated_batches: 0,
+            saved_transactions: 0,
+            taking: None,
         }
     }
 
@@ -229,23 +256,42 @@ impl Ledger {
         }
     }
 
-    /// The answer that a client gets to a command with this outcome of this ledger. It is the same at any later time.
-    ///
-    /// # Errors
-    /// If the books refused the command.
-    pub fn render(&self, outcome: &CommandOutcome) -> Result<Success, Refusal> {
-        self.books.render(outcome)
+    /// The answer that a client gets to a command with this outcome of this ledger: an error if the books refused it. It
+    /// is the same at any later time.
+    pub fn render(&self, outcome: &CommandOutcome) -> Progress {
+        self.books.proceed(Task::Outcome(outcome.clone(), Vec::new()), [None, None])
     }
 
     /// The answer to a query, from the state after [`applied`](Ledger::applied). `None` for [`Query::GetStatus`], which
     /// is about the node.
     ///
-    /// Costs by the length of the answer, with three exceptions. A history of an account or a type with `before` or
-    /// `to_time` first looks for where its page begins: in as many steps as the account or type has newer records, or as
-    /// lie between there and its next older one, whichever is less. One account's history of a type passes over the
-    /// account's records of other types. The statistics read every account.
-    pub fn query(&self, query: &Query) -> Option<Result<Success, Refusal>> {
-        self.books.query(query)
+    /// Costs by the length of the answer, with four exceptions. A history with `to_time` first looks for that time,
+    /// halving what is left at each step. One of an account or a type with `before` or `to_time` then looks for where its
+    /// page begins: in as many steps as the account or type has newer records, or as lie between there and its next
+    /// older one, whichever is less. One account's history of a type passes over the account's records of other types.
+    /// The statistics read every account.
+    pub fn query(&self, query: &Query) -> Option<Progress> {
+        self.books.query(query).map(|task| self.books.proceed(task, [None, None]))
+    }
+
+    /// The transactions from this id on, oldest first, `limit` at most.
+    pub fn transactions_from(&self, id: u64, limit: usize) -> Progress {
+        let next = id.max(1);
+        let end = self.books.history.len().min(next.saturating_add(limit as u64) - 1);
+        self.books.proceed(Task::Ascending { next, end, found: Vec::new() }, [None, None])
+    }
+
+    /// Goes on with an answer, given the block that it needs.
+    ///
+    /// # Panics
+    /// If it is another block.
+    pub fn resume(&self, reading: Reading, block: Arc<Block>) -> Progress {
+        self.books.resume(reading, block)
+    }
+
+    /// The largest amount of one transaction, in minor units.
+    pub fn transaction_limit(&self) -> u64 {
+        self.books.transaction_limit
     }
 
     /// The last slot applied; 0 if there is none.

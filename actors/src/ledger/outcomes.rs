@@ -7,14 +7,15 @@
 use std::sync::Arc;
 
 use rabia_bank_messages::bank::{ErrorCode, MAX_ACCOUNT_ID, MAX_BALANCE, MAX_BULK, Outcome, Refusal};
+use serde::{Deserialize, Serialize};
 
 use super::accounts::AccountIndex;
 
 /// What came of a command. [`Ledger::render`](super::Ledger::render) makes an answer of it, now or later.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CommandOutcome(pub(super) Kind);
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) enum Kind {
     /// Of a single operation.
     One(OperationOutcome),
@@ -32,7 +33,7 @@ pub(super) enum Kind {
 pub(super) type OperationOutcome = Result<Done, Box<OperationRefusal>>;
 
 /// An operation that was carried out.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) enum Done {
     /// An account was created with nothing in it.
     Created(AccountIndex),
@@ -43,7 +44,7 @@ pub(super) enum Done {
 }
 
 /// Why an operation was not carried out.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) enum OperationRefusal {
     InvalidAccountId(Arc<str>),
     /// The least that is allowed.

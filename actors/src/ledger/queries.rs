@@ -1,86 +1,40 @@
-//! Reading: answers to queries, and outcomes as clients see them.
+//! Answers to queries. What needs the history is begun here, and finished in `lookup`.
 
 use std::cmp::Reverse;
 
 use rabia_bank_messages::bank::{
-    Account, DEFAULT_PAGE, ErrorCode, HistoryFilter, ItemResult, MAX_PAGE, Query, Refusal, Statistics, Success,
-    Transaction,
+    Account, DEFAULT_PAGE, ErrorCode, HistoryFilter, MAX_PAGE, Query, Refusal, Statistics, Success,
 };
 
 use super::accounts::AccountState;
 use super::books::Books;
-use super::history::{Side, Trail};
-use super::outcomes::{CommandOutcome, Done, Kind, OperationOutcome, bulk_empty, bulk_too_large};
+use super::lookup::{Answer, Page, Task, Trail};
+use super::outcomes::{OperationRefusal, shortened};
 
 /// How many accounts or transactions each list of the statistics names.
-const TOP: usize = 10;
-
-type Answer = Result<Success, Refusal>;
+pub(super) const TOP: usize = 10;
 
 impl Books {
-    /// The answer that a client gets to a command.
-    pub(super) fn render(&self, outcome: &CommandOutcome) -> Answer {
-        match &outcome.0 {
-            Kind::One(outcome) => self.render_operation(outcome),
-            Kind::Bulk(outcomes) => {
-                let item = |outcome| match self.render_operation(outcome) {
-                    Ok(success) => ItemResult::Ok(success),
-                    Err(refusal) => ItemResult::Error(refusal),
-                };
-                Ok(Success::Results { results: outcomes.iter().map(item).collect() })
-            }
-            Kind::BulkUndone { index, refusal } => {
-                Err(Refusal { index: Some(*index), ..refusal.render(self.transaction_limit) })
-            }
-            Kind::BulkEmpty => Err(bulk_empty()),
-            Kind::BulkTooLarge { commands } => Err(bulk_too_large(*commands)),
-        }
-    }
-
-    fn render_operation(&self, outcome: &OperationOutcome) -> Answer {
-        match outcome {
-            Ok(Done::Created(account)) => {
-                let state = self.accounts.get(*account);
-                Ok(Success::Account { account: as_created(state), transaction: None })
-            }
-            Ok(Done::Opened(transaction)) => Ok(self.render_opening(*transaction)),
-            Ok(Done::Moved(transaction)) => Ok(Success::Transaction { transaction: self.transaction(*transaction) }),
-            Err(refusal) => Err(refusal.render(self.transaction_limit)),
-        }
-    }
-
-    /// The answer to a creation shows the account as it was then, for it may be given again at any time.
-    fn render_opening(&self, id: u64) -> Success {
-        let record = self.history.get(id);
-        let Some(to) = record.movement.to() else { panic!("opening {id} has no account: {record:?}") };
-        let account = Account {
-            balance: to.balance,
-            last_transaction_at: Some(record.moment.time),
-            transaction_count: 1,
-            ..as_created(self.accounts.get(to.account))
-        };
-        Success::Account { account, transaction: Some(self.transaction(id)) }
-    }
-
-    /// The answer to a query; `None` to one that is not about the bank.
-    pub(super) fn query(&self, query: &Query) -> Option<Answer> {
+    /// Begins the answer to a query; `None` to one that is not about the bank.
+    pub(super) fn query(&self, query: &Query) -> Option<Task> {
         Some(match query {
-            Query::GetAccount { account_id } => {
-                self.account(account_id).map(|state| Success::Account { account: as_now(state), transaction: None })
-            }
+            Query::GetAccount { account_id } => Task::Ready(
+                self.account(account_id).map(|state| Success::Account { account: as_now(state), transaction: None }),
+            ),
             Query::GetBalance { account_id } => {
-                self.account(account_id).map(|state| Success::Balance { balance: state.balance })
+                Task::Ready(self.account(account_id).map(|state| Success::Balance { balance: state.balance }))
             }
-            Query::ListAccounts { after, limit } => self.list_accounts(after.as_deref(), *limit),
-            Query::GetTransactionHistory(filter) => self.history(filter),
-            Query::GetTransaction { transaction_id } => match self.history.find(*transaction_id) {
-                Some(_) => Ok(Success::Transaction { transaction: self.transaction(*transaction_id) }),
-                None => Err(Refusal::refused(
-                    ErrorCode::TransactionNotFound,
-                    format!("there is no transaction {transaction_id}; the newest is {}", self.history.len()),
-                )),
+            Query::ListAccounts { after, limit } => Task::Ready(self.list_accounts(after.as_deref(), *limit)),
+            Query::GetTransactionHistory(filter) => match self.history(filter) {
+                Ok(page) => Task::Page(page),
+                Err(refusal) => Task::Ready(Err(refusal)),
             },
-            Query::GetStatistics { large_amount } => Ok(self.statistics(*large_amount)),
+            Query::GetTransaction { transaction_id: id @ 1.. } if *id <= self.history.len() => Task::Transaction(*id),
+            Query::GetTransaction { transaction_id } => Task::Ready(Err(Refusal::refused(
+                ErrorCode::TransactionNotFound,
+                format!("there is no transaction {transaction_id}; the newest is {}", self.history.len()),
+            ))),
+            Query::GetStatistics { large_amount } => self.statistics(*large_amount),
             Query::GetStatus {} => return None,
         })
     }
@@ -101,54 +55,41 @@ impl Books {
         Ok(Success::Accounts { accounts, next })
     }
 
-    fn history(&self, filter: &HistoryFilter) -> Answer {
+    fn history(&self, filter: &HistoryFilter) -> Result<Page, Refusal> {
         let HistoryFilter { account_id, transaction_type, from_time, to_time, before, limit } = filter;
         let trail = match (account_id, transaction_type) {
             (Some(name), _) => self.account_trail(name)?,
-            (None, Some(transaction_type)) => Trail::Type(*transaction_type),
+            (None, Some(kind)) => Trail::Type { kind: *kind, newest: self.history.newest_of(*kind) },
             (None, None) => Trail::All,
         };
         let limit = page_size(*limit)?;
-        let end = to_time.map_or(u64::MAX, |time| self.history.first_after(time));
-        let mut ids: Vec<u64> = self
-            .history
-            .search(trail, end.min(before.unwrap_or(u64::MAX)))
-            .take_while(|(_, record)| from_time.is_none_or(|time| record.moment.time >= time))
-            .filter(|(_, record)| transaction_type.is_none_or(|kind| record.movement.transaction_type() == kind))
-            .take(limit + 1)
-            .map(|(id, _)| id)
-            .collect();
-        let more = ids.len() > limit;
-        ids.truncate(limit);
-        let next = ids.last().filter(|_| more).copied();
-        Ok(Success::Transactions { transactions: ids.into_iter().map(|id| self.transaction(id)).collect(), next })
+        let end = self.history.len() + 1;
+        Ok(Page::new(trail, *transaction_type, *from_time, *to_time, before.unwrap_or(end).min(end), end, limit))
     }
 
     fn account_trail(&self, name: &str) -> Result<Trail, Refusal> {
         let Some(account) = self.accounts.find(name) else {
             return Err(account_not_found(name, self.transaction_limit));
         };
-        let newest = self.accounts.get(account).last.map_or(0, |last| last.transaction);
-        Ok(Trail::Account { account, newest })
+        let state = self.accounts.get(account);
+        let newest = state.last.map_or(0, |last| last.transaction);
+        Ok(Trail::Account { account, name: state.name.clone(), newest })
     }
 
-    /// Reads every account once, for the two lists of accounts; the rest is at hand.
-    fn statistics(&self, large_amount: Option<u64>) -> Success {
-        let large_amount = large_amount.unwrap_or((self.transaction_limit / 10).max(1));
-        let large = self.totals.large(large_amount, &self.history).take(TOP);
-        Success::Statistics {
-            statistics: Box::new(Statistics {
-                accounts: self.accounts.len() as u64,
-                total_balance: self.total_balance,
-                transactions: self.totals.all,
-                by_type: self.totals.by_type(),
-                by_hour: self.totals.by_hour(),
-                largest_accounts: self.top_accounts(|state| state.balance),
-                most_active_accounts: self.top_accounts(|state| state.transaction_count),
-                large_amount,
-                large_transactions: large.map(|id| self.transaction(id)).collect(),
-            }),
-        }
+    /// Reads every account once, for the two lists of accounts; the rest is at hand, but for large transactions.
+    fn statistics(&self, large_amount: Option<u64>) -> Task {
+        let statistics = Box::new(Statistics {
+            accounts: self.accounts.len() as u64,
+            total_balance: self.total_balance,
+            transactions: self.totals.all,
+            by_type: self.totals.by_type(),
+            by_hour: self.totals.by_hour(),
+            largest_accounts: self.top_accounts(|state| state.balance),
+            most_active_accounts: self.top_accounts(|state| state.transaction_count),
+            large_amount: large_amount.unwrap_or((self.transaction_limit / 10).max(1)),
+            large_transactions: Vec::new(),
+        });
+        Task::Large { statistics, next: self.history.len() }
     }
 
     /// The accounts with the largest value, the largest first; equal ones by id.
@@ -165,25 +106,6 @@ impl Books {
         }
         top.into_iter().map(as_now).collect()
     }
-
-    /// The transaction with this id, which must be there.
-    fn transaction(&self, id: u64) -> Transaction {
-        let record = self.history.get(id);
-        let name = |side: &Side| Box::from(&*self.accounts.get(side.account).name);
-        let (from, to) = (record.movement.from(), record.movement.to());
-        Transaction {
-            transaction_id: id,
-            transaction_type: record.movement.transaction_type(),
-            from_account: from.map(name),
-            to_account: to.map(name),
-            amount: record.amount,
-            from_balance: from.map(|side| side.balance),
-            to_balance: to.map(|side| side.balance),
-            timestamp: record.moment.time,
-            slot: record.moment.slot,
-            hash: record.hash,
-        }
-    }
 }
 
 fn as_now(state: &AccountState) -> Account {
@@ -196,7 +118,7 @@ fn as_now(state: &AccountState) -> Account {
 }
 
 /// The account when it had no transaction yet.
-fn as_created(state: &AccountState) -> Account {
+pub(super) fn as_created(state: &AccountState) -> Account {
     Account {
         account_id: Box::from(&*state.name),
         balance: 0,
@@ -207,7 +129,7 @@ fn as_created(state: &AccountState) -> Account {
 }
 
 fn account_not_found(name: &str, transaction_limit: u64) -> Refusal {
-    super::outcomes::OperationRefusal::AccountNotFound(super::outcomes::shortened(name)).render(transaction_limit)
+    OperationRefusal::AccountNotFound(shortened(name)).render(transaction_limit)
 }
 
 fn page_size(limit: Option<u32>) -> Result<usize, Refusal> {

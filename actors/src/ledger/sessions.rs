@@ -14,6 +14,7 @@ use rabia_bank_messages::batch::RequestHeader;
 use rabia_bank_messages::ids::{Millis, SessionKey, Slot};
 
 use super::outcomes::{CommandOutcome, Rejection};
+use super::rows::{self, BadRow, ReplyRow, SessionRow};
 use super::set_hash::SetHash;
 
 /// The most results that a session keeps, a bulk counting one for each of its commands: room for 26 of the largest
@@ -72,9 +73,26 @@ struct Session {
     /// What the hash of all sessions holds for this one, beside its replies.
     hashed: SetHash,
     changed: bool,
+    /// It changed since it was saved.
+    unsaved: bool,
 }
 
 impl Session {
+    fn to_row(&self) -> SessionRow {
+        let reply = |(number, reply): (&u64, &Reply)| ReplyRow {
+            number: *number,
+            fingerprint: reply.fingerprint.0,
+            slot: reply.slot,
+            outcome: reply.outcome.clone(),
+        };
+        SessionRow {
+            key: self.key,
+            acknowledged: self.acknowledged,
+            last_used: self.last_used,
+            replies: self.replies.iter().map(reply).collect(),
+        }
+    }
+
     fn set_hash(&self, number: u64) -> SetHash {
         let mut bytes = [0; 7 + 8 + 16 + 8 + 8];
         bytes[..7].copy_from_slice(b"session");
@@ -139,9 +157,46 @@ pub(super) struct Sessions {
     /// Replies that were not hashed yet: session and request number. Some may be gone again.
     unhashed: Vec<(u64, u64)>,
     hash: SetHash,
+    /// Sessions that changed, or ended, since they were saved.
+    unsaved: Vec<u64>,
 }
 
+/// Sessions with their rows; none for one that ended.
+pub(super) type SessionRows = Vec<(u64, Option<Vec<u8>>)>;
+
 impl Sessions {
+    /// What changed since it was saved: all of it goes into a snapshot now.
+    pub(super) fn save(&mut self) -> SessionRows {
+        let mut numbers = std::mem::take(&mut self.unsaved);
+        numbers.sort_unstable();
+        numbers.dedup();
+        let mut row = |number| {
+            let session = self.open.get_mut(&number)?;
+            session.unsaved = false;
+            Some(rows::encode(&session.to_row()))
+        };
+        numbers.into_iter().map(|number| (number, row(number))).collect()
+    }
+
+    /// Adds a session of a snapshot.
+    pub(super) fn load(&mut self, number: u64, bytes: &[u8]) -> Result<(), BadRow> {
+        let SessionRow { key, acknowledged, last_used, replies } = rows::decode(|| format!("session {number}"), bytes)?;
+        if self.by_key.contains_key(&key) || self.open.contains_key(&number) {
+            return Err(BadRow(format!("session {number} is there twice")));
+        }
+        self.open(key, number, last_used);
+        let Some(session) = self.open.get_mut(&number) else { unreachable!("session {number} was just opened") };
+        session.acknowledged = acknowledged;
+        session.unsaved = false;
+        for ReplyRow { number: request, fingerprint, slot, outcome } in replies {
+            session.kept += outcome.results();
+            let reply = Reply { fingerprint: Fingerprint(fingerprint), slot, outcome, hashed: false };
+            session.replies.insert(request, reply);
+            self.unhashed.push((number, request));
+        }
+        self.unsaved.clear();
+        Ok(())
+    }
     /// How many are open.
     pub(super) fn len(&self) -> usize {
         self.open.len()
@@ -150,7 +205,7 @@ impl Sessions {
     /// The session with this key: the open one, else a new one with this number.
     pub(super) fn open(&mut self, key: SessionKey, number: u64, now: Millis) -> u64 {
         if let Some(&number) = self.by_key.get(&key) {
-            touch(&mut self.open, &mut self.changed, number, key, now);
+            touch(&mut self.open, &mut self.changed, &mut self.unsaved, number, key, now);
             return number;
         }
         self.by_key.insert(key, number);
@@ -162,10 +217,12 @@ impl Sessions {
             kept: 0,
             hashed: SetHash::default(),
             changed: true,
+            unsaved: true,
         };
         let other = self.open.insert(number, session);
         assert!(other.is_none(), "session {number} was opened twice, first as {other:?}");
         self.changed.push(number);
+        self.unsaved.push(number);
         number
     }
 
@@ -179,6 +236,7 @@ impl Sessions {
             self.hash.subtract(session.hashed);
         }
         self.by_key.remove(&key);
+        self.unsaved.push(number);
         true
     }
 
@@ -191,8 +249,8 @@ impl Sessions {
         now: Millis,
     ) -> Admission<'_> {
         let RequestHeader { session: name, key, number, acknowledged } = *header;
-        let Sessions { open, changed, unhashed, hash, .. } = self;
-        let Some(session) = touch(open, changed, name, key, now) else {
+        let Sessions { open, changed, unhashed, hash, unsaved, .. } = self;
+        let Some(session) = touch(open, changed, unsaved, name, key, now) else {
             return Admission::Rejected(Rejection::SessionExpired { session: name });
         };
         session.acknowledge(name, acknowledged.min(number.saturating_sub(1)), hash);
@@ -242,6 +300,7 @@ impl Sessions {
 fn touch<'a>(
     open: &'a mut BTreeMap<u64, Session>,
     changed: &mut Vec<u64>,
+    unsaved: &mut Vec<u64>,
     number: u64,
     key: SessionKey,
     now: Millis,
@@ -251,6 +310,10 @@ fn touch<'a>(
     if !session.changed {
         session.changed = true;
         changed.push(number);
+    }
+    if !session.unsaved {
+        session.unsaved = true;
+        unsaved.push(number);
     }
     Some(session)
 }

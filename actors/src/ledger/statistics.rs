@@ -8,15 +8,18 @@ use std::collections::{BTreeMap, VecDeque};
 use rabia_bank_messages::bank::{HourVolume, MAX_BALANCE, TransactionType, Volume};
 use rabia_bank_messages::ids::Millis;
 
-use super::history::{History, Record, type_index};
+use super::chain::type_index;
+use super::history::Record;
+use super::rows::TotalsRow;
 
 /// An hour of log time, in milliseconds.
 const HOUR: Millis = 60 * 60 * 1000;
 /// How many hours are kept: two days, to compare a day with the one before.
 const HOURS: usize = 48;
-/// Transactions to one entry of the index of large ones: a search reads the index and a block per hit, and with ten
-/// million transactions and ten hits about as much of either.
-const BLOCK: u64 = 1024;
+/// Transactions to one entry of the index of large ones: a search reads the index, and these for every entry that hits.
+pub(super) const LARGEST_OF: u64 = 4096;
+/// Entries that this index keeps: large transactions are found among the newest 67 million.
+const ENTRIES: usize = 1 << 14;
 
 /// The figures.
 #[derive(Debug, Default)]
@@ -25,17 +28,23 @@ pub(super) struct Totals {
     by_type: [Volume; 4],
     /// The latest hours that had any transaction, oldest first.
     by_hour: VecDeque<HourVolume>,
-    /// The largest amount of each [`BLOCK`] of transactions.
-    largest: Vec<u64>,
+    /// The largest amount of each [`LARGEST_OF`] transactions …
+    largest: VecDeque<u64>,
+    /// … but for so many of the oldest of them.
+    forgotten: u64,
 }
 
 impl Totals {
     /// Counts the next transaction of the history.
     pub(super) fn count(&mut self, record: &Record) {
-        if self.all.count.is_multiple_of(BLOCK) {
-            self.largest.push(0);
+        if self.all.count.is_multiple_of(LARGEST_OF) {
+            self.largest.push_back(0);
+            if self.largest.len() > ENTRIES {
+                self.largest.pop_front();
+                self.forgotten += 1;
+            }
         }
-        if let Some(largest) = self.largest.last_mut() {
+        if let Some(largest) = self.largest.back_mut() {
             *largest = record.amount.max(*largest);
         }
         add(&mut self.all, record);
@@ -62,13 +71,28 @@ impl Totals {
         self.by_hour.iter().cloned().collect()
     }
 
-    /// The ids of the transactions of at least `amount`, newest first.
-    pub(super) fn large<'a>(&'a self, amount: u64, history: &'a History) -> impl Iterator<Item = u64> + 'a {
-        let blocks = self.largest.iter().enumerate().rev();
-        let blocks = blocks.filter(move |(_, largest)| **largest >= amount);
-        let blocks = blocks.map(|(block, _)| block as u64 * BLOCK);
-        let ids = blocks.flat_map(move |before| (before + 1..=history.len().min(before + BLOCK)).rev());
-        ids.filter(move |id| history.get(*id).amount >= amount)
+    /// Where the next transaction of at least `amount` may be, searching from `id` down: a lower id, or `id` itself. `None`
+    /// if there is none below.
+    pub(super) fn next_large(&self, amount: u64, id: u64) -> Option<u64> {
+        let entry = id.checked_sub(1)? / LARGEST_OF;
+        let below = entry.checked_sub(self.forgotten)? as usize;
+        if self.largest.get(below).is_some_and(|largest| *largest >= amount) {
+            return Some(id);
+        }
+        let found = (0..below).rev().find(|entry| self.largest[*entry] >= amount)?;
+        Some((self.forgotten + found as u64 + 1) * LARGEST_OF)
+    }
+
+    /// What a snapshot has of it.
+    pub(super) fn to_row(&self) -> TotalsRow {
+        let (by_hour, largest) = (self.by_hour.iter().cloned().collect(), self.largest.iter().copied().collect());
+        TotalsRow { all: self.all, by_type: self.by_type, by_hour, forgotten: self.forgotten, largest }
+    }
+
+    /// The figures of a snapshot.
+    pub(super) fn from_row(row: TotalsRow) -> Totals {
+        let TotalsRow { all, by_type, by_hour, forgotten, largest } = row;
+        Totals { all, by_type, by_hour: by_hour.into(), largest: largest.into(), forgotten }
     }
 }
 

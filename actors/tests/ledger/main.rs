@@ -7,5 +7,6 @@ mod imports;
 mod model;
 mod queries;
 mod sessions;
+mod snapshots;
 mod support;
 mod timing;

@@ -189,7 +189,8 @@ fn logs() -> impl Strategy<Value = Vec<(i64, Vec<(RequestHeader, Command)>)>> {
     })
 }
 
-fn check(log: &[(i64, Vec<(RequestHeader, Command)>)]) {
+/// `reloads` says, by bits, after which batches the ledger is saved and made again of its rows.
+fn check(log: &[(i64, Vec<(RequestHeader, Command)>)], reloads: u32) {
     let mut bank = Bank::with_limit(MODEL_LIMIT);
     let other = bank.batch(&[open(SessionKey([9; 16]))]);
     assert_eq!(other, [RequestOutcome::Opened { session: 3 }]);
@@ -201,7 +202,10 @@ fn check(log: &[(i64, Vec<(RequestHeader, Command)>)]) {
     };
     let mut times = Vec::new(); // the slot and log time of each transaction
     let mut time = bank.stamp;
-    for (step, requests) in log {
+    for (round, (step, requests)) in log.iter().enumerate() {
+        if reloads >> round & 1 == 1 {
+            bank.reload();
+        }
         bank.stamp = bank.stamp.saturating_add_signed(*step);
         time = time.max(bank.stamp);
         let keyed: Vec<_> = requests
@@ -216,7 +220,7 @@ fn check(log: &[(i64, Vec<(RequestHeader, Command)>)]) {
         for (outcome, (header, command)) in outcomes.into_iter().zip(requests) {
             let found = match outcome {
                 RequestOutcome::Command { replayed, outcome, .. } => {
-                    Ok((replayed, plain(command, bank.ledger.render(&outcome))))
+                    Ok((replayed, plain(command, bank.render(&outcome))))
                 }
                 RequestOutcome::Rejected(rejection) => Err(rejection),
                 other => panic!("{other:?}"),
@@ -281,8 +285,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_ledger_does_what_the_model_does(log in logs()) {
-        check(&log);
+    fn the_ledger_does_what_the_model_does(log in logs(), reloads in prop_oneof![Just(0), any::<u32>()]) {
+        check(&log, reloads);
     }
 
     #[test]

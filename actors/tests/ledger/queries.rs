@@ -283,5 +283,5 @@ fn a_page_has_1_to_1000_records() {
 
 #[test]
 fn status_is_not_the_ledgers_to_answer() {
-    assert_eq!(Bank::new().ledger.query(&Query::GetStatus {}), None);
+    assert!(Bank::new().ledger.query(&Query::GetStatus {}).is_none());
 }

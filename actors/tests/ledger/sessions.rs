@@ -73,13 +73,13 @@ fn a_repeated_request_gets_the_first_answer() {
         let first = bank.request(header(SESSION, number, 0), act(operation.clone()));
         let RequestOutcome::Command { slot, replayed: false, outcome } = first else { panic!("{first:?}") };
         assert_eq!(slot, bank.ledger.applied());
-        let answer = bank.ledger.render(&outcome);
+        let answer = bank.render(&outcome);
         bank.done(create(&format!("other-{number}"), 0));
         // Had it run again, the first would be refused now and the second be carried out.
         bank.run(deposit("a", 1000)).ok();
         let again = bank.request(header(SESSION, number, 0), act(operation));
         assert_eq!(again, RequestOutcome::Command { slot, replayed: true, outcome: outcome.clone() });
-        assert_eq!(bank.ledger.render(&outcome), answer);
+        assert_eq!(bank.render(&outcome), answer);
         bank.run(withdraw("a", 1000)).ok();
     }
     assert_eq!(bank.balance("a"), 4);
@@ -93,12 +93,12 @@ fn a_repeated_creation_and_bulk_are_answered_as_the_first_time() {
     for (number, command) in (1..).zip(commands) {
         let first = bank.request(header(SESSION, number, 0), Action::Command(command.clone()));
         let RequestOutcome::Command { outcome, .. } = first else { panic!("{first:?}") };
-        let answer = bank.ledger.render(&outcome);
+        let answer = bank.render(&outcome);
         let change = vec![deposit("a", 1), deposit("b", 1), create("c", 0), deposit("d", 1)];
         bank.request(header(SESSION, 10 + number, 0), Action::Command(bulk(false, change)));
         let again = bank.request(header(SESSION, number, 0), Action::Command(command));
         let RequestOutcome::Command { replayed: true, outcome, .. } = again else { panic!("{again:?}") };
-        assert_eq!(bank.ledger.render(&outcome), answer);
+        assert_eq!(bank.render(&outcome), answer);
     }
 }
 
@@ -258,6 +258,6 @@ fn an_answer_says_what_was_created_even_after_the_session_is_gone() {
     let first = bank.request(header(SESSION, 1, 0), act(create("a", 5)));
     let RequestOutcome::Command { outcome, .. } = first else { panic!("{first:?}") };
     bank.request(header(SESSION, 0, 0), Action::Close);
-    let Ok(Success::Account { account, .. }) = bank.ledger.render(&outcome) else { panic!() };
+    let Ok(Success::Account { account, .. }) = bank.render(&outcome) else { panic!() };
     assert_eq!(account.balance, 5);
 }

@@ -1,6 +1,11 @@
 //! A ledger with everything around it that a test would have to repeat.
 
-use rabia_bank_actors::ledger::{Applied, Ledger, RequestOutcome};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rabia_bank_actors::ledger::{
+    Answer, Applied, BadRow, Block, Changes, CommandOutcome, Ledger, Loading, Progress, RequestOutcome,
+};
 use rabia_bank_messages::bank::{
     Amount, Bulk, Command, ErrorCode, ItemResult, Operation, Outcome, Query, Refusal, Success, Transaction,
 };
@@ -48,6 +53,47 @@ pub struct Bank {
     pub stamp: u64,
     next_batch: u64,
     next_request: u64,
+    /// What was saved of it.
+    pub rows: Rows,
+}
+
+/// The rows of a ledger, as a store keeps them.
+#[derive(Default, Clone, PartialEq, Eq, Debug)]
+pub struct Rows {
+    pub state: Vec<u8>,
+    pub accounts: BTreeMap<u32, Vec<u8>>,
+    pub sessions: BTreeMap<u64, Vec<u8>>,
+    pub blocks: BTreeMap<u64, Vec<u8>>,
+}
+
+impl Rows {
+    pub fn save(&mut self, changes: Changes) {
+        self.state = changes.state;
+        self.accounts.extend(changes.accounts);
+        for (number, row) in changes.sessions {
+            match row {
+                Some(row) => self.sessions.insert(number, row),
+                None => self.sessions.remove(&number),
+            };
+        }
+        self.blocks.extend(changes.blocks);
+    }
+
+    pub fn block(&self, number: u64) -> Block {
+        Block::decode(number, &self.blocks[&number]).unwrap()
+    }
+
+    pub fn load(&self) -> Result<Ledger, BadRow> {
+        let mut loading = Loading::new(&self.state)?;
+        for (page, row) in &self.accounts {
+            loading.accounts(*page, row)?;
+        }
+        for (number, row) in &self.sessions {
+            loading.session(*number, row)?;
+        }
+        let last = loading.last_block().map(|number| Block::decode(number, &self.blocks[&number])).transpose()?;
+        loading.finish(last.as_ref())
+    }
 }
 
 impl Bank {
@@ -57,7 +103,8 @@ impl Bank {
     }
 
     pub fn with_limit(limit: u64) -> Bank {
-        let mut bank = Bank { ledger: Ledger::new(limit), stamp: 1_000, next_batch: 1, next_request: 1 };
+        let mut bank =
+            Bank { ledger: Ledger::new(limit), stamp: 1_000, next_batch: 1, next_request: 1, rows: Rows::default() };
         let opened = [SESSION, OWN.0].map(|session| RequestOutcome::Opened { session });
         assert_eq!(bank.batch(&[open(KEY), open(OWN.1)]), opened);
         bank
@@ -97,7 +144,7 @@ impl Bank {
         self.next_request += 1;
         let header = RequestHeader { session: OWN.0, key: OWN.1, number, acknowledged: number - 1 };
         match self.request(header, Action::Command(command)) {
-            RequestOutcome::Command { outcome, replayed: false, .. } => self.ledger.render(&outcome),
+            RequestOutcome::Command { outcome, replayed: false, .. } => self.render(&outcome),
             other => panic!("a new command was {other:?}"),
         }
     }
@@ -118,8 +165,35 @@ impl Bank {
         code(self.run(operation))
     }
 
-    pub fn query(&self, query: &Query) -> Result<Success, Refusal> {
-        self.ledger.query(query).expect("a query about the bank")
+    pub fn query(&self, query: &Query) -> Answer {
+        self.finish(self.ledger.query(query).expect("a query about the bank"))
+    }
+
+    pub fn render(&self, outcome: &CommandOutcome) -> Answer {
+        self.finish(self.ledger.render(outcome))
+    }
+
+    /// Reads the blocks that an answer needs.
+    pub fn finish(&self, mut progress: Progress) -> Answer {
+        loop {
+            match progress {
+                Progress::Done(answer) => return answer,
+                Progress::Reading(reading) => {
+                    let block = Arc::new(self.rows.block(reading.block()));
+                    progress = self.ledger.resume(*reading, block);
+                }
+            }
+        }
+    }
+
+    /// Saves what changed, and goes on with a ledger that is made of the rows: all full blocks have left its memory.
+    pub fn reload(&mut self) {
+        self.ledger.freeze();
+        let changes = std::iter::repeat_with(|| self.ledger.collect(1)).flatten().next().unwrap();
+        self.rows.save(changes);
+        let digest = self.ledger.digest();
+        self.ledger = self.rows.load().unwrap();
+        assert_eq!(self.ledger.digest(), digest);
     }
 
     pub fn balance(&self, account: &str) -> u64 {

@@ -10,7 +10,9 @@ use rabia_bank_messages::client::{
     self, Answer, AnswerResult, ClientMessage, MAX_REQUEST, OpenSession, ServerMessage, SessionName, Welcome,
 };
 use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, MAX_NODES, NodeId, RunId, SessionKey, StoreId};
-use rabia_bank_messages::peer::{self, Entry, HelloRefused, Opening, PeerMessage, RefusalReason, State, Vote};
+use rabia_bank_messages::peer::{
+    self, Entry, HelloRefused, Opening, PeerMessage, RefusalReason, SnapshotCursor, SnapshotPart, State, Vote,
+};
 
 fn account_id() -> impl Strategy<Value = AccountId> {
     prop_oneof!["[A-Za-z0-9_.:-]{1,50}", "\\PC{0,8}", any::<String>()].prop_map(Into::into)
@@ -286,10 +288,28 @@ pub fn peer_message() -> impl Strategy<Value = PeerMessage> {
         any::<(u64, u64, u64)>().prop_map(|(starts, round, slot)| PeerMessage::ReadIndexAnswer { starts, round, slot }),
         any::<u64>().prop_map(|from| PeerMessage::CatchUp { from }),
         (vec(entry, 0..5), any::<u64>()).prop_map(|(entries, decided)| PeerMessage::Entries { entries, decided }),
+        any::<u64>().prop_map(|log_from| PeerMessage::Compacted { log_from }),
+        (any::<u64>(), cursor()).prop_map(|(slot, at)| PeerMessage::GetSnapshot { slot, at }),
+        (any::<u64>(), cursor(), part(), vec((any::<u64>(), vec(any::<u8>(), 0..9)), 0..4), option::of(cursor()))
+            .prop_map(|(slot, at, part, rows, next)| PeerMessage::SnapshotRows {
+                slot,
+                at,
+                part,
+                rows: rows.into_iter().map(|(row, body)| (row, body.into())).collect(),
+                next,
+            }),
         any::<u64>().prop_map(|count| PeerMessage::Promised { count }),
         any::<u64>().prop_map(|decided| PeerMessage::Alive { decided }),
         (any::<u64>(), digest()).prop_map(|(slot, digest)| PeerMessage::StateDigest { slot, digest }),
     ]
+}
+
+fn part() -> impl Strategy<Value = SnapshotPart> {
+    select(vec![SnapshotPart::Blocks, SnapshotPart::State, SnapshotPart::Accounts, SnapshotPart::Sessions])
+}
+
+fn cursor() -> impl Strategy<Value = SnapshotCursor> {
+    (part(), any::<(u64, u64)>()).prop_map(|(part, (row, offset))| SnapshotCursor { part, row, offset })
 }
 
 pub fn opening() -> impl Strategy<Value = Opening> {

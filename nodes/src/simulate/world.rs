@@ -18,12 +18,13 @@ use rabia_bank_messages::batch::{Action, Payload, RequestHeader};
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{BatchId, ClusterId, Millis, NodeId, RunId, Slot, StoreId};
 use rabia_bank_messages::peer::PeerMessage;
-use rabia_bank_storage::{Commit, Identity, LogStore, PeerMemory};
+use rabia_bank_storage::{Commit, Entries, Identity, LogStore, PeerMemory};
 
 use super::clients::{Ask, Bounds, Client};
 use super::disk::Disk;
 use super::faults::{Fault, Weather};
 use super::network::Network;
+use super::properties::books::in_memory;
 use super::properties::model::{Answer, Model, plain};
 use super::properties::{Check, Violation, agreement, books, check, clients, digests, promises};
 use super::trace::Trace;
@@ -209,7 +210,7 @@ impl World {
     fn add_machine(&mut self, id: NodeId) -> Check {
         let disk = Disk::new(Vec::new());
         let identity = Identity { genesis: self.genesis.clone(), node: id };
-        LogStore::create_with(disk.clone(), &identity).map_err(|error| store_violation(id, &error))?;
+        LogStore::create_with(disk.clone(), &identity, 0).map_err(|error| store_violation(id, &error))?;
         let drift = if self.random.bool() { self.random.i64(-20..20) } else { 0 };
         let ahead = self.random.i64(-300..300);
         self.machines.push(Machine {
@@ -621,7 +622,10 @@ impl World {
         let machine = &self.machines[index];
         let Some(node) = &machine.node else { return Ok(()) };
         let entries = node.store.reader().entries(from, ENTRIES_BYTES).map_err(|e| store_violation(machine.id, &e))?;
-        self.send(index, to, PeerMessage::Entries { entries, decided })
+        match entries {
+            Entries::Found(entries) => self.send(index, to, PeerMessage::Entries { entries, decided }),
+            Entries::Compacted { upto } => self.send(index, to, PeerMessage::Compacted { log_from: upto + 1 }),
+        }
     }
 
     fn send_stored(&mut self, index: usize, to: usize, id: BatchId) -> Check {
@@ -748,7 +752,7 @@ impl World {
     fn read(&mut self, index: usize, WaitingRead { waiter, query }: WaitingRead) -> Check {
         let Some(node) = &self.machines[index].node else { return Ok(()) };
         if let Some(answer) = node.ledger.query(&query) {
-            self.reply(waiter, node.ledger.applied(), ClientReply::Outcome(answer));
+            self.reply(waiter, node.ledger.applied(), ClientReply::Outcome(in_memory(answer)));
         }
         Ok(())
     }
@@ -1001,7 +1005,7 @@ impl World {
             self.report.count("starts cut short");
             machine.disk.fail_after(self.random.u64(..3));
         }
-        let (store, recovered) = match LogStore::open_with(machine.disk.clone(), &identity) {
+        let (store, recovered) = match LogStore::open_with(machine.disk.clone(), &identity, || Ok(0)) {
             Ok(_) if machine.lost => return check(false, "store", || "a node started from a wiped disk"),
             Ok(opened) => opened,
             Err(_) if machine.lost => return Ok(()),
@@ -1016,7 +1020,8 @@ impl World {
         // What it was to fail in may have passed without that many syncs.
         machine.disk.fail_after(u64::MAX);
         self.promises.recovered(machine.id, &recovered)?;
-        let replayed = replay(&identity, &store.reader(), &recovered);
+        let empty = Ledger::new(identity.genesis.transaction_limit);
+        let replayed = replay(&identity, empty, Vec::new(), &store.reader(), recovered.decided);
         let (mut ledger, last) = replayed.map_err(|error| Violation { property: "replay", what: error.to_string() })?;
         self.digests.after(machine.id, ledger.applied(), ledger.digest())?;
         for (slot, value) in &last {
@@ -1081,7 +1086,9 @@ fn client_reply(ledger: &Ledger, applied: Slot, outcome: &RequestOutcome) -> (Sl
     match outcome {
         RequestOutcome::Opened { session } => (applied, ClientReply::Opened(*session)),
         RequestOutcome::Closed => (applied, ClientReply::Closed),
-        RequestOutcome::Command { slot, outcome, .. } => (*slot, ClientReply::Outcome(plain(ledger.render(outcome)))),
+        RequestOutcome::Command { slot, outcome, .. } => {
+            (*slot, ClientReply::Outcome(plain(in_memory(ledger.render(outcome)))))
+        }
         RequestOutcome::Rejected(_) => (applied, ClientReply::Gone),
     }
 }

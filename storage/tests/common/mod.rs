@@ -9,7 +9,7 @@ use rabia_bank_messages::batch::{BatchBuilder, Payload};
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{BatchId, ClusterId, NodeId, Phase, RunId, Slot, StoreId};
 use rabia_bank_messages::peer::{Entry, State, Value, Vote};
-use rabia_bank_storage::{Commit, LogStore, PeerMemory, Record, Recovered, Said, StorageBackend};
+use rabia_bank_storage::{Commit, Entries, LogStore, PeerMemory, Record, Recovered, Said, StorageBackend};
 
 pub fn node(number: u8) -> NodeId {
     NodeId::new(number).unwrap()
@@ -331,10 +331,10 @@ fn named(record: &Record) -> Option<BatchId> {
 pub fn read_log(store: &LogStore) -> std::result::Result<Vec<Entry>, rabia_bank_storage::StoreError> {
     let (reader, mut log) = (store.reader(), Vec::new());
     loop {
-        let page = reader.entries(log.len() as Slot + 1, 10_000)?;
-        if page.is_empty() {
-            return Ok(log);
+        match reader.entries(log.len() as Slot + 1, 10_000)? {
+            Entries::Found(page) if page.is_empty() => return Ok(log),
+            Entries::Found(page) => log.extend(page),
+            Entries::Compacted { upto } => panic!("the log was compacted up to slot {upto}"),
         }
-        log.extend(page);
     }
 }

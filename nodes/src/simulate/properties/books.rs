@@ -6,7 +6,7 @@
 use rabia_bank_messages::bank::{Query, Success, TransactionType};
 use rabia_bank_messages::ids::{NodeId, Slot};
 
-use rabia_bank_actors::ledger::{Applied, Ledger, RequestOutcome};
+use rabia_bank_actors::ledger::{Answer, Applied, Ledger, Progress, RequestOutcome};
 
 use super::model::{Model, Reply, plain};
 use super::{Check, check};
@@ -27,12 +27,20 @@ pub(in crate::simulate) fn same_replies(
     })
 }
 
+/// Simulated nodes keep the whole history in memory.
+pub(in crate::simulate) fn in_memory(progress: Progress) -> Answer {
+    match progress {
+        Progress::Done(answer) => answer,
+        Progress::Reading(reading) => panic!("block {} of the history has left memory", reading.block()),
+    }
+}
+
 fn reply(ledger: &Ledger, outcome: &RequestOutcome) -> Reply {
     match outcome {
         RequestOutcome::Opened { session } => Reply::Opened(*session),
         RequestOutcome::Closed => Reply::Closed,
         RequestOutcome::Command { slot, replayed, outcome } => {
-            Reply::Command { slot: *slot, replayed: *replayed, answer: plain(ledger.render(outcome)) }
+            Reply::Command { slot: *slot, replayed: *replayed, answer: plain(in_memory(ledger.render(outcome))) }
         }
         RequestOutcome::Rejected(rejection) => Reply::Rejected(rejection.refusal().code),
     }
@@ -79,7 +87,7 @@ fn same_answer(
     query: &Query,
     slot: Slot,
 ) -> Result<Option<Success>, super::Violation> {
-    let (real, expected) = (ledger.query(query).map(plain), model.query(query, slot));
+    let (real, expected) = (ledger.query(query).map(in_memory).map(plain), model.query(query, slot));
     check(real.as_ref() == Some(&expected), "history gives the books", || {
         format!("node {node} answers {query:?} after slot {slot} with {real:?}, the model with {expected:?}")
     })?;

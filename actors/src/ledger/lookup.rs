@@ -1,0 +1,387 @@
+//! Answers that need the history: the newest records are in memory, older ones have to be read from disk, in blocks.
+//!
+//! The ledger reads no disk. An answer that needs a block stops, says which ([`Reading::block`]), and goes on where it was
+//! when it is given that block ([`Ledger::resume`](super::Ledger::resume)). Meanwhile the bank may go on as well: the
+//! history never changes, so the answer is that of the moment when it was asked for.
+
+use std::sync::Arc;
+
+use rabia_bank_messages::bank::{Account, ItemResult, Refusal, Statistics, Success, Transaction, TransactionType};
+use rabia_bank_messages::ids::Millis;
+
+use super::accounts::AccountIndex;
+use super::block::{Block, BlockRecord, block_of};
+use super::books::Books;
+use super::history::Record;
+use super::outcomes::{CommandOutcome, Done, Kind, OperationOutcome, bulk_empty, bulk_too_large};
+use super::queries::{TOP, as_created};
+
+/// The answer to a command or a query.
+pub type Answer = Result<Success, Refusal>;
+
+/// How far an answer is.
+#[derive(Debug)]
+pub enum Progress {
+    /// This is it.
+    Done(Answer),
+    /// It needs a block.
+    Reading(Box<Reading>),
+}
+
+impl Progress {
+    /// The answer, if it needed no block.
+    pub fn done(self) -> Option<Answer> {
+        match self {
+            Progress::Done(answer) => Some(answer),
+            Progress::Reading(_) => None,
+        }
+    }
+}
+
+/// An answer that needs a block.
+#[derive(Debug)]
+pub struct Reading {
+    task: Task,
+    /// The blocks that it was given last. Two, since a search may go down two ways at once.
+    blocks: [Option<Arc<Block>>; 2],
+    needs: u64,
+}
+
+impl Reading {
+    /// Which block it needs.
+    pub fn block(&self) -> u64 {
+        self.needs
+    }
+}
+
+/// A block that is not at hand.
+struct Missing(u64);
+
+/// What is being answered.
+#[derive(Debug)]
+pub(super) enum Task {
+    Ready(Answer),
+    /// A command's outcome, and what of a bulk's results is made already.
+    Outcome(CommandOutcome, Vec<ItemResult>),
+    Transaction(u64),
+    Page(Page),
+    /// The statistics, as far as they are, and where large transactions are searched on.
+    Large {
+        statistics: Box<Statistics>,
+        next: u64,
+    },
+    /// Transactions from `next` to `end`, oldest first.
+    Ascending {
+        next: u64,
+        end: u64,
+        found: Vec<Transaction>,
+    },
+}
+
+impl Books {
+    /// Begins or goes on with an answer.
+    pub(super) fn proceed(&self, mut task: Task, blocks: [Option<Arc<Block>>; 2]) -> Progress {
+        match task.run(&View { books: self, blocks: &blocks }) {
+            Ok(answer) => Progress::Done(answer),
+            Err(Missing(needs)) => Progress::Reading(Box::new(Reading { task, blocks, needs })),
+        }
+    }
+
+    /// Goes on with the block that the answer needs.
+    pub(super) fn resume(&self, reading: Reading, block: Arc<Block>) -> Progress {
+        let Reading { task, blocks: [newer, _], needs } = reading;
+        assert_eq!(block.number(), needs, "another block than was asked for");
+        self.proceed(task, [Some(block), newer])
+    }
+}
+
+/// The records at hand.
+struct View<'a> {
+    books: &'a Books,
+    blocks: &'a [Option<Arc<Block>>; 2],
+}
+
+/// A record, from memory or from a block.
+enum Found<'a> {
+    Memory(&'a Record),
+    Block(&'a BlockRecord),
+}
+
+impl<'a> View<'a> {
+    /// The record with this id, which must exist.
+    fn get(&self, id: u64) -> Result<Found<'a>, Missing> {
+        let newest = self.books.history.len();
+        assert!((1..=newest).contains(&id), "there is no transaction {id} of {newest}");
+        if let Some(record) = self.books.history.find(id) {
+            return Ok(Found::Memory(record));
+        }
+        let found = self.blocks.iter().flatten().find_map(|block| block.find(id));
+        found.map(Found::Block).ok_or(Missing(block_of(id)))
+    }
+
+    fn transaction(&self, id: u64) -> Result<Transaction, Missing> {
+        Ok(match self.get(id)? {
+            Found::Memory(record) => record.to_transaction(id, &self.books.accounts),
+            Found::Block(record) => record.transaction.clone(),
+        })
+    }
+}
+
+impl Found<'_> {
+    fn time(&self) -> Millis {
+        match self {
+            Found::Memory(record) => record.moment.time,
+            Found::Block(record) => record.transaction.timestamp,
+        }
+    }
+
+    fn kind(&self) -> TransactionType {
+        match self {
+            Found::Memory(record) => record.movement.transaction_type(),
+            Found::Block(record) => record.transaction.transaction_type,
+        }
+    }
+
+    fn amount(&self) -> u64 {
+        match self {
+            Found::Memory(record) => record.amount,
+            Found::Block(record) => record.transaction.amount,
+        }
+    }
+
+    /// The record before this one, if this is one of the account's.
+    fn previous_of_account(&self, account: AccountIndex, name: &str) -> Option<u64> {
+        match self {
+            Found::Memory(record) => record.movement.side_of(account).map(|side| side.previous),
+            Found::Block(record) if record.transaction.from_account.as_deref() == Some(name) => {
+                Some(record.previous_of_from)
+            }
+            Found::Block(record) if record.transaction.to_account.as_deref() == Some(name) => {
+                Some(record.previous_of_to)
+            }
+            Found::Block(_) => None,
+        }
+    }
+}
+
+/// Which records a search is about.
+#[derive(Debug)]
+pub(super) enum Trail {
+    /// All.
+    All,
+    /// Those of a type, of which this is the newest; 0 if there is none.
+    Type { kind: TransactionType, newest: u64 },
+    /// Those that touch an account, likewise.
+    Account { account: AccountIndex, name: Arc<str>, newest: u64 },
+}
+
+impl Trail {
+    /// The record of the trail before this one; 0 if it is the first. `None` if it is not on the trail.
+    fn previous(&self, id: u64, record: &Found<'_>) -> Option<u64> {
+        match self {
+            Trail::All => Some(id - 1),
+            Trail::Type { kind, .. } => (record.kind() == *kind).then_some(match record {
+                Found::Memory(record) => record.previous_of_type,
+                Found::Block(record) => record.previous_of_type,
+            }),
+            Trail::Account { account, name, .. } => record.previous_of_account(*account, name),
+        }
+    }
+
+    /// The same of a record that the trail led to.
+    fn before(&self, id: u64, record: &Found<'_>) -> u64 {
+        match self.previous(id, record) {
+            Some(previous) => previous,
+            None => panic!("transaction {id} is not on the trail that led to it: {self:?}"),
+        }
+    }
+}
+
+/// A page of the history, newest first.
+#[derive(Debug)]
+pub(super) struct Page {
+    trail: Trail,
+    kind: Option<TransactionType>,
+    from_time: Option<Millis>,
+    limit: usize,
+    found: Vec<Transaction>,
+    step: Step,
+}
+
+/// What a page is at.
+#[derive(Debug)]
+enum Step {
+    /// Which is the first record after `time`? One from `low` to `high`.
+    Bound { time: Millis, low: u64, high: u64, before: u64 },
+    /// Which is the newest record of the trail with an id below `before`?
+    ///
+    /// Two ways lead there: down the trail from its newest record, short if few records of the trail are newer; and
+    /// down the whole history from `before`, short if many records belong to the trail. Which is shorter is not known,
+    /// so both are taken at once, and cost twice the shorter one.
+    Begin { before: u64, id: u64, on_trail: u64 },
+    /// Down the trail from here.
+    Collect { next: u64 },
+}
+
+impl Page {
+    /// `before` and `end` are at most the newest id plus one; `end` is exactly that.
+    pub(super) fn new(
+        trail: Trail,
+        kind: Option<TransactionType>,
+        from_time: Option<Millis>,
+        to_time: Option<Millis>,
+        before: u64,
+        end: u64,
+        limit: usize,
+    ) -> Page {
+        let step = match to_time {
+            Some(time) => Step::Bound { time, low: 1, high: end, before },
+            None => trail.begin(before),
+        };
+        Page { trail, kind, from_time, limit, found: Vec::new(), step }
+    }
+
+    fn run(&mut self, view: &View<'_>) -> Result<Answer, Missing> {
+        loop {
+            match &mut self.step {
+                Step::Bound { time, low, high, before } => {
+                    while *low < *high {
+                        let middle = *low + (*high - *low) / 2;
+                        if view.get(middle)?.time() <= *time {
+                            *low = middle + 1;
+                        } else {
+                            *high = middle;
+                        }
+                    }
+                    self.step = self.trail.begin((*low).min(*before));
+                }
+                Step::Begin { before, id, on_trail } => {
+                    let next = loop {
+                        if *on_trail < *before {
+                            break *on_trail;
+                        }
+                        if *id == 0 {
+                            break 0;
+                        }
+                        if self.trail.previous(*id, &view.get(*id)?).is_some() {
+                            break *id;
+                        }
+                        *on_trail = self.trail.before(*on_trail, &view.get(*on_trail)?);
+                        *id -= 1;
+                    };
+                    self.step = Step::Collect { next };
+                }
+                Step::Collect { next } => {
+                    while *next > 0 && self.found.len() <= self.limit {
+                        let record = view.get(*next)?;
+                        if self.from_time.is_some_and(|time| record.time() < time) {
+                            break;
+                        }
+                        let previous = self.trail.before(*next, &record);
+                        if self.kind.is_none_or(|kind| record.kind() == kind) {
+                            self.found.push(view.transaction(*next)?);
+                        }
+                        *next = previous;
+                    }
+                    return Ok(Ok(self.answer()));
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self) -> Success {
+        let mut transactions = std::mem::take(&mut self.found);
+        let more = transactions.len() > self.limit;
+        transactions.truncate(self.limit);
+        let next = transactions.last().filter(|_| more).map(|last| last.transaction_id);
+        Success::Transactions { transactions, next }
+    }
+}
+
+impl Trail {
+    fn begin(&self, before: u64) -> Step {
+        let id = before.saturating_sub(1);
+        match self {
+            Trail::All => Step::Collect { next: id },
+            Trail::Type { newest, .. } | Trail::Account { newest, .. } => Step::Begin { before, id, on_trail: *newest },
+        }
+    }
+}
+
+impl Task {
+    fn run(&mut self, view: &View<'_>) -> Result<Answer, Missing> {
+        match self {
+            Task::Ready(answer) => Ok(answer.clone()),
+            Task::Outcome(outcome, results) => render(view, outcome, results),
+            Task::Transaction(id) => Ok(Ok(Success::Transaction { transaction: view.transaction(*id)? })),
+            Task::Page(page) => page.run(view),
+            Task::Large { statistics, next } => {
+                while statistics.large_transactions.len() < TOP
+                    && let Some(id) = view.books.totals.next_large(statistics.large_amount, *next)
+                {
+                    *next = id;
+                    if view.get(id)?.amount() >= statistics.large_amount {
+                        statistics.large_transactions.push(view.transaction(id)?);
+                    }
+                    *next = id - 1;
+                }
+                Ok(Ok(Success::Statistics { statistics: statistics.clone() }))
+            }
+            Task::Ascending { next, end, found } => {
+                while *next <= *end {
+                    found.push(view.transaction(*next)?);
+                    *next += 1;
+                }
+                Ok(Ok(Success::Transactions { transactions: std::mem::take(found), next: None }))
+            }
+        }
+    }
+}
+
+/// The answer that a client gets to a command.
+fn render(view: &View<'_>, outcome: &CommandOutcome, results: &mut Vec<ItemResult>) -> Result<Answer, Missing> {
+    Ok(match &outcome.0 {
+        Kind::One(outcome) => operation(view, outcome)?,
+        Kind::Bulk(outcomes) => {
+            results.reserve(outcomes.len() - results.len());
+            while let Some(outcome) = outcomes.get(results.len()) {
+                results.push(match operation(view, outcome)? {
+                    Ok(success) => ItemResult::Ok(success),
+                    Err(refusal) => ItemResult::Error(refusal),
+                });
+            }
+            Ok(Success::Results { results: std::mem::take(results) })
+        }
+        Kind::BulkUndone { index, refusal } => {
+            Err(Refusal { index: Some(*index), ..refusal.render(view.books.transaction_limit) })
+        }
+        Kind::BulkEmpty => Err(bulk_empty()),
+        Kind::BulkTooLarge { commands } => Err(bulk_too_large(*commands)),
+    })
+}
+
+fn operation(view: &View<'_>, outcome: &OperationOutcome) -> Result<Answer, Missing> {
+    Ok(match outcome {
+        Ok(Done::Created(account)) => {
+            let account = as_created(view.books.accounts.get(*account));
+            Ok(Success::Account { account, transaction: None })
+        }
+        Ok(Done::Opened(transaction)) => Ok(opening(view, view.transaction(*transaction)?)),
+        Ok(Done::Moved(transaction)) => Ok(Success::Transaction { transaction: view.transaction(*transaction)? }),
+        Err(refusal) => Err(refusal.render(view.books.transaction_limit)),
+    })
+}
+
+/// The answer to a creation shows the account as it was then, for it may be given again at any time.
+fn opening(view: &View<'_>, transaction: Transaction) -> Success {
+    let (name, balance) = (transaction.to_account.as_deref(), transaction.to_balance);
+    let account = name.and_then(|name| view.books.accounts.find(name)).zip(balance);
+    let Some((account, balance)) = account else { panic!("an opening without its account: {transaction:?}") };
+    let account = Account {
+        balance,
+        last_transaction_at: Some(transaction.timestamp),
+        transaction_count: 1,
+        ..as_created(view.books.accounts.get(account))
+    };
+    Success::Account { account, transaction: Some(transaction) }
+}

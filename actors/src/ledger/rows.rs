@@ -1,0 +1,117 @@
+//! How the ledger is laid out in rows: what a snapshot is made of. The rows are MessagePack in rmp-serde's compact form,
+//! where a struct is an array of its fields in the order of their declaration.
+
+use rabia_bank_messages::bank::{HourVolume, Volume};
+use rabia_bank_messages::ids::{Digest, Millis, SessionKey, Slot};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::outcomes::CommandOutcome;
+
+/// The version of all rows. It stands in the row of the state, and a ledger of another version is not read.
+pub(super) const VERSION: u32 = 1;
+
+/// A row that is not what this ledger writes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadRow(pub(super) String);
+
+impl BadRow {
+    /// What is wrong with it.
+    pub fn new(why: String) -> BadRow {
+        BadRow(why)
+    }
+}
+
+/// What the ledger keeps beside accounts, sessions and history.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct StateRow {
+    pub(super) version: u32,
+    pub(super) transaction_limit: u64,
+    pub(super) applied: Slot,
+    pub(super) time: Millis,
+    pub(super) requests: u64,
+    pub(super) decided_slots: u64,
+    pub(super) null_slots: u64,
+    pub(super) repeated_batches: u64,
+    pub(super) total_balance: u64,
+    pub(super) accounts: u64,
+    pub(super) sessions: u64,
+    pub(super) history: HistoryRow,
+    pub(super) totals: TotalsRow,
+    /// By origin, in the order of application: incarnation and sequence.
+    pub(super) batches: Vec<Vec<(u64, u64)>>,
+    /// Of the state after `applied`.
+    pub(super) digest: Digest,
+}
+
+/// Where the history stands.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct HistoryRow {
+    pub(super) transactions: u64,
+    pub(super) head: Digest,
+    pub(super) newest_of_type: [u64; 4],
+    /// Of the newest transaction; 0 if there is none.
+    pub(super) slot: Slot,
+    pub(super) time: Millis,
+}
+
+/// The running figures.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct TotalsRow {
+    pub(super) all: Volume,
+    pub(super) by_type: [Volume; 4],
+    pub(super) by_hour: Vec<HourVolume>,
+    pub(super) forgotten: u64,
+    pub(super) largest: Vec<u64>,
+}
+
+/// An account. Its place is that of the row in its page, and of the page.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct AccountRow<S> {
+    pub(super) name: S,
+    pub(super) balance: u64,
+    pub(super) created_at: Millis,
+    /// 0 if there is none.
+    pub(super) last_transaction: u64,
+    pub(super) last_at: Millis,
+    pub(super) transaction_count: u64,
+}
+
+/// An open session. Its number is the row's key.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SessionRow {
+    pub(super) key: SessionKey,
+    pub(super) acknowledged: u64,
+    pub(super) last_used: Millis,
+    pub(super) replies: Vec<ReplyRow>,
+}
+
+/// A reply that a session keeps.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ReplyRow {
+    pub(super) number: u64,
+    #[serde(with = "serde_bytes")]
+    pub(super) fingerprint: [u8; 16],
+    pub(super) slot: Slot,
+    pub(super) outcome: CommandOutcome,
+}
+
+/// Encodes a row.
+pub(super) fn encode(row: &impl Serialize) -> Vec<u8> {
+    match rmp_serde::to_vec(row) {
+        Ok(bytes) => bytes,
+        Err(error) => panic!("a row has no encoding: {error}"), // writing to memory can't fail, and these types have one
+    }
+}
+
+/// Decodes a row, all of it.
+pub(super) fn decode<T: DeserializeOwned>(what: impl FnOnce() -> String, bytes: &[u8]) -> Result<T, BadRow> {
+    let mut rest = bytes;
+    let bad = |why: String| BadRow(format!("{}: {why}", what()));
+    match rmp_serde::from_read(&mut rest) {
+        Ok(row) if rest.is_empty() => Ok(row),
+        Ok(_) => Err(bad(format!("{} bytes behind its end", rest.len()))),
+        Err(error) => Err(bad(error.to_string())),
+    }
+}

@@ -1,0 +1,206 @@
+//! Snapshots: the ledger in rows. What changed since the last one is collected while the bank goes on; all rows together
+//! make the ledger again.
+//!
+//! The row of the state carries the digest, so a ledger that was made of rows is compared with the one that they were
+//! taken from: a row that is wrong, missing or too many is found.
+
+use rabia_bank_messages::ids::Slot;
+
+use super::Ledger;
+use super::accounts::Accounts;
+use super::batches::AppliedBatches;
+use super::block::{BLOCK, Block, block_of};
+use super::books::Books;
+use super::history::History;
+use super::rows::{self, BadRow, StateRow, VERSION};
+use super::sessions::{SessionRows, Sessions};
+use super::statistics::Totals;
+
+/// What changed between two snapshots, in rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changes {
+    /// The slot that the rows stand after.
+    pub slot: Slot,
+    /// The newest transaction in `blocks`.
+    pub transactions: u64,
+    /// The state, beside what follows.
+    pub state: Vec<u8>,
+    /// Pages of accounts, by number.
+    pub accounts: Vec<(u32, Vec<u8>)>,
+    /// Sessions, by number; none for one that ended.
+    pub sessions: Vec<(u64, Option<Vec<u8>>)>,
+    /// Blocks of the history, by number. The last one may be partly filled.
+    pub blocks: Vec<(u64, Vec<u8>)>,
+}
+
+/// A snapshot that is being taken: what is complete of it.
+#[derive(Debug)]
+pub(super) struct Taking {
+    slot: Slot,
+    /// The newest transaction.
+    end: u64,
+    state: Vec<u8>,
+    sessions: SessionRows,
+    next_block: u64,
+    blocks: Vec<(u64, Vec<u8>)>,
+}
+
+impl Ledger {
+    /// Begins a snapshot of the state as it is now. [`collect`](Ledger::collect) goes on with it.
+    ///
+    /// # Panics
+    /// If one is being taken.
+    pub fn freeze(&mut self) {
+        assert!(self.taking.is_none(), "a snapshot is being taken already");
+        let state = rows::encode(&self.state_row());
+        self.books.accounts.freeze();
+        let end = self.books.history.len();
+        let next_block = self.saved_transactions / BLOCK;
+        let sessions = self.sessions.save();
+        self.taking = Some(Taking { slot: self.applied, end, state, sessions, next_block, blocks: Vec::new() });
+    }
+
+    /// Goes on with the snapshot: `steps` blocks of the history, or eight times as many pages of accounts, which takes about
+    /// 60 µs a step. Answers it when it is complete.
+    ///
+    /// # Panics
+    /// If none is being taken.
+    pub fn collect(&mut self, steps: usize) -> Option<Changes> {
+        let Some(taking) = &mut self.taking else { panic!("no snapshot is being taken") };
+        for _ in 0..steps {
+            if taking.next_block * BLOCK >= taking.end {
+                break;
+            }
+            let block = self.books.history.block(taking.next_block, taking.end, &self.books.accounts);
+            taking.blocks.push((taking.next_block, block.encode()));
+            taking.next_block += 1;
+        }
+        if taking.next_block * BLOCK < taking.end {
+            return None;
+        }
+        let accounts = self.books.accounts.collect(8 * steps)?;
+        let Taking { slot, end, state, sessions, blocks, .. } = self.taking.take()?;
+        self.saved_transactions = end;
+        Some(Changes { slot, transactions: end, state, accounts, sessions, blocks })
+    }
+
+    /// The snapshots with the transactions up to this one are durable: but for the newest ones they leave memory.
+    pub fn forget(&mut self, transactions: u64) {
+        self.books.history.forget(transactions);
+    }
+
+    fn state_row(&mut self) -> StateRow {
+        StateRow {
+            version: VERSION,
+            transaction_limit: self.books.transaction_limit,
+            digest: self.digest(),
+            applied: self.applied,
+            time: self.time,
+            requests: self.requests,
+            decided_slots: self.decided_slots,
+            null_slots: self.null_slots,
+            repeated_batches: self.repeated_batches,
+            total_balance: self.books.total_balance,
+            accounts: self.books.accounts.len() as u64,
+            sessions: self.sessions.len() as u64,
+            history: self.books.history.to_row(),
+            totals: self.books.totals.to_row(),
+            batches: self.batches.to_row(),
+        }
+    }
+}
+
+/// A ledger that is being made of rows.
+#[derive(Debug)]
+pub struct Loading {
+    state: StateRow,
+    accounts: Accounts,
+    sessions: Sessions,
+}
+
+impl Loading {
+    /// Begins with the row of the state.
+    ///
+    /// # Errors
+    /// If it is not what [`Ledger::collect`] gives, of this version.
+    pub fn new(state: &[u8]) -> Result<Loading, BadRow> {
+        let state: StateRow = rows::decode(|| "the row of the state".into(), state)?;
+        if state.version != VERSION {
+            let found = state.version;
+            return Err(BadRow(format!("the books are of version {found}, this program knows {VERSION}")));
+        }
+        Ok(Loading { state, accounts: Accounts::default(), sessions: Sessions::default() })
+    }
+
+    /// Adds the next page of accounts. They come in order.
+    ///
+    /// # Errors
+    /// If it is not the next page.
+    pub fn accounts(&mut self, page: u32, row: &[u8]) -> Result<(), BadRow> {
+        self.accounts.load(page, row)
+    }
+
+    /// Adds a session.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn session(&mut self, number: u64, row: &[u8]) -> Result<(), BadRow> {
+        self.sessions.load(number, row)
+    }
+
+    /// The last block of the history, if that is partly filled: [`finish`](Loading::finish) needs it.
+    pub fn last_block(&self) -> Option<u64> {
+        let transactions = self.state.history.transactions;
+        (!transactions.is_multiple_of(BLOCK)).then(|| block_of(transactions))
+    }
+
+    /// How many transactions there are.
+    pub fn transactions(&self) -> u64 {
+        self.state.history.transactions
+    }
+
+    /// The ledger.
+    ///
+    /// # Errors
+    /// If it does not have the digest of the one that the rows were taken from.
+    pub fn finish(self, last_block: Option<&Block>) -> Result<Ledger, BadRow> {
+        let Loading { state, accounts, sessions } = self;
+        let counts = [accounts.len() as u64, sessions.len() as u64];
+        if counts != [state.accounts, state.sessions] {
+            let [found, sessions] = counts;
+            let message = format!(
+                "{found} accounts and {sessions} sessions where {} and {} should be",
+                state.accounts, state.sessions
+            );
+            return Err(BadRow(message));
+        }
+        let history = History::from_row(&state.history, last_block, &accounts)?;
+        let totals = Totals::from_row(state.totals);
+        let books = Books::restored(state.transaction_limit, accounts, history, totals, state.total_balance);
+        let batches = AppliedBatches::from_row(state.batches)
+            .ok_or_else(|| BadRow("the batches remembered are not what a ledger remembers".into()))?;
+        let mut ledger = Ledger {
+            books,
+            sessions,
+            batches,
+            applied: state.applied,
+            time: state.time,
+            requests: state.requests,
+            decided_slots: state.decided_slots,
+            null_slots: state.null_slots,
+            repeated_batches: state.repeated_batches,
+            saved_transactions: state.history.transactions,
+            taking: None,
+        };
+        let digest = ledger.digest();
+        if digest != state.digest {
+            let (slot, expected) = (state.applied, state.digest);
+            return Err(BadRow(format!("the state after slot {slot} has the digest {digest}, not {expected}")));
+        }
+        let sum = ledger.books.accounts.iter().map(|account| account.balance).sum::<u64>();
+        if sum != state.total_balance {
+            return Err(BadRow(format!("the balances add up to {sum}, not {}", state.total_balance)));
+        }
+        Ok(ledger)
+    }
+}

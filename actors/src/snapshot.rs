@@ -1,0 +1,142 @@
+//! Snapshots between the ledger and the store: what the rows of the books mean, and how a ledger is made of them.
+//!
+//! Storage keeps rows and knows nothing of what is in them; the ledger makes rows and knows no disk. The row of the state
+//! holds what the ledger says of itself, and the decisions that the owners of coming slots are read from.
+
+use rabia_bank_messages::ids::Digest;
+use rabia_bank_storage::{BooksReader, BooksView, StoreError};
+use serde::{Deserialize, Serialize};
+
+use crate::ledger::{BLOCK, BadRow, Block, Changes, Ledger, Loading};
+use crate::node::Decision;
+
+/// Bytes of rows that are read at a time.
+const READ_BYTES: usize = 4 << 20;
+
+/// What changed since the last snapshot.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The rows of the ledger.
+    pub changes: Changes,
+    /// The last decisions, up to the slot that the rows stand after.
+    pub decisions: Vec<Decision>,
+}
+
+/// The row of the state.
+#[derive(Serialize, Deserialize)]
+struct State {
+    #[serde(with = "serde_bytes")]
+    ledger: Vec<u8>,
+    decisions: Vec<Decision>,
+}
+
+/// Books that can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BooksError {
+    /// The store can't be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The rows are not those of a ledger.
+    #[error("the books are damaged: {0}. Replace the store of this node (`rabia-bank replace`), or restore a backup")]
+    Bad(#[from] BadRow),
+}
+
+impl Snapshot {
+    /// The rows, for the store.
+    pub fn into_rows(self) -> rabia_bank_storage::Snapshot {
+        let Snapshot { changes, decisions } = self;
+        let Changes { slot, state, accounts, sessions, blocks, .. } = changes;
+        let state = match rmp_serde::to_vec(&State { ledger: state, decisions }) {
+            Ok(state) => state,
+            Err(error) => panic!("a state has no encoding: {error}"), // writing to memory can't fail
+        };
+        rabia_bank_storage::Snapshot { slot, state, accounts, sessions, blocks }
+    }
+}
+
+/// Reads a block of the history and verifies its chain.
+///
+/// # Errors
+/// If it is missing or damaged.
+pub fn read_block(books: &BooksReader, number: u64) -> Result<Block, BooksError> {
+    Ok(Block::decode(number, &books.block(number)?)?)
+}
+
+/// A ledger that is being made of the rows of a snapshot.
+pub struct Restoring {
+    loading: Loading,
+    decisions: Vec<Decision>,
+}
+
+impl Restoring {
+    /// Begins with the row of the state.
+    ///
+    /// # Errors
+    /// If it is none of this version.
+    pub fn new(state: &[u8]) -> Result<Restoring, BadRow> {
+        let State { ledger, decisions } =
+            rmp_serde::from_slice(state).map_err(|error| BadRow::new(format!("the row of the state: {error}")))?;
+        Ok(Restoring { loading: Loading::new(&ledger)?, decisions })
+    }
+
+    /// What is still to be added.
+    pub fn loading(&mut self) -> &mut Loading {
+        &mut self.loading
+    }
+
+    /// The ledger, and the last decisions in it. `full` blocks lead to the hash `head`.
+    ///
+    /// # Errors
+    /// If it does not have the digest that the state says, or the history is not that of the state.
+    pub fn finish(
+        self,
+        last_block: Option<&Block>,
+        full: u64,
+        head: Digest,
+    ) -> Result<(Ledger, Vec<Decision>), BadRow> {
+        let transactions = self.loading.transactions();
+        let ledger = self.loading.finish(last_block)?;
+        let before = last_block.map_or(ledger.chain_head(), Block::before);
+        if full != transactions / BLOCK || head != before {
+            return Err(BadRow::new(format!("{full} full blocks lead to {head}, the state goes on from {before}")));
+        }
+        Ok((ledger, self.decisions))
+    }
+}
+
+/// Makes a ledger of the books; `None` if they are still empty.
+///
+/// # Errors
+/// If they can't be read, or are damaged.
+pub fn restore(books: &BooksView) -> Result<Option<(Ledger, Vec<Decision>)>, BooksError> {
+    let Some(state) = books.state()? else { return Ok(None) };
+    let mut restoring = Restoring::new(&state)?;
+    let mut from = 0;
+    loop {
+        let pages = books.accounts(from, READ_BYTES)?;
+        let Some((last, _)) = pages.last() else { break };
+        from = last + 1;
+        for (page, row) in &pages {
+            restoring.loading.accounts(*page, row)?;
+        }
+    }
+    let mut from = 0;
+    loop {
+        let sessions = books.sessions(from, READ_BYTES)?;
+        let Some((last, _)) = sessions.last() else { break };
+        from = last + 1;
+        for (number, row) in &sessions {
+            restoring.loading.session(*number, row)?;
+        }
+    }
+    let last = match restoring.loading.last_block() {
+        Some(number) => Some(Block::decode(number, &books.block(number)?)?),
+        None => None,
+    };
+    let (ledger, decisions) = (restoring.loading.finish(last.as_ref())?, restoring.decisions);
+    if ledger.applied() != books.slot() {
+        let (found, slot) = (ledger.applied(), books.slot());
+        return Err(BadRow::new(format!("the state is that after slot {found}, the books stand at {slot}")).into());
+    }
+    Ok(Some((ledger, decisions)))
+}

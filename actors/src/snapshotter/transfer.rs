@@ -1,0 +1,238 @@
+//! Receiving a snapshot: a node that lacks slots which its peers' logs have no more asks one of them for the rows of its books.
+//!
+//! - Blocks of the history come first. A block is verified when it comes (its chain must go on where the one before ended) and
+//!   stored at once: it never changes, so a transfer that is interrupted, by either side, goes on behind the last block.
+//! - Then come the state, the accounts and the sessions, all of one snapshot. They are kept in memory until all are there, make a
+//!   ledger, and are stored only if that has the digest that the state says.
+//! - A peer that has its snapshot no more (it was restarted, or has waited for long) answers from another one: blocks that
+//!   are here stay, the rest is asked for again.
+
+use rabia_bank_messages::ids::{Digest, Slot};
+use rabia_bank_messages::peer::{SnapshotCursor, SnapshotPart};
+use rabia_bank_storage::{BooksStore, Snapshot, StoreError};
+
+use super::offer::Rows;
+use crate::ledger::{BLOCK, BadRow, Block, Ledger};
+use crate::node::Decision;
+use crate::snapshot::{BooksError, Restoring};
+
+/// The longest row: a session with all the replies that it may keep.
+const MAX_ROW: usize = 64 << 20;
+/// Bytes of blocks that are read at a time, looking for those that are here.
+const READ_BYTES: usize = 4 << 20;
+
+/// A snapshot that is being received.
+pub struct Transfer {
+    slot: Slot,
+    at: SnapshotCursor,
+    /// Full blocks that are on this disk, and the hash of the last transaction in them.
+    full: u64,
+    head: Digest,
+    /// The beginning of a row that comes in pieces.
+    begun: Vec<u8>,
+    last: Option<(Block, Vec<u8>)>,
+    state: Option<(Restoring, Vec<u8>)>,
+    accounts: Vec<(u32, Vec<u8>)>,
+    sessions: Vec<(u64, Option<Vec<u8>>)>,
+    received: u64,
+}
+
+/// What a peer answered.
+pub struct Answer {
+    /// The slot that its snapshot stands after.
+    pub slot: Slot,
+    /// What was asked for.
+    pub at: SnapshotCursor,
+    /// The part that the rows are of.
+    pub part: SnapshotPart,
+    /// The rows.
+    pub rows: Rows,
+    /// Where it goes on.
+    pub next: Option<SnapshotCursor>,
+}
+
+/// What came of an answer.
+pub enum Taken {
+    /// More is to be asked for.
+    More,
+    /// All is there, and stored.
+    Installed(Box<Ledger>, Vec<Decision>),
+}
+
+/// Why a transfer can't go on.
+pub enum TransferError {
+    /// This node's store failed.
+    Own(BooksError),
+    /// The peer sent what can't be.
+    Peer(String),
+}
+
+impl From<StoreError> for TransferError {
+    fn from(error: StoreError) -> TransferError {
+        TransferError::Own(error.into())
+    }
+}
+
+impl From<BadRow> for TransferError {
+    fn from(bad: BadRow) -> TransferError {
+        TransferError::Peer(bad.to_string())
+    }
+}
+
+impl Transfer {
+    /// Looks which blocks are here already.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn begin(books: &BooksStore) -> Result<Transfer, BooksError> {
+        let view = books.reader().view()?;
+        let (mut full, mut head) = (0, Digest::ZERO);
+        'blocks: loop {
+            let rows = view.blocks(full, READ_BYTES)?;
+            if rows.is_empty() {
+                break;
+            }
+            for (number, row) in rows {
+                if number != full {
+                    break 'blocks;
+                }
+                let block = Block::decode(number, &row)?;
+                if block.before() != head || (block.records().len() as u64) < BLOCK {
+                    break 'blocks;
+                }
+                full += 1;
+                head = block.records().last().map_or(head, |record| record.transaction.hash);
+            }
+        }
+        Ok(Transfer {
+            slot: 0,
+            at: SnapshotCursor { part: SnapshotPart::Blocks, row: full, offset: 0 },
+            full,
+            head,
+            begun: Vec::new(),
+            last: None,
+            state: None,
+            accounts: Vec::new(),
+            sessions: Vec::new(),
+            received: 0,
+        })
+    }
+
+    /// What to ask for: the snapshot (0 for any), and from where on.
+    pub fn wanted(&self) -> (Slot, SnapshotCursor) {
+        (self.slot, self.at)
+    }
+
+    /// Bytes that came so far.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Goes on with what is here, with another snapshot.
+    fn restart(&mut self, slot: Slot) {
+        self.slot = slot;
+        self.at = SnapshotCursor { part: SnapshotPart::Blocks, row: self.full, offset: 0 };
+        self.begun.clear();
+        self.last = None;
+        self.state = None;
+        self.accounts.clear();
+        self.sessions.clear();
+    }
+
+    /// Takes an answer. One that was not asked for is ignored.
+    ///
+    /// # Errors
+    /// If the store fails, or the rows are not those of a ledger.
+    pub fn take(&mut self, answer: Answer, books: &mut BooksStore) -> Result<Taken, TransferError> {
+        let Answer { slot, at, part, rows, next } = answer;
+        if slot != self.slot {
+            let other = self.slot != 0;
+            self.restart(slot);
+            if other {
+                return Ok(Taken::More);
+            }
+        }
+        if at != self.at {
+            return Ok(Taken::More);
+        }
+        let mut blocks = Vec::new();
+        let goes_on = next.filter(|next| next.offset > 0).map(|next| (next.part, next.row));
+        for (number, row) in rows {
+            self.received += row.len() as u64;
+            if self.begun.len() + row.len() > MAX_ROW {
+                return Err(TransferError::Peer(format!("a row of more than {MAX_ROW} bytes")));
+            }
+            self.begun.extend_from_slice(&row);
+            if goes_on != Some((part, number)) {
+                let row = std::mem::take(&mut self.begun);
+                self.row(part, number, row, &mut blocks)?;
+            }
+        }
+        books.save_blocks(&blocks)?;
+        match next {
+            Some(next) => {
+                self.at = next;
+                Ok(Taken::More)
+            }
+            None => self.finish(books),
+        }
+    }
+
+    /// Takes a row that is complete. Full blocks are to be stored at once.
+    fn row(
+        &mut self,
+        part: SnapshotPart,
+        number: u64,
+        row: Vec<u8>,
+        blocks: &mut Vec<(u64, Vec<u8>)>,
+    ) -> Result<(), TransferError> {
+        let early = || TransferError::Peer("accounts or sessions came before the state".into());
+        match part {
+            SnapshotPart::Blocks => {
+                let block = Block::decode(number, &row)?;
+                if number != self.full || block.before() != self.head || self.last.is_some() {
+                    return Err(TransferError::Peer(format!("block {number} does not follow block {}", self.full)));
+                }
+                if block.records().len() as u64 == BLOCK {
+                    self.full += 1;
+                    self.head = block.records().last().map_or(self.head, |record| record.transaction.hash);
+                    blocks.push((number, row));
+                } else {
+                    self.last = Some((block, row));
+                }
+            }
+            SnapshotPart::State => self.state = Some((Restoring::new(&row)?, row)),
+            SnapshotPart::Accounts => {
+                let (restoring, _) = self.state.as_mut().ok_or_else(early)?;
+                let page =
+                    u32::try_from(number).map_err(|_| BadRow::new(format!("no page has the number {number}")))?;
+                restoring.loading().accounts(page, &row)?;
+                self.accounts.push((page, row));
+            }
+            SnapshotPart::Sessions => {
+                let (restoring, _) = self.state.as_mut().ok_or_else(early)?;
+                restoring.loading().session(number, &row)?;
+                self.sessions.push((number, Some(row)));
+            }
+        }
+        Ok(())
+    }
+
+    /// All rows are here: they are stored if they are those of a ledger.
+    fn finish(&mut self, books: &mut BooksStore) -> Result<Taken, TransferError> {
+        let Some((restoring, state)) = self.state.take() else {
+            return Err(TransferError::Peer("a snapshot without a state".into()));
+        };
+        let (block, blocks) = self.last.take().map(|(block, row)| (block, vec![(self.full, row)])).unzip();
+        let (ledger, decisions) = restoring.finish(block.as_ref(), self.full, self.head)?;
+        if ledger.applied() != self.slot {
+            let found = ledger.applied();
+            return Err(TransferError::Peer(format!("the state is that after slot {found}, not {}", self.slot)));
+        }
+        let accounts = std::mem::take(&mut self.accounts);
+        let sessions = std::mem::take(&mut self.sessions);
+        let blocks = blocks.unwrap_or_default();
+        books.install(&Snapshot { slot: self.slot, state, accounts, sessions, blocks })?;
+        Ok(Taken::Installed(Box::new(ledger), decisions))
+    }
+}

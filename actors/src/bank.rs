@@ -19,8 +19,9 @@ use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{BatchId, NodeId, Slot};
 use rabia_bank_messages::peer::DIGEST_INTERVAL;
-use rabia_bank_storage::BooksReader;
+use rabia_bank_storage::{BooksReader, BooksView};
 use rustc_hash::FxHashMap;
+use tokio::sync::oneshot;
 
 use crate::ledger::{Applied, Block, Ledger, Progress, Reading, RequestOutcome};
 use crate::node::{Decision, Failed, Gauges};
@@ -139,6 +140,8 @@ struct WaitingRead {
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
 pub struct Saved {
+    /// The slot.
+    pub slot: Slot,
     /// The newest transaction in it.
     pub transactions: u64,
 }
@@ -152,6 +155,11 @@ pub struct Install {
     /// The decisions before it that owners of coming slots are read from.
     pub decisions: Vec<Decision>,
 }
+
+/// Take a snapshot of the state as it is now, unless the last one is. Answered with the books when it is durable.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "Result<BooksView, String>")]
+pub struct TakeSnapshot;
 
 /// Go on collecting the snapshot.
 #[derive(Message)]
@@ -219,6 +227,8 @@ pub struct Bank {
     reading: usize,
     policy: SnapshotPolicy,
     snapshot: SnapshotStage,
+    /// Who waits for a snapshot of which slot.
+    snapshot_waiters: Vec<(Slot, oneshot::Sender<()>)>,
     /// Bytes of batches and slots since the last snapshot.
     unsaved: (u64, u64),
     /// The newest decisions: as many as owners of coming slots are read from.
@@ -256,6 +266,7 @@ impl Bank {
         node: Recipient<Failed>,
     ) -> Bank {
         let BankState { ledger, decisions, books, policy } = state;
+        let replayed = ledger.applied() - gauges.snapshot_slot.load(Ordering::Relaxed);
         gauges.applied_slot.store(ledger.applied(), Ordering::Relaxed);
         Bank {
             me,
@@ -266,7 +277,8 @@ impl Bank {
             reading: 0,
             policy,
             snapshot: SnapshotStage::Waiting,
-            unsaved: (0, 0),
+            snapshot_waiters: Vec::new(),
+            unsaved: (0, replayed),
             decisions: decisions.into(),
             frozen_decisions: Vec::new(),
             clients: FxHashMap::default(),
@@ -392,14 +404,22 @@ impl Bank {
         let (bytes, slots) = &mut self.unsaved;
         *bytes += batch.map_or(0, |(_, bytes)| bytes);
         *slots += 1;
-        let due = *bytes >= self.policy.bytes || *slots >= self.policy.slots;
-        if due && self.snapshot == SnapshotStage::Waiting {
-            self.unsaved = (0, 0);
-            self.snapshot = SnapshotStage::Collecting;
-            self.frozen_decisions = self.decisions.iter().copied().collect();
-            self.ledger.freeze();
-            ctx.notify(Collect);
+        if *bytes >= self.policy.bytes || *slots >= self.policy.slots {
+            self.begin_snapshot(ctx);
         }
+    }
+
+    /// Begins a snapshot, unless one is under way or nothing has changed since the last one.
+    fn begin_snapshot(&mut self, ctx: &mut Context<Self>) {
+        let saved = self.gauges.snapshot_slot.load(Ordering::Relaxed);
+        if self.snapshot != SnapshotStage::Waiting || self.ledger.applied() <= saved {
+            return;
+        }
+        self.unsaved = (0, 0);
+        self.snapshot = SnapshotStage::Collecting;
+        self.frozen_decisions = self.decisions.iter().copied().collect();
+        self.ledger.freeze();
+        ctx.notify(Collect);
     }
 
     fn read_at(&mut self, slot: Slot, read: WaitingRead, ctx: &mut Context<Self>) {
@@ -445,6 +465,8 @@ impl Bank {
             null_slots: summary.null_slots,
             repeated_batches: summary.repeated_batches,
             phases: std::array::from_fn(|index| load(&gauges.phases[index])),
+            snapshot_slot: load(&gauges.snapshot_slot),
+            known_slot: load(&gauges.known_elsewhere).max(summary.applied),
             open_slots: load(&gauges.open_slots),
             accounts: summary.accounts,
             transactions: summary.transactions,
@@ -551,11 +573,39 @@ impl Handler<Collect> for Bank {
 impl Handler<Saved> for Bank {
     type Result = ();
 
-    fn handle(&mut self, Saved { transactions }: Saved, _: &mut Self::Context) {
+    fn handle(&mut self, Saved { slot, transactions }: Saved, ctx: &mut Self::Context) {
         if self.snapshot == SnapshotStage::Saving {
             self.snapshot = SnapshotStage::Waiting;
         }
         self.ledger.forget(transactions);
+        for (_, waiter) in self.snapshot_waiters.extract_if(.., |(wanted, _)| *wanted <= slot) {
+            // Who asked may be gone.
+            let _ = waiter.send(());
+        }
+        if !self.snapshot_waiters.is_empty() {
+            self.begin_snapshot(ctx);
+        }
+    }
+}
+
+impl Handler<TakeSnapshot> for Bank {
+    type Result = ResponseFuture<Result<BooksView, String>>;
+
+    fn handle(&mut self, _: TakeSnapshot, ctx: &mut Self::Context) -> Self::Result {
+        let (done, durable) = oneshot::channel();
+        let wanted = self.ledger.applied();
+        if wanted > self.gauges.snapshot_slot.load(Ordering::Relaxed) {
+            self.snapshot_waiters.push((wanted, done));
+            self.begin_snapshot(ctx);
+        } else {
+            // The other end is there.
+            let _ = done.send(());
+        }
+        let books = self.books.clone();
+        Box::pin(async move {
+            durable.await.map_err(|_| "the node is stopping".to_owned())?;
+            books.view().map_err(|error| error.to_string())
+        })
     }
 }
 

@@ -14,12 +14,12 @@ use futures_util::{SinkExt, StreamExt};
 use rabia_bank_messages::codec::{decode_opening, encode_opening};
 use rabia_bank_messages::ids::{BatchId, MAX_NODES, NodeId, RunId, Slot};
 use rabia_bank_messages::peer::{self, HelloRefused, Opening, RefusalReason};
-use rabia_bank_storage::{BooksStore, Entries, Identity, LogReader, LogStore, Recovered, StoreError};
+use rabia_bank_storage::{BooksStore, BooksView, Entries, Identity, LogReader, LogStore, Recovered, StoreError};
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tracing::info;
 
-use crate::bank::{Bank, BankState, ClientId, SnapshotPolicy};
+use crate::bank::{Bank, BankState, ClientId, SnapshotPolicy, TakeSnapshot};
 use crate::client_session::{ClientSession, ClientSocket, Goaway, SessionSettings};
 use crate::consensus::agreement::Agreement;
 use crate::handshake::Door;
@@ -178,6 +178,7 @@ pub struct NodeHandle {
     voter: Addr<Voter>,
     links: Vec<(NodeId, Addr<PeerLink>)>,
     gauges: Arc<Gauges>,
+    bank: Addr<Bank>,
     failure: watch::Receiver<Option<String>>,
 }
 
@@ -338,7 +339,7 @@ fn wire(settings: NodeSettings, stores: Stores, run: RunId, ledger: Ledger, deci
         gauges: gauges.clone(),
         proposer,
         voter: voter.clone(),
-        bank,
+        bank: bank.clone(),
         snapshotter,
         links: links.clone(),
         log,
@@ -347,7 +348,7 @@ fn wire(settings: NodeSettings, stores: Stores, run: RunId, ledger: Ledger, deci
         sessions: Vec::new(),
         failure,
     });
-    NodeHandle { node, voter, links, gauges, failure: watched }
+    NodeHandle { node, voter, links, gauges, bank, failure: watched }
 }
 
 impl Node {
@@ -454,6 +455,14 @@ impl NodeHandle {
     /// The last slot applied.
     pub fn applied_slot(&self) -> Slot {
         self.gauges.applied_slot.load(Ordering::Relaxed)
+    }
+
+    /// The books with everything that is applied now, from a snapshot that is taken for it where the last one is older.
+    ///
+    /// # Errors
+    /// If the node stops meanwhile, or the store can't be read.
+    pub async fn snapshot(&self) -> Result<BooksView, String> {
+        self.bank.send(TakeSnapshot).await.unwrap_or_else(|_| Err("the node is stopping".into()))
     }
 
     /// Serves a peer that called, until the link ends. Returns why it ended.

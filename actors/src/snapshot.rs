@@ -30,6 +30,15 @@ struct State {
     decisions: Vec<Decision>,
 }
 
+impl State {
+    fn encode(&self) -> Vec<u8> {
+        match rmp_serde::to_vec(self) {
+            Ok(state) => state,
+            Err(error) => panic!("a state has no encoding: {error}"), // writing to memory can't fail
+        }
+    }
+}
+
 /// Books that can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BooksError {
@@ -46,10 +55,7 @@ impl Snapshot {
     pub fn into_rows(self) -> rabia_bank_storage::Snapshot {
         let Snapshot { changes, decisions } = self;
         let Changes { slot, state, accounts, sessions, blocks, .. } = changes;
-        let state = match rmp_serde::to_vec(&State { ledger: state, decisions }) {
-            Ok(state) => state,
-            Err(error) => panic!("a state has no encoding: {error}"), // writing to memory can't fail
-        };
+        let state = State { ledger: state, decisions }.encode();
         rabia_bank_storage::Snapshot { slot, state, accounts, sessions, blocks }
     }
 }
@@ -77,6 +83,15 @@ impl Restoring {
         let State { ledger, decisions } =
             rmp_serde::from_slice(state).map_err(|error| BadRow::new(format!("the row of the state: {error}")))?;
         Ok(Restoring { loading: Loading::new(&ledger)?, decisions })
+    }
+
+    /// The row of the state for a new cluster: see [`Loading::into_new_cluster`].
+    ///
+    /// # Errors
+    /// If the rows do not belong together.
+    pub fn into_new_cluster(self, last_block: Option<&Block>) -> Result<Vec<u8>, BadRow> {
+        let ledger = self.loading.into_new_cluster(last_block)?;
+        Ok(State { ledger, decisions: Vec::new() }.encode())
     }
 
     /// What is still to be added.

@@ -292,10 +292,10 @@ impl Snapshotter {
         match outcome {
             Outcome::Saved { slot, transactions } => {
                 info!(slot, transactions, "a snapshot is durable");
-                self.neighbours.bank.do_send(Saved { transactions });
+                self.gauges.snapshot_slot.store(slot, Ordering::Relaxed);
+                self.neighbours.bank.do_send(Saved { slot, transactions });
                 self.neighbours.log.do_send(Compact { upto: self.keep_log_from() });
                 self.saved = slot;
-                self.gauges.snapshot_slot.store(slot, Ordering::Relaxed);
             }
             Outcome::Ask(wanted) => {
                 if let Some(receiving) = &mut self.receiving {

@@ -452,6 +452,10 @@ pub struct Status {
     pub repeated_batches: u64,
     /// Phases of the slots that this node decided itself: how many took 1, 2, 3, and 4 or more.
     pub phases: [u64; 4],
+    /// The slot that the last snapshot on its disk stands after: a start applies what came behind it.
+    pub snapshot_slot: Slot,
+    /// The furthest slot that it knows of: its own, or a peer's. It catches up where that is above `applied_slot`.
+    pub known_slot: Slot,
     /// Undecided slots that are in agreement now.
     pub open_slots: u64,
     /// How many accounts.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{ClusterId, MAX_NODES, NodeId, StoreId};
-use rabia_bank_storage::{BooksStore, Identity, LogStore, StoreError};
+use rabia_bank_storage::{BooksStore, Identity, LogStore, Snapshot, StoreError};
 
 use crate::config::{BOOKS_FILE, CONFIG_FILE, ConfigError, LOG_FILE, Limits, Member, NodeConfig};
 use crate::random;
@@ -95,6 +95,18 @@ pub fn is_vacant(dir: &Path) -> Result<bool, ClusterDirError> {
 /// # Errors
 /// If there is something already, or it can't be written. Nothing is created then.
 pub fn create(new: &NewCluster) -> Result<Vec<NodeConfig>, ClusterDirError> {
+    create_from(new, None)
+}
+
+/// Creates configurations and stores for all nodes, that go on from these books.
+///
+/// # Errors
+/// As for [`create`].
+pub fn restore(new: &NewCluster, books: &Snapshot) -> Result<Vec<NodeConfig>, ClusterDirError> {
+    create_from(new, Some(books))
+}
+
+fn create_from(new: &NewCluster, books: Option<&Snapshot>) -> Result<Vec<NodeConfig>, ClusterDirError> {
     if !(1..=MAX_NODES).contains(&new.nodes) {
         return Err(ClusterDirError::NodeCount(new.nodes));
     }
@@ -121,7 +133,7 @@ pub fn create(new: &NewCluster) -> Result<Vec<NodeConfig>, ClusterDirError> {
         .map_err(at(parent))?;
     let configs = configs(new);
     for config in &configs {
-        write_node(unfinished.path(), config)?;
+        write_node(unfinished.path(), config, books)?;
     }
     sync_dir(unfinished.path())?;
     fs::rename(unfinished.path(), &new.data_dir).map_err(at(&new.data_dir))?;
@@ -167,7 +179,7 @@ fn configs(new: &NewCluster) -> Vec<NodeConfig> {
         .collect()
 }
 
-fn write_node(unfinished: &Path, config: &NodeConfig) -> Result<(), ClusterDirError> {
+fn write_node(unfinished: &Path, config: &NodeConfig, books: Option<&Snapshot>) -> Result<(), ClusterDirError> {
     let dir = node_dir(unfinished, config.node);
     fs::create_dir(&dir).map_err(|source| ClusterDirError::Io { path: dir.clone(), source })?;
     let path = dir.join(CONFIG_FILE);
@@ -175,8 +187,8 @@ fn write_node(unfinished: &Path, config: &NodeConfig) -> Result<(), ClusterDirEr
         .and_then(|()| File::open(&path)?.sync_all())
         .map_err(|source| ClusterDirError::Io { path, source })?;
     let identity = Identity { genesis: config.genesis(), node: config.node };
-    LogStore::create(&dir.join(LOG_FILE), &identity, 0)?;
-    BooksStore::create(&dir.join(BOOKS_FILE), &identity, None)?;
+    LogStore::create(&dir.join(LOG_FILE), &identity, books.map_or(0, |books| books.slot))?;
+    BooksStore::create(&dir.join(BOOKS_FILE), &identity, books)?;
     sync_dir(&dir)
 }
 

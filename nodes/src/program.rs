@@ -3,6 +3,8 @@
 //! Exit codes: 0 done; 1 refused, or failed while running; 2 not reached, unknown, or wrong usage; 3 a node's
 //! configuration or store refused to start, and will again until a person changes something.
 
+pub mod audit;
+pub mod backup;
 pub mod bench;
 pub mod client;
 pub mod cluster;
@@ -18,6 +20,8 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::NodeError;
+use crate::audit::AuditError;
+use crate::backup::BackupError;
 use crate::client::NodeUrl;
 use crate::create::ClusterDirError;
 
@@ -57,6 +61,12 @@ pub enum Task {
     Node(node::Args),
     /// Speak to a cluster: open accounts, move money, look things up.
     Client(client::Args),
+    /// Verify, export or sum up the books of a node that is not running.
+    Audit(audit::Args),
+    /// Write the books of a running node into a file.
+    Backup(backup::BackupArgs),
+    /// Make a new cluster of a backup.
+    Restore(backup::RestoreArgs),
     /// Measure a cluster under load, and check its books afterwards.
     Bench(bench::Args),
     /// Run clusters in a simulated bad world, and check that nothing breaks.
@@ -98,6 +108,12 @@ pub enum ProgramError {
     /// The node.
     #[error(transparent)]
     Node(#[from] NodeError),
+    /// The books are wrong, or can't be audited.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// A backup.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     /// Anything else, with what to do.
     #[error("{0}")]
     Other(String),
@@ -127,6 +143,9 @@ pub fn run(cli: Cli) -> ExitCode {
         Task::Create(args) => create::run(args),
         Task::Node(args) => node::run(&args),
         Task::Client(args) => client::run(args),
+        Task::Audit(args) => audit::run(args),
+        Task::Backup(args) => backup::run_backup(args),
+        Task::Restore(args) => backup::run_restore(args),
         Task::Bench(args) => bench::run(args),
         Task::Simulate(args) => simulate::run(&args),
     };
@@ -187,6 +206,11 @@ mod tests {
             "rabia-bank client statistics --large 5",
             "rabia-bank client watch",
             "rabia-bank client status --json --connect 127.0.0.1:1",
+            "rabia-bank audit verify --data-dir /tmp/x --json",
+            "rabia-bank audit export --data-dir /tmp/x --account alice --from 2026-11-23 --to 1795404304978 --format json",
+            "rabia-bank audit digest --data-dir /tmp/x",
+            "rabia-bank backup --data-dir /tmp/x/node-1 --to /tmp/y",
+            "rabia-bank restore /tmp/y --data-dir /tmp/z --nodes 5",
             "rabia-bank simulate",
             "rabia-bank simulate --seed 5 --nodes 4 --ops 100 --trace",
             "rabia-bank simulate --seeds 300 --json",
@@ -214,6 +238,8 @@ mod tests {
             "rabia-bank client --timeout -1 status",
             "rabia-bank bench --clients 0",
             "rabia-bank simulate --nodes 2",
+            "rabia-bank audit verify",
+            "rabia-bank audit export --data-dir /tmp/x --from yesterday",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -25,8 +25,8 @@ use tokio_tungstenite::tungstenite::http::StatusCode;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tracing::{debug, info, warn};
 
-use crate::NodeError;
 use crate::config::NodeConfig;
+use crate::{NodeError, control};
 
 /// The path of the WebSocket endpoint for peers.
 const PEER_PATH: &str = "/v1/peer";
@@ -125,8 +125,16 @@ async fn serve(
     for member in config.peers().filter(|member| member.node > config.node) {
         tasks.spawn_local(dial(member.node, member.address.clone(), handle.clone(), config.clone()));
     }
+    let control = control::listen(&config.data_dir);
+    let answering = async {
+        match &control {
+            Some(control) => control.serve(&handle).await,
+            None => std::future::pending().await,
+        }
+    };
     let failure = tokio::select! {
         () = shutdown => None,
+        () = answering => None,
         failure = handle.failed() => Some(failure),
         ended = tasks.join_next() => Some(match ended {
             Some(Err(error)) => format!("a listener or dialer has died: {error}"),

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use rabia_bank::client::NodeUrl;
-use rabia_bank::config::LOG_FILE;
+use rabia_bank::config::{BOOKS_FILE, LOG_FILE};
 use support::books::{Books, Writing};
 use support::{Cluster, Node, PATIENCE, PROGRAM, file_size, program, wait_until};
 
@@ -116,8 +116,9 @@ fn a_store_is_gone() {
     let (mut cluster, mut books) = three_with_some_data();
     let third = &mut cluster.nodes[2];
     third.kill();
-    let kept = cluster.dir.path().join("kept");
+    let [kept, kept_books] = ["kept", "kept-books"].map(|name| cluster.dir.path().join(name));
     fs::rename(store(third), &kept).unwrap();
+    fs::rename(third.config.books_path(), &kept_books).unwrap();
     for entry in fs::read_dir(&third.config.data_dir).unwrap() {
         let path = entry.unwrap().path();
         if path != third.config_path {
@@ -131,6 +132,10 @@ fn a_store_is_gone() {
     fs::copy(store(&other_cluster.nodes[2]), store(third)).unwrap();
     assert_refuses(third, &["belongs to cluster"]);
     fs::rename(&kept, store(third)).unwrap();
+    assert_refuses(third, &["there is no store at", BOOKS_FILE]);
+    fs::copy(other_cluster.nodes[2].config.books_path(), third.config.books_path()).unwrap();
+    assert_refuses(third, &["belongs to cluster", BOOKS_FILE]);
+    fs::rename(&kept_books, third.config.books_path()).unwrap();
     write_some(&mut books, &cluster.nodes[..2]);
     assert_returns(&mut cluster, &books, 2);
 }

@@ -1,5 +1,6 @@
 //! Reading what is committed, beside the writer: the decided log for catch-up and replay, and single payloads.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rabia_bank_messages::batch::Payload;
@@ -10,7 +11,9 @@ use redb::{Database, ReadableDatabase, ReadableTable};
 use crate::error::StoreError;
 use crate::format::{self, DECISIONS, META, META_COMPACTED, PAYLOADS};
 use crate::place::Place;
+use crate::recover::Recovered;
 use crate::rows::{Row, Rows};
+use crate::{Identity, store};
 
 /// What an entry counts for beside its payload, in bytes: about what it takes in a message to a peer.
 const ENTRY_OVERHEAD: usize = 64;
@@ -35,6 +38,21 @@ pub struct LogReader {
 }
 
 impl LogReader {
+    /// Opens the log of a member to read it, verifies all of it, and leaves the file byte for byte as it is, also after a
+    /// crash. Also answers what a start would find, but for the start counter, which is not raised.
+    ///
+    /// # Errors
+    /// As for [`LogStore::open`](crate::LogStore::open).
+    pub fn open(
+        path: &Path,
+        identity: &Identity,
+        base: impl FnOnce() -> Result<Slot, StoreError>,
+    ) -> Result<(LogReader, Recovered), StoreError> {
+        let (backend, place) = store::open_file(path)?;
+        let (database, _, recovered, _) = store::open_staged(backend, &place, identity, base)?;
+        Ok((LogReader::new(Arc::new(database), place), recovered))
+    }
+
     pub(crate) fn new(database: Arc<Database>, place: Place) -> LogReader {
         LogReader { database, place }
     }

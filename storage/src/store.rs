@@ -201,24 +201,35 @@ fn open_on(
     identity: &Identity,
     base: impl FnOnce() -> Result<Slot, StoreError>,
 ) -> Result<(LogStore, Recovered), StoreError> {
-    recover::store_of(identity, &place)?;
+    let (database, staged, mut recovered, compacted) = open_staged(backend, &place, identity, base)?;
+    staged.let_go().map_err(|e| place.io(e))?;
+    recovered.starts = raise_starts(&database, &place, recovered.starts)?;
+    let reserved = recovered.reserved;
+    let store = LogStore { database: Arc::new(database), place, reserved, compacted, stopped: None };
+    Ok((store, recovered))
+}
+
+/// Opens a log and verifies all of it; what redb writes meanwhile is held back, so that a file that is refused stays as it was.
+/// Also answers which slot was removed last.
+pub(crate) fn open_staged<B: StorageBackend>(
+    backend: B,
+    place: &Place,
+    identity: &Identity,
+    base: impl FnOnce() -> Result<Slot, StoreError>,
+) -> Result<(Database, Staged<B>, Recovered, Slot), StoreError> {
+    recover::store_of(identity, place)?;
     // redb would make a new database of an empty file.
     if backend.len().map_err(|e| place.io(e))? == 0 {
         return Err(place.damaged("it is empty"));
     }
-    // A file that is refused stays as it was.
     let staged = Staged::new(backend).map_err(|e| place.io(e))?;
     let database = Builder::new()
         .set_cache_size(CACHE)
         .set_check_integrity_on_open(true)
         .create_with_backend(staged.clone())
         .map_err(|e| place.redb(e))?;
-    let (mut recovered, compacted) = recover::read(&database, &place, identity, base)?;
-    staged.let_go().map_err(|e| place.io(e))?;
-    recovered.starts = raise_starts(&database, &place, recovered.starts)?;
-    let reserved = recovered.reserved;
-    let store = LogStore { database: Arc::new(database), place, reserved, compacted, stopped: None };
-    Ok((store, recovered))
+    let (recovered, compacted) = recover::read(&database, place, identity, base)?;
+    Ok((database, staged, recovered, compacted))
 }
 
 /// Counts this start, and removes payloads that no row names: nobody knows of them any more. Two syncs instead of one, so that

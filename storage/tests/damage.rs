@@ -7,7 +7,7 @@ mod common;
 use common::{Disk, Model, Random, batch, identity, node, read_log, state, vote};
 use rabia_bank_messages::ids::Slot;
 use rabia_bank_messages::peer::{Entry, State, Vote};
-use rabia_bank_storage::{Commit, Entries, LogStore, PeerMemory, Recovered, StoreError};
+use rabia_bank_storage::{Commit, Entries, FORMAT, LogStore, PeerMemory, Recovered, StoreError};
 use redb::{ReadableTable, TableDefinition};
 
 const PAGE: usize = 4096;

@@ -4,7 +4,7 @@
 //! The row of the state carries the digest, so a ledger that was made of rows is compared with the one that they were
 //! taken from: a row that is wrong, missing or too many is found.
 
-use rabia_bank_messages::ids::Slot;
+use rabia_bank_messages::ids::{Digest, Slot};
 
 use super::Ledger;
 use super::accounts::Accounts;
@@ -159,11 +159,48 @@ impl Loading {
         self.state.history.transactions
     }
 
+    /// The slot that the state stands after.
+    pub fn slot(&self) -> Slot {
+        self.state.applied
+    }
+
+    /// The largest amount of one transaction, in minor units.
+    pub fn transaction_limit(&self) -> u64 {
+        self.state.transaction_limit
+    }
+
+    /// The hash of the newest transaction.
+    pub fn chain_head(&self) -> Digest {
+        self.state.history.head
+    }
+
     /// The ledger.
     ///
     /// # Errors
     /// If it does not have the digest of the one that the rows were taken from.
     pub fn finish(self, last_block: Option<&Block>) -> Result<Ledger, BadRow> {
+        let (expected, slot) = (self.state.digest, self.state.applied);
+        let mut ledger = self.build(last_block)?;
+        let digest = ledger.digest();
+        if digest != expected {
+            return Err(BadRow(format!("the state after slot {slot} has the digest {digest}, not {expected}")));
+        }
+        Ok(ledger)
+    }
+
+    /// The row of the state for a cluster that goes on from these accounts and this history, without the sessions, and
+    /// with nodes that number their batches anew.
+    ///
+    /// # Errors
+    /// If sessions were added, or the rows do not belong together, as far as can be seen without the digest.
+    pub fn into_new_cluster(mut self, last_block: Option<&Block>) -> Result<Vec<u8>, BadRow> {
+        self.state.sessions = 0;
+        self.state.batches.clear();
+        let mut ledger = self.build(last_block)?;
+        Ok(rows::encode(&ledger.state_row()))
+    }
+
+    fn build(self, last_block: Option<&Block>) -> Result<Ledger, BadRow> {
         let Loading { state, accounts, sessions } = self;
         let counts = [accounts.len() as u64, sessions.len() as u64];
         if counts != [state.accounts, state.sessions] {
@@ -179,7 +216,7 @@ impl Loading {
         let books = Books::restored(state.transaction_limit, accounts, history, totals, state.total_balance);
         let batches = AppliedBatches::from_row(state.batches)
             .ok_or_else(|| BadRow("the batches remembered are not what a ledger remembers".into()))?;
-        let mut ledger = Ledger {
+        let ledger = Ledger {
             books,
             sessions,
             batches,
@@ -192,13 +229,8 @@ impl Loading {
             saved_transactions: state.history.transactions,
             taking: None,
         };
-        let digest = ledger.digest();
-        if digest != state.digest {
-            let (slot, expected) = (state.applied, state.digest);
-            return Err(BadRow(format!("the state after slot {slot} has the digest {digest}, not {expected}")));
-        }
-        let sum = ledger.books.accounts.iter().map(|account| account.balance).sum::<u64>();
-        if sum != state.total_balance {
+        let sum: u128 = ledger.books.accounts.iter().map(|account| u128::from(account.balance)).sum();
+        if sum != u128::from(state.total_balance) {
             return Err(BadRow(format!("the balances add up to {sum}, not {}", state.total_balance)));
         }
         Ok(ledger)

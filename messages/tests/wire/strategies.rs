@@ -184,6 +184,8 @@ fn status() -> impl Strategy<Value = Status> {
             null_slots: n[2],
             repeated_batches: n[3],
             phases: [n[4], n[5], n[6], n[7]],
+            snapshot_slot: n[1] / 2,
+            known_slot: n[1],
             open_slots: n[8],
             accounts: n[9],
             transactions: n[10],

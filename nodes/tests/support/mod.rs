@@ -125,6 +125,11 @@ pub struct Node {
 }
 
 impl Node {
+    /// A node with this configuration, not running. What it logs goes to `log_path`.
+    pub fn at(config: NodeConfig, config_path: PathBuf, log_path: PathBuf) -> Node {
+        Node { config, config_path, log_path, process: None }
+    }
+
     /// Where it listens for clients.
     pub fn address(&self) -> SocketAddr {
         self.config.client_listen
@@ -254,7 +259,7 @@ impl Cluster {
             let mut config = NodeConfig::load(&config_path).unwrap();
             change(&mut config);
             fs::write(&config_path, config.to_toml()).unwrap();
-            Node { config, config_path, log_path: dir.path().join(format!("node-{node}.log")), process: None }
+            Node::at(config, config_path, dir.path().join(format!("node-{node}.log")))
         });
         Cluster { nodes: nodes.collect(), dir }
     }

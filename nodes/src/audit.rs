@@ -1,0 +1,362 @@
+//! Audits: the books of a node's folder, read without the node and without changing a byte of them.
+//!
+//! [`Books::open`] makes the state as a start of the node would: of the books on disk and the log behind them. What it believes
+//! is then checked by [`verify`], which replays the whole history from its first transaction on, by rules of its own:
+//!
+//! - the hash of every transaction follows from the one before it;
+//! - every balance that a transaction names is the one before it, plus or minus the amount, and never below 0;
+//! - every pointer to the transaction before leads to it;
+//! - ids count up, slots and timestamps do not go down;
+//! - at the end every account has the balance, the count and the last transaction that the history gives it, and the sum of
+//!   all balances is openings + deposits − withdrawals.
+//!
+//! The first transaction that is wrong is named.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use rabia_bank_actors::ledger::{BLOCK, Block, BlockRecord, Ledger, Progress, chain_hash};
+use rabia_bank_actors::node::{StartError, replay};
+use rabia_bank_actors::snapshot::{BooksError, read_block, restore};
+use rabia_bank_messages::bank::{Account, MAX_PAGE, Query, Success, Transaction, TransactionType};
+use rabia_bank_messages::ids::{Digest, Slot};
+use rabia_bank_storage::{BooksReader, Identity, LogReader};
+
+use crate::config::{CONFIG_FILE, ConfigError, NodeConfig};
+
+/// Why books can't be audited, or are wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// The folder has no usable configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The books can't be read.
+    #[error(transparent)]
+    Books(#[from] BooksError),
+    /// The log can't be read or applied.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// A transaction is wrong.
+    #[error("transaction {id} is wrong: {what}")]
+    Transaction {
+        /// The first one that is.
+        id: u64,
+        /// How.
+        what: String,
+    },
+    /// An account is not what the history makes it.
+    #[error("account {account} is wrong: {what}")]
+    Account {
+        /// The first one, in the order of their ids.
+        account: Box<str>,
+        /// How.
+        what: String,
+    },
+    /// A figure over everything is not what the history makes it.
+    #[error("{0}")]
+    Sum(String),
+    /// Writing what was asked for failed.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// The books in the folder of a node that is not running.
+pub struct Books {
+    reader: BooksReader,
+    ledger: Ledger,
+    /// The slot of the snapshot, and the newest transaction in it.
+    snapshot: (Slot, u64),
+}
+
+/// What books say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Digests {
+    /// The last slot of the log that is decided and here.
+    pub slot: Slot,
+    /// The hash of the newest transaction.
+    pub chain_head: Digest,
+    /// Of the whole state.
+    pub state_digest: Digest,
+}
+
+/// What was verified.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Verified {
+    /// What the books say, which is right.
+    pub digests: Digests,
+    /// How many transactions there are.
+    pub transactions: u64,
+    /// How many accounts.
+    pub accounts: u64,
+    /// The sum of all balances, in minor units.
+    pub total_balance: u64,
+}
+
+impl Books {
+    /// Opens the books in the folder of a node (the one with its `node.toml`), which must not be running.
+    ///
+    /// # Errors
+    /// If they are in use, missing, or not those of a ledger.
+    pub fn open(node_dir: &Path) -> Result<Books, AuditError> {
+        let config = NodeConfig::load(&config_path(node_dir))?;
+        let identity = Identity { genesis: config.genesis(), node: config.node };
+        let mut books = None;
+        let opened = LogReader::open(&config.log_path(), &identity, || {
+            let reader = books.insert(BooksReader::open(&config.books_path(), &identity)?);
+            Ok(reader.view()?.slot())
+        });
+        let (log, recovered) = opened.map_err(BooksError::from)?;
+        let Some(reader) = books else { unreachable!("the log was opened without the books") };
+        let view = reader.view().map_err(BooksError::from)?;
+        let restored = restore(&view)?;
+        let (ledger, decisions) =
+            restored.unwrap_or_else(|| (Ledger::new(identity.genesis.transaction_limit), Vec::new()));
+        let snapshot = (ledger.applied(), ledger.summary().transactions);
+        let (ledger, _) = replay(&identity, ledger, decisions, &log, recovered.decided)?;
+        Ok(Books { reader, ledger, snapshot })
+    }
+
+    /// The slot that the snapshot in the folder stands after; the log goes on from there.
+    pub fn snapshot_slot(&self) -> Slot {
+        self.snapshot.0
+    }
+
+    /// How many transactions there are.
+    pub fn transactions(&self) -> u64 {
+        self.ledger.summary().transactions
+    }
+
+    /// Slot, chain head and state digest: the same on every node that is as far.
+    pub fn digests(&mut self) -> Digests {
+        Digests {
+            slot: self.ledger.applied(),
+            chain_head: self.ledger.chain_head(),
+            state_digest: self.ledger.digest(),
+        }
+    }
+
+    /// All transactions, from the first on, with what they point to where that is stored: those behind the snapshot are in
+    /// the log only, and were made by applying it.
+    fn for_each(&self, mut take: impl FnMut(&BlockRecord, bool) -> Result<(), AuditError>) -> Result<(), AuditError> {
+        let (_, stored) = self.snapshot;
+        let mut head = Digest::ZERO;
+        for number in 0..stored.div_ceil(BLOCK) {
+            let block: Block = read_block(&self.reader, number)?;
+            if block.before() != head {
+                let id = number * BLOCK + 1;
+                let what = format!("it follows a transaction with the hash {}, not {head}", block.before());
+                return Err(AuditError::Transaction { id, what });
+            }
+            for record in block.records().iter().take_while(|record| record.transaction.transaction_id <= stored) {
+                head = record.transaction.hash;
+                take(record, true)?;
+            }
+        }
+        let mut from = stored + 1;
+        while from <= self.transactions() {
+            for transaction in self.behind_snapshot(from)? {
+                from = transaction.transaction_id + 1;
+                let record = BlockRecord { transaction, previous_of_type: 0, previous_of_from: 0, previous_of_to: 0 };
+                take(&record, false)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Transactions that were made by applying the log.
+    fn behind_snapshot(&self, from: u64) -> Result<Vec<Transaction>, AuditError> {
+        match self.ledger.transactions_from(from, BLOCK as usize) {
+            Progress::Done(Ok(Success::Transactions { transactions, .. })) => Ok(transactions),
+            other => Err(AuditError::Sum(format!("transactions from {from} on are not in memory: {other:?}"))),
+        }
+    }
+
+    /// All transactions, oldest first.
+    ///
+    /// # Errors
+    /// If the history can't be read, or `take` fails.
+    pub fn transactions_each(
+        &self,
+        mut take: impl FnMut(&Transaction) -> Result<(), AuditError>,
+    ) -> Result<(), AuditError> {
+        self.for_each(|record, _| take(&record.transaction))
+    }
+
+    /// Replays the whole history and compares it with the accounts. `progress` is told how many transactions were read.
+    ///
+    /// # Errors
+    /// What is wrong first.
+    pub fn verify(&mut self, mut progress: impl FnMut(u64)) -> Result<Verified, AuditError> {
+        let mut check = Replay::default();
+        self.for_each(|record, stored| {
+            check.take(record, stored)?;
+            if check.transactions.is_multiple_of(BLOCK) {
+                progress(check.transactions);
+            }
+            Ok(())
+        })?;
+        progress(check.transactions);
+        let digests = self.digests();
+        let summary = self.ledger.summary();
+        if check.head != digests.chain_head {
+            let what = format!("the history ends with the hash {}, the state says {}", check.head, digests.chain_head);
+            return Err(AuditError::Sum(what));
+        }
+        let accounts = self.check_accounts(&mut check)?;
+        if let Some(account) = check.accounts.keys().min() {
+            let what = "the history names it, but it is not there".into();
+            return Err(AuditError::Account { account: account.clone(), what });
+        }
+        if check.total != i128::from(summary.total_balance) {
+            let what = format!(
+                "openings + deposits − withdrawals are {}, the balances are {} together",
+                check.total, summary.total_balance
+            );
+            return Err(AuditError::Sum(what));
+        }
+        let total_balance = summary.total_balance;
+        Ok(Verified { digests, transactions: check.transactions, accounts, total_balance })
+    }
+
+    /// Compares every account with what the replay made of it, and takes it away there.
+    fn check_accounts(&self, check: &mut Replay) -> Result<u64, AuditError> {
+        let (mut count, mut after) = (0, None);
+        loop {
+            let query = Query::ListAccounts { after, limit: Some(MAX_PAGE) };
+            let Some(Progress::Done(Ok(Success::Accounts { accounts, next }))) = self.ledger.query(&query) else {
+                return Err(AuditError::Sum("the accounts can't be listed".into()));
+            };
+            for account in &accounts {
+                let replayed = check.accounts.remove(&account.account_id).unwrap_or_default();
+                replayed.compare(account)?;
+            }
+            count += accounts.len() as u64;
+            let Some(next) = next else { return Ok(count) };
+            after = Some(next);
+        }
+    }
+}
+
+fn config_path(node_dir: &Path) -> PathBuf {
+    node_dir.join(CONFIG_FILE)
+}
+
+/// An account, by the history alone.
+#[derive(Clone, Copy, Default, Debug)]
+struct Replayed {
+    balance: u64,
+    transactions: u64,
+    last: u64,
+    last_at: u64,
+}
+
+impl Replayed {
+    fn compare(&self, account: &Account) -> Result<(), AuditError> {
+        let last_at = (self.transactions > 0).then_some(self.last_at);
+        let found = (account.balance, account.transaction_count, account.last_transaction_at);
+        let expected = (self.balance, self.transactions, last_at);
+        if found == expected {
+            return Ok(());
+        }
+        let what = format!(
+            "balance, transactions and time of the last one are {found:?}, by the history they should be {expected:?}"
+        );
+        Err(AuditError::Account { account: account.account_id.clone(), what })
+    }
+}
+
+/// What the history makes of an empty bank.
+struct Replay {
+    accounts: HashMap<Box<str>, Replayed>,
+    transactions: u64,
+    head: Digest,
+    newest_of_type: HashMap<TransactionType, u64>,
+    slot: Slot,
+    time: u64,
+    total: i128,
+}
+
+impl Default for Replay {
+    fn default() -> Replay {
+        Replay {
+            accounts: HashMap::new(),
+            transactions: 0,
+            head: Digest::ZERO,
+            newest_of_type: HashMap::new(),
+            slot: 0,
+            time: 0,
+            total: 0,
+        }
+    }
+}
+
+impl Replay {
+    /// Checks the next transaction. Where it is `stored`, so are its pointers.
+    fn take(&mut self, record: &BlockRecord, stored: bool) -> Result<(), AuditError> {
+        let transaction = &record.transaction;
+        let id = self.transactions + 1;
+        let wrong = |what: String| AuditError::Transaction { id, what };
+        if transaction.transaction_id != id {
+            return Err(wrong(format!("{} stands in its place", transaction.transaction_id)));
+        }
+        if transaction.slot < self.slot || transaction.timestamp < self.time {
+            return Err(wrong(format!("it is older than the one before it: {transaction:?}")));
+        }
+        // A block's hashes were computed when it was read; those of the rest follow from the log.
+        if !stored && chain_hash(self.head, transaction) != Some(transaction.hash) {
+            return Err(wrong("its hash does not follow from the one before it".into()));
+        }
+        let amount = transaction.amount;
+        let (takes, gives) = match transaction.transaction_type {
+            TransactionType::Opening | TransactionType::Deposit => (false, true),
+            TransactionType::Withdrawal => (true, false),
+            TransactionType::Transfer => (true, true),
+        };
+        let first = transaction.transaction_type == TransactionType::Opening;
+        let from = (&transaction.from_account, transaction.from_balance, takes, record.previous_of_from);
+        let to = (&transaction.to_account, transaction.to_balance, gives, record.previous_of_to);
+        for ((account, balance, takes_part, previous), is_source) in [(from, true), (to, false)] {
+            let (Some(name), Some(balance), true) = (account, balance, takes_part) else {
+                if account.is_some() || balance.is_some() || takes_part {
+                    return Err(wrong(format!("its sides are not those of its type: {transaction:?}")));
+                }
+                continue;
+            };
+            // Names are allocated once an account, not once a transaction.
+            if !self.accounts.contains_key(name) {
+                self.accounts.insert(name.clone(), Replayed::default());
+            }
+            let Some(state) = self.accounts.get_mut(name) else { unreachable!("{name} was just added") };
+            let expected =
+                if is_source { state.balance.checked_sub(amount) } else { state.balance.checked_add(amount) };
+            if expected != Some(balance) || amount == 0 {
+                let before = state.balance;
+                return Err(wrong(format!("{name} has {before} before it, and is said to have {balance} after it")));
+            }
+            if stored && previous != state.last {
+                let last = state.last;
+                return Err(wrong(format!("it points back to {previous} for {name}, whose last one was {last}")));
+            }
+            if first != (state.transactions == 0) && first {
+                return Err(wrong(format!("{name} was opened before")));
+            }
+            *state =
+                Replayed { balance, transactions: state.transactions + 1, last: id, last_at: transaction.timestamp };
+        }
+        let newest = self.newest_of_type.entry(transaction.transaction_type).or_default();
+        if stored && record.previous_of_type != *newest {
+            let (found, newest) = (record.previous_of_type, *newest);
+            return Err(wrong(format!("it points back to {found} of its type, the last one was {newest}")));
+        }
+        *newest = id;
+        match (takes, gives) {
+            (false, _) => self.total += i128::from(amount),
+            (_, false) => self.total -= i128::from(amount),
+            (true, true) => {}
+        }
+        self.transactions = id;
+        self.head = transaction.hash;
+        (self.slot, self.time) = (transaction.slot, transaction.timestamp);
+        Ok(())
+    }
+}

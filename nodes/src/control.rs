@@ -1,0 +1,130 @@
+//! The control socket of a node: `control.sock` in its folder, for whoever may write there.
+//!
+//! One line asks, and the answer is a line `ok` and what was asked for, or a line that says what is wrong. There is one
+//! question, `backup`.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream as BlockingStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rabia_bank_actors::node::NodeHandle;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tracing::{info, warn};
+
+use crate::backup::{self, BackupError};
+
+/// The name of the socket, in a node's folder.
+pub const CONTROL_SOCKET: &str = "control.sock";
+/// A reader that takes nothing for this long is given up.
+const SLOW: Duration = Duration::from_secs(60);
+/// A question is no longer than this.
+const MAX_QUESTION: usize = 64;
+
+/// Listens. None, with a warning, where the system can't: the node runs without.
+pub fn listen(node_dir: &Path) -> Option<Control> {
+    let path = node_dir.join(CONTROL_SOCKET);
+    // Of a run that was killed. The store is open by now, so no other run uses it.
+    let _ = std::fs::remove_file(&path);
+    match UnixListener::bind(&path) {
+        Ok(listener) => {
+            restrict(&path);
+            Some(Control { listener, path })
+        }
+        Err(error) => {
+            warn!(path = %path.display(), %error, "no control socket: this node can't be asked for a backup");
+            None
+        }
+    }
+}
+
+fn restrict(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    if let Err(error) = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)) {
+        warn!(path = %path.display(), %error, "the control socket is open to all who can reach its folder");
+    }
+}
+
+/// The socket that is listened on. It goes when this is dropped.
+pub struct Control {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        // Who comes first: a new run, or the end of this one. Both remove it.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Control {
+    /// Serves, one question at a time, for ever.
+    pub async fn serve(&self, node: &NodeHandle) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    if let Err(error) = answer(stream, node).await {
+                        warn!(%error, "a question on the control socket was not answered");
+                    }
+                }
+                Err(error) => {
+                    warn!(%error, "the control socket does not work");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+}
+
+async fn answer(stream: UnixStream, node: &NodeHandle) -> Result<(), BackupError> {
+    let mut stream = tokio::io::BufReader::new(stream);
+    let mut question = Vec::new();
+    let mut limited = tokio::io::AsyncReadExt::take(&mut stream, MAX_QUESTION as u64);
+    let asked = tokio::time::timeout(SLOW, limited.read_until(b'\n', &mut question)).await;
+    asked.map_err(|_| BackupError::Refused("nothing was asked".into()))??;
+    let mut stream = stream.into_inner();
+    if question != b"backup\n" {
+        stream.write_all(b"this is no question that is answered here; ask: backup\n").await?;
+        return Ok(());
+    }
+    let view = match node.snapshot().await {
+        Ok(view) => view,
+        Err(why) => {
+            stream.write_all(format!("{}\n", why.replace('\n', " ")).as_bytes()).await?;
+            return Ok(());
+        }
+    };
+    let slot = view.slot();
+    let stream = stream.into_std()?;
+    let written = tokio::task::spawn_blocking(move || -> Result<(), BackupError> {
+        stream.set_nonblocking(false)?;
+        stream.set_write_timeout(Some(SLOW))?;
+        (&stream).write_all(b"ok\n")?;
+        backup::write(&view, &stream)
+    });
+    written.await.map_err(|error| BackupError::Refused(error.to_string()))??;
+    info!(slot, "a backup was taken");
+    Ok(())
+}
+
+/// Asks a running node for a backup; what is read is the file.
+///
+/// # Errors
+/// If the node does not run, or refuses.
+pub fn ask_backup(node_dir: &Path) -> Result<impl std::io::Read + use<>, BackupError> {
+    let path = node_dir.join(CONTROL_SOCKET);
+    let stream = BlockingStream::connect(&path).map_err(|error| {
+        BackupError::Refused(format!("nobody answers at {} ({error}); is the node running?", path.display()))
+    })?;
+    (&stream).write_all(b"backup\n")?;
+    let mut stream = BufReader::new(stream);
+    let mut answer = String::new();
+    stream.read_line(&mut answer)?;
+    match answer.trim_end() {
+        "ok" => Ok(stream),
+        "" => Err(BackupError::Refused("nothing: it has stopped".into())),
+        why => Err(BackupError::Refused(why.into())),
+    }
+}

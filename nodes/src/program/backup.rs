@@ -1,0 +1,116 @@
+//! `rabia-bank backup` and `rabia-bank restore`.
+
+use std::fs::File;
+use std::io::{self, BufReader, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use indicatif::HumanCount;
+use rabia_bank_messages::ids::MAX_NODES;
+
+use super::{Exit, ProgramError, default_data_dir, terminal};
+use crate::backup;
+use crate::config::{DEFAULT_CLIENT_PORT, MAX_WINDOW};
+use crate::control::ask_backup;
+use crate::create::{MAX_BASE_PORT, NewCluster, config_path, restore};
+use rabia_bank_messages::genesis::DEFAULT_WINDOW;
+
+/// The command line of `backup`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+The node goes on serving meanwhile. The file holds all accounts and the whole history as this node has applied them, and
+nothing of the clients' sessions. It is verified before it gets its name: a file that is there is whole.")]
+pub struct BackupArgs {
+    /// The folder of a running node, on this machine.
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Where to put the backup. Nothing may be there.
+    #[arg(long, value_name = "FILE")]
+    to: PathBuf,
+}
+
+/// The command line of `restore`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Makes the folders of a new cluster, as `rabia-bank create` does, with the accounts and the history of the backup. It goes
+on where the backup ends. Sessions of the old cluster do not act on the new one. Check it before its first start with
+`rabia-bank audit verify --data-dir DIR/node-1`.")]
+pub struct RestoreArgs {
+    /// The backup.
+    #[arg(value_name = "FILE")]
+    from: PathBuf,
+    /// How many nodes.
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=MAX_NODES as i64))]
+    nodes: u8,
+    /// Where to put the folders; must be absent or empty.
+    #[arg(long, default_value_os_t = default_data_dir(), value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Node K listens for clients on this port + K - 1, and for the other nodes 100 above.
+    #[arg(long, default_value_t = DEFAULT_CLIENT_PORT, value_name = "PORT",
+          value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_BASE_PORT)))]
+    base_port: u16,
+    /// Slots of the log in agreement at once.
+    #[arg(long, default_value_t = DEFAULT_WINDOW, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_WINDOW))]
+    window: u64,
+}
+
+/// Takes a backup.
+///
+/// # Errors
+/// If the node refuses, or the file can't be written or read back.
+pub fn run_backup(args: BackupArgs) -> Result<Exit, ProgramError> {
+    let BackupArgs { data_dir, to } = args;
+    if to.try_exists()? {
+        return Err(ProgramError::Other(format!("{} is there already, and is left as it is", to.display())));
+    }
+    let directory = match to.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let draft = tempfile::Builder::new().prefix(".backup-").suffix(".unfinished").tempfile_in(directory)?;
+    let bar = terminal::spinner("taking the backup");
+    let mut file = draft.reopen()?;
+    io::copy(&mut ask_backup(&data_dir)?, &mut file)?;
+    file.sync_all()?;
+    file.seek(SeekFrom::Start(0))?;
+    let backup = backup::read(&file)?;
+    bar.finish_and_clear();
+    let bytes = file.metadata()?.len();
+    draft.persist_noclobber(&to).map_err(|error| error.error)?;
+    File::open(directory)?.sync_all()?;
+    terminal::print(format_args!(
+        "{}: {} transactions up to slot {}, chain head {}, {} bytes.",
+        to.display(),
+        HumanCount(backup.transactions),
+        backup.snapshot.slot,
+        backup.chain_head,
+        HumanCount(bytes)
+    ))?;
+    Ok(Exit::Done)
+}
+
+/// Makes a new cluster of a backup.
+///
+/// # Errors
+/// If the backup is damaged, or the folders can't be made.
+pub fn run_restore(args: RestoreArgs) -> Result<Exit, ProgramError> {
+    let RestoreArgs { from, nodes, data_dir, base_port, window } = args;
+    let file = File::open(&from).map_err(|error| ProgramError::Other(format!("{}: {error}", from.display())))?;
+    let bar = terminal::spinner("reading the backup");
+    let backup = backup::read(BufReader::new(file))?;
+    bar.finish_and_clear();
+    let transaction_limit = backup.transaction_limit;
+    let new = NewCluster { data_dir, nodes: nodes.into(), base_port, window, transaction_limit };
+    let configs = restore(&new, &backup.snapshot)?;
+    terminal::print(format_args!(
+        "Restored {} transactions up to slot {} into a new cluster of {nodes} in {}. Start its nodes with:",
+        HumanCount(backup.transactions),
+        backup.snapshot.slot,
+        new.data_dir.display()
+    ))?;
+    for config in &configs {
+        let path = config_path(&new.data_dir, config.node);
+        terminal::print(format_args!("  rabia-bank node --config {}", path.display()))?;
+    }
+    terminal::print(format_args!("or all at once with:\n  rabia-bank cluster --data-dir {}", new.data_dir.display()))?;
+    Ok(Exit::Done)
+}

@@ -30,7 +30,7 @@ fn urls(nodes: &[Node]) -> Vec<NodeUrl> {
 /// Writes through these nodes until so many commands were acknowledged.
 fn write(books: &mut Books, nodes: &[Node], commands: u64) {
     let writers: Vec<_> = urls(nodes).into_iter().flat_map(|url| [vec![url.clone()], vec![url]]).collect();
-    let load = books.write(&writers, &Writing { pace: Duration::ZERO, ..Writing::default() });
+    let load = books.write(&writers, &Writing { pace: Duration::from_millis(1), ..Writing::default() });
     wait_until("commands are acknowledged", 2 * PATIENCE, || load.acknowledged() >= commands);
     books.stop(load);
 }

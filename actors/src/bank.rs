@@ -10,11 +10,14 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
-use rabia_bank_messages::bank::{Query, ReadLevel, Refusal, Status, Success};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
+use rabia_bank_messages::bank::{Process, Query, ReadLevel, Refusal, Status, Success};
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{BatchId, NodeId, Slot};
 use rabia_bank_messages::peer::DIGEST_INTERVAL;
+use rabia_bank_messages::stages::Stage;
 use rustc_hash::FxHashMap;
 
 use crate::ledger::{Applied, Ledger, RequestOutcome};
@@ -37,7 +40,12 @@ pub struct Waiter {
 /// The answers to requests of one client.
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
-pub struct Answers(pub Vec<Answered>);
+pub struct Answers {
+    /// Each of them.
+    pub answers: Vec<Answered>,
+    /// When the slot was applied that they come from; none for those that needed none.
+    pub applied: Option<Instant>,
+}
 
 /// The answer to a request.
 #[derive(Debug)]
@@ -106,6 +114,8 @@ pub struct Apply {
     pub slot: Slot,
     /// What it was decided on.
     pub batch: Option<(BatchId, Payload)>,
+    /// When it, and all slots before it, were decided.
+    pub decided: Instant,
 }
 
 /// Answer this query.
@@ -129,6 +139,10 @@ struct WaitingRead {
     deadline: Instant,
 }
 
+/// In what the system counts memory, in bytes.
+const RSS_UNIT: u64 = if cfg!(target_os = "macos") { 1 } else { 1_024 };
+/// In what the system counts writes to disks, in bytes.
+const BLOCK: u64 = 512;
 /// How often reads that nobody waits for any more are dropped.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -193,12 +207,13 @@ impl Bank {
     fn answer(&self, waiter: Waiter, slot: Option<Slot>, result: Result<Success, Refusal>) {
         if let Some(client) = self.clients.get(&waiter.client) {
             let result = result.map(Done::Success);
-            client.do_send(Answers(vec![Answered { tag: waiter.tag, slot, replayed: false, result }]));
+            let answers = vec![Answered { tag: waiter.tag, slot, replayed: false, result }];
+            client.do_send(Answers { answers, applied: None });
         }
     }
 
     /// Tells the waiting clients what came of the requests of a batch.
-    fn answer_batch(&self, slot: Slot, waiters: Vec<Waiter>, outcomes: &[RequestOutcome]) {
+    fn answer_batch(&self, slot: Slot, applied: Instant, waiters: Vec<Waiter>, outcomes: &[RequestOutcome]) {
         assert_eq!(
             waiters.len(),
             outcomes.len(),
@@ -212,7 +227,7 @@ impl Bank {
         }
         for (client, answers) in answers {
             if let Some(client) = self.clients.get(&client) {
-                client.do_send(Answers(answers));
+                client.do_send(Answers { answers, applied: Some(applied) });
             }
         }
     }
@@ -281,7 +296,20 @@ impl Bank {
             state_digest: self.ledger.digest(),
             commits: load(&gauges.commits),
             uptime_s: gauges.started.elapsed().as_secs(),
+            process: process(),
+            stages: gauges.stages.read(),
         }
+    }
+}
+
+/// What this process has used so far; zeros where the system does not tell.
+fn process() -> Process {
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return Process::default() };
+    let ms = |time: TimeVal| time.tv_sec() as u64 * 1_000 + time.tv_usec() as u64 / 1_000;
+    Process {
+        cpu_ms: ms(usage.user_time()) + ms(usage.system_time()),
+        peak_memory_bytes: usage.max_rss() as u64 * RSS_UNIT,
+        written_bytes: usage.block_writes() as u64 * BLOCK,
     }
 }
 
@@ -328,15 +356,17 @@ impl Handler<Reject> for Bank {
 impl Handler<Apply> for Bank {
     type Result = ();
 
-    fn handle(&mut self, Apply { slot, batch }: Apply, _: &mut Self::Context) {
+    fn handle(&mut self, Apply { slot, batch, decided }: Apply, _: &mut Self::Context) {
         if self.failed {
             return;
         }
         let named = batch.as_ref().map(|(id, payload)| (id, payload));
         match self.ledger.apply(slot, named) {
             Ok(Applied::Batch(outcomes)) => {
+                let now = Instant::now();
+                self.gauges.stages.note(Stage::Apply, now - decided);
                 if let Some(waiters) = batch.and_then(|(id, _)| self.expected.remove(&id)) {
-                    self.answer_batch(slot, waiters, &outcomes);
+                    self.answer_batch(slot, now, waiters, &outcomes);
                 }
             }
             Ok(Applied::Null | Applied::Repeated) => {}

@@ -62,4 +62,5 @@ pub mod node;
 pub mod peer_link;
 pub mod proposer;
 pub mod snapshotter;
+pub mod stages;
 pub mod voter;

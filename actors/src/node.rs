@@ -28,6 +28,7 @@ use crate::log::Log;
 use crate::peer_link::{Attach, PeerLink, PeerSocket};
 use crate::proposer::Proposer;
 use crate::snapshotter::Snapshotter;
+use crate::stages::StageCounts;
 use crate::voter::{Introduce, Meet, Voter, VoterNeighbours};
 
 /// Bytes of log that are read at a time while the ledger is rebuilt.
@@ -98,6 +99,8 @@ pub struct Gauges {
     pub unanswered_bytes: AtomicUsize,
     /// Requests of peers for decided slots.
     pub catch_ups_served: AtomicU64,
+    /// How long the stages of requests took.
+    pub stages: StageCounts,
 }
 
 impl Gauges {
@@ -114,6 +117,7 @@ impl Gauges {
             waiting_requests: AtomicU64::new(0),
             unanswered_bytes: AtomicUsize::new(0),
             catch_ups_served: AtomicU64::new(0),
+            stages: StageCounts::new(),
         }
     }
 }

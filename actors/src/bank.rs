@@ -10,9 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeVal;
-use rabia_bank_messages::bank::{Process, Query, ReadLevel, Refusal, Status, Success};
+use rabia_bank_messages::bank::{Query, ReadLevel, Refusal, Status, Success};
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{BatchId, NodeId, Slot};
@@ -139,10 +137,6 @@ struct WaitingRead {
     deadline: Instant,
 }
 
-/// In what the system counts memory, in bytes.
-const RSS_UNIT: u64 = if cfg!(target_os = "macos") { 1 } else { 1_024 };
-/// In what the system counts writes to disks, in bytes.
-const BLOCK: u64 = 512;
 /// How often reads that nobody waits for any more are dropped.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -296,20 +290,9 @@ impl Bank {
             state_digest: self.ledger.digest(),
             commits: load(&gauges.commits),
             uptime_s: gauges.started.elapsed().as_secs(),
-            process: process(),
+            process: crate::process::used(),
             stages: gauges.stages.read(),
         }
-    }
-}
-
-/// What this process has used so far; zeros where the system does not tell.
-fn process() -> Process {
-    let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return Process::default() };
-    let ms = |time: TimeVal| time.tv_sec() as u64 * 1_000 + time.tv_usec() as u64 / 1_000;
-    Process {
-        cpu_ms: ms(usage.user_time()) + ms(usage.system_time()),
-        peak_memory_bytes: usage.max_rss() as u64 * RSS_UNIT,
-        written_bytes: usage.block_writes() as u64 * BLOCK,
     }
 }
 

@@ -60,6 +60,7 @@ pub mod ledger;
 pub mod log;
 pub mod node;
 pub mod peer_link;
+pub mod process;
 pub mod proposer;
 pub mod snapshotter;
 pub mod stages;

@@ -19,6 +19,7 @@ use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{BatchId, NodeId, Slot};
 use rabia_bank_messages::peer::DIGEST_INTERVAL;
+use rabia_bank_messages::stages::Stage;
 use rabia_bank_storage::{BooksReader, BooksView};
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
@@ -44,7 +45,12 @@ pub struct Waiter {
 /// The answers to requests of one client.
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
-pub struct Answers(pub Vec<Answered>);
+pub struct Answers {
+    /// Each of them.
+    pub answers: Vec<Answered>,
+    /// When the slot was applied that they come from; none for those that needed none.
+    pub applied: Option<Instant>,
+}
 
 /// The answer to a request.
 #[derive(Debug)]
@@ -113,6 +119,8 @@ pub struct Apply {
     pub slot: Slot,
     /// What it was decided on.
     pub batch: Option<(BatchId, Payload)>,
+    /// When it, and all slots before it, were decided.
+    pub decided: Instant,
 }
 
 /// Answer this query.
@@ -297,12 +305,20 @@ impl Bank {
     fn answer(&self, waiter: Waiter, slot: Option<Slot>, result: Result<Success, Refusal>) {
         if let Some(client) = self.clients.get(&waiter.client) {
             let result = result.map(Done::Success);
-            client.do_send(Answers(vec![Answered { tag: waiter.tag, slot, replayed: false, result }]));
+            let answers = vec![Answered { tag: waiter.tag, slot, replayed: false, result }];
+            client.do_send(Answers { answers, applied: None });
         }
     }
 
     /// Tells the waiting clients what came of the requests of a batch.
-    fn answer_batch(&mut self, slot: Slot, waiters: Vec<Waiter>, outcomes: &[RequestOutcome], ctx: &mut Context<Self>) {
+    fn answer_batch(
+        &mut self,
+        slot: Slot,
+        applied: Instant,
+        waiters: Vec<Waiter>,
+        outcomes: &[RequestOutcome],
+        ctx: &mut Context<Self>,
+    ) {
         assert_eq!(
             waiters.len(),
             outcomes.len(),
@@ -318,7 +334,7 @@ impl Bank {
         }
         for (client, answers) in answers {
             if let Some(client) = self.clients.get(&client) {
-                client.do_send(Answers(answers));
+                client.do_send(Answers { answers, applied: Some(applied) });
             }
         }
         self.read_blocks(ctx);
@@ -389,7 +405,8 @@ impl Bank {
             Progress::Done(answer) => {
                 let result = answer.map(Done::Success);
                 if let Some(client) = self.clients.get(&waiter.client) {
-                    client.do_send(Answers(vec![Answered { tag: waiter.tag, slot: Some(slot), replayed, result }]));
+                    let answers = vec![Answered { tag: waiter.tag, slot: Some(slot), replayed, result }];
+                    client.do_send(Answers { answers, applied: None });
                 }
             }
             Progress::Reading(reading) => self.unread.push_back(OpenAnswer { waiter, slot, replayed, reading }),
@@ -477,6 +494,8 @@ impl Bank {
             state_digest: self.ledger.digest(),
             commits: load(&gauges.commits),
             uptime_s: gauges.started.elapsed().as_secs(),
+            process: crate::process::used(),
+            stages: gauges.stages.read(),
         }
     }
 }
@@ -524,15 +543,17 @@ impl Handler<Reject> for Bank {
 impl Handler<Apply> for Bank {
     type Result = ();
 
-    fn handle(&mut self, Apply { slot, batch }: Apply, ctx: &mut Self::Context) {
+    fn handle(&mut self, Apply { slot, batch, decided }: Apply, ctx: &mut Self::Context) {
         if self.failed {
             return;
         }
         let named = batch.as_ref().map(|(id, payload)| (id, payload));
         match self.ledger.apply(slot, named) {
             Ok(Applied::Batch(outcomes)) => {
+                let now = Instant::now();
+                self.gauges.stages.note(Stage::Apply, now - decided);
                 if let Some(waiters) = batch.as_ref().and_then(|(id, _)| self.expected.remove(id)) {
-                    self.answer_batch(slot, waiters, &outcomes, ctx);
+                    self.answer_batch(slot, now, waiters, &outcomes, ctx);
                 }
             }
             Ok(Applied::Null | Applied::Repeated) => {}

@@ -18,6 +18,7 @@ use rabia_bank_messages::client::{
 };
 use rabia_bank_messages::codec::Encoding;
 use rabia_bank_messages::ids::{ClusterId, NodeId, SessionKey};
+use rabia_bank_messages::stages::Stage;
 use rustc_hash::FxHashMap;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -583,9 +584,12 @@ impl StreamHandler<Result<Frame, SocketError>> for ClientSession {
 impl Handler<Answers> for ClientSession {
     type Result = ();
 
-    fn handle(&mut self, Answers(answers): Answers, ctx: &mut Self::Context) {
+    fn handle(&mut self, Answers { answers, applied }: Answers, ctx: &mut Self::Context) {
         for answered in answers {
             self.answered(answered, ctx);
+        }
+        if let Some(applied) = applied {
+            self.gauges.stages.note(Stage::Answer, applied.elapsed());
         }
     }
 }

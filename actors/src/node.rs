@@ -29,6 +29,7 @@ use crate::peer_link::{Attach, PeerLink, PeerSocket};
 use crate::proposer::Proposer;
 use crate::snapshot::{BooksError, restore};
 use crate::snapshotter::{Snapshotter, SnapshotterNeighbours};
+use crate::stages::StageCounts;
 use crate::voter::{Introduce, Meet, Voter, VoterNeighbours};
 
 /// Bytes of log that are read at a time while the ledger is rebuilt.
@@ -118,6 +119,8 @@ pub struct Gauges {
     pub snapshot_slot: AtomicU64,
     /// Bytes of a snapshot that is being received; 0 if none is.
     pub received_bytes: AtomicU64,
+    /// How long the stages of requests took.
+    pub stages: StageCounts,
 }
 
 impl Gauges {
@@ -136,6 +139,7 @@ impl Gauges {
             catch_ups_served: AtomicU64::new(0),
             snapshot_slot: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
+            stages: StageCounts::new(),
         }
     }
 }

@@ -12,6 +12,7 @@ use rabia_bank_messages::batch::{Action, RequestHeader};
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{BatchId, NodeId};
 use rabia_bank_messages::peer::PeerMessage;
+use rabia_bank_messages::stages::Stage;
 
 use crate::bank::{Bank, Expect, Reject, Waiter};
 use crate::client_session::MAX_UNANSWERED;
@@ -47,6 +48,8 @@ struct Pump;
 struct Formed {
     requests: usize,
     bytes: usize,
+    /// When it was formed, until it was proposed.
+    unproposed: Option<Instant>,
 }
 
 /// Drives the pool.
@@ -55,6 +58,8 @@ pub struct Proposer {
     started: Instant,
     /// Who waits for the requests that gather, in their order.
     gathering: Vec<Waiter>,
+    /// When the first of them came.
+    gathering_since: Instant,
     /// Batches of this node that are not decided.
     formed: rustc_hash::FxHashMap<BatchId, Formed>,
     /// Requests that gather or are in one of these batches.
@@ -85,6 +90,7 @@ impl Proposer {
             pool,
             started,
             gathering: Vec::new(),
+            gathering_since: started,
             formed: rustc_hash::FxHashMap::default(),
             in_flight: 0,
             formed_bytes: 0,
@@ -125,17 +131,24 @@ impl Proposer {
 
     fn perform(&mut self, effects: Vec<PoolEffect>) {
         let mut events = Vec::new();
+        let now = Instant::now();
+        let stages = &self.gauges.stages;
         for effect in effects {
             match effect {
                 PoolEffect::Formed(id, payload) => {
                     let waiters = std::mem::take(&mut self.gathering);
-                    let formed = Formed { requests: waiters.len(), bytes: payload.len() };
+                    let formed = Formed { requests: waiters.len(), bytes: payload.len(), unproposed: Some(now) };
+                    stages.note(Stage::Queue, now - self.gathering_since);
                     self.formed_bytes += formed.bytes;
                     self.formed.insert(id, formed);
                     self.bank.do_send(Expect { id, waiters });
                     events.push(Event::Hold(id, payload));
                 }
                 PoolEffect::Propose { slot, value, with_payload } => {
+                    let formed = value.and_then(|id| self.formed.get_mut(&id));
+                    if let Some(at) = formed.and_then(|formed| formed.unproposed.take()) {
+                        stages.note(Stage::Proposal, now - at);
+                    }
                     events.push(Event::Propose { slot, value, with_payload });
                 }
                 PoolEffect::Forget(id) => events.push(Event::Forget(id)),
@@ -173,6 +186,9 @@ impl Handler<Submit> for Proposer {
             return self.bank.do_send(Reject { waiter, refusal });
         }
         self.in_flight += 1;
+        if self.gathering.is_empty() {
+            self.gathering_since = Instant::now();
+        }
         self.gathering.push(waiter);
         let mut effects = Vec::new();
         self.pool.submit(self.now(), &header, &action, &mut effects);
@@ -188,7 +204,7 @@ impl Handler<Notices> for Proposer {
         let (now, mut effects) = (self.now(), Vec::new());
         for notice in notices {
             if let Notice::Decided(_, Some(id)) = &notice
-                && let Some(Formed { requests, bytes }) = self.formed.remove(id)
+                && let Some(Formed { requests, bytes, .. }) = self.formed.remove(id)
             {
                 self.in_flight -= requests;
                 self.formed_bytes -= bytes;

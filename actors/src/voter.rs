@@ -22,6 +22,7 @@ use crate::node::{Decision, Gauges};
 use crate::peer_link::{PeerLink, Say};
 use crate::proposer::{Notices, Proposer};
 use crate::snapshotter::{AboutSnapshot, PeerDigest, SendEntries, SendStored, Snapshotter};
+use crate::stages::SlotWatch;
 
 /// The pool's wishes.
 #[derive(Message, Debug)]
@@ -82,6 +83,7 @@ pub struct Voter {
     first: Vec<Effect>,
     door: Door,
     started: Instant,
+    watch: SlotWatch,
     /// Answers to [`Meet`] that wait for a durable write.
     meeting: Vec<(Ticket, oneshot::Sender<()>)>,
     gauges: Arc<Gauges>,
@@ -117,7 +119,20 @@ impl Voter {
         neighbours: VoterNeighbours,
     ) -> Voter {
         let VoterNeighbours { log, bank, proposer, snapshotter, links } = neighbours;
-        Voter { core, first, door, started, meeting: Vec::new(), gauges, log, bank, proposer, snapshotter, links }
+        Voter {
+            core,
+            first,
+            door,
+            started,
+            watch: SlotWatch::default(),
+            meeting: Vec::new(),
+            gauges,
+            log,
+            bank,
+            proposer,
+            snapshotter,
+            links,
+        }
     }
 
     fn handle_events(&mut self, events: impl IntoIterator<Item = Event>) {
@@ -130,7 +145,9 @@ impl Voter {
 
     fn perform(&mut self, effects: Vec<Effect>) {
         let mut notices = Vec::new();
+        let now = Instant::now();
         for effect in effects {
+            self.watch.watch(now - self.started, &effect, &self.gauges.stages);
             match effect {
                 Effect::Send(to, message) => {
                     if let Some((_, link)) = self.links.iter().find(|(peer, _)| *peer == to) {
@@ -143,7 +160,7 @@ impl Voter {
                     }
                 }
                 Effect::Save(ticket, commit) => self.log.do_send(Persist { ticket, commit }),
-                Effect::Deliver(slot, batch) => self.bank.do_send(Apply { slot, batch }),
+                Effect::Deliver(slot, batch) => self.bank.do_send(Apply { slot, batch, decided: now }),
                 Effect::Pool(notice) => notices.push(notice),
                 Effect::ReadAt { read, slot } => self.bank.do_send(ReadAt { read, slot }),
                 Effect::SendEntries { to, from } => {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ids::{self, Digest, Millis, NodeId, Slot};
 use crate::number;
+use crate::stages::Stages;
 
 /// The largest balance, and the largest sum of all balances: 2^53 − 1, exact in every client language.
 pub const MAX_BALANCE: u64 = (1 << 53) - 1;
@@ -478,6 +479,22 @@ pub struct Status {
     pub commits: u64,
     /// Seconds since the node's start.
     pub uptime_s: u64,
+    /// What the process has used so far.
+    pub process: Process,
+    /// How long each stage of this node's work took, since its start.
+    pub stages: Stages,
+}
+
+/// What a node's process has used since it began, as the system counts it. A process that holds several nodes, or more than
+/// nodes, counts all of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Process {
+    /// Processor time of all threads, in milliseconds.
+    pub cpu_ms: u64,
+    /// The most memory it ever had, in bytes.
+    pub peak_memory_bytes: u64,
+    /// What it sent to disks, in bytes.
+    pub written_bytes: u64,
 }
 
 /// Why something was not done. Stable: programs may rely on the names.

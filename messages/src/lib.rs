@@ -9,3 +9,4 @@ pub mod ids;
 mod msgpack;
 mod number;
 pub mod peer;
+pub mod stages;

@@ -214,6 +214,9 @@ mod tests {
             "rabia-bank simulate",
             "rabia-bank simulate --seed 5 --nodes 4 --ops 100 --trace",
             "rabia-bank simulate --seeds 300 --json",
+            "rabia-bank client status --stages",
+            "rabia-bank bench --rate 100 --reads 50 --read local --hot 10 --hot-share 90 --probe . --plot latency.svg",
+            "rabia-bank bench --suite --runs 3 --duration 2",
             "rabia-bank bench --accounts 10 --clients 2 --bulk 5 --in-flight 3 --duration 1 --json --pin",
         ] {
             if let Err(error) = parse(line) {
@@ -237,6 +240,10 @@ mod tests {
             "rabia-bank client history --type gift",
             "rabia-bank client --timeout -1 status",
             "rabia-bank bench --clients 0",
+            "rabia-bank bench --rate 100 --in-flight 2",
+            "rabia-bank bench --reads 101",
+            "rabia-bank bench --runs 3",
+            "rabia-bank bench --suite --clients 3",
             "rabia-bank simulate --nodes 2",
             "rabia-bank audit verify",
             "rabia-bank audit export --data-dir /tmp/x --from yesterday",

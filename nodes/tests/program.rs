@@ -345,6 +345,14 @@ fn bench_measures_and_checks_the_books() {
         assert!((0.0..=1.0).contains(&number("forfeited_share")), "{result}");
         let percentiles = ["p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms"].map(number);
         assert!(percentiles[0] > 0.0 && percentiles.is_sorted(), "{result}");
+        for field in ["phases_per_slot", "transfers_per_slot"] {
+            assert!(number(field) >= 1.0, "{field} in {result}");
+        }
+        assert_eq!(result["nodes"].as_array().unwrap().len(), 3, "{result}");
+        assert!(result["nodes"].as_array().unwrap().iter().all(|node| node["syncs"].as_u64() > Some(0)), "{result}");
+        let stages = result["stages"].as_array().unwrap();
+        let names: Vec<_> = stages.iter().map(|stage| stage["stage"].as_str().unwrap()).collect();
+        assert_eq!(names, ["queue", "proposal", "state", "sync", "vote", "apply", "answer"], "{result}");
     }
     cluster.wait_equal();
     let output = program(["bench", "--connect", &urls, "--accounts", "20", "--clients", "2", "--duration", "0.5"]);
@@ -354,6 +362,32 @@ fn bench_measures_and_checks_the_books() {
     let dead = format!("ws://127.0.0.1:{}", free_base_port(1));
     let output = program(["bench", "--connect", &dead, "--timeout", "0.5"]).output().unwrap();
     assert_code(&output, 2);
+}
+
+#[test]
+fn bench_keeps_to_a_rate_reads_draws_and_compares() {
+    let cluster = Cluster::start(3);
+    let urls = cluster.urls();
+    let folder = tempfile::tempdir().unwrap();
+    let plot = folder.path().join("latency.svg");
+    let output = program(["bench", "--connect", &urls, "--json", "--clients", "4", "--duration", "1", "--rate", "200"])
+        .args(["--reads", "50", "--hot", "10", "--probe"])
+        .arg(folder.path())
+        .arg("--plot")
+        .arg(&plot)
+        .output()
+        .unwrap();
+    assert_code(&output, 0);
+    let result = object(&output);
+    let (transfers, reads) = (result["per_second"].as_f64().unwrap(), result["reads"]["per_second"].as_f64().unwrap());
+    assert!(transfers > 10.0 && reads > 10.0 && transfers + reads < 300.0, "{result}");
+    assert!(result["probe"]["commit_p50_ms"].as_f64() > Some(0.0), "{result}");
+    assert!(result["probe"]["echo_per_second"].as_f64() > Some(0.0), "{result}");
+    let picture = std::fs::read_to_string(&plot).unwrap();
+    assert!(picture.starts_with("<svg") && picture.contains("polyline"), "{picture}");
+    let output = cluster.client(["status", "--stages"]);
+    assert_code(&output, 0);
+    assert!(text(&output.stdout).contains("sync"), "{}", text(&output.stdout));
 }
 
 /// `rabia-bank cluster`, and the folder that it works on.

@@ -13,6 +13,7 @@ use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, MAX_NODES, NodeId, Ru
 use rabia_bank_messages::peer::{
     self, Entry, HelloRefused, Opening, PeerMessage, RefusalReason, SnapshotCursor, SnapshotPart, State, Vote,
 };
+use rabia_bank_messages::stages::{Durations, Stage};
 
 fn account_id() -> impl Strategy<Value = AccountId> {
     prop_oneof!["[A-Za-z0-9_.:-]{1,50}", "\\PC{0,8}", any::<String>()].prop_map(Into::into)
@@ -196,6 +197,8 @@ fn status() -> impl Strategy<Value = Status> {
             state_digest,
             commits: n[14],
             uptime_s: n[15],
+            process: Process { cpu_ms: n[16], peak_memory_bytes: n[0], written_bytes: n[1] },
+            stages: [(Stage::Queue, Durations::new(n.to_vec())), (Stage::Answer, Durations::default())].into(),
         },
     )
 }

@@ -63,7 +63,11 @@ enum Task {
         from: Option<u64>,
     },
     /// Show the state of every node.
-    Status,
+    Status {
+        /// And how long each stage of its work took since its start. (--json always tells.)
+        #[arg(long)]
+        stages: bool,
+    },
 }
 
 /// What is one request and one answer.
@@ -164,7 +168,7 @@ enum Ask {
     },
 }
 
-fn read_level(text: &str) -> Result<ReadLevel, String> {
+pub(super) fn read_level(text: &str) -> Result<ReadLevel, String> {
     match text {
         "linearizable" => Ok(ReadLevel::Linearizable),
         "local" => Ok(ReadLevel::Local),
@@ -207,7 +211,7 @@ pub fn run(args: Args) -> Result<Exit, ProgramError> {
         let Args { connect: Connect { connect }, json, read, timeout, task } = args;
         let options = ClientOptions { encoding: Encoding::Json, timeout, ..ClientOptions::new(connect) };
         match task {
-            Task::Status => status(options, json).await,
+            Task::Status { stages } => status(options, stages, json).await,
             Task::Watch { account, from } => {
                 let client = Client::connect(options);
                 tokio::select! {
@@ -344,7 +348,7 @@ fn exit_of(refusal: &Refusal) -> Exit {
 }
 
 /// Asks every node by itself.
-async fn status(options: ClientOptions, json: bool) -> Result<Exit, ProgramError> {
+async fn status(options: ClientOptions, stages: bool, json: bool) -> Result<Exit, ProgramError> {
     let ask = |url: NodeUrl| {
         let timeout = options.timeout.min(STATUS_TIMEOUT);
         let options = ClientOptions { urls: vec![url.clone()], timeout, ..options.clone() };
@@ -380,6 +384,11 @@ async fn status(options: ClientOptions, json: bool) -> Result<Exit, ProgramError
     if !json {
         for line in show::statuses(&states) {
             terminal::print(line)?;
+        }
+        if stages {
+            for line in show::stages(&states) {
+                terminal::print(line)?;
+            }
         }
     }
     Ok(exit)

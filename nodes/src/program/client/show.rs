@@ -4,6 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use console::style;
 use rabia_bank_messages::bank::{Account, ItemResult, Statistics, Status, Success, Transaction};
+use rabia_bank_messages::stages::{Durations, Stage};
 
 use crate::client::{CallError, NodeUrl};
 use crate::program::terminal::{grouped, table};
@@ -170,6 +171,19 @@ pub(super) fn statuses(states: &[(NodeUrl, Result<Box<Status>, CallError>)]) -> 
     });
     let rows: Vec<String> = rows.collect();
     head.filter(|_| !reached.is_empty()).into_iter().chain(rows).collect()
+}
+
+/// A table of how long each stage took on each node that was reached.
+pub(super) fn stages(states: &[(NodeUrl, Result<Box<Status>, CallError>)]) -> Vec<String> {
+    let reached = states.iter().filter_map(|(_, state)| state.as_ref().ok());
+    let row = |node: u8, stage: Stage, durations: &Durations| {
+        let ms = |q| durations.quantile_us(q).map_or("never".into(), |us| format!("{:.2}", us / 1_000.0));
+        vec![node.to_string(), stage.name().into(), grouped(durations.count()), ms(0.5), ms(0.99)]
+    };
+    let rows = reached
+        .flat_map(|status| status.stages.iter().map(|(stage, durations)| row(status.node.get(), *stage, durations)));
+    let rows: Vec<_> = rows.collect();
+    if rows.is_empty() { Vec::new() } else { table(&["node", "stage", "times", "p50 ms", "p99 ms"], &rows) }
 }
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ impl LogReader {
     pub fn entries(&self, from: Slot, max_bytes: usize) -> Result<Entries, StoreError> {
         let transaction = self.database.begin_read().map_err(|e| self.place.redb(e))?;
         let upto = Rows::read(&transaction, META, &self.place)?.get_u64(META_COMPACTED)?.unwrap_or(0);
-        if from <= upto {
+        if 0 < from && from <= upto {
             return Ok(Entries::Compacted { upto });
         }
         let decisions = Rows::read(&transaction, DECISIONS, &self.place)?;

@@ -27,6 +27,9 @@ const MAX_QUEUED: usize = 64 << 20;
 const MAX_QUEUED_FRAMES: usize = 256;
 /// A frame that is this long is sent without waiting for more.
 const FULL_FRAME: usize = 1 << 20;
+/// How long a decision waits for something to share its frame with. Who votes tells all, so it is news only to a node that
+/// missed votes.
+const LINGER: Duration = Duration::from_millis(5);
 /// A peer that says nothing for this long is gone: the slowest thing that it says is an [`PeerMessage::Alive`].
 const SILENCE: Duration = Duration::from_secs(10);
 
@@ -56,6 +59,17 @@ struct Ended {
     reason: String,
 }
 
+/// When the frame that gathers is sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Due {
+    /// There is nothing to send.
+    Never,
+    /// Within [`LINGER`].
+    Later,
+    /// Behind all that waits in the mailbox.
+    Now,
+}
+
 struct Socket {
     number: u64,
     frames: mpsc::Sender<Vec<u8>>,
@@ -72,14 +86,14 @@ pub struct PeerLink {
     socket: Option<Socket>,
     sockets: u64,
     frame: Vec<u8>,
-    flushing: bool,
+    due: Due,
     dropped: u64,
 }
 
 impl PeerLink {
     /// The link to this peer, not connected yet.
     pub fn new(peer: NodeId, voter: Addr<Voter>) -> PeerLink {
-        PeerLink { peer, voter, socket: None, sockets: 0, frame: start_frame(), flushing: false, dropped: 0 }
+        PeerLink { peer, voter, socket: None, sockets: 0, frame: start_frame(), due: Due::Never, dropped: 0 }
     }
 
     fn detach(&mut self, reason: &str, ctx: &mut Context<Self>) {
@@ -123,7 +137,13 @@ impl Handler<Say> for PeerLink {
         encode_message(&mut self.frame, &message);
         if self.frame.len() >= FULL_FRAME {
             self.flush();
-        } else if !std::mem::replace(&mut self.flushing, true) {
+        } else if let PeerMessage::Decide { .. } = message {
+            if self.due == Due::Never {
+                self.due = Due::Later;
+                ctx.notify_later(Flush, LINGER);
+            }
+        } else if self.due != Due::Now {
+            self.due = Due::Now;
             ctx.notify(Flush);
         }
     }
@@ -133,7 +153,7 @@ impl Handler<Flush> for PeerLink {
     type Result = ();
 
     fn handle(&mut self, _: Flush, _: &mut Self::Context) {
-        self.flushing = false;
+        self.due = Due::Never;
         if self.frame.len() > start_frame().len() {
             self.flush();
         }

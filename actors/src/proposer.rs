@@ -68,6 +68,8 @@ pub struct Proposer {
     formed_bytes: usize,
     max_in_flight: usize,
     pumping: bool,
+    /// A timer goes off when the pool has gathered long enough.
+    gathers: bool,
     gauges: Arc<Gauges>,
     bank: Addr<Bank>,
     voter: Addr<Voter>,
@@ -96,6 +98,7 @@ impl Proposer {
             formed_bytes: 0,
             max_in_flight,
             pumping: false,
+            gathers: false,
             gauges,
             bank,
             voter,
@@ -219,10 +222,17 @@ impl Handler<Notices> for Proposer {
 impl Handler<Pump> for Proposer {
     type Result = ();
 
-    fn handle(&mut self, _: Pump, _: &mut Self::Context) {
+    fn handle(&mut self, _: Pump, ctx: &mut Self::Context) {
         self.pumping = false;
-        let mut effects = Vec::new();
-        self.pool.pump(self.now(), &mut effects);
+        let (now, mut effects) = (self.now(), Vec::new());
+        self.pool.pump(now, &mut effects);
+        if let Some(until) = self.pool.gathers_until(now).filter(|_| !self.gathers) {
+            self.gathers = true;
+            ctx.run_later(until.saturating_sub(now.elapsed), |proposer, ctx| {
+                proposer.gathers = false;
+                proposer.schedule(ctx);
+            });
+        }
         self.gauges.waiting_requests.store(self.in_flight as u64, Ordering::Relaxed);
         self.perform(effects);
     }

@@ -18,8 +18,8 @@
 //!    `Abstain`, at once †: it fills the quorum and backs no value.
 //! 4. **Vote, phase p.** With a quorum of States: a value with a majority → that value, else `Undecided`. Never
 //!    `Undecided` where a majority was seen †. The vote is durable before it is sent †: the one sync of a slot.
-//! 5. **Finish phase p.** With a quorum of Votes: a value with f + 1 → decide it. Else a value with a vote → State(p + 1).
-//!    Else the common coin: heads takes a `One(id)` that counts in this slot, anything else goes on with `Zero`. States of
+//! 5. **Finish phase p.** A value with f + 1 Votes → decide it; whoever gets a quorum of Votes sees one of them, so nobody
+//!    needs the rest. Else, with a quorum of Votes: a value with a vote → State(p + 1), else the common coin: heads takes a `One(id)` that counts in this slot, anything else goes on with `Zero`. States of
 //!    phase 2 and later are durable before they are sent †.
 //! 6. **Payload** ‡. A message that names a batch counts from the moment its payload is held; it is fetched at once.
 //!    Until then a later message of that sender, kind and phase may take its place. Votes and later States for a batch are

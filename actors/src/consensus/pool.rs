@@ -61,13 +61,20 @@ const PATIENCE_MIN: Duration = Duration::from_millis(20);
 const PATIENCE_MAX: Duration = Duration::from_millis(400);
 /// A batch stamped further ahead of the own clock is not backed until then: a wrong clock must not drag log time along.
 const MAX_STAMP_AHEAD: Millis = 1_000;
-/// Own batches in flight while those that gather are small: more would be more work for the same answers.
-const SMALL_IN_FLIGHT: usize = 1;
-/// From this size on a batch is not small.
-const SMALL_BATCH: usize = 16 * 1024;
-/// Where no slot was decided for this long, nodes do not wait for their turn. Not sooner: clients that were answered by one
-/// slot ask again at the same moment, on all nodes.
+/// A node with nothing in flight proposes whatever it has. With one batch in flight the next is formed from this size on,
+/// in bytes, and each further one at twice the size: more and smaller batches would be more work for the same answers.
+const SECOND_BATCH: usize = 32 * 1024;
+/// After so many doublings a batch is full anyway.
+const MAX_DOUBLINGS: usize = 3;
+/// Where so many requests are expected back, a batch waits for them …
+const WORTH_GATHERING: u32 = 8;
+/// … but no longer than this.
+const GATHER: Duration = Duration::from_millis(2);
+/// Where no slot was decided for this long, nodes do not wait for their turn …
 const QUIET: Duration = Duration::from_millis(5);
+/// … nor for less than so many times the usual duration of a slot. Not sooner: clients that were answered by one slot ask
+/// again at the same moment, on all nodes, and large batches take long to arrive.
+const QUIET_SLOTS: u32 = 2;
 /// Ids of decided batches that are remembered, so that a late copy is not proposed again.
 const REMEMBERED: usize = 16_384;
 
@@ -116,6 +123,9 @@ pub struct Pool {
     sequence: u64,
     gather: BatchBuilder,
     gather_order: u64,
+    /// How many requests the next batch waits for, and until when: clients that were just answered ask again at once, and
+    /// one batch of all of them is half the work of two that take turns.
+    expected: (u32, Duration),
     order: u64,
     pending: FxHashMap<BatchId, Pending>,
     waiting: BTreeMap<u64, BatchId>,
@@ -142,6 +152,7 @@ impl Pool {
             sequence: 0,
             gather: BatchBuilder::default(),
             gather_order: 0,
+            expected: (0, Duration::ZERO),
             order: 0,
             pending: FxHashMap::default(),
             waiting: BTreeMap::new(),
@@ -250,6 +261,9 @@ impl Pool {
         if let Some(id) = value {
             if let Some(pending) = self.pending.remove(&id) {
                 self.waiting.remove(&pending.order);
+                if id.origin == self.me {
+                    self.expect(now, &pending.payload);
+                }
             }
             self.remember(id);
         }
@@ -269,6 +283,20 @@ impl Pool {
             let took = now.elapsed.saturating_sub(at);
             self.slot_time = (self.slot_time * 7 + took) / 8;
         }
+    }
+
+    /// The clients of this batch are about to be answered, and may ask again.
+    fn expect(&mut self, now: Now, answered: &Payload) {
+        let expected = self.gather.count() + answered.count().unwrap_or(0);
+        if expected >= WORTH_GATHERING {
+            self.expected = (expected, now.elapsed + GATHER);
+        }
+    }
+
+    /// Until when requests gather that could be proposed already.
+    pub fn gathers_until(&self, now: Now) -> Option<Duration> {
+        let (expected, until) = self.expected;
+        (!self.gather.is_empty() && self.gather.count() < expected && now.elapsed < until).then_some(until)
     }
 
     fn release(&mut self, id: &BatchId, slot: Slot) {
@@ -364,7 +392,8 @@ impl Pool {
     /// Proposes in the lowest slot that nobody uses, if it is this node's turn there and something waits.
     fn open(&mut self, now: Now, slot: Slot, effects: &mut Vec<PoolEffect>) -> bool {
         let owners = self.owners.of(slot);
-        let idle = slot == self.frontier + 1 && now.elapsed.saturating_sub(self.moved) > QUIET;
+        let quiet = QUIET.max(self.slot_time * QUIET_SLOTS);
+        let idle = slot == self.frontier + 1 && now.elapsed.saturating_sub(self.moved) > quiet;
         let turn = self.turn(slot, &owners);
         let stale = self.oldest(now).is_some_and(|since| now.elapsed.saturating_sub(since) > self.patience());
         if !(idle || stale || turn.is_none() || turn == Some(self.me)) {
@@ -426,16 +455,18 @@ impl Pool {
     fn next(&mut self, now: Now, force: bool, effects: &mut Vec<PoolEffect>) -> Option<BatchId> {
         let waiting = self.ripe(now).next().map(|(id, pending)| (pending.order, id));
         let first = waiting.is_none_or(|(order, _)| order > self.gather_order);
-        if first && !self.gather.is_empty() && (force || self.may_form()) {
+        if first && !self.gather.is_empty() && (force || self.may_form(now)) {
             return self.form(now, effects);
         }
         waiting.map(|(_, id)| id)
     }
 
     /// Whether the gathered requests should become a batch now rather than grow.
-    fn may_form(&self) -> bool {
-        let in_flight = || self.pending.keys().filter(|id| id.origin == self.me).count();
-        !self.gather.is_empty() && (self.gather.len() >= SMALL_BATCH || in_flight() < SMALL_IN_FLIGHT)
+    fn may_form(&self, now: Now) -> bool {
+        let in_flight = self.pending.keys().filter(|id| id.origin == self.me).count();
+        let least = SECOND_BATCH << in_flight.saturating_sub(1).min(MAX_DOUBLINGS);
+        let may_be_small = in_flight == 0 && self.gathers_until(now).is_none();
+        !self.gather.is_empty() && (may_be_small || self.gather.len() >= least)
     }
 
     /// A node whose turn it is not in the lowest free slot sends its batches to all: whose turn it is proposes them.
@@ -443,7 +474,7 @@ impl Pool {
         if self.turn(slot, &self.owners.of(slot)).is_none_or(|turn| turn == self.me) {
             return;
         }
-        if self.may_form() {
+        if self.may_form(now) {
             self.form(now, effects);
         }
         for id in self.waiting.values().filter(|id| id.origin == self.me) {

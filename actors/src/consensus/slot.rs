@@ -253,6 +253,12 @@ impl Slot {
 
     /// Goes as far as the messages that count allow.
     pub fn advance(&mut self, coin: impl Fn(Phase) -> bool, effects: &mut Vec<SlotEffect>) {
+        if !matches!(self.stage, Stage::Decided(_))
+            && let Some((value, phase)) = self.bound()
+        {
+            self.stage = Stage::Decided(value);
+            return effects.push(SlotEffect::Decide(value, phase));
+        }
         loop {
             match self.stage {
                 Stage::Proposed => {
@@ -269,18 +275,10 @@ impl Slot {
                     return;
                 }
                 Stage::Voted(phase) => {
-                    let Some(end) = self.finish(phase, &coin) else { return };
-                    match end {
-                        PhaseEnd::Decide(value) => {
-                            self.stage = Stage::Decided(value);
-                            effects.push(SlotEffect::Decide(value, phase));
-                        }
-                        PhaseEnd::GoOn(state) => {
-                            assert!(phase < MAX_PHASES, "no decision after {phase} phases: {self:?}");
-                            self.stage = Stage::SavingState(phase + 1, state);
-                            effects.push(SlotEffect::Save(phase + 1, Said::State(state)));
-                        }
-                    }
+                    let Some(state) = self.next_state(phase, &coin) else { return };
+                    assert!(phase < MAX_PHASES, "no decision after {phase} phases: {self:?}");
+                    self.stage = Stage::SavingState(phase + 1, state);
+                    effects.push(SlotEffect::Save(phase + 1, Said::State(state)));
                     return;
                 }
                 Stage::Silent | Stage::SavingVote(..) | Stage::SavingState(..) | Stage::Decided(_) => return,
@@ -317,24 +315,32 @@ impl Slot {
         })
     }
 
-    /// Rule 5. None while a quorum of votes is missing.
-    fn finish(&self, phase: Phase, coin: &impl Fn(Phase) -> bool) -> Option<PhaseEnd> {
+    /// Rule 5: the value that f + 1 votes of one phase bind, and the phase. It is decided, however far this replica is: its
+    /// own disk may be slower than those of the others.
+    fn bound(&self) -> Option<(Value, Phase)> {
+        (1..).zip(&self.rounds).find_map(|(phase, round)| {
+            let votes = || round.votes.iter().flatten();
+            let bound = |vote: &Vote| votes().filter(|other| *other == vote).count() > self.quorums.faults();
+            votes().find_map(|vote| match vote {
+                Vote::One(id) => bound(vote).then_some((Some(*id), phase)),
+                Vote::Zero => bound(vote).then_some((None, phase)),
+                Vote::Undecided => None,
+            })
+        })
+    }
+
+    /// Rule 5, where nothing is bound: what to go on with. None while a quorum of votes is missing.
+    fn next_state(&self, phase: Phase, coin: &impl Fn(Phase) -> bool) -> Option<State> {
         let round = self.rounds.get(phase as usize - 1)?;
         let votes = || round.votes.iter().flatten();
         if votes().count() < self.quorums.quorum() {
             return None;
         }
-        let backed = votes().find(|vote| **vote != Vote::Undecided);
-        let Some(vote) = backed else {
-            let one = self.any_one().filter(|_| coin(phase));
-            return Some(PhaseEnd::GoOn(one.map_or(State::Zero, State::One)));
-        };
-        let (state, value) = match vote {
-            Vote::One(id) => (State::One(*id), Some(*id)),
-            Vote::Zero | Vote::Undecided => (State::Zero, None),
-        };
-        let decided = votes().filter(|other| *other == vote).count() > self.quorums.faults();
-        Some(if decided { PhaseEnd::Decide(value) } else { PhaseEnd::GoOn(state) })
+        Some(match votes().find(|vote| **vote != Vote::Undecided) {
+            Some(Vote::One(id)) => State::One(*id),
+            Some(Vote::Zero | Vote::Undecided) => State::Zero,
+            None => self.any_one().filter(|_| coin(phase)).map_or(State::Zero, State::One),
+        })
     }
 
     /// A batch that somebody's state or vote of this slot names, among those that count.
@@ -375,10 +381,4 @@ impl Slot {
         }
         &mut self.rounds[index]
     }
-}
-
-/// What a quorum of votes leads to.
-enum PhaseEnd {
-    Decide(Value),
-    GoOn(State),
 }

@@ -37,8 +37,8 @@ impl Cluster {
         for id in genesis.nodes() {
             let folder = tempfile::tempdir().unwrap();
             let (path, identity) = (folder.path().join("log"), Identity { genesis: genesis.clone(), node: id });
-            LogStore::create(&path, &identity).unwrap();
-            let (_, recovered) = LogStore::open(&path, &identity).unwrap();
+            LogStore::create(&path, &identity, 0).unwrap();
+            let (_, recovered) = LogStore::open(&path, &identity, || Ok(0)).unwrap();
             let mut effects = Vec::new();
             let core = Agreement::new(genesis.clone(), id, &recovered, &mut effects);
             let pool = Pool::new(genesis.clone(), id, recovered.starts, recovered.decided);

@@ -345,9 +345,9 @@ fn bench_measures_and_checks_the_books() {
         assert!((0.0..=1.0).contains(&number("forfeited_share")), "{result}");
         let percentiles = ["p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms"].map(number);
         assert!(percentiles[0] > 0.0 && percentiles.is_sorted(), "{result}");
-        for field in ["phases_per_slot", "transfers_per_slot"] {
-            assert!(number(field) >= 1.0, "{field} in {result}");
-        }
+        assert!(number("phases_per_slot") >= 1.0, "{result}");
+        // A slot at the edge of the time measured may carry a transfer that is not counted.
+        assert!(number("transfers_per_slot") > 0.9, "{result}");
         assert_eq!(result["nodes"].as_array().unwrap().len(), 3, "{result}");
         assert!(result["nodes"].as_array().unwrap().iter().all(|node| node["syncs"].as_u64() > Some(0)), "{result}");
         let stages = result["stages"].as_array().unwrap();

@@ -5,9 +5,9 @@
 //!   bank forgets old transactions, and the log goes but for a tail: back to the snapshot before, for peers that are a
 //!   little behind, and to the snapshot that a peer is being sent.
 //! - **Serving.** A peer gets decided slots from the log. Where the log does not go back so far it is told so, and asks for a
-//!   snapshot, piece by piece ([`offer`]). One answer a peer is under way at most: a peer that asks again meanwhile is
+//!   snapshot, piece by piece (module `offer`). One answer a peer is under way at most: a peer that asks again meanwhile is
 //!   answered once, with what it asked last.
-//! - **Receiving.** The other side of it ([`transfer`]). What is received is verified and stored off the core's thread; then
+//! - **Receiving.** The other side of it (module `transfer`). What is received is verified and stored off the core's thread; then
 //!   the voter and the bank go on from there.
 
 use std::collections::{BTreeMap, VecDeque};

@@ -1,7 +1,7 @@
 //! Audits: the books of a node's folder, read without the node and without changing a byte of them.
 //!
 //! [`Books::open`] makes the state as a start of the node would: of the books on disk and the log behind them. What it believes
-//! is then checked by [`verify`], which replays the whole history from its first transaction on, by rules of its own:
+//! is then checked by [`Books::verify`], which replays the whole history from its first transaction on, by rules of its own:
 //!
 //! - the hash of every transaction follows from the one before it;
 //! - every balance that a transaction names is the one before it, plus or minus the amount, and never below 0;

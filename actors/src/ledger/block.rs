@@ -138,7 +138,7 @@ impl Block {
     /// The block of a row, its chain of hashes computed again.
     ///
     /// # Errors
-    /// If it is not block `number`, or not what [`encode`](Block::encode) writes, or its hashes do not lead from the one
+    /// If it is not block `number`, or not what `encode` writes, or its hashes do not lead from the one
     /// that it begins with to the one that it ends with.
     pub fn decode(number: u64, bytes: &[u8]) -> Result<Block, BadRow> {
         let bad = |why: String| BadRow(format!("block {number} of the history: {why}"));

@@ -1,8 +1,8 @@
 //! `rabia-bank bench`: load on a cluster, what it does under it, and a check of the books afterwards.
 //!
-//! Every client is a connection and a session. What it sends is told in [`load`]; what the answers say is kept in [`books`],
-//! and a run whose books do not balance afterwards fails. The nodes' own figures (forfeited slots, syncs, processor time,
-//! where a request's time goes) come from their states before and after the run: [`nodes`].
+//! Every client is a connection and a session. What it sends is told in module `load`; what the answers say is kept in
+//! module `books`, and a run whose books do not balance afterwards fails. The nodes' own figures (forfeited slots, syncs,
+//! processor time, where a request's time goes) come from their states before and after the run: module `nodes`.
 //!
 //! All of it runs on one thread: the nodes need the other cores.
 

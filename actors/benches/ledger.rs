@@ -5,6 +5,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use rabia_bank_actors::ledger::Ledger;
 use rabia_bank_messages::bank::{Amount, Bulk, Command, Operation};
 use rabia_bank_messages::batch::{Action, BatchBuilder, Payload, RequestHeader};
+use rabia_bank_messages::genesis::SessionLimits;
 use rabia_bank_messages::ids::{BatchId, NodeId, SessionKey};
 
 const KEY: SessionKey = SessionKey([7; 16]);
@@ -20,7 +21,7 @@ struct Bank {
 
 impl Bank {
     fn new() -> Bank {
-        let mut bank = Bank { ledger: Ledger::new(1_000_000_000), sequence: 0, request: 0 };
+        let mut bank = Bank { ledger: Ledger::new(1_000_000_000, SessionLimits::default()), sequence: 0, request: 0 };
         let open = (RequestHeader { session: 0, key: KEY, number: 0, acknowledged: 0 }, Action::Open);
         let batch = bank.batch([open]);
         bank.apply(&batch);

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 use futures_util::{SinkExt, StreamExt};
 use rabia_bank_messages::codec::{decode_opening, encode_opening};
+use rabia_bank_messages::genesis::SessionLimits;
 use rabia_bank_messages::ids::{BatchId, MAX_NODES, NodeId, RunId, Slot};
 use rabia_bank_messages::peer::{self, HelloRefused, Opening, RefusalReason};
 use rabia_bank_storage::{BooksStore, BooksView, Entries, Identity, LogReader, LogStore, Recovered, StoreError};
@@ -76,6 +77,17 @@ pub enum StartError {
         found: u64,
         /// That of the configuration.
         expected: u64,
+    },
+    /// The books are of a cluster whose sessions expire otherwise.
+    #[error(
+        "the books are of a cluster with max_sessions = {} and session_idle_ms = {}, this one's are {} and {}",
+        found.open, found.idle_ms, expected.open, expected.idle_ms
+    )]
+    Sessions {
+        /// Those of the books.
+        found: SessionLimits,
+        /// Those of the configuration.
+        expected: SessionLimits,
     },
     /// The log can't be applied.
     #[error("slot {slot} of the log can't be applied: {why}. Was it written by a newer version?")]
@@ -232,11 +244,14 @@ pub type Decision = (Slot, Option<BatchId>);
 
 /// Reads the books and applies the log behind them.
 fn rebuild(identity: &Identity, stores: &Stores) -> Result<(Ledger, Vec<Decision>), StartError> {
-    let limit = identity.genesis.transaction_limit;
+    let (limit, sessions) = (identity.genesis.transaction_limit, identity.genesis.sessions);
     let view = stores.books.reader().view().map_err(BooksError::from)?;
-    let (ledger, decisions) = restore(&view)?.unwrap_or_else(|| (Ledger::new(limit), Vec::new()));
+    let (ledger, decisions) = restore(&view)?.unwrap_or_else(|| (Ledger::new(limit, sessions), Vec::new()));
     if ledger.transaction_limit() != limit {
         return Err(StartError::Limit { found: ledger.transaction_limit(), expected: limit });
+    }
+    if ledger.session_limits() != sessions {
+        return Err(StartError::Sessions { found: ledger.session_limits(), expected: sessions });
     }
     replay(identity, ledger, decisions, &stores.log.reader(), stores.recovered.decided)
 }

@@ -12,13 +12,7 @@ use tokio::process::Command;
 #[test]
 fn the_first_transfer_is_made() {
     let dir = tempfile::tempdir().unwrap();
-    let new = NewCluster {
-        data_dir: dir.path().join("data"),
-        nodes: 1,
-        base_port: 20_000,
-        window: 16,
-        transaction_limit: 1_000_000,
-    };
+    let new = NewCluster { base_port: 20_000, ..NewCluster::new(dir.path().join("data"), 1) };
     let mut config = create(&new).unwrap().remove(0);
     let output: Output = actix_rt::System::new().block_on(async {
         let clients = TcpListener::bind("127.0.0.1:0").await.unwrap();

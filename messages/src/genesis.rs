@@ -3,12 +3,16 @@
 use serde::{Deserialize, Serialize};
 
 use crate::bank::DEFAULT_TRANSACTION_LIMIT;
-use crate::ids::{ClusterId, Digest, NodeId, Slot, StoreId};
+use crate::ids::{ClusterId, Digest, Millis, NodeId, Slot, StoreId};
 
 /// Slots in agreement at once (W of PROTOCOL.md) where the creator named no other number.
 pub const DEFAULT_WINDOW: u64 = 16;
 /// Slots beyond two windows that slot owners are read from (K of PROTOCOL.md).
 pub const DEFAULT_OWNER_HISTORY: u64 = 8;
+/// Sessions that may be open where the creator named no other number: some 50 MB of memory if all are used.
+pub const DEFAULT_MAX_SESSIONS: u64 = 100_000;
+/// How long a session may be idle where the creator named no other time: a day.
+pub const DEFAULT_SESSION_IDLE_MS: Millis = 24 * 60 * 60 * 1_000;
 
 /// The constants of a cluster.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -23,6 +27,23 @@ pub struct Genesis {
     pub owner_history: u64,
     /// The largest amount of one transaction, in minor units.
     pub transaction_limit: u64,
+    /// When sessions expire.
+    pub sessions: SessionLimits,
+}
+
+/// When sessions expire that no goodbye ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SessionLimits {
+    /// How many may be open. One more, and the one that was idle for longest goes. At least 1.
+    pub open: u64,
+    /// A session goes when it was idle for longer than so many milliseconds of log time.
+    pub idle_ms: Millis,
+}
+
+impl Default for SessionLimits {
+    fn default() -> SessionLimits {
+        SessionLimits { open: DEFAULT_MAX_SESSIONS, idle_ms: DEFAULT_SESSION_IDLE_MS }
+    }
 }
 
 impl Genesis {
@@ -34,6 +55,7 @@ impl Genesis {
             window: DEFAULT_WINDOW,
             owner_history: DEFAULT_OWNER_HISTORY,
             transaction_limit: DEFAULT_TRANSACTION_LIMIT,
+            sessions: SessionLimits::default(),
         }
     }
 
@@ -65,7 +87,8 @@ impl Genesis {
         for store in &self.stores {
             hasher.update(&store.0);
         }
-        for number in [self.window, self.owner_history, self.transaction_limit] {
+        let SessionLimits { open, idle_ms } = self.sessions;
+        for number in [self.window, self.owner_history, self.transaction_limit, open, idle_ms] {
             hasher.update(&number.to_be_bytes());
         }
         Digest(*hasher.finalize().as_bytes())

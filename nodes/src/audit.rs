@@ -110,7 +110,7 @@ impl Books {
         let view = reader.view().map_err(BooksError::from)?;
         let restored = restore(&view)?;
         let (ledger, decisions) =
-            restored.unwrap_or_else(|| (Ledger::new(identity.genesis.transaction_limit), Vec::new()));
+            restored.unwrap_or_else(|| (Ledger::new(identity.genesis.transaction_limit, identity.genesis.sessions), Vec::new()));
         let snapshot = (ledger.applied(), ledger.summary().transactions);
         let (ledger, _) = replay(&identity, ledger, decisions, &log, recovered.decided)?;
         Ok(Books { reader, ledger, snapshot })

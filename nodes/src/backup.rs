@@ -17,6 +17,7 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 
 use rabia_bank_actors::ledger::{BLOCK, BadRow, Block};
 use rabia_bank_actors::snapshot::Restoring;
+use rabia_bank_messages::genesis::SessionLimits;
 use rabia_bank_messages::ids::Digest;
 use rabia_bank_storage::{BooksView, Snapshot, StoreError};
 
@@ -100,6 +101,8 @@ pub struct Backup {
     pub snapshot: Snapshot,
     /// The largest amount of one transaction, in minor units.
     pub transaction_limit: u64,
+    /// When sessions expire.
+    pub sessions: SessionLimits,
     /// How many transactions there are.
     pub transactions: u64,
     /// The hash of the newest one.
@@ -162,11 +165,12 @@ pub fn read(input: impl Read) -> Result<Backup, BackupError> {
     let loading = restoring.loading();
     let (slot, transactions) = (loading.slot(), loading.transactions());
     let (transaction_limit, chain_head) = (loading.transaction_limit(), loading.chain_head());
+    let sessions = loading.session_limits();
     check_history(&snapshot, last.as_ref(), head, transactions, chain_head)?;
     let partial = last.filter(|_| restoring.loading().last_block().is_some());
     snapshot.slot = slot;
     snapshot.state = restoring.into_new_cluster(partial.as_ref())?;
-    Ok(Backup { snapshot, transaction_limit, transactions, chain_head })
+    Ok(Backup { snapshot, transaction_limit, sessions, transactions, chain_head })
 }
 
 /// The blocks must end where the state does.

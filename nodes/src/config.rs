@@ -13,8 +13,10 @@ use std::time::Duration;
 
 use rabia_bank_messages::bank::{DEFAULT_TRANSACTION_LIMIT, MAX_BALANCE};
 use rabia_bank_messages::client::MAX_CLIENT_MESSAGE;
-use rabia_bank_messages::genesis::{DEFAULT_OWNER_HISTORY, DEFAULT_WINDOW, Genesis};
-use rabia_bank_messages::ids::{ClusterId, MAX_NODES, NodeId, StoreId};
+use rabia_bank_messages::genesis::{
+    DEFAULT_MAX_SESSIONS, DEFAULT_OWNER_HISTORY, DEFAULT_SESSION_IDLE_MS, DEFAULT_WINDOW, Genesis, SessionLimits,
+};
+use rabia_bank_messages::ids::{ClusterId, MAX_NODES, Millis, NodeId, StoreId};
 use serde::Deserialize;
 
 /// The name of the configuration in a node's folder.
@@ -25,6 +27,12 @@ pub const LOG_FILE: &str = "log.redb";
 pub const BOOKS_FILE: &str = "books.redb";
 /// The most slots in agreement at once that a cluster may be given: each costs memory for votes of all members.
 pub const MAX_WINDOW: u64 = 1_024;
+/// The most sessions that may be open: some 500 MB of memory if all are used.
+pub const MAX_SESSIONS: u64 = 1_000_000;
+/// The shortest time that a session may be idle, in milliseconds: a client that looks for another node takes seconds.
+pub const MIN_SESSION_IDLE_MS: Millis = 1_000;
+/// The longest time that a session may be idle, in milliseconds: a year.
+pub const MAX_SESSION_IDLE_MS: Millis = 365 * 24 * 60 * 60 * 1_000;
 /// The longest message that a client may be allowed to send, in bytes: a batch of one such request still fits in one
 /// frame between peers.
 pub const MAX_MESSAGE_BYTES: usize = 8 << 20;
@@ -119,6 +127,8 @@ pub struct NodeConfig {
     pub owner_history: u64,
     /// The largest amount of one transaction, in minor units.
     pub transaction_limit: u64,
+    /// When sessions expire.
+    pub sessions: SessionLimits,
     /// All members, this node included, node 1 first.
     pub members: Vec<Member>,
     /// Web pages (`scheme://host[:port]`) that may connect besides the node's own.
@@ -170,6 +180,8 @@ struct ConfigFile {
     window: Option<u64>,
     owner_history: Option<u64>,
     transaction_limit: Option<u64>,
+    max_sessions: Option<u64>,
+    session_idle_ms: Option<Millis>,
     #[serde(default)]
     allowed_origins: Vec<String>,
     #[serde(default)]
@@ -240,6 +252,10 @@ impl NodeConfig {
             window: file.window.unwrap_or(DEFAULT_WINDOW),
             owner_history: file.owner_history.unwrap_or(DEFAULT_OWNER_HISTORY),
             transaction_limit: file.transaction_limit.unwrap_or(DEFAULT_TRANSACTION_LIMIT),
+            sessions: SessionLimits {
+                open: file.max_sessions.unwrap_or(DEFAULT_MAX_SESSIONS),
+                idle_ms: file.session_idle_ms.unwrap_or(DEFAULT_SESSION_IDLE_MS),
+            },
             members: file.member,
             allowed_origins: file.allowed_origins,
             limits: file.limits,
@@ -254,6 +270,7 @@ impl NodeConfig {
             window: self.window,
             owner_history: self.owner_history,
             transaction_limit: self.transaction_limit,
+            sessions: self.sessions,
         }
     }
 
@@ -325,10 +342,12 @@ impl NodeConfig {
 
     fn check_numbers(&self) -> Result<(), Problem> {
         let limits = &self.limits;
-        let within: [(&'static str, u64, std::ops::RangeInclusive<u64>); 11] = [
+        let within: [(&'static str, u64, std::ops::RangeInclusive<u64>); 13] = [
             ("window", self.window, 1..=MAX_WINDOW),
             ("owner_history", self.owner_history, 1..=MAX_WINDOW),
             ("transaction_limit", self.transaction_limit, 1..=MAX_BALANCE),
+            ("max_sessions", self.sessions.open, 1..=MAX_SESSIONS),
+            ("session_idle_ms", self.sessions.idle_ms, MIN_SESSION_IDLE_MS..=MAX_SESSION_IDLE_MS),
             ("max_message_bytes", limits.max_message_bytes as u64, MIN_MESSAGE_BYTES as u64..=MAX_MESSAGE_BYTES as u64),
             ("max_in_flight", limits.max_in_flight as u64, 1..=1 << 20),
             ("max_in_flight_node", limits.max_in_flight_node as u64, 1..=1 << 24),
@@ -368,9 +387,13 @@ impl NodeConfig {
              # Constants of the cluster: the same in every node's file, and never changed once it has run.\n\
              # window: slots in agreement at once. owner_history: how long a node stays a slot owner, in slots.\n\
              # transaction_limit: the largest amount of one transaction, in minor units.\n\
+             # max_sessions: one more, and the client session that was idle for longest ends. session_idle_ms: so long may\n\
+             # one be idle, in milliseconds.\n\
              window = {window}\n\
              owner_history = {history}\n\
-             transaction_limit = {limit}\n",
+             transaction_limit = {limit}\n\
+             max_sessions = {max_sessions}\n\
+             session_idle_ms = {session_idle}\n",
             node = self.node,
             count = self.members.len(),
             cluster = self.cluster,
@@ -380,6 +403,8 @@ impl NodeConfig {
             window = self.window,
             history = self.owner_history,
             limit = self.transaction_limit,
+            max_sessions = self.sessions.open,
+            session_idle = self.sessions.idle_ms,
         );
         self.limits.write_toml(&mut text);
         text.push_str("\n# All members, this node included.\n");
@@ -443,6 +468,7 @@ mod tests {
             window: 8,
             owner_history: 4,
             transaction_limit: 5_000,
+            sessions: SessionLimits { open: 12, idle_ms: 60_000 },
             members: (1..=3).map(member).collect(),
             allowed_origins: vec!["https://example.org".into(), "http://\"odd\":1".into()],
             limits: Limits { max_in_flight: 17, ..Limits::default() },
@@ -476,6 +502,7 @@ mod tests {
         assert_eq!(config.limits, Limits::default());
         assert_eq!((config.client_listen, config.peer_listen), (loopback(7101), loopback(7201)));
         assert_eq!((config.window, config.transaction_limit), (DEFAULT_WINDOW, DEFAULT_TRANSACTION_LIMIT));
+        assert_eq!(config.sessions, SessionLimits::default());
     }
 
     #[test]
@@ -491,6 +518,8 @@ mod tests {
             ("client_listen = \"127.0.0.1:7102\"", "client_listen = \"nowhere\"", "socket address"),
             ("client_listen = \"127.0.0.1:7102\"", "client_listen = \"127.0.0.1:7202\"", "two ports"),
             ("transaction_limit = 5000", "transaction_limit = 9007199254740992", "transaction_limit is"),
+            ("max_sessions = 12", "max_sessions = 0", "max_sessions is 0"),
+            ("session_idle_ms = 60000", "session_idle_ms = 1", "session_idle_ms is 1"),
             ("= [\"https://example.org", "= [\"example.org", "no origin"),
             ("max_in_flight = 17", "max_in_flight = 0", "max_in_flight is 0"),
             ("max_message_bytes = 4194304", "max_message_bytes = 99999999", "max_message_bytes is"),

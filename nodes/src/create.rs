@@ -10,11 +10,12 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use rabia_bank_messages::genesis::Genesis;
+use rabia_bank_messages::bank::DEFAULT_TRANSACTION_LIMIT;
+use rabia_bank_messages::genesis::{DEFAULT_WINDOW, Genesis, SessionLimits};
 use rabia_bank_messages::ids::{ClusterId, MAX_NODES, NodeId, StoreId};
 use rabia_bank_storage::{BooksStore, Identity, LogStore, Snapshot, StoreError};
 
-use crate::config::{BOOKS_FILE, CONFIG_FILE, ConfigError, LOG_FILE, Limits, Member, NodeConfig};
+use crate::config::{BOOKS_FILE, CONFIG_FILE, ConfigError, DEFAULT_CLIENT_PORT, LOG_FILE, Limits, Member, NodeConfig};
 use crate::random;
 
 /// Peer ports start this far above the client ports.
@@ -35,6 +36,22 @@ pub struct NewCluster {
     pub window: u64,
     /// The largest amount of one transaction, in minor units.
     pub transaction_limit: u64,
+    /// When sessions expire.
+    pub sessions: SessionLimits,
+}
+
+impl NewCluster {
+    /// So many nodes in this folder, everything else as it is where nobody says otherwise.
+    pub fn new(data_dir: impl Into<PathBuf>, nodes: usize) -> NewCluster {
+        NewCluster {
+            data_dir: data_dir.into(),
+            nodes,
+            base_port: DEFAULT_CLIENT_PORT,
+            window: DEFAULT_WINDOW,
+            transaction_limit: DEFAULT_TRANSACTION_LIMIT,
+            sessions: SessionLimits::default(),
+        }
+    }
 }
 
 /// Why a cluster was not created, or its folder can't be used.
@@ -172,6 +189,7 @@ fn configs(new: &NewCluster) -> Vec<NodeConfig> {
             window: new.window,
             owner_history: genesis.owner_history,
             transaction_limit: new.transaction_limit,
+            sessions: new.sessions,
             members: members.clone(),
             allowed_origins: Vec::new(),
             limits: Limits::default(),
@@ -237,7 +255,7 @@ mod tests {
     use super::*;
 
     fn new_cluster(data_dir: PathBuf) -> NewCluster {
-        NewCluster { data_dir, nodes: 3, base_port: 7101, window: 16, transaction_limit: 1_000 }
+        NewCluster { transaction_limit: 1_000, ..NewCluster::new(data_dir, 3) }
     }
 
     #[test]

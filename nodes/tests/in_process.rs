@@ -47,13 +47,7 @@ async fn status(client: &Client) -> Status {
 #[test]
 fn three_nodes_in_one_process_keep_the_same_books() {
     let dir = tempfile::tempdir().unwrap();
-    let new = NewCluster {
-        data_dir: dir.path().join("data"),
-        nodes: 3,
-        base_port: 20_000,
-        window: 16,
-        transaction_limit: 1_000_000,
-    };
+    let new = NewCluster { base_port: 20_000, ..NewCluster::new(dir.path().join("data"), 3) };
     let mut configs = create(&new).unwrap();
     actix_rt::System::new().block_on(async move {
         let listeners = bind(&mut configs).await;
@@ -136,13 +130,7 @@ async fn start_again(config: &NodeConfig, stop: &watch::Sender<bool>) -> actix_r
 #[test]
 fn a_node_that_was_stopped_starts_again_in_the_same_process() {
     let dir = tempfile::tempdir().unwrap();
-    let new = NewCluster {
-        data_dir: dir.path().join("data"),
-        nodes: 3,
-        base_port: 20_000,
-        window: 16,
-        transaction_limit: 1_000_000,
-    };
+    let new = NewCluster { base_port: 20_000, ..NewCluster::new(dir.path().join("data"), 3) };
     let mut configs = create(&new).unwrap();
     actix_rt::System::new().block_on(async move {
         drop(bind(&mut configs).await);

@@ -119,6 +119,8 @@ fn difference(file: &Genesis, configuration: &Genesis) -> String {
         ("window", file.window, configuration.window),
         ("owner_history", file.owner_history, configuration.owner_history),
         ("transaction_limit", file.transaction_limit, configuration.transaction_limit),
+        ("max_sessions", file.sessions.open, configuration.sessions.open),
+        ("session_idle_ms", file.sessions.idle_ms, configuration.sessions.idle_ms),
     ];
     let mut differences: Vec<String> = numbers
         .into_iter()

@@ -48,6 +48,7 @@
 
 use rabia_bank_messages::bank::{Command, MAX_BALANCE, MAX_BULK, Query};
 use rabia_bank_messages::batch::{Action, BadPayload, Payload, Request};
+use rabia_bank_messages::genesis::SessionLimits;
 use rabia_bank_messages::ids::{BatchId, Digest, Millis, Slot};
 
 use std::sync::Arc;
@@ -170,15 +171,15 @@ impl Ledger {
     /// An empty bank, in which one transaction moves at most `transaction_limit` minor units.
     ///
     /// # Panics
-    /// If the limit is not from 1 to [`MAX_BALANCE`].
-    pub fn new(transaction_limit: u64) -> Ledger {
+    /// If the limit is not from 1 to [`MAX_BALANCE`], or no session may be open.
+    pub fn new(transaction_limit: u64, sessions: SessionLimits) -> Ledger {
         assert!(
             (1..=MAX_BALANCE).contains(&transaction_limit),
             "a limit per transaction of {transaction_limit} is not from 1 to {MAX_BALANCE}"
         );
         Ledger {
             books: Books::new(transaction_limit),
-            sessions: Sessions::default(),
+            sessions: Sessions::new(sessions),
             batches: AppliedBatches::default(),
             applied: 0,
             time: 0,
@@ -211,6 +212,7 @@ impl Ledger {
                 self.decided_slots += 1;
                 if self.batches.insert(id) {
                     self.time = self.time.max(stamp);
+                    self.sessions.expire_idle(self.time);
                     let moment = Moment { slot, time: self.time };
                     Applied::Batch(requests.iter().map(|request| self.apply_request(request, moment)).collect())
                 } else {
@@ -292,6 +294,11 @@ impl Ledger {
     /// The largest amount of one transaction, in minor units.
     pub fn transaction_limit(&self) -> u64 {
         self.books.transaction_limit
+    }
+
+    /// When sessions expire.
+    pub fn session_limits(&self) -> SessionLimits {
+        self.sessions.limits()
     }
 
     /// The last slot applied; 0 if there is none.

@@ -2,6 +2,7 @@
 //! where a struct is an array of its fields in the order of their declaration.
 
 use rabia_bank_messages::bank::{HourVolume, Volume};
+use rabia_bank_messages::genesis::SessionLimits;
 use rabia_bank_messages::ids::{Digest, Millis, SessionKey, Slot};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,7 @@ impl BadRow {
 pub(super) struct StateRow {
     pub(super) version: u32,
     pub(super) transaction_limit: u64,
+    pub(super) session_limits: SessionLimits,
     pub(super) applied: Slot,
     pub(super) time: Millis,
     pub(super) requests: u64,

@@ -5,12 +5,16 @@
 //! will be kept, and there is one only for a number that is neither acknowledged nor taken. Refusals by the books are
 //! outcomes like any other: they are kept and replayed too.
 //!
+//! A session ends by a goodbye, when it was idle for too long, or when too many are open and it was idle for longest. How
+//! long it was idle is log time, so it ends at the same request everywhere.
+//!
 //! What a request acknowledges counts before its own number is looked at, and only up to the number before its own:
 //! who asks cannot have the answer yet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rabia_bank_messages::batch::RequestHeader;
+use rabia_bank_messages::genesis::SessionLimits;
 use rabia_bank_messages::ids::{Millis, SessionKey, Slot};
 
 use super::outcomes::{CommandOutcome, Rejection};
@@ -66,6 +70,8 @@ struct Session {
     acknowledged: u64,
     /// Log time of the last request.
     last_used: Millis,
+    /// An earlier such time, or the same.
+    filed: Millis,
     /// By request number, all above `acknowledged`.
     replies: BTreeMap<u64, Reply>,
     /// The results in `replies`.
@@ -148,10 +154,14 @@ impl Vacancy<'_> {
 }
 
 /// All open sessions.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Sessions {
+    limits: SessionLimits,
     open: BTreeMap<u64, Session>,
     by_key: BTreeMap<SessionKey, u64>,
+    /// Every session by `filed` and number. It is filed anew only when it comes first here, so that using a session costs
+    /// nothing.
+    by_use: BTreeSet<(Millis, u64)>,
     /// Sessions that changed since they were hashed.
     changed: Vec<u64>,
     /// Replies that were not hashed yet: session and request number. Some may be gone again.
@@ -165,6 +175,25 @@ pub(super) struct Sessions {
 pub(super) type SessionRows = Vec<(u64, Option<Vec<u8>>)>;
 
 impl Sessions {
+    pub(super) fn new(limits: SessionLimits) -> Sessions {
+        assert!(limits.open > 0, "no session may be open: {limits:?}");
+        Sessions {
+            limits,
+            open: BTreeMap::new(),
+            by_key: BTreeMap::new(),
+            by_use: BTreeSet::new(),
+            changed: Vec::new(),
+            unhashed: Vec::new(),
+            hash: SetHash::default(),
+            unsaved: Vec::new(),
+        }
+    }
+
+    /// When sessions expire.
+    pub(super) fn limits(&self) -> SessionLimits {
+        self.limits
+    }
+
     /// What changed since it was saved: all of it goes into a snapshot now.
     pub(super) fn save(&mut self) -> SessionRows {
         let mut numbers = std::mem::take(&mut self.unsaved);
@@ -197,22 +226,30 @@ impl Sessions {
         self.unsaved.clear();
         Ok(())
     }
+
     /// How many are open.
     pub(super) fn len(&self) -> usize {
         self.open.len()
     }
 
-    /// The session with this key: the open one, else a new one with this number.
+    /// The session with this key: the open one, else a new one with this number, for which another may have to go.
     pub(super) fn open(&mut self, key: SessionKey, number: u64, now: Millis) -> u64 {
         if let Some(&number) = self.by_key.get(&key) {
             touch(&mut self.open, &mut self.changed, &mut self.unsaved, number, key, now);
             return number;
         }
+        while self.open.len() as u64 >= self.limits.open
+            && let Some((_, longest)) = self.least_recently_used()
+        {
+            self.end(longest);
+        }
         self.by_key.insert(key, number);
+        self.by_use.insert((now, number));
         let session = Session {
             key,
             acknowledged: 0,
             last_used: now,
+            filed: now,
             replies: BTreeMap::new(),
             kept: 0,
             hashed: SetHash::default(),
@@ -231,13 +268,41 @@ impl Sessions {
         if self.open.get(&number).is_none_or(|session| session.key != key) {
             return false;
         }
-        if let Some(mut session) = self.open.remove(&number) {
-            session.acknowledge(number, u64::MAX, &mut self.hash);
-            self.hash.subtract(session.hashed);
-        }
-        self.by_key.remove(&key);
-        self.unsaved.push(number);
+        self.end(number);
         true
+    }
+
+    fn end(&mut self, number: u64) {
+        let Some(mut session) = self.open.remove(&number) else { return };
+        self.by_use.remove(&(session.filed, number));
+        session.acknowledge(number, u64::MAX, &mut self.hash);
+        self.hash.subtract(session.hashed);
+        self.by_key.remove(&session.key);
+        self.unsaved.push(number);
+    }
+
+    /// Ends the sessions that were idle for too long.
+    pub(super) fn expire_idle(&mut self, now: Millis) {
+        while let Some((used, number)) = self.least_recently_used()
+            && now - used > self.limits.idle_ms
+        {
+            self.end(number);
+        }
+    }
+
+    /// The session that was idle for longest, of several the one that was opened first, and when it was last used.
+    fn least_recently_used(&mut self) -> Option<(Millis, u64)> {
+        loop {
+            let first = *self.by_use.first()?;
+            let Some(session) = self.open.get_mut(&first.1) else { panic!("session {} is filed, but not open", first.1) };
+            if session.filed == session.last_used {
+                return Some(first);
+            }
+            assert!(session.filed < session.last_used, "session {} was filed ahead of its use", first.1);
+            session.filed = session.last_used;
+            self.by_use.remove(&first);
+            self.by_use.insert((session.filed, first.1));
+        }
     }
 
     /// What becomes of a command with up to `results` results, encoded as `action_bytes`.

@@ -4,6 +4,7 @@
 //! The row of the state carries the digest, so a ledger that was made of rows is compared with the one that they were
 //! taken from: a row that is wrong, missing or too many is found.
 
+use rabia_bank_messages::genesis::SessionLimits;
 use rabia_bank_messages::ids::{Digest, Slot};
 
 use super::Ledger;
@@ -93,6 +94,7 @@ impl Ledger {
         StateRow {
             version: VERSION,
             transaction_limit: self.books.transaction_limit,
+            session_limits: self.sessions.limits(),
             digest: self.digest(),
             applied: self.applied,
             time: self.time,
@@ -129,7 +131,8 @@ impl Loading {
             let found = state.version;
             return Err(BadRow(format!("the books are of version {found}, this program knows {VERSION}")));
         }
-        Ok(Loading { state, accounts: Accounts::default(), sessions: Sessions::default() })
+        let sessions = Sessions::new(state.session_limits);
+        Ok(Loading { state, accounts: Accounts::default(), sessions })
     }
 
     /// Adds the next page of accounts. They come in order.
@@ -167,6 +170,11 @@ impl Loading {
     /// The largest amount of one transaction, in minor units.
     pub fn transaction_limit(&self) -> u64 {
         self.state.transaction_limit
+    }
+
+    /// When sessions expire.
+    pub fn session_limits(&self) -> SessionLimits {
+        self.state.session_limits
     }
 
     /// The hash of the newest transaction.

@@ -3,6 +3,7 @@
 use rabia_bank_actors::ledger::{Applied, Rejection, RequestOutcome};
 use rabia_bank_messages::bank::{Command, ErrorCode, MAX_BULK, Operation, Outcome, Success};
 use rabia_bank_messages::batch::{Action, Payload, RequestHeader};
+use rabia_bank_messages::genesis::SessionLimits;
 use rabia_bank_messages::ids::{BatchId, NodeId, SessionKey};
 
 use crate::support::*;
@@ -260,4 +261,93 @@ fn an_answer_says_what_was_created_even_after_the_session_is_gone() {
     bank.request(header(SESSION, 0, 0), Action::Close);
     let Ok(Success::Account { account, .. }) = bank.render(&outcome) else { panic!() };
     assert_eq!(account.balance, 5);
+}
+
+/// The bank's own session stays open: it is used as often as the others.
+fn expiring(open: u64, idle_ms: u64) -> Bank {
+    let mut bank = Bank::with(LIMIT, SessionLimits { open, idle_ms });
+    bank.done(create("a", 0));
+    bank
+}
+
+fn is_open(bank: &mut Bank, session: u64, key: SessionKey, number: u64) -> bool {
+    let header = RequestHeader { session, key, number, acknowledged: number - 1 };
+    match bank.request(header, act(deposit("a", 1))) {
+        RequestOutcome::Command { .. } => true,
+        RequestOutcome::Rejected(Rejection::SessionExpired { .. }) => false,
+        other => panic!("session {session}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_session_that_was_idle_for_too_long_ends_and_forgets() {
+    let mut bank = expiring(10, 5_000);
+    let start = bank.stamp;
+    bank.stamp = start + 5_000;
+    assert!(is_open(&mut bank, SESSION, KEY, 2), "idle for no longer than it may");
+    bank.stamp = start + 10_000;
+    assert!(is_open(&mut bank, SESSION, KEY, 3), "it was used meanwhile");
+    assert_eq!(bank.ledger.summary().sessions, 1, "the one that was not used is gone");
+    bank.stamp = start + 15_001;
+    assert!(!is_open(&mut bank, SESSION, KEY, 4));
+    assert_eq!((bank.ledger.summary().sessions, bank.balance("a")), (0, 2));
+    // The same key opens another session, in which the same numbers are new.
+    let opened = bank.batch(&[open(KEY)]);
+    let [RequestOutcome::Opened { session }] = opened[..] else { panic!("{opened:?}") };
+    assert!(session > SESSION);
+    assert!(is_open(&mut bank, session, KEY, 1));
+    assert!(!is_open(&mut bank, SESSION, KEY, 5));
+}
+
+#[test]
+fn log_time_that_stands_still_ends_no_session() {
+    let mut bank = expiring(10, 1);
+    for _ in 0..100 {
+        bank.apply(None);
+    }
+    assert!(is_open(&mut bank, SESSION, KEY, 2));
+}
+
+#[test]
+fn of_too_many_sessions_the_one_that_was_idle_for_longest_ends() {
+    let mut bank = expiring(4, 1 << 40);
+    let key = |number: u8| SessionKey([number + 20; 16]);
+    let mut numbers = Vec::new();
+    for number in 0..2 {
+        bank.stamp += 1;
+        let opened = bank.batch(&[open(key(number))]);
+        let [RequestOutcome::Opened { session }] = opened[..] else { panic!("{opened:?}") };
+        numbers.push(session);
+    }
+    // The first of the two is used after the second, the others after both.
+    for (session, key) in [(numbers[1], key(1)), (numbers[0], key(0)), (SESSION, KEY)] {
+        bank.stamp += 1;
+        assert!(is_open(&mut bank, session, key, 2));
+    }
+    bank.done(deposit("a", 1));
+    assert_eq!(bank.ledger.summary().sessions, 4);
+    assert!(matches!(bank.batch(&[open(key(9))])[..], [RequestOutcome::Opened { .. }]));
+    assert_eq!(bank.ledger.summary().sessions, 4);
+    assert!(!is_open(&mut bank, numbers[1], key(1), 3), "the other one was used later");
+    assert!(is_open(&mut bank, numbers[0], key(0), 3));
+}
+
+#[test]
+fn what_expires_does_not_depend_on_when_snapshots_were_taken() {
+    let limits = SessionLimits { open: 5, idle_ms: 3_000 };
+    let (mut plain, mut reloaded) = (Bank::with(LIMIT, limits), Bank::with(LIMIT, limits));
+    for step in 0..200u64 {
+        for bank in [&mut plain, &mut reloaded] {
+            bank.stamp += step * 7919 % 900;
+            let key = SessionKey([(step * 31 % 9) as u8; 16]);
+            bank.batch(&[open(key)]);
+            let session = step % 40 + 1;
+            bank.request(RequestHeader { session, key, number: step, acknowledged: 0 }, act(create("a", 0)));
+        }
+        if step % 3 == 0 {
+            reloaded.reload();
+        }
+        assert_eq!(plain.ledger.digest(), reloaded.ledger.digest(), "after step {step}");
+        assert_eq!(plain.ledger.summary(), reloaded.ledger.summary(), "after step {step}");
+    }
 }

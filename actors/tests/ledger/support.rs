@@ -10,6 +10,7 @@ use rabia_bank_messages::bank::{
     Amount, Bulk, Command, ErrorCode, ItemResult, Operation, Outcome, Query, Refusal, Success, Transaction,
 };
 use rabia_bank_messages::batch::{Action, BatchBuilder, Payload, RequestHeader};
+use rabia_bank_messages::genesis::SessionLimits;
 use rabia_bank_messages::ids::{BatchId, Digest, NodeId, SessionKey};
 
 pub const LIMIT: u64 = 1_000_000_000;
@@ -103,8 +104,12 @@ impl Bank {
     }
 
     pub fn with_limit(limit: u64) -> Bank {
-        let mut bank =
-            Bank { ledger: Ledger::new(limit), stamp: 1_000, next_batch: 1, next_request: 1, rows: Rows::default() };
+        Bank::with(limit, SessionLimits::default())
+    }
+
+    pub fn with(limit: u64, sessions: SessionLimits) -> Bank {
+        let ledger = Ledger::new(limit, sessions);
+        let mut bank = Bank { ledger, stamp: 1_000, next_batch: 1, next_request: 1, rows: Rows::default() };
         let opened = [SESSION, OWN.0].map(|session| RequestOutcome::Opened { session });
         assert_eq!(bank.batch(&[open(KEY), open(OWN.1)]), opened);
         bank

@@ -98,8 +98,8 @@ pub fn run_restore(args: RestoreArgs) -> Result<Exit, ProgramError> {
     let bar = terminal::spinner("reading the backup");
     let backup = backup::read(BufReader::new(file))?;
     bar.finish_and_clear();
-    let transaction_limit = backup.transaction_limit;
-    let new = NewCluster { data_dir, nodes: nodes.into(), base_port, window, transaction_limit };
+    let (transaction_limit, sessions) = (backup.transaction_limit, backup.sessions);
+    let new = NewCluster { data_dir, nodes: nodes.into(), base_port, window, transaction_limit, sessions };
     let configs = restore(&new, &backup.snapshot)?;
     terminal::print(format_args!(
         "Restored {} transactions up to slot {} into a new cluster of {nodes} in {}. Start its nodes with:",

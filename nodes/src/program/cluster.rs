@@ -14,8 +14,7 @@ use console::style;
 use indicatif::ProgressBar;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rabia_bank_messages::bank::{DEFAULT_TRANSACTION_LIMIT, Query, ReadLevel, Success};
-use rabia_bank_messages::genesis::DEFAULT_WINDOW;
+use rabia_bank_messages::bank::{Query, ReadLevel, Success};
 use rabia_bank_messages::ids::{MAX_NODES, NodeId};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -89,11 +88,8 @@ fn prepare(args: &Args) -> Result<Vec<NodePlace>, ProgramError> {
     if is_vacant(&args.data_dir)? {
         let nodes = args.nodes.map_or(3, usize::from);
         create(&NewCluster {
-            data_dir: args.data_dir.clone(),
-            nodes,
             base_port: args.base_port.unwrap_or(DEFAULT_CLIENT_PORT),
-            window: DEFAULT_WINDOW,
-            transaction_limit: DEFAULT_TRANSACTION_LIMIT,
+            ..NewCluster::new(&args.data_dir, nodes)
         })?;
         terminal::print(format_args!("Created a cluster of {nodes} in {}", args.data_dir.display()))?;
         return Ok(open(&args.data_dir)?);

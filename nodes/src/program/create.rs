@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use rabia_bank_messages::bank::{DEFAULT_TRANSACTION_LIMIT, MAX_BALANCE};
-use rabia_bank_messages::genesis::DEFAULT_WINDOW;
+use rabia_bank_messages::genesis::{DEFAULT_MAX_SESSIONS, DEFAULT_SESSION_IDLE_MS, DEFAULT_WINDOW, SessionLimits};
 use rabia_bank_messages::ids::MAX_NODES;
 
 use super::{Exit, ProgramError, default_data_dir, terminal};
-use crate::config::{DEFAULT_CLIENT_PORT, MAX_WINDOW};
+use crate::config::{DEFAULT_CLIENT_PORT, MAX_SESSION_IDLE_MS, MAX_SESSIONS, MAX_WINDOW, MIN_SESSION_IDLE_MS};
 use crate::create::{MAX_BASE_PORT, NewCluster, config_path, create};
 
 /// The command line of `create`.
@@ -33,6 +33,14 @@ pub struct Args {
     #[arg(long, default_value_t = DEFAULT_TRANSACTION_LIMIT, value_name = "AMOUNT",
           value_parser = clap::value_parser!(u64).range(1..=MAX_BALANCE))]
     transaction_limit: u64,
+    /// Client sessions that may be open; one more, and the one that was idle for longest ends. Fixed for ever.
+    #[arg(long, default_value_t = DEFAULT_MAX_SESSIONS, value_name = "N",
+          value_parser = clap::value_parser!(u64).range(1..=MAX_SESSIONS))]
+    max_sessions: u64,
+    /// How long a client session may be idle before it ends, in seconds. Fixed for ever.
+    #[arg(long, default_value_t = DEFAULT_SESSION_IDLE_MS / 1_000, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(MIN_SESSION_IDLE_MS / 1_000..=MAX_SESSION_IDLE_MS / 1_000))]
+    session_idle: u64,
 }
 
 /// Creates a cluster and says how to start it.
@@ -40,8 +48,9 @@ pub struct Args {
 /// # Errors
 /// If there is something in the folder already, or it can't be written.
 pub fn run(args: Args) -> Result<Exit, ProgramError> {
-    let Args { nodes, data_dir, base_port, window, transaction_limit } = args;
-    let new = NewCluster { data_dir, nodes: nodes.into(), base_port, window, transaction_limit };
+    let Args { nodes, data_dir, base_port, window, transaction_limit, max_sessions, session_idle } = args;
+    let sessions = SessionLimits { open: max_sessions, idle_ms: session_idle * 1_000 };
+    let new = NewCluster { data_dir, nodes: nodes.into(), base_port, window, transaction_limit, sessions };
     let configs = create(&new)?;
     terminal::print(format_args!("Created a cluster of {nodes} in {}. Start its nodes with:", new.data_dir.display()))?;
     for config in &configs {

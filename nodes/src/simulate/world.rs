@@ -1020,7 +1020,7 @@ impl World {
         // What it was to fail in may have passed without that many syncs.
         machine.disk.fail_after(u64::MAX);
         self.promises.recovered(machine.id, &recovered)?;
-        let empty = Ledger::new(identity.genesis.transaction_limit);
+        let empty = Ledger::new(identity.genesis.transaction_limit, identity.genesis.sessions);
         let replayed = replay(&identity, empty, Vec::new(), &store.reader(), recovered.decided);
         let (mut ledger, last) = replayed.map_err(|error| Violation { property: "replay", what: error.to_string() })?;
         self.digests.after(machine.id, ledger.applied(), ledger.digest())?;

@@ -14,8 +14,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
-use rabia_bank_messages::bank::{Query, ReadLevel, Refusal, Status, Success};
+use rabia_bank_messages::bank::{Query, ReadLevel, Refusal, Status, Success, Transaction};
 use rabia_bank_messages::batch::Payload;
+use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{BatchId, NodeId, Slot};
 use rabia_bank_messages::peer::DIGEST_INTERVAL;
@@ -24,7 +25,7 @@ use rabia_bank_storage::{BooksReader, BooksView};
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
-use crate::ledger::{Applied, Block, Ledger, Progress, Reading, RequestOutcome};
+use crate::ledger::{Answer, Applied, Block, Ledger, Progress, Reading, RequestOutcome};
 use crate::node::{Decision, Failed, Gauges};
 use crate::snapshot::{BooksError, Snapshot, read_block};
 use crate::snapshotter::{OwnDigest, Save, Snapshotter};
@@ -74,6 +75,13 @@ pub enum Done {
     Opened(u64),
     /// The session is closed.
     Closed,
+    /// Transactions of a feed.
+    Followed {
+        /// Oldest first; none if as many as make news were looked at in vain.
+        transactions: Vec<Transaction>,
+        /// All below this id were looked at.
+        next: u64,
+    },
 }
 
 /// A client has come. Its answers go there.
@@ -137,10 +145,71 @@ pub struct Ask {
     pub deadline: Instant,
 }
 
-/// A query that can't be answered yet.
+/// Tell this client where a subscription begins: the id of the first transaction that it may be told of. Answered like a
+/// query, with [`Success::Subscribed`], or refused if there is no such account.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Subscribe {
+    /// Who asks.
+    pub waiter: Waiter,
+    /// What about.
+    pub feed: Feed,
+    /// How fresh the answer must be.
+    pub read: ReadLevel,
+    /// When the client stops waiting.
+    pub deadline: Instant,
+}
+
+/// Tell this client of transactions of a feed, once: as soon as there are some, or as many were looked at in vain as make
+/// news. Answered with [`Done::Followed`]; who wants more asks again, and so nobody gets more than it can take.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Follow {
+    /// Who asks.
+    pub waiter: Waiter,
+    /// Which transactions. (Its `from` plays no part.) The asker keeps it, too, for as long as it wants to know.
+    pub feed: Arc<Feed>,
+    /// With ids from here on.
+    pub next: u64,
+}
+
+/// Look whether there is anything for those who follow.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct TellFollowers;
+
+/// Transactions that are looked at for a follower at a time; so many in vain are news, too.
+const FOLLOW_SCAN: u64 = 4096;
+/// Transactions that a follower is told of at a time: some 50 KB.
+const FOLLOW_PAGE: usize = 256;
+
+/// One that waits for transactions that are not there yet.
+struct Follower {
+    waiter: Waiter,
+    feed: Arc<Feed>,
+    /// Where it asked from.
+    asked: u64,
+    /// What was looked at already lies below this.
+    next: u64,
+}
+
+impl Follower {
+    fn is_there(&self) -> bool {
+        Arc::strong_count(&self.feed) > 1
+    }
+}
+
+/// What a client wants to know.
+#[derive(Debug)]
+enum Question {
+    Query(Query),
+    Subscribe(Feed),
+}
+
+/// A question that can't be answered yet.
 struct WaitingRead {
     waiter: Waiter,
-    query: Query,
+    question: Question,
     deadline: Instant,
 }
 
@@ -199,9 +268,16 @@ const MAX_READING: usize = 4;
 /// An answer that waits for a block of the history.
 struct OpenAnswer {
     waiter: Waiter,
-    slot: Slot,
-    replayed: bool,
+    purpose: Purpose,
     reading: Box<Reading>,
+}
+
+/// What an answer is to.
+enum Purpose {
+    /// A command or a query.
+    Request { slot: Slot, replayed: bool },
+    /// A [`Follow`].
+    Follow(Follower),
 }
 
 /// How often reads that nobody waits for any more are dropped.
@@ -233,6 +309,9 @@ pub struct Bank {
     /// Answers that wait for their turn to read a block.
     unread: VecDeque<OpenAnswer>,
     reading: usize,
+    followers: Vec<Follower>,
+    /// The newest transaction when they were told last.
+    told: u64,
     policy: SnapshotPolicy,
     snapshot: SnapshotStage,
     /// Who waits for a snapshot of which slot.
@@ -283,6 +362,8 @@ impl Bank {
             books,
             unread: VecDeque::new(),
             reading: 0,
+            followers: Vec::new(),
+            told: 0,
             policy,
             snapshot: SnapshotStage::Waiting,
             snapshot_waiters: Vec::new(),
@@ -349,7 +430,8 @@ impl Bank {
             RequestOutcome::Command { slot, replayed, outcome } => match self.ledger.render(outcome) {
                 Progress::Done(answer) => (*slot, *replayed, answer.map(Done::Success)),
                 Progress::Reading(reading) => {
-                    self.unread.push_back(OpenAnswer { waiter, slot: *slot, replayed: *replayed, reading });
+                    let purpose = Purpose::Request { slot: *slot, replayed: *replayed };
+                    self.unread.push_back(OpenAnswer { waiter, purpose, reading });
                     return None;
                 }
             },
@@ -358,18 +440,61 @@ impl Bank {
         Some(Answered { tag, slot: Some(slot), replayed, result })
     }
 
-    fn read(&mut self, waiter: Waiter, query: &Query, ctx: &mut Context<Self>) {
+    fn read(&mut self, waiter: Waiter, question: &Question, ctx: &mut Context<Self>) {
         let slot = self.ledger.applied();
+        let query = match question {
+            Question::Query(query) => query,
+            Question::Subscribe(feed) => return self.answer(waiter, Some(slot), self.begin_of(feed)),
+        };
         match self.ledger.query(query) {
             Some(Progress::Done(answer)) => self.answer(waiter, Some(slot), answer),
             Some(Progress::Reading(reading)) => {
-                self.unread.push_back(OpenAnswer { waiter, slot, replayed: false, reading });
+                let purpose = Purpose::Request { slot, replayed: false };
+                self.unread.push_back(OpenAnswer { waiter, purpose, reading });
                 self.read_blocks(ctx);
             }
             None => {
                 let status = Box::new(self.status());
                 self.answer(waiter, Some(slot), Ok(Success::Status { status }));
             }
+        }
+    }
+
+    /// Where a subscription begins.
+    fn begin_of(&self, feed: &Feed) -> Result<Success, Refusal> {
+        if let Some(account_id) = feed.account_id.clone() {
+            let known = self.ledger.query(&Query::GetBalance { account_id }).and_then(Progress::done);
+            known.transpose()?;
+        }
+        let from = feed.from.unwrap_or(self.ledger.newest_transaction() + 1);
+        Ok(Success::Subscribed { from: from.max(1) })
+    }
+
+    /// Tells a follower what there is, or keeps it until there is something.
+    fn follow(&mut self, follower: Follower, ctx: &mut Context<Self>) {
+        match self.ledger.transactions_from(&follower.feed, follower.next, FOLLOW_SCAN, FOLLOW_PAGE) {
+            Progress::Done(answer) => self.followed(follower, answer),
+            Progress::Reading(reading) => {
+                let (waiter, purpose) = (follower.waiter, Purpose::Follow(follower));
+                self.unread.push_back(OpenAnswer { waiter, purpose, reading });
+                self.read_blocks(ctx);
+            }
+        }
+    }
+
+    fn followed(&mut self, mut follower: Follower, answer: Answer) {
+        let Ok(Success::Transactions { transactions, next: Some(next) }) = answer else {
+            unreachable!("the transactions of a feed were answered with {answer:?}")
+        };
+        follower.next = next;
+        if transactions.is_empty() && next < follower.asked.saturating_add(FOLLOW_SCAN) {
+            // It was not looked at what came meanwhile, if the answer had to be read.
+            self.told = self.told.min(next - 1);
+            self.followers.push(follower);
+        } else if let Some(client) = self.clients.get(&follower.waiter.client) {
+            let result = Ok(Done::Followed { transactions, next });
+            let answers = vec![Answered { tag: follower.waiter.tag, slot: None, replayed: false, result }];
+            client.do_send(Answers { answers, applied: None });
         }
     }
 
@@ -389,6 +514,7 @@ impl Bank {
                 // Without a result the runtime is going down.
                 if let Ok(block) = block {
                     bank.go_on(open, block);
+                    bank.tell_followers(ctx);
                 }
                 bank.read_blocks(ctx);
             }));
@@ -396,20 +522,28 @@ impl Bank {
     }
 
     fn go_on(&mut self, open: OpenAnswer, block: Result<Block, BooksError>) {
-        let OpenAnswer { waiter, slot, replayed, reading } = open;
+        let OpenAnswer { waiter, purpose, reading } = open;
         let block = match block {
             Ok(block) => Arc::new(block),
             Err(error) => return self.node.do_send(Failed(error.to_string())),
         };
-        match self.ledger.resume(*reading, block) {
-            Progress::Done(answer) => {
+        match (self.ledger.resume(*reading, block), purpose) {
+            (Progress::Done(answer), Purpose::Request { slot, replayed }) => {
                 let result = answer.map(Done::Success);
                 if let Some(client) = self.clients.get(&waiter.client) {
                     let answers = vec![Answered { tag: waiter.tag, slot: Some(slot), replayed, result }];
                     client.do_send(Answers { answers, applied: None });
                 }
             }
-            Progress::Reading(reading) => self.unread.push_back(OpenAnswer { waiter, slot, replayed, reading }),
+            (Progress::Done(answer), Purpose::Follow(follower)) => self.followed(follower, answer),
+            (Progress::Reading(reading), purpose) => self.unread.push_back(OpenAnswer { waiter, purpose, reading }),
+        }
+    }
+
+    /// Sees to it that those who follow are told of what is new, after what waits already.
+    fn tell_followers(&self, ctx: &mut Context<Self>) {
+        if !self.followers.is_empty() && self.told < self.ledger.newest_transaction() {
+            ctx.notify(TellFollowers);
         }
     }
 
@@ -441,7 +575,7 @@ impl Bank {
 
     fn read_at(&mut self, slot: Slot, read: WaitingRead, ctx: &mut Context<Self>) {
         if slot <= self.ledger.applied() {
-            self.read(read.waiter, &read.query, ctx);
+            self.read(read.waiter, &read.question, ctx);
         } else {
             self.at_slot.entry(slot).or_default().push(read);
         }
@@ -452,14 +586,27 @@ impl Bank {
         let applied = self.ledger.applied();
         while let Some(due) = self.at_slot.first_entry().filter(|due| *due.key() <= applied) {
             for read in due.remove() {
-                self.read(read.waiter, &read.query, ctx);
+                self.read(read.waiter, &read.question, ctx);
             }
         }
     }
 
-    /// Without a quorum, or for a slot far ahead, reads would gather for ever.
+    fn ask(&mut self, read: ReadLevel, waiting: WaitingRead, ctx: &mut Context<Self>) {
+        match read {
+            ReadLevel::Local => self.read(waiting.waiter, &waiting.question, ctx),
+            ReadLevel::AtLeast(slot) => self.read_at(slot, waiting, ctx),
+            ReadLevel::Linearizable => {
+                self.reads += 1;
+                self.rounds.insert(self.reads, waiting);
+                self.voter.do_send(Read(self.reads));
+            }
+        }
+    }
+
+    /// Without a quorum, or for a slot far ahead, reads would gather for ever; so would followers who want no more.
     fn sweep(&mut self) {
         let now = Instant::now();
+        self.followers.retain(Follower::is_there);
         self.rounds.retain(|_, read| read.deadline > now);
         self.at_slot.retain(|_, reads| {
             reads.retain(|read| read.deadline > now);
@@ -569,6 +716,7 @@ impl Handler<Apply> for Bank {
         }
         self.note_slot(slot, batch.map(|(id, payload)| (id, payload.len() as u64)), ctx);
         self.read_due(ctx);
+        self.tell_followers(ctx);
     }
 }
 
@@ -642,6 +790,7 @@ impl Handler<Install> for Bank {
         self.unsaved = (0, 0);
         self.gauges.applied_slot.store(new, Ordering::Relaxed);
         self.read_due(ctx);
+        self.tell_followers(ctx);
     }
 }
 
@@ -649,16 +798,43 @@ impl Handler<Ask> for Bank {
     type Result = ();
 
     fn handle(&mut self, Ask { waiter, query, read, deadline }: Ask, ctx: &mut Self::Context) {
-        match read {
-            _ if query == (Query::GetStatus {}) => self.read(waiter, &query, ctx),
-            ReadLevel::Local => self.read(waiter, &query, ctx),
-            ReadLevel::AtLeast(slot) => self.read_at(slot, WaitingRead { waiter, query, deadline }, ctx),
-            ReadLevel::Linearizable => {
-                self.reads += 1;
-                self.rounds.insert(self.reads, WaitingRead { waiter, query, deadline });
-                self.voter.do_send(Read(self.reads));
+        let read = if query == (Query::GetStatus {}) { ReadLevel::Local } else { read };
+        self.ask(read, WaitingRead { waiter, question: Question::Query(query), deadline }, ctx);
+    }
+}
+
+impl Handler<Subscribe> for Bank {
+    type Result = ();
+
+    fn handle(&mut self, Subscribe { waiter, feed, read, deadline }: Subscribe, ctx: &mut Self::Context) {
+        self.ask(read, WaitingRead { waiter, question: Question::Subscribe(feed), deadline }, ctx);
+    }
+}
+
+impl Handler<Follow> for Bank {
+    type Result = ();
+
+    fn handle(&mut self, Follow { waiter, feed, next }: Follow, ctx: &mut Self::Context) {
+        self.follow(Follower { waiter, feed, asked: next, next }, ctx);
+    }
+}
+
+impl Handler<TellFollowers> for Bank {
+    type Result = ();
+
+    fn handle(&mut self, _: TellFollowers, ctx: &mut Self::Context) {
+        let newest = self.ledger.newest_transaction();
+        // Of several slots in a row, the first one's message finds what all of them brought.
+        if self.told >= newest {
+            return;
+        }
+        self.told = newest;
+        for follower in std::mem::take(&mut self.followers) {
+            if follower.is_there() {
+                self.follow(follower, ctx);
             }
         }
+        self.tell_followers(ctx);
     }
 }
 

@@ -3,18 +3,21 @@
 //! Requests go to the proposer (commands) or the bank (queries) and come back as answers, in any order. Everything that a
 //! client may make grow is bounded: requests in flight and their bytes (beyond: `busy`), bytes of a message (beyond:
 //! `too_large` and close code 1009), answers that it does not read (beyond: the connection is dropped).
+//!
+//! A subscription asks the bank for transactions a page at a time, and for the next page only when the client has read most of
+//! what was sent. So a slow subscriber costs its node nothing; one that reads nothing at all is closed.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use futures_util::{SinkExt, StreamExt};
-use rabia_bank_messages::bank::{Command, ErrorCode, Outcome, Query, ReadLevel, Refusal};
+use rabia_bank_messages::bank::{Command, ErrorCode, Outcome, Query, ReadLevel, Refusal, Success, Transaction};
 use rabia_bank_messages::batch::{Action, RequestHeader};
 use rabia_bank_messages::client::{
-    Answer, AnswerResult, CLIENT_VERSION, ClientMessage, Hello, ServerMessage, SessionName, Welcome,
+    Answer, AnswerResult, CLIENT_VERSION, ClientMessage, Feed, Hello, ServerMessage, SessionName, Welcome,
 };
 use rabia_bank_messages::codec::Encoding;
 use rabia_bank_messages::ids::{ClusterId, NodeId, SessionKey};
@@ -29,7 +32,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Message as Frame};
 use tracing::debug;
 
-use crate::bank::{Answered, Answers, Ask, Bank, ClientId, Done, Register, Unregister, Waiter};
+use crate::bank::{Answered, Answers, Ask, Bank, ClientId, Done, Follow, Register, Subscribe, Unregister, Waiter};
 use crate::node::Gauges;
 use crate::proposer::{Proposer, Submit};
 
@@ -43,6 +46,12 @@ const MAX_UNREAD_FRAMES: usize = 65_536;
 /// The most bytes of requests that wait for their answers, over all clients of a node: 32 of the longest. Few requests
 /// of clients that mean well come near, and many that don't would otherwise fill the memory.
 pub(crate) const MAX_UNANSWERED: usize = 128 << 20;
+/// Subscriptions that a connection may have open.
+const MAX_SUBSCRIPTIONS: usize = 64;
+/// While more bytes than these wait for a client to read them, its subscriptions rest …
+const FEED_AHEAD: usize = 256 << 10;
+/// … and one that could not go on for so long ends the connection: whoever reads 13 KB a second can.
+const TOO_SLOW: Duration = Duration::from_secs(20);
 /// How often deadlines are looked at.
 const CHECK: Duration = Duration::from_millis(100);
 /// A connection without traffic is asked for a sign of life this often …
@@ -94,6 +103,8 @@ enum Kind {
         first: bool,
     },
     Query,
+    /// The bank is asked where a subscription begins. Its feed is in `subscriptions`.
+    Subscribe,
 }
 
 #[derive(Debug)]
@@ -124,6 +135,17 @@ impl Drop for UnansweredBytes {
     fn drop(&mut self) {
         self.gauges.unanswered_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
+}
+
+/// A subscription of this connection, by the number of its request.
+#[derive(Debug)]
+struct Subscription {
+    encoding: Encoding,
+    feed: Arc<Feed>,
+    /// The next transaction to look at. 0: the bank has not said where it begins.
+    next: u64,
+    /// The tag of the page that the bank was asked for; none while the subscription rests.
+    asked: Option<u64>,
 }
 
 /// A command that waits for the session to be open.
@@ -158,6 +180,9 @@ pub struct ClientSession {
     queued: VecDeque<Queued>,
     tags: u64,
     in_flight: FxHashMap<u64, InFlight>,
+    subscriptions: BTreeMap<u64, Subscription>,
+    /// Since when some of them rest because the client does not read.
+    resting: Option<Instant>,
     out: Option<mpsc::Sender<Out>>,
     unread: Arc<AtomicUsize>,
     heard: Instant,
@@ -192,6 +217,8 @@ impl ClientSession {
             queued: VecDeque::new(),
             tags: 0,
             in_flight: FxHashMap::default(),
+            subscriptions: BTreeMap::new(),
+            resting: None,
             out: None,
             unread: Arc::new(AtomicUsize::new(0)),
             heard: now,
@@ -215,6 +242,10 @@ impl ClientSession {
                 self.command(encoding, request, command, acknowledged, ctx);
             }
             Ok(ClientMessage::Query { request, query, read }) => self.query(encoding, request, query, read, ctx),
+            Ok(ClientMessage::Subscribe { request, feed, read }) => self.subscribe(encoding, request, feed, read, ctx),
+            Ok(ClientMessage::Unsubscribe { subscription }) => {
+                self.subscriptions.remove(&subscription);
+            }
             Ok(ClientMessage::Goodbye) => self.goodbye(ctx),
             Err(malformed) => {
                 let refusal = Refusal::refused(ErrorCode::Malformed, malformed.message);
@@ -320,6 +351,26 @@ impl ClientSession {
         self.bank.do_send(Ask { waiter: Waiter { client: self.client, tag }, query, read, deadline });
     }
 
+    fn subscribe(&mut self, encoding: Encoding, request: u64, feed: Feed, read: ReadLevel, ctx: &mut Context<Self>) {
+        self.highest = self.highest.max(request);
+        if self.too_many(encoding, request, true, ctx) {
+            return;
+        }
+        let refusal = if self.subscriptions.contains_key(&request) {
+            Refusal::refused(ErrorCode::Malformed, format!("there is a subscription {request} on this connection"))
+        } else if self.subscriptions.len() >= MAX_SUBSCRIPTIONS {
+            let message = format!("{MAX_SUBSCRIPTIONS} subscriptions are open on this connection");
+            Refusal::refused(ErrorCode::Busy, message)
+        } else {
+            let tag = self.track(request, encoding, Kind::Subscribe);
+            let deadline = Instant::now() + self.settings.request_timeout;
+            let subscription = Subscription { encoding, feed: Arc::new(feed.clone()), next: 0, asked: None };
+            self.subscriptions.insert(request, subscription);
+            return self.bank.do_send(Subscribe { waiter: Waiter { client: self.client, tag }, feed, read, deadline });
+        };
+        self.refuse(encoding, Some(request), refusal, ctx);
+    }
+
     fn too_many(&mut self, encoding: Encoding, request: u64, first: bool, ctx: &mut Context<Self>) -> bool {
         let unanswered = self.gauges.unanswered_bytes.load(Ordering::Relaxed);
         let too_many = self.in_flight.len() >= self.settings.max_in_flight;
@@ -359,7 +410,7 @@ impl ClientSession {
         self.tags += 1;
         let deadline = Instant::now() + self.settings.request_timeout;
         let bytes = match kind {
-            Kind::Command { .. } | Kind::Query => self.message_bytes,
+            Kind::Command { .. } | Kind::Query | Kind::Subscribe => self.message_bytes,
             Kind::Open { .. } | Kind::Close => 0,
         };
         let _bytes = UnansweredBytes::count(bytes, &self.gauges);
@@ -369,6 +420,10 @@ impl ClientSession {
 
     fn answered(&mut self, answered: Answered, ctx: &mut Context<Self>) {
         let Answered { tag, slot, replayed, result } = answered;
+        let result = match result {
+            Ok(Done::Followed { transactions, next }) => return self.followed(tag, transactions, next, ctx),
+            result => result,
+        };
         // After its deadline nobody waits any more, but for the opening of the session.
         let Some(in_flight) = self.in_flight.remove(&tag) else { return };
         let InFlight { request, encoding, kind, .. } = in_flight;
@@ -376,6 +431,13 @@ impl ClientSession {
             (Kind::Open { welcome }, Ok(Done::Opened(number))) => self.opened(number, welcome, encoding, ctx),
             (Kind::Open { welcome }, Err(refusal)) => self.not_opened(refusal, welcome, encoding, ctx),
             (Kind::Close, _) => {}
+            (Kind::Subscribe, Ok(Done::Success(Success::Subscribed { from }))) => {
+                self.answer(encoding, request, slot, AnswerResult::Ok(Success::Subscribed { from }), None, ctx);
+                if let Some(subscription) = self.subscriptions.get_mut(&request) {
+                    subscription.next = from;
+                    self.follow(request);
+                }
+            }
             (_, Ok(Done::Success(success))) => {
                 let replayed = matches!(kind, Kind::Command { .. }).then_some(replayed);
                 self.answer(encoding, request, slot, AnswerResult::Ok(success), replayed, ctx);
@@ -386,11 +448,62 @@ impl ClientSession {
                 if retry && matches!(refusal.code, ErrorCode::Busy | ErrorCode::SessionExpired | ErrorCode::Stopping) {
                     refusal.outcome = Outcome::Unknown;
                 }
+                if kind == Kind::Subscribe {
+                    self.subscriptions.remove(&request);
+                }
                 self.answer(encoding, request, slot, AnswerResult::Error(refusal), None, ctx);
             }
             (kind, Ok(done)) => unreachable!("{kind:?} was answered with {done:?}"),
         }
         self.leave_if_done(ctx);
+    }
+
+    /// Asks for the next page of a subscription, unless the client has much to read already.
+    fn follow(&mut self, request: u64) {
+        let Some(subscription) = self.subscriptions.get_mut(&request) else { return };
+        if self.unread.load(Ordering::Relaxed) > FEED_AHEAD {
+            subscription.asked = None;
+            self.resting.get_or_insert_with(Instant::now);
+            return;
+        }
+        self.tags += 1;
+        subscription.asked = Some(self.tags);
+        let waiter = Waiter { client: self.client, tag: self.tags };
+        self.bank.do_send(Follow { waiter, feed: subscription.feed.clone(), next: subscription.next });
+    }
+
+    fn followed(&mut self, tag: u64, transactions: Vec<Transaction>, next: u64, ctx: &mut Context<Self>) {
+        let mut asked = self.subscriptions.iter_mut().filter(|(_, subscription)| subscription.asked == Some(tag));
+        // It may have been ended meanwhile.
+        let Some((&request, subscription)) = asked.next() else { return };
+        let encoding = subscription.encoding;
+        subscription.next = next;
+        if transactions.is_empty() {
+            let reached = ServerMessage::Reached { subscription: request, reached: next - 1 };
+            self.send(encoding, &reached, ctx);
+        }
+        for transaction in transactions {
+            let transaction = Box::new(transaction);
+            self.send(encoding, &ServerMessage::Transaction { subscription: request, transaction }, ctx);
+        }
+        self.follow(request);
+    }
+
+    /// Lets subscriptions go on that rested, when the client has read enough.
+    fn wake_subscriptions(&mut self, now: Instant, ctx: &mut Context<Self>) {
+        let Some(since) = self.resting else { return };
+        if self.unread.load(Ordering::Relaxed) <= FEED_AHEAD {
+            self.resting = None;
+            let resting =
+                |(request, of): (&u64, &Subscription)| (of.next > 0 && of.asked.is_none()).then_some(*request);
+            let requests: Vec<u64> = self.subscriptions.iter().filter_map(resting).collect();
+            for request in requests {
+                self.follow(request);
+            }
+        } else if now.duration_since(since) >= TOO_SLOW {
+            debug!(client = self.client, "a subscriber is too slow: the connection is closed");
+            self.close(CloseCode::Policy, "the subscriber is too slow", ctx);
+        }
     }
 
     fn opened(&mut self, number: u64, welcome: bool, encoding: Encoding, ctx: &mut Context<Self>) {
@@ -488,6 +601,7 @@ impl ClientSession {
         for tag in due {
             self.expire(tag, ctx);
         }
+        self.wake_subscriptions(now, ctx);
         if now.duration_since(self.heard) >= GONE {
             debug!(client = self.client, "no sign of life: the connection is dropped");
             return ctx.stop();
@@ -520,7 +634,10 @@ impl ClientSession {
             Kind::Close => {
                 self.in_flight.remove(&tag);
             }
-            Kind::Command { .. } | Kind::Query => {
+            Kind::Command { .. } | Kind::Query | Kind::Subscribe => {
+                if in_flight.kind == Kind::Subscribe {
+                    self.subscriptions.remove(&request);
+                }
                 self.in_flight.remove(&tag);
                 self.refuse(encoding, Some(request), refusal, ctx);
             }

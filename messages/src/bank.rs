@@ -697,6 +697,11 @@ pub enum Success {
         /// The node's state.
         status: Box<Status>,
     },
+    /// Of `subscribe`.
+    Subscribed {
+        /// The first transaction that may come.
+        from: u64,
+    },
 }
 
 /// `next` is an account id or a transaction id, as the page's records are.
@@ -718,6 +723,7 @@ struct SuccessFields {
     transactions: Option<Vec<Transaction>>,
     statistics: Option<Box<Statistics>>,
     status: Option<Box<Status>>,
+    from: Option<u64>,
     next: Option<Next>,
 }
 
@@ -748,6 +754,7 @@ impl TryFrom<SuccessFields> for Success {
             },
             SuccessFields { statistics: Some(statistics), .. } => Success::Statistics { statistics },
             SuccessFields { status: Some(status), .. } => Success::Status { status },
+            SuccessFields { from: Some(from), .. } => Success::Subscribed { from },
             _ => return Err("an answer without a field that is known"),
         })
     }

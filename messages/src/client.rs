@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::bank::{Command, Query, ReadLevel, Refusal, Success};
+use crate::bank::{AccountId, Command, Query, ReadLevel, Refusal, Success, Transaction};
 use crate::ids::{self, ClusterId, NodeId, SessionKey, Slot};
 use crate::number;
 
@@ -52,6 +52,21 @@ pub struct Hello {
     pub open: Option<OpenSession>,
 }
 
+/// Which transactions a subscription is about, and where it begins.
+#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Feed {
+    /// Those that touch this account; `account_not_found` if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account_id: Option<AccountId>,
+    /// Those of at least this amount, in minor units.
+    #[serde(default, deserialize_with = "number::optional", skip_serializing_if = "Option::is_none")]
+    pub min_amount: Option<u64>,
+    /// Those with this id or a higher one; the next to come where absent.
+    #[serde(default, deserialize_with = "number::optional", skip_serializing_if = "Option::is_none")]
+    pub from: Option<u64>,
+}
+
 /// What a client says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ClientMessage {
@@ -75,6 +90,20 @@ pub enum ClientMessage {
         /// How fresh the answer must be.
         read: ReadLevel,
     },
+    /// Asks to be told of transactions as they are applied.
+    Subscribe {
+        /// The client's number of this request, from 1. It names the subscription as long as that is open.
+        request: u64,
+        /// Of which transactions.
+        feed: Feed,
+        /// What the node must have applied before it looks for the account, and for the next transaction to come.
+        read: ReadLevel,
+    },
+    /// Ends a subscription.
+    Unsubscribe {
+        /// Its name.
+        subscription: u64,
+    },
     /// Ends the session.
     Goodbye,
 }
@@ -90,6 +119,9 @@ struct ClientFields {
     acknowledged: Option<u64>,
     query: Option<Query>,
     read: Option<ReadLevel>,
+    subscribe: Option<Feed>,
+    #[serde(default, deserialize_with = "number::optional")]
+    unsubscribe: Option<u64>,
     goodbye: Option<Goodbye>,
 }
 
@@ -118,6 +150,16 @@ impl Serialize for ClientMessage {
             query: &'a Query,
             read: ReadLevel,
         }
+        #[derive(Serialize)]
+        struct SubscribeFields<'a> {
+            request: u64,
+            subscribe: &'a Feed,
+            read: ReadLevel,
+        }
+        #[derive(Serialize)]
+        struct UnsubscribeFields {
+            unsubscribe: u64,
+        }
         match self {
             ClientMessage::Hello(hello) => HelloFields { hello }.serialize(serializer),
             ClientMessage::Command { request, command, acknowledged } => {
@@ -125,6 +167,12 @@ impl Serialize for ClientMessage {
             }
             ClientMessage::Query { request, query, read } => {
                 QueryFields { request: *request, query, read: *read }.serialize(serializer)
+            }
+            ClientMessage::Subscribe { request, feed, read } => {
+                SubscribeFields { request: *request, subscribe: feed, read: *read }.serialize(serializer)
+            }
+            ClientMessage::Unsubscribe { subscription } => {
+                UnsubscribeFields { unsubscribe: *subscription }.serialize(serializer)
             }
             ClientMessage::Goodbye => GoodbyeFields { goodbye: Goodbye {} }.serialize(serializer),
         }
@@ -140,11 +188,18 @@ impl<'de> Deserialize<'de> for ClientMessage {
 
 impl ClientFields {
     fn into_message(self) -> Result<ClientMessage, &'static str> {
-        let kinds = [self.hello.is_some(), self.command.is_some(), self.query.is_some(), self.goodbye.is_some()];
+        let kinds = [
+            self.hello.is_some(),
+            self.command.is_some(),
+            self.query.is_some(),
+            self.subscribe.is_some(),
+            self.unsubscribe.is_some(),
+            self.goodbye.is_some(),
+        ];
         match kinds.iter().filter(|&&there| there).count() {
-            0 => return Err("expected one of hello, command, query, goodbye"),
+            0 => return Err("expected one of hello, command, query, subscribe, unsubscribe, goodbye"),
             1 => {}
-            _ => return Err("hello, command, query and goodbye are messages of their own"),
+            _ => return Err("hello, command, query, subscribe, unsubscribe and goodbye are messages of their own"),
         }
         if let Some(hello) = self.hello {
             if hello.session.is_some() && hello.open.is_some() {
@@ -155,8 +210,11 @@ impl ClientFields {
         if self.goodbye.is_some() {
             return Ok(ClientMessage::Goodbye);
         }
+        if let Some(subscription) = self.unsubscribe {
+            return Ok(ClientMessage::Unsubscribe { subscription });
+        }
         let request = match self.request {
-            None => return Err("a command or query needs a request number"),
+            None => return Err("a command, query or subscription needs a request number"),
             Some(0) => return Err("request numbers start at 1"),
             Some(number) if number > MAX_REQUEST => return Err("request numbers end at 2^53 - 1"),
             Some(number) => number,
@@ -167,9 +225,11 @@ impl ClientFields {
             }
             return Ok(ClientMessage::Command { request, command, acknowledged: self.acknowledged.unwrap_or(0) });
         }
-        match self.query {
-            Some(query) => Ok(ClientMessage::Query { request, query, read: self.read.unwrap_or_default() }),
-            None => Err("expected a command or a query"),
+        let read = self.read.unwrap_or_default();
+        match (self.query, self.subscribe) {
+            (Some(query), _) => Ok(ClientMessage::Query { request, query, read }),
+            (None, Some(feed)) => Ok(ClientMessage::Subscribe { request, feed, read }),
+            (None, None) => Err("expected a command, a query or a subscription"),
         }
     }
 }
@@ -192,6 +252,20 @@ pub enum ServerMessage {
     },
     /// The answer to a command or a query.
     Answer(Box<Answer>),
+    /// A transaction that a subscription is about.
+    Transaction {
+        /// The subscription: the number of the request that began it.
+        subscription: u64,
+        /// The transaction.
+        transaction: Box<Transaction>,
+    },
+    /// The node has looked at all transactions up to an id, and sent those that the subscription is about.
+    Reached {
+        /// The subscription.
+        subscription: u64,
+        /// The id.
+        reached: u64,
+    },
     /// An error that belongs to no request. The connection is closed after it where it says so in the close frame.
     Error {
         /// What is wrong.
@@ -275,13 +349,23 @@ struct ServerFields {
     ok: Option<Success>,
     error: Option<Refusal>,
     replayed: Option<bool>,
+    subscription: Option<u64>,
+    transaction: Option<Box<Transaction>>,
+    reached: Option<u64>,
 }
 
 impl TryFrom<ServerFields> for ServerMessage {
     type Error = &'static str;
 
     fn try_from(fields: ServerFields) -> Result<ServerMessage, &'static str> {
-        let ServerFields { welcome, request, slot, session, ok, error, replayed } = fields;
+        let ServerFields { welcome, request, slot, session, ok, error, replayed, .. } = fields;
+        if let Some(subscription) = fields.subscription {
+            return match (fields.transaction, fields.reached) {
+                (Some(transaction), None) => Ok(ServerMessage::Transaction { subscription, transaction }),
+                (None, Some(reached)) => Ok(ServerMessage::Reached { subscription, reached }),
+                _ => Err("expected either transaction or reached"),
+            };
+        }
         if let Some(welcome) = welcome {
             return Ok(ServerMessage::Welcome { welcome });
         }

@@ -19,6 +19,7 @@ use rabia_bank_actors::ledger::{BLOCK, Block, BlockRecord, Ledger, Progress, cha
 use rabia_bank_actors::node::{StartError, replay};
 use rabia_bank_actors::snapshot::{BooksError, read_block, restore};
 use rabia_bank_messages::bank::{Account, MAX_PAGE, Query, Success, Transaction, TransactionType};
+use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::ids::{Digest, Slot};
 use rabia_bank_storage::{BooksReader, Identity, LogReader};
 
@@ -109,8 +110,9 @@ impl Books {
         let Some(reader) = books else { unreachable!("the log was opened without the books") };
         let view = reader.view().map_err(BooksError::from)?;
         let restored = restore(&view)?;
-        let (ledger, decisions) =
-            restored.unwrap_or_else(|| (Ledger::new(identity.genesis.transaction_limit, identity.genesis.sessions), Vec::new()));
+        let (ledger, decisions) = restored.unwrap_or_else(|| {
+            (Ledger::new(identity.genesis.transaction_limit, identity.genesis.sessions), Vec::new())
+        });
         let snapshot = (ledger.applied(), ledger.summary().transactions);
         let (ledger, _) = replay(&identity, ledger, decisions, &log, recovered.decided)?;
         Ok(Books { reader, ledger, snapshot })
@@ -165,7 +167,7 @@ impl Books {
 
     /// Transactions that were made by applying the log.
     fn behind_snapshot(&self, from: u64) -> Result<Vec<Transaction>, AuditError> {
-        match self.ledger.transactions_from(from, BLOCK as usize) {
+        match self.ledger.transactions_from(&Feed::default(), from, BLOCK, BLOCK as usize) {
             Progress::Done(Ok(Success::Transactions { transactions, .. })) => Ok(transactions),
             other => Err(AuditError::Sum(format!("transactions from {from} on are not in memory: {other:?}"))),
         }

@@ -3,15 +3,13 @@
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use rabia_bank::client::{Client, ClientOptions, NodeUrl};
-//! use rabia_bank_messages::bank::{Amount, Command, Operation, Query, ReadLevel};
+//! use rabia_bank_messages::bank::ReadLevel;
 //!
 //! let urls = NodeUrl::list("ws://127.0.0.1:7101,ws://127.0.0.1:7102,ws://127.0.0.1:7103")?;
 //! let client = Client::connect(ClientOptions::new(urls));
-//! let transfer =
-//!     Operation::Transfer { from_account: "alice".into(), to_account: "bob".into(), amount: Amount::new(300) };
-//! let applied = client.command(Command::One(transfer)).await?;
-//! let balance = client.query(Query::GetBalance { account_id: "bob".into() }, ReadLevel::Linearizable).await?;
-//! println!("{applied:?} {balance:?}");
+//! let transfer = client.transfer("alice", "bob", 300).await?;
+//! let balance = client.balance("bob", ReadLevel::AtLeast(transfer.slot)).await?;
+//! println!("transaction {}, bob has {}", transfer.value.transaction_id, balance.value);
 //! client.close().await;
 //! # Ok(())
 //! # }
@@ -28,11 +26,17 @@
 //! - [`CallError::NotReached`]: certainly not executed, since it was never sent.
 //! - [`CallError::Unknown`]: it was sent, and whether it was executed could not be found out in time. It may still be.
 //!
+//! [`Client::command`] and [`Client::query`] take and give the messages as they are on the wire; the calls beside them,
+//! such as [`Client::transfer`], are typed. [`Client::accounts`] and [`Client::history`] are streams that read page after
+//! page. A [`Subscription`] is told of transactions as they are applied.
+//!
 //! A call whose future is dropped goes on in the background; its outcome is lost.
 
 mod driver;
 mod frame;
 mod link;
+mod subscription;
+mod typed;
 
 use std::fmt;
 use std::str::FromStr;
@@ -47,6 +51,8 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::http::Uri;
 
 pub use frame::Answered;
+pub use subscription::Subscription;
+pub use typed::Receipt;
 
 /// How long a call may take where [`ClientOptions`] does not say: longer than a node waits for a quorum.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use rabia_bank_messages::bank::{Account, ItemResult, Refusal, Statistics, Success, Transaction, TransactionType};
+use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::ids::Millis;
 
 use super::accounts::AccountIndex;
@@ -70,10 +71,12 @@ pub(super) enum Task {
         statistics: Box<Statistics>,
         next: u64,
     },
-    /// Transactions from `next` to `end`, oldest first.
+    /// Transactions of the feed from `next` to `end`, oldest first.
     Ascending {
+        feed: Feed,
         next: u64,
         end: u64,
+        limit: usize,
         found: Vec<Transaction>,
     },
 }
@@ -146,6 +149,16 @@ impl Found<'_> {
         match self {
             Found::Memory(record) => record.amount,
             Found::Block(record) => record.transaction.amount,
+        }
+    }
+
+    fn touches(&self, (account, name): (Option<AccountIndex>, &str)) -> bool {
+        match self {
+            Found::Memory(record) => account.is_some_and(|account| record.movement.side_of(account).is_some()),
+            Found::Block(record) => {
+                let BlockRecord { transaction, .. } = record;
+                [&transaction.from_account, &transaction.to_account].into_iter().flatten().any(|of| **of == *name)
+            }
         }
     }
 
@@ -327,12 +340,16 @@ impl Task {
                 }
                 Ok(Ok(Success::Statistics { statistics: statistics.clone() }))
             }
-            Task::Ascending { next, end, found } => {
-                while *next <= *end {
-                    found.push(view.transaction(*next)?);
+            Task::Ascending { feed, next, end, limit, found } => {
+                let account = feed.account_id.as_deref().map(|name| (view.books.accounts.find(name), name));
+                while *next <= *end && found.len() < *limit {
+                    let record = view.get(*next)?;
+                    if record.amount() >= feed.min_amount.unwrap_or(0) && account.is_none_or(|of| record.touches(of)) {
+                        found.push(view.transaction(*next)?);
+                    }
                     *next += 1;
                 }
-                Ok(Ok(Success::Transactions { transactions: std::mem::take(found), next: None }))
+                Ok(Ok(Success::Transactions { transactions: std::mem::take(found), next: Some(*next) }))
             }
         }
     }

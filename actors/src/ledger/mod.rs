@@ -48,6 +48,7 @@
 
 use rabia_bank_messages::bank::{Command, MAX_BALANCE, MAX_BULK, Query};
 use rabia_bank_messages::batch::{Action, BadPayload, Payload, Request};
+use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::genesis::SessionLimits;
 use rabia_bank_messages::ids::{BatchId, Digest, Millis, Slot};
 
@@ -276,11 +277,18 @@ impl Ledger {
         self.books.query(query).map(|task| self.books.proceed(task, [None, None]))
     }
 
-    /// The transactions from this id on, oldest first, `limit` at most.
-    pub fn transactions_from(&self, id: u64, limit: usize) -> Progress {
+    /// The transactions of a feed with ids from `id` on, oldest first: `limit` at most, of the next `scan`. The answer's
+    /// `next` is the id to go on from. (The feed's `from` plays no part.)
+    pub fn transactions_from(&self, feed: &Feed, id: u64, scan: u64, limit: usize) -> Progress {
         let next = id.max(1);
-        let end = self.books.history.len().min(next.saturating_add(limit as u64) - 1);
-        self.books.proceed(Task::Ascending { next, end, found: Vec::new() }, [None, None])
+        let end = self.books.history.len().min(next.saturating_add(scan) - 1);
+        let task = Task::Ascending { feed: feed.clone(), next, end, limit, found: Vec::new() };
+        self.books.proceed(task, [None, None])
+    }
+
+    /// The id of the newest transaction; 0 if there is none.
+    pub fn newest_transaction(&self) -> u64 {
+        self.books.history.len()
     }
 
     /// Goes on with an answer, given the block that it needs.

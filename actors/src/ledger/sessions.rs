@@ -294,7 +294,9 @@ impl Sessions {
     fn least_recently_used(&mut self) -> Option<(Millis, u64)> {
         loop {
             let first = *self.by_use.first()?;
-            let Some(session) = self.open.get_mut(&first.1) else { panic!("session {} is filed, but not open", first.1) };
+            let Some(session) = self.open.get_mut(&first.1) else {
+                panic!("session {} is filed, but not open", first.1)
+            };
             if session.filed == session.last_used {
                 return Some(first);
             }

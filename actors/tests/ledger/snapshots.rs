@@ -7,6 +7,7 @@ use fastrand::Rng;
 use rabia_bank_actors::ledger::{BLOCK, Ledger, Progress};
 use rabia_bank_messages::bank::{Command, HistoryFilter, Operation, Query, TransactionType};
 use rabia_bank_messages::batch::Action;
+use rabia_bank_messages::client::Feed;
 
 use crate::support::*;
 
@@ -90,8 +91,15 @@ fn a_ledger_made_of_its_rows_answers_as_one_that_never_was_saved() {
                 assert_eq!(saved.query(&question), plain.query(&question), "seed {seed}: {question:?}");
             }
             let from = random.u64(..newest);
-            let pages = [&saved, &plain].map(|bank| bank.finish(bank.ledger.transactions_from(from, 700)));
-            assert_eq!(pages[0], pages[1], "seed {seed}: from {from}");
+            let feed = Feed {
+                account_id: random.bool().then(|| format!("a{}", random.u32(..6)).into()),
+                min_amount: random.bool().then(|| random.u64(..100)),
+                from: None,
+            };
+            let limit = random.usize(1..700);
+            let pages =
+                [&saved, &plain].map(|bank| bank.finish(bank.ledger.transactions_from(&feed, from, 700, limit)));
+            assert_eq!(pages[0], pages[1], "seed {seed}: {feed:?} from {from}");
         }
         assert_eq!(saved.ledger.digest(), plain.ledger.digest());
         assert_eq!(saved.ledger.summary(), plain.ledger.summary());

@@ -7,7 +7,7 @@ use proptest::sample::select;
 use rabia_bank_messages::bank::*;
 use rabia_bank_messages::batch::{Action, Payload, RequestHeader};
 use rabia_bank_messages::client::{
-    self, Answer, AnswerResult, ClientMessage, MAX_REQUEST, OpenSession, ServerMessage, SessionName, Welcome,
+    self, Answer, AnswerResult, ClientMessage, Feed, MAX_REQUEST, OpenSession, ServerMessage, SessionName, Welcome,
 };
 use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, MAX_NODES, NodeId, RunId, SessionKey, StoreId};
 use rabia_bank_messages::peer::{
@@ -103,8 +103,16 @@ pub fn client_message() -> impl Strategy<Value = ClientMessage> {
         }),
         4 => (1..=MAX_REQUEST, query(), read_level())
             .prop_map(|(request, query, read)| ClientMessage::Query { request, query, read }),
+        1 => (1..=MAX_REQUEST, feed(), read_level())
+            .prop_map(|(request, feed, read)| ClientMessage::Subscribe { request, feed, read }),
+        1 => any::<u64>().prop_map(|subscription| ClientMessage::Unsubscribe { subscription }),
         1 => Just(ClientMessage::Goodbye),
     ]
+}
+
+fn feed() -> impl Strategy<Value = Feed> {
+    (option::of(account_id()), option::of(any::<u64>()), option::of(any::<u64>()))
+        .prop_map(|(account_id, min_amount, from)| Feed { account_id, min_amount, from })
 }
 
 fn account() -> impl Strategy<Value = Account> {
@@ -230,6 +238,7 @@ fn success() -> impl Strategy<Value = Success> {
             .prop_map(|(transactions, next)| Success::Transactions { transactions, next }),
         1 => statistics().prop_map(|statistics| Success::Statistics { statistics: Box::new(statistics) }),
         1 => status().prop_map(|status| Success::Status { status: Box::new(status) }),
+        1 => any::<u64>().prop_map(|from| Success::Subscribed { from }),
     ]
 }
 
@@ -245,7 +254,18 @@ pub fn server_message() -> impl Strategy<Value = ServerMessage> {
             .prop_map(|(request, slot, session, result, replayed)| {
                 ServerMessage::Answer(Box::new(Answer { request, slot, session, result, replayed }))
             });
-    prop_oneof![1 => welcome, 6 => answer, 1 => refusal().prop_map(|error| ServerMessage::Error { error })]
+    let transaction = (any::<u64>(), transaction()).prop_map(|(subscription, transaction)| {
+        ServerMessage::Transaction { subscription, transaction: Box::new(transaction) }
+    });
+    let reached =
+        any::<(u64, u64)>().prop_map(|(subscription, reached)| ServerMessage::Reached { subscription, reached });
+    prop_oneof![
+        1 => welcome,
+        6 => answer,
+        1 => transaction,
+        1 => reached,
+        1 => refusal().prop_map(|error| ServerMessage::Error { error })
+    ]
 }
 
 pub fn request() -> impl Strategy<Value = (RequestHeader, Action)> {

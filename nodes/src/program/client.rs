@@ -6,17 +6,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rabia_bank_messages::bank::{
-    AccountId, Amount, Bulk, Command, HistoryFilter, ItemResult, MAX_PAGE, Operation, Outcome, Query, ReadLevel,
-    Refusal, Success, Transaction, TransactionType,
+    AccountId, Amount, Bulk, Command, HistoryFilter, ItemResult, Operation, Outcome, Query, ReadLevel, Refusal,
+    Success, TransactionType,
 };
+use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::codec::Encoding;
 use serde_json::{Value, json};
 
 use super::{Connect, Exit, ProgramError, runtime, terminal};
-use crate::client::{Answered, CallError, Client, ClientOptions, NodeUrl, Request, Unanswered};
+use crate::client::{Answered, CallError, Client, ClientOptions, NodeUrl, Request, Subscription, Unanswered};
 
-/// How often `watch` looks for new transactions.
-const WATCH_PAUSE: Duration = Duration::from_millis(200);
 /// A status says how things are now: a node that does not answer within this time is reported as not reached.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -58,6 +57,9 @@ enum Task {
     Watch {
         /// Only those of this account.
         account: Option<AccountId>,
+        /// Only those of at least this amount.
+        #[arg(long, value_name = "AMOUNT")]
+        min_amount: Option<u64>,
         /// Begin with this transaction instead of the next one to come.
         #[arg(long, value_name = "ID")]
         from: Option<u64>,
@@ -212,10 +214,10 @@ pub fn run(args: Args) -> Result<Exit, ProgramError> {
         let options = ClientOptions { encoding: Encoding::Json, timeout, ..ClientOptions::new(connect) };
         match task {
             Task::Status { stages } => status(options, stages, json).await,
-            Task::Watch { account, from } => {
-                let client = Client::connect(options);
+            Task::Watch { account, min_amount, from } => {
+                let feed = Feed { account_id: account, min_amount, from };
                 tokio::select! {
-                    ended = watch(&client, account, from, json) => ended,
+                    ended = watch(options, feed, json) => ended,
                     interrupted = tokio::signal::ctrl_c() => Ok(interrupted.map(|()| Exit::Done)?),
                 }
             }
@@ -407,56 +409,17 @@ fn status_json(
     Ok(object)
 }
 
-/// Prints every transaction from `from` on, or the next one to come, in order and without a gap: it looks up the newest
-/// id, and then reads on to it in windows no larger than a page.
-async fn watch(
-    client: &Client,
-    account: Option<AccountId>,
-    from: Option<u64>,
-    json: bool,
-) -> Result<Exit, ProgramError> {
-    let mut next = from;
-    loop {
-        let newest = match history(client, HistoryFilter { limit: Some(1), ..HistoryFilter::default() }).await {
-            Ok(transactions) => transactions.first().map_or(0, |transaction| transaction.transaction_id),
+/// Prints the transactions of a feed as they are applied.
+async fn watch(options: ClientOptions, feed: Feed, json: bool) -> Result<Exit, ProgramError> {
+    let mut subscription = Subscription::new(options, feed);
+    while let Some(news) = subscription.next().await {
+        match news {
+            Ok(transaction) if json => terminal::print(json!(transaction))?,
+            Ok(transaction) => terminal::print(show::transaction(&transaction))?,
             Err(error) => return watch_ended(error, json),
-        };
-        let mut first = *next.get_or_insert(newest + 1);
-        while first <= newest {
-            let end = (newest + 1).min(first + u64::from(MAX_PAGE));
-            let filter = HistoryFilter {
-                account_id: account.clone(),
-                before: Some(end),
-                limit: Some(MAX_PAGE),
-                ..HistoryFilter::default()
-            };
-            let window = match history(client, filter).await {
-                Ok(transactions) => transactions,
-                Err(error) => return watch_ended(error, json),
-            };
-            for transaction in window.iter().rev().filter(|transaction| transaction.transaction_id >= first) {
-                if json {
-                    terminal::print(json!(transaction))?;
-                } else {
-                    terminal::print(show::transaction(transaction))?;
-                }
-            }
-            first = end;
-        }
-        next = Some(first);
-        tokio::time::sleep(WATCH_PAUSE).await;
-    }
-}
-
-async fn history(client: &Client, filter: HistoryFilter) -> Result<Vec<Transaction>, CallError> {
-    let applied = client.query(Query::GetTransactionHistory(filter), ReadLevel::Linearizable).await?;
-    match applied.success {
-        Success::Transactions { transactions, .. } => Ok(transactions),
-        other => {
-            let why = format!("the node answered {other:?} to a question for its history");
-            Err(CallError::Unknown(crate::client::Unknown { why, last: None }))
         }
     }
+    Err(ProgramError::Other("the subscription ended without a reason".into()))
 }
 
 fn watch_ended(error: CallError, json: bool) -> Result<Exit, ProgramError> {

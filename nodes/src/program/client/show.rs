@@ -35,6 +35,7 @@ pub(super) fn success(success: &Success) -> Vec<String> {
         }
         Success::Statistics { statistics: s } => statistics(s),
         Success::Status { status } => table(&STATUS_HEADS, &[status_row("", status)]),
+        Success::Subscribed { from } => vec![format!("transactions from {from} on")],
     }
 }
 

@@ -21,13 +21,13 @@ pub struct Receipt<T> {
 }
 
 impl<T> Receipt<T> {
-    fn of(applied: Applied, pick: impl FnOnce(Success) -> Result<T, Success>) -> Result<Receipt<T>, CallError> {
+    fn of(applied: Applied, pick: impl FnOnce(Success) -> Option<T>) -> Result<Receipt<T>, CallError> {
         let Applied { slot, replayed, success } = applied;
         let unknown = |why: String| CallError::Unknown(Unknown { why, last: None });
         let Some(slot) = slot else { return Err(unknown("an answer that names no slot".into())) };
         match pick(success) {
-            Ok(value) => Ok(Receipt { slot, replayed, value }),
-            Err(other) => Err(unknown(format!("an answer to another question: {other:?}"))),
+            Some(value) => Ok(Receipt { slot, replayed, value }),
+            None => Err(unknown("an answer to another question".into())),
         }
     }
 }
@@ -46,8 +46,8 @@ impl Client {
         let (account_id, initial_balance) = (account_id.into(), Amount::new(initial_balance));
         let applied = self.command(Command::One(Operation::CreateAccount { account_id, initial_balance })).await?;
         Receipt::of(applied, |success| match success {
-            Success::Account { account, .. } => Ok(account),
-            other => Err(other),
+            Success::Account { account, .. } => Some(account),
+            _ => None,
         })
     }
 
@@ -100,8 +100,8 @@ impl Client {
     pub async fn bulk(&self, commands: Vec<Operation>, atomic: bool) -> Result<Receipt<Vec<ItemResult>>, CallError> {
         let applied = self.command(Command::Bulk(Bulk { commands, atomic })).await?;
         Receipt::of(applied, |success| match success {
-            Success::Results { results } => Ok(results),
-            other => Err(other),
+            Success::Results { results } => Some(results),
+            _ => None,
         })
     }
 
@@ -116,8 +116,8 @@ impl Client {
     ) -> Result<Receipt<Account>, CallError> {
         let applied = self.query(Query::GetAccount { account_id: account_id.into() }, read).await?;
         Receipt::of(applied, |success| match success {
-            Success::Account { account, .. } => Ok(account),
-            other => Err(other),
+            Success::Account { account, .. } => Some(account),
+            _ => None,
         })
     }
 
@@ -128,8 +128,8 @@ impl Client {
     pub async fn balance(&self, account_id: impl Into<AccountId>, read: ReadLevel) -> Result<Receipt<u64>, CallError> {
         let applied = self.query(Query::GetBalance { account_id: account_id.into() }, read).await?;
         Receipt::of(applied, |success| match success {
-            Success::Balance { balance } => Ok(balance),
-            other => Err(other),
+            Success::Balance { balance } => Some(balance),
+            _ => None,
         })
     }
 
@@ -152,8 +152,8 @@ impl Client {
     ) -> Result<Receipt<Statistics>, CallError> {
         let applied = self.query(Query::GetStatistics { large_amount }, read).await?;
         Receipt::of(applied, |success| match success {
-            Success::Statistics { statistics } => Ok(*statistics),
-            other => Err(other),
+            Success::Statistics { statistics } => Some(*statistics),
+            _ => None,
         })
     }
 
@@ -164,8 +164,8 @@ impl Client {
     pub async fn status(&self) -> Result<Receipt<Status>, CallError> {
         let applied = self.query(Query::GetStatus {}, ReadLevel::Local).await?;
         Receipt::of(applied, |success| match success {
-            Success::Status { status } => Ok(*status),
-            other => Err(other),
+            Success::Status { status } => Some(*status),
+            _ => None,
         })
     }
 
@@ -179,8 +179,8 @@ impl Client {
         let page = move |after: Option<AccountId>| async move {
             let query = Query::ListAccounts { after, limit: Some(MAX_PAGE) };
             let page = Receipt::of(self.query(query, read).await?, |success| match success {
-                Success::Accounts { accounts, next } => Ok((accounts, next)),
-                other => Err(other),
+                Success::Accounts { accounts, next } => Some((accounts, next)),
+                _ => None,
             })?;
             Ok(page.value)
         };
@@ -197,8 +197,8 @@ impl Client {
         let page = move |filter: HistoryFilter| async move {
             let page =
                 Receipt::of(self.query(Query::GetTransactionHistory(filter), read).await?, |success| match success {
-                    Success::Transactions { transactions, next } => Ok((transactions, next)),
-                    other => Err(other),
+                    Success::Transactions { transactions, next } => Some((transactions, next)),
+                    _ => None,
                 })?;
             Ok(page.value)
         };
@@ -223,9 +223,9 @@ fn pages<'a, T: 'a, At: 'a>(
     Box::pin(pages.try_flatten())
 }
 
-fn transaction(success: Success) -> Result<Transaction, Success> {
+fn transaction(success: Success) -> Option<Transaction> {
     match success {
-        Success::Transaction { transaction } => Ok(transaction),
-        other => Err(other),
+        Success::Transaction { transaction } => Some(transaction),
+        _ => None,
     }
 }

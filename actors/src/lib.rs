@@ -23,6 +23,7 @@
 //! | actor | owns |
 //! | --- | --- |
 //! | [`ClientSession`](client_session), one a connection | decoding, limits, deadlines, replies in flight |
+//! | [`HostSession`](host_session), as many as the host wants | the same for the program that the node lives in |
 //! | [`Proposer`](proposer) | the pool: what waits, how it is grouped, what to propose |
 //! | [`Voter`](voter) | the agreement core, and what the node promised and heard |
 //! | [`Log`](log) | the store: the one writer, group commit |
@@ -56,6 +57,7 @@ pub mod bank;
 pub mod client_session;
 pub mod consensus;
 pub mod handshake;
+pub mod host_session;
 pub mod ledger;
 pub mod log;
 pub mod node;

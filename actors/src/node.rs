@@ -13,7 +13,7 @@ use actix::prelude::*;
 use futures_util::{SinkExt, StreamExt};
 use rabia_bank_messages::codec::{decode_opening, encode_opening};
 use rabia_bank_messages::genesis::SessionLimits;
-use rabia_bank_messages::ids::{BatchId, MAX_NODES, NodeId, RunId, Slot};
+use rabia_bank_messages::ids::{BatchId, MAX_NODES, NodeId, RunId, SessionKey, Slot};
 use rabia_bank_messages::peer::{self, HelloRefused, Opening, RefusalReason};
 use rabia_bank_storage::{BooksStore, BooksView, Entries, Identity, LogReader, LogStore, Recovered, StoreError};
 use tokio::sync::watch;
@@ -24,6 +24,7 @@ use crate::bank::{Bank, BankState, ClientId, SnapshotPolicy, TakeSnapshot};
 use crate::client_session::{ClientSession, ClientSocket, Goaway, SessionSettings};
 use crate::consensus::agreement::Agreement;
 use crate::handshake::Door;
+use crate::host_session::{HostSession, Leave};
 use crate::ledger::Ledger;
 use crate::log::Log;
 use crate::peer_link::{Attach, PeerLink, PeerSocket};
@@ -166,6 +167,11 @@ pub struct Failed(pub String);
 #[rtype(result = "()")]
 struct Serve(ClientSocket);
 
+/// Open a session of the host.
+#[derive(Message)]
+#[rtype(result = "Addr<HostSession>")]
+struct OpenSession(SessionKey);
+
 /// Stop everything.
 #[derive(Message, Clone, Copy)]
 #[rtype(result = "()")]
@@ -184,8 +190,14 @@ pub struct Node {
     log_thread: Arbiter,
     clients: ClientId,
     sessions: Vec<Addr<ClientSession>>,
+    host_sessions: Vec<Addr<HostSession>>,
     failure: watch::Sender<Option<String>>,
 }
+
+/// The node has stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the node has stopped")]
+pub struct Stopped;
 
 /// A running node, to whoever started it.
 #[derive(Clone)]
@@ -365,6 +377,7 @@ fn wire(settings: NodeSettings, stores: Stores, run: RunId, ledger: Ledger, deci
         log_thread,
         clients: 0,
         sessions: Vec::new(),
+        host_sessions: Vec::new(),
         failure,
     });
     NodeHandle { node, voter, links, gauges, bank, failure: watched }
@@ -385,6 +398,7 @@ impl Node {
             self.fail(format!("the {name} actor has died: see the panic message above"));
         }
         self.sessions.retain(Addr::connected);
+        self.host_sessions.retain(Addr::connected);
     }
 
     fn fail(&mut self, why: String) {
@@ -426,12 +440,28 @@ impl Handler<Serve> for Node {
     }
 }
 
+impl Handler<OpenSession> for Node {
+    type Result = MessageResult<OpenSession>;
+
+    fn handle(&mut self, OpenSession(key): OpenSession, _: &mut Self::Context) -> Self::Result {
+        self.clients += 1;
+        let (proposer, bank) = (self.proposer.clone(), self.bank.clone());
+        let session =
+            HostSession::new(self.clients, key, self.settings.clone(), self.gauges.clone(), proposer, bank).start();
+        self.host_sessions.push(session.clone());
+        MessageResult(session)
+    }
+}
+
 impl Handler<Stop> for Node {
     type Result = ();
 
     fn handle(&mut self, stop: Stop, ctx: &mut Self::Context) {
         for session in &self.sessions {
             session.do_send(Goaway);
+        }
+        for session in &self.host_sessions {
+            session.do_send(Leave { close: false });
         }
         // Half a node would keep its links and the store, and its peers would not call the one that takes its place.
         self.links.iter().for_each(|(_, link)| link.do_send(stop));
@@ -466,7 +496,15 @@ impl NodeHandle {
         self.node.do_send(Serve(socket));
     }
 
-    /// Connections of clients now.
+    /// A session of the program that this node lives in. It ends with [`Leave`], or with the node.
+    ///
+    /// # Errors
+    /// If the node has stopped.
+    pub async fn open_session(&self, key: SessionKey) -> Result<Addr<HostSession>, Stopped> {
+        self.node.send(OpenSession(key)).await.map_err(|_| Stopped)
+    }
+
+    /// Connections of clients now, and sessions of the host.
     pub fn clients(&self) -> u64 {
         self.gauges.clients.load(Ordering::Relaxed)
     }

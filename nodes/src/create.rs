@@ -66,6 +66,16 @@ pub enum ClusterDirError {
     /// The number of nodes is none that a cluster can have.
     #[error("a cluster has 1 to {MAX_NODES} nodes, not {0}")]
     NodeCount(usize),
+    /// The folder holds another cluster.
+    #[error("{} holds a cluster of {found}, not of {expected}; choose another folder", path.display())]
+    OtherNodeCount {
+        /// The folder.
+        path: PathBuf,
+        /// How many nodes it has.
+        found: usize,
+        /// How many were asked for.
+        expected: usize,
+    },
     /// The ports do not fit.
     #[error("the base port must be 1 to {MAX_BASE_PORT}, not {0}")]
     BasePort(u16),
@@ -113,6 +123,25 @@ pub fn is_vacant(dir: &Path) -> Result<bool, ClusterDirError> {
 /// If there is something already, or it can't be written. Nothing is created then.
 pub fn create(new: &NewCluster) -> Result<Vec<NodeConfig>, ClusterDirError> {
     create_from(new, None)
+}
+
+/// The configurations of the cluster in this folder, which is created if there is none.
+///
+/// # Errors
+/// If it can't be created, or there is something else, or another number of nodes, in the folder.
+pub fn create_or_open(new: &NewCluster) -> Result<Vec<NodeConfig>, ClusterDirError> {
+    if is_vacant(&new.data_dir)? {
+        return create(new);
+    }
+    let configs = open(&new.data_dir)?.into_iter().map(|place| place.config).collect::<Result<Vec<_>, _>>()?;
+    if configs.len() != new.nodes {
+        return Err(ClusterDirError::OtherNodeCount {
+            path: new.data_dir.clone(),
+            found: configs.len(),
+            expected: new.nodes,
+        });
+    }
+    Ok(configs)
 }
 
 /// Creates configurations and stores for all nodes, that go on from these books.

@@ -3,6 +3,7 @@
 //! - [`config`]: the file that tells a node who it is; [`create`]: the folder of a new cluster.
 //! - [`server`]: listeners, dialers and actors of a running node.
 //! - [`client`]: the client library. It needs tokio and nothing else.
+//! - [`embed`]: a node inside your own program.
 //! - [`audit`]: the books of a node that is not running; [`backup`]: those of one that is, over its [`control`] socket.
 //! - [`simulate`]: a whole cluster in one thread, in a bad world.
 //! - [`program`]: `rabia-bank` with its subcommands.
@@ -13,6 +14,7 @@ pub mod client;
 pub mod config;
 pub mod control;
 pub mod create;
+pub mod embed;
 mod node_error;
 pub mod program;
 mod random;

@@ -65,10 +65,7 @@ pub struct Listeners {
 pub async fn run(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Result<(), NodeError> {
     // The stores first: a second process on the same folder should hear that, not that the port is taken.
     let handle = start(&config)?;
-    let listeners = Listeners {
-        clients: listen(config.client_listen, "client_listen").await?,
-        peers: listen(config.peer_listen, "peer_listen").await?,
-    };
+    let listeners = listen_all(&config).await?;
     serve(config, handle, listeners, shutdown).await
 }
 
@@ -85,7 +82,8 @@ pub async fn run_on(
     serve(config, handle, listeners, shutdown).await
 }
 
-fn start(config: &NodeConfig) -> Result<NodeHandle, NodeError> {
+/// Opens the files of a node and starts its actors.
+pub(crate) fn start(config: &NodeConfig) -> Result<NodeHandle, NodeError> {
     let settings = NodeSettings {
         identity: Identity { genesis: config.genesis(), node: config.node },
         log: config.log_path(),
@@ -99,13 +97,22 @@ fn start(config: &NodeConfig) -> Result<NodeHandle, NodeError> {
     node::start(settings).map_err(|error: StartError| NodeError::Refused(error.to_string()))
 }
 
+/// Listens on the addresses of the configuration.
+pub(crate) async fn listen_all(config: &NodeConfig) -> Result<Listeners, NodeError> {
+    Ok(Listeners {
+        clients: listen(config.client_listen, "client_listen").await?,
+        peers: listen(config.peer_listen, "peer_listen").await?,
+    })
+}
+
 async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener, NodeError> {
     TcpListener::bind(address).await.map_err(|error| {
         NodeError::Refused(format!("can't listen on {address} ({key} in the configuration): {error}; is it in use?"))
     })
 }
 
-async fn serve(
+/// Serves clients and peers until `shutdown` resolves or the node fails.
+pub(crate) async fn serve(
     config: NodeConfig,
     handle: NodeHandle,
     listeners: Listeners,

@@ -1,0 +1,413 @@
+//! The host session actor: what a [`ClientSession`](crate::client_session) is to a WebSocket client, this is to the program
+//! that the node lives in. Typed messages, no encoding, no socket; the same sessions, levels of reading and bounds.
+//!
+//! A host's actor sends [`Execute`] and [`Look`] and gets a [`Reply`] or a [`Refusal`], whose outcome says whether the command
+//! was certainly not executed or whether that is unknown. The session is opened through the log when the first command is
+//! there. It speaks through this one node: while that has no quorum, commands wait until their deadline and are unknown then;
+//! they may still be executed later.
+//!
+//! Commands are numbered 1, 2, 3 … and acknowledged as they are answered. A host that wants to ask again, after an unknown
+//! outcome, a restart, or at another node, opens the session with a key that it remembers and numbers its commands itself
+//! ([`Execute::numbered`]): a number is executed once, and answered alike for as long as the session is open.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+use rabia_bank_messages::bank::{Command, ErrorCode, Outcome, Query, ReadLevel, Refusal, Success, Transaction};
+use rabia_bank_messages::batch::{Action, RequestHeader};
+use rabia_bank_messages::client::Feed;
+use rabia_bank_messages::ids::{SessionKey, Slot};
+use tokio::sync::oneshot;
+
+use crate::bank::{Answered, Answers, Ask, Bank, ClientId, Done, Follow, Register, Subscribe, Unregister, Waiter};
+use crate::client_session::SessionSettings;
+use crate::node::Gauges;
+use crate::proposer::{Proposer, Submit};
+
+/// How often deadlines are looked at.
+const CHECK: Duration = Duration::from_millis(100);
+
+/// What came of a command or a query.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reply {
+    /// The slot that it was applied in or read at, where there is one.
+    pub slot: Option<Slot>,
+    /// Whether a command had been applied before, by an earlier attempt.
+    pub replayed: bool,
+    /// What it brought.
+    pub success: Success,
+}
+
+/// What a host hears: a reply, or why there is none.
+pub type Heard = Result<Reply, Refusal>;
+
+/// Carry this command out, once.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "Heard")]
+pub struct Execute {
+    /// What to do.
+    pub command: Command,
+    /// Its number in the session, from 1; none: the session numbers it.
+    pub number: Option<u64>,
+}
+
+impl Execute {
+    /// A command that the session numbers.
+    pub fn new(command: Command) -> Execute {
+        Execute { command, number: None }
+    }
+
+    /// A command that the host numbers, to be able to ask again. A session whose host numbers its commands acknowledges none:
+    /// its replies are kept until it ends.
+    pub fn numbered(number: u64, command: Command) -> Execute {
+        Execute { command, number: Some(number) }
+    }
+}
+
+/// Answer this query.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "Heard")]
+pub struct Look {
+    /// What to look up.
+    pub query: Query,
+    /// How fresh the answer must be.
+    pub read: ReadLevel,
+}
+
+/// Tell this recipient of transactions as they are applied. Answered with [`Success::Subscribed`]. The recipient gets the next
+/// page when it has handled the one before, so a slow one costs nothing; the feed ends with the recipient or the session.
+#[derive(Message)]
+#[rtype(result = "Heard")]
+pub struct Listen {
+    /// Of which transactions, and from which on.
+    pub feed: Feed,
+    /// Whom.
+    pub to: Recipient<Happened>,
+}
+
+/// Transactions of a feed, oldest first.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "()")]
+pub struct Happened(pub Vec<Transaction>);
+
+/// End. The commands that wait are unknown.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Leave {
+    /// End the session in the log, too: nobody goes on with it.
+    pub close: bool,
+}
+
+/// Whom to tell.
+type Asker = oneshot::Sender<Heard>;
+
+enum Kind {
+    Open,
+    Command { number: u64, retry: bool },
+    Query,
+    Listen(Feed, Recipient<Happened>),
+}
+
+struct InFlight {
+    kind: Kind,
+    asker: Option<Asker>,
+    deadline: Instant,
+}
+
+/// A feed that somebody listens to.
+struct Listener {
+    feed: Arc<Feed>,
+    to: Recipient<Happened>,
+}
+
+/// A session of the program that the node lives in.
+pub struct HostSession {
+    client: ClientId,
+    settings: Arc<SessionSettings>,
+    key: SessionKey,
+    number: Option<u64>,
+    opening: bool,
+    /// The host numbers its commands.
+    numbered: bool,
+    last_number: u64,
+    tags: u64,
+    in_flight: BTreeMap<u64, InFlight>,
+    /// Commands that wait for the session to be open: tag, number, command.
+    queued: Vec<(u64, u64, Command)>,
+    /// By the tag of the page that the bank was asked for.
+    listeners: BTreeMap<u64, Listener>,
+    gauges: Arc<Gauges>,
+    proposer: Addr<Proposer>,
+    bank: Addr<Bank>,
+}
+
+impl HostSession {
+    /// A session with this key: opened with the first command, or gone on with.
+    pub fn new(
+        client: ClientId,
+        key: SessionKey,
+        settings: Arc<SessionSettings>,
+        gauges: Arc<Gauges>,
+        proposer: Addr<Proposer>,
+        bank: Addr<Bank>,
+    ) -> HostSession {
+        HostSession {
+            client,
+            settings,
+            key,
+            number: None,
+            opening: false,
+            numbered: false,
+            last_number: 0,
+            tags: 0,
+            in_flight: BTreeMap::new(),
+            queued: Vec::new(),
+            listeners: BTreeMap::new(),
+            gauges,
+            proposer,
+            bank,
+        }
+    }
+
+    fn track(&mut self, kind: Kind, asker: Option<Asker>) -> Waiter {
+        self.tags += 1;
+        let deadline = Instant::now() + self.settings.request_timeout;
+        self.in_flight.insert(self.tags, InFlight { kind, asker, deadline });
+        Waiter { client: self.client, tag: self.tags }
+    }
+
+    /// Why nothing more may wait, if so.
+    fn full(&self) -> Option<Refusal> {
+        let waiting = self.in_flight.len();
+        (waiting >= self.settings.max_in_flight)
+            .then(|| Refusal::refused(ErrorCode::Busy, format!("{waiting} requests of this session wait already")))
+    }
+
+    fn execute(&mut self, Execute { command, number }: Execute, asker: Asker) {
+        if let Some(refusal) = self.full() {
+            return tell(asker, Err(refusal));
+        }
+        self.numbered |= number.is_some();
+        let retry = number.is_some();
+        let number = number.unwrap_or(self.last_number + 1);
+        self.last_number = self.last_number.max(number);
+        let waiter = self.track(Kind::Command { number, retry }, Some(asker));
+        match self.number {
+            Some(session) => self.submit(waiter, session, number, command),
+            None => {
+                self.queued.push((waiter.tag, number, command));
+                self.open();
+            }
+        }
+    }
+
+    fn open(&mut self) {
+        if !self.opening {
+            self.opening = true;
+            let waiter = self.track(Kind::Open, None);
+            let header = RequestHeader { session: 0, key: self.key, number: 0, acknowledged: 0 };
+            self.proposer.do_send(Submit { waiter, header, action: Action::Open });
+        }
+    }
+
+    fn submit(&self, waiter: Waiter, session: u64, number: u64, command: Command) {
+        let acknowledged = if self.numbered { 0 } else { self.answered_below() };
+        let header = RequestHeader { session, key: self.key, number, acknowledged };
+        self.proposer.do_send(Submit { waiter, header, action: Action::Command(command) });
+    }
+
+    /// The highest number up to which every command has its outcome.
+    fn answered_below(&self) -> u64 {
+        let waiting = self.in_flight.values().filter_map(|in_flight| match in_flight.kind {
+            Kind::Command { number, .. } => Some(number),
+            _ => None,
+        });
+        waiting.min().map_or(self.last_number, |lowest| lowest - 1)
+    }
+
+    fn answered(&mut self, answered: Answered, ctx: &mut Context<Self>) {
+        let Answered { tag, slot, replayed, result } = answered;
+        let done = match result {
+            Ok(Done::Followed { transactions, next }) => return self.followed(tag, transactions, next, ctx),
+            done => done,
+        };
+        // After its deadline nobody waits any more.
+        let Some(InFlight { kind, asker, .. }) = self.in_flight.remove(&tag) else { return };
+        let heard = match (kind, done) {
+            (Kind::Open, Ok(Done::Opened(number))) => return self.opened(number),
+            (Kind::Open, Err(refusal)) => return self.not_opened(&refusal),
+            (Kind::Listen(feed, to), Ok(Done::Success(Success::Subscribed { from }))) => {
+                self.follow(Listener { feed: Arc::new(feed), to }, from);
+                Ok(Reply { slot, replayed, success: Success::Subscribed { from } })
+            }
+            (_, Ok(Done::Success(success))) => Ok(Reply { slot, replayed, success }),
+            (Kind::Command { retry: true, .. }, Err(refusal)) => Err(of_a_retry(refusal)),
+            (_, Err(refusal)) => Err(refusal),
+            (_, Ok(done)) => unreachable!("a host's request was answered with {done:?}"),
+        };
+        if let Some(asker) = asker {
+            tell(asker, heard);
+        }
+    }
+
+    fn opened(&mut self, session: u64) {
+        (self.number, self.opening) = (Some(session), false);
+        for (tag, number, command) in std::mem::take(&mut self.queued) {
+            // Those past their deadline were answered.
+            if self.in_flight.contains_key(&tag) {
+                self.submit(Waiter { client: self.client, tag }, session, number, command);
+            }
+        }
+    }
+
+    /// The opening was turned away before it was proposed, and with it the commands that wait for it.
+    fn not_opened(&mut self, refusal: &Refusal) {
+        self.opening = false;
+        for (tag, ..) in std::mem::take(&mut self.queued) {
+            let Some(InFlight { kind, asker: Some(asker), .. }) = self.in_flight.remove(&tag) else { continue };
+            let retry = matches!(kind, Kind::Command { retry: true, .. });
+            tell(asker, Err(if retry { of_a_retry(refusal.clone()) } else { refusal.clone() }));
+        }
+    }
+
+    fn follow(&mut self, listener: Listener, next: u64) {
+        self.tags += 1;
+        let waiter = Waiter { client: self.client, tag: self.tags };
+        self.bank.do_send(Follow { waiter, feed: listener.feed.clone(), next });
+        self.listeners.insert(self.tags, listener);
+    }
+
+    fn followed(&mut self, tag: u64, transactions: Vec<Transaction>, next: u64, ctx: &mut Context<Self>) {
+        let Some(listener) = self.listeners.remove(&tag) else { return };
+        if transactions.is_empty() {
+            return self.follow(listener, next);
+        }
+        let handled = listener.to.send(Happened(transactions)).into_actor(self);
+        ctx.spawn(handled.map(move |handled, session, _| {
+            // An error: the listener is gone.
+            if handled.is_ok() {
+                session.follow(listener, next);
+            }
+        }));
+    }
+
+    fn check(&mut self) {
+        let now = Instant::now();
+        let late = |(tag, waiting): (&u64, &InFlight)| (waiting.deadline <= now).then_some(*tag);
+        for tag in self.in_flight.iter().filter_map(late).collect::<Vec<_>>() {
+            // The opening has no asker: it goes on waiting, for commands to come.
+            if self.in_flight.get(&tag).is_some_and(|in_flight| in_flight.asker.is_none()) {
+                continue;
+            }
+            let Some(InFlight { kind, asker: Some(asker), .. }) = self.in_flight.remove(&tag) else { continue };
+            let seconds = self.settings.request_timeout.as_secs_f32();
+            let message = format!("no quorum of nodes answered within {seconds} s");
+            let outcome = if matches!(kind, Kind::Command { .. }) { Outcome::Unknown } else { Outcome::Refused };
+            tell(asker, Err(Refusal { outcome, ..Refusal::refused(ErrorCode::NoQuorum, message) }));
+        }
+    }
+}
+
+/// This node can't tell whether an earlier attempt was executed.
+fn of_a_retry(mut refusal: Refusal) -> Refusal {
+    if matches!(refusal.code, ErrorCode::Busy | ErrorCode::SessionExpired | ErrorCode::Stopping) {
+        refusal.outcome = Outcome::Unknown;
+    }
+    refusal
+}
+
+fn tell(asker: Asker, heard: Heard) {
+    // Who asked may be gone.
+    let _ = asker.send(heard);
+}
+
+/// What an asker hears when the session ends first.
+async fn hear(answer: oneshot::Receiver<Heard>) -> Heard {
+    let stopping = || Refusal::unknown(ErrorCode::Stopping, "the session or its node is stopping");
+    answer.await.unwrap_or_else(|_| Err(stopping()))
+}
+
+impl Actor for HostSession {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.gauges.clients.fetch_add(1, Ordering::Relaxed);
+        self.bank.do_send(Register { client: self.client, answers: ctx.address().recipient() });
+        ctx.run_interval(CHECK, |session, _| session.check());
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        self.gauges.clients.fetch_sub(1, Ordering::Relaxed);
+        self.bank.do_send(Unregister(self.client));
+    }
+}
+
+impl Handler<Execute> for HostSession {
+    type Result = ResponseFuture<Heard>;
+
+    fn handle(&mut self, execute: Execute, _: &mut Self::Context) -> Self::Result {
+        let (asker, answer) = oneshot::channel();
+        self.execute(execute, asker);
+        Box::pin(hear(answer))
+    }
+}
+
+impl Handler<Look> for HostSession {
+    type Result = ResponseFuture<Heard>;
+
+    fn handle(&mut self, Look { query, read }: Look, _: &mut Self::Context) -> Self::Result {
+        let (asker, answer) = oneshot::channel();
+        match self.full() {
+            Some(refusal) => tell(asker, Err(refusal)),
+            None => {
+                let waiter = self.track(Kind::Query, Some(asker));
+                let deadline = Instant::now() + self.settings.request_timeout;
+                self.bank.do_send(Ask { waiter, query, read, deadline });
+            }
+        }
+        Box::pin(hear(answer))
+    }
+}
+
+impl Handler<Listen> for HostSession {
+    type Result = ResponseFuture<Heard>;
+
+    fn handle(&mut self, Listen { feed, to }: Listen, _: &mut Self::Context) -> Self::Result {
+        let (asker, answer) = oneshot::channel();
+        match self.full() {
+            Some(refusal) => tell(asker, Err(refusal)),
+            None => {
+                let waiter = self.track(Kind::Listen(feed.clone(), to), Some(asker));
+                let deadline = Instant::now() + self.settings.request_timeout;
+                self.bank.do_send(Subscribe { waiter, feed, read: ReadLevel::Linearizable, deadline });
+            }
+        }
+        Box::pin(hear(answer))
+    }
+}
+
+impl Handler<Answers> for HostSession {
+    type Result = ();
+
+    fn handle(&mut self, Answers { answers, .. }: Answers, ctx: &mut Self::Context) {
+        for answered in answers {
+            self.answered(answered, ctx);
+        }
+    }
+}
+
+impl Handler<Leave> for HostSession {
+    type Result = ();
+
+    fn handle(&mut self, Leave { close }: Leave, ctx: &mut Self::Context) {
+        if let Some(session) = self.number.filter(|_| close) {
+            let waiter = Waiter { client: self.client, tag: 0 };
+            let header = RequestHeader { session, key: self.key, number: 0, acknowledged: 0 };
+            self.proposer.do_send(Submit { waiter, header, action: Action::Close });
+        }
+        ctx.stop();
+    }
+}

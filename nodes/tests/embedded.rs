@@ -1,0 +1,123 @@
+//! Nodes inside this process, on threads of their own, spoken to with typed messages.
+
+#![allow(clippy::unwrap_used)] // clippy knows only functions marked as tests, not what they share
+
+mod support;
+
+use actix::prelude::*;
+use rabia_bank::NodeError;
+use rabia_bank::create::{NewCluster, create_or_open};
+use rabia_bank::embed::{Embedded, Happened, Session};
+use rabia_bank_messages::bank::{
+    Amount, Command, ErrorCode, Operation, Outcome, Query, ReadLevel, Refusal, Success, Transaction,
+};
+use rabia_bank_messages::client::Feed;
+use rabia_bank_messages::ids::SessionKey;
+use support::{PATIENCE, free_base_port};
+use tokio::sync::mpsc;
+
+fn deposit(amount: u64) -> Command {
+    Command::One(Operation::Deposit { account_id: "a".into(), amount: Amount::new(amount) })
+}
+
+fn create() -> Command {
+    Command::One(Operation::CreateAccount { account_id: "a".into(), initial_balance: Amount::new(0) })
+}
+
+async fn balance(session: &Session) -> u64 {
+    let query = Query::GetBalance { account_id: "a".into() };
+    match session.look(query, ReadLevel::Linearizable).await.unwrap().success {
+        Success::Balance { balance } => balance,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Passes on what it hears.
+struct Ear(mpsc::UnboundedSender<Transaction>);
+
+impl Actor for Ear {
+    type Context = Context<Self>;
+}
+
+impl Handler<Happened> for Ear {
+    type Result = ();
+
+    fn handle(&mut self, Happened(transactions): Happened, _: &mut Self::Context) {
+        transactions.into_iter().for_each(|transaction| self.0.send(transaction).unwrap());
+    }
+}
+
+#[test]
+fn three_nodes_on_threads_of_one_process_serve_their_host() {
+    let dir = tempfile::tempdir().unwrap();
+    let new = NewCluster { base_port: free_base_port(3), ..NewCluster::new(dir.path().join("data"), 3) };
+    let configs = create_or_open(&new).unwrap();
+    assert_eq!(create_or_open(&new).unwrap(), configs, "the second time it is there");
+    assert!(create_or_open(&NewCluster { nodes: 5, ..new }).is_err());
+    let nodes: Vec<Embedded> =
+        configs.iter().map(|config| Embedded::start_on_thread(config.clone()).unwrap()).collect();
+    let taken = Embedded::start_on_thread(configs[0].clone()).err();
+    assert!(matches!(&taken, Some(NodeError::Refused(why)) if why.contains("in use")), "{taken:?}");
+
+    actix::System::new().block_on(async {
+        let (ear, mut heard) = mpsc::unbounded_channel();
+        let ear = Ear(ear).start();
+        let sessions: Vec<Session> =
+            futures_util::future::join_all(nodes.iter().map(async |node| node.session().await.unwrap())).await;
+        let feed = Feed { account_id: Some("a".into()), ..Feed::default() };
+        let nobody = sessions[1].listen(feed.clone(), ear.clone().recipient()).await.unwrap_err();
+        assert_eq!(nobody.code, ErrorCode::AccountNotFound);
+        sessions[0].execute(create()).await.unwrap();
+        sessions[1].listen(feed, ear.clone().recipient()).await.unwrap();
+        let deposits = (0..300).map(|n| sessions[n % 3].execute(deposit(n as u64 + 1)));
+        for done in futures_util::future::join_all(deposits).await {
+            assert!(!done.unwrap().replayed);
+        }
+        assert_eq!(balance(&sessions[2]).await, 300 * 301 / 2);
+        let mut amounts = Vec::new();
+        while amounts.len() < 300 {
+            amounts.push(tokio::time::timeout(PATIENCE, heard.recv()).await.unwrap().unwrap().amount);
+        }
+        amounts.sort_unstable();
+        assert!(amounts.iter().copied().eq(1..=300));
+
+        // A key and a number that the host remembers are one command, wherever it is asked.
+        let key = SessionKey([9; 16]);
+        let [first, second] = [&nodes[0], &nodes[1]];
+        let mut slots = Vec::new();
+        for node in [first, second, first] {
+            let session = node.session_with(key).await.unwrap();
+            let reply = session.execute_numbered(7, deposit(1_000)).await.unwrap();
+            assert_eq!(reply.replayed, !slots.is_empty());
+            slots.push(reply.slot);
+            let other = session.execute_numbered(7, deposit(1_001)).await.unwrap_err();
+            assert_eq!((other.code, other.outcome), (ErrorCode::RequestReused, Outcome::Refused));
+        }
+        assert_eq!(slots, [slots[0]; 3]);
+
+        nodes[0].stop().await.unwrap();
+        let gone: Refusal = sessions[0].execute(deposit(1)).await.unwrap_err();
+        assert_eq!((gone.code, gone.outcome), (ErrorCode::Stopping, Outcome::Unknown));
+        assert!(nodes[0].session().await.is_err() && nodes[0].status().await.is_err());
+        nodes[0].ended().await.unwrap();
+        sessions[1].execute(deposit(5)).await.unwrap();
+
+        let again = Embedded::start_on_thread(configs[0].clone()).unwrap();
+        let session = again.session().await.unwrap();
+        assert_eq!(balance(&session).await, 300 * 301 / 2 + 1_005);
+        let status = again.status().await.unwrap();
+        assert_eq!((status.transactions, status.total_balance), (302, 300 * 301 / 2 + 1_005));
+
+        // Without a quorum a command is unknown after its time, and done once there is one again.
+        nodes[1].stop().await.unwrap();
+        nodes[2].stop().await.unwrap();
+        let waited = session.execute_numbered(1, deposit(50)).await.unwrap_err();
+        assert_eq!((waited.code, waited.outcome), (ErrorCode::NoQuorum, Outcome::Unknown));
+        let back = Embedded::start_on_thread(configs[1].clone()).unwrap();
+        session.execute_numbered(1, deposit(50)).await.unwrap();
+        assert_eq!(balance(&session).await, 300 * 301 / 2 + 1_055);
+        drop(session);
+        again.stop().await.unwrap();
+        back.stop().await.unwrap();
+    });
+}

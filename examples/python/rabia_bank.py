@@ -1,0 +1,59 @@
+"""A client in another language, written from messages/WIRE.md alone: pip install websockets msgpack, then
+python rabia_bank.py ws://127.0.0.1:7101 ws://127.0.0.1:7102 …  It opens accounts, moves money, and watches itself do it."""
+import secrets, sys, time
+import msgpack
+from websockets.exceptions import WebSocketException
+from websockets.sync.client import connect
+
+class Bank:
+    """One session. What is unanswered is asked again, with the same number, at the next node."""
+    def __init__(self, urls):
+        self.urls, self.key, self.session, self.last, self.socket = urls, secrets.token_hex(16), None, 0, None
+
+    def reach(self):
+        self.urls = self.urls[1:] + self.urls[:1]
+        self.socket = connect(self.urls[-1] + "/v1/client", open_timeout=2)
+        known = {"session": {"number": self.session, "key": self.key}} if self.session else {"open": {"key": self.key}}
+        self.say({"hello": {"version": 1, **known}})
+        self.session = self.hear()["welcome"]["session"]
+
+    def say(self, message):
+        self.socket.send(msgpack.packb(message))
+
+    def hear(self, timeout=5):
+        return msgpack.unpackb(self.socket.recv(timeout=timeout))
+
+    def ask(self, seconds=20, **what):
+        self.last += 1
+        message = {"request": self.last, **what}
+        if "command" in what:
+            message["acknowledged"] = self.last - 1
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            try:
+                if self.socket is None:
+                    self.reach()
+                self.say(message)
+                answer = self.hear()
+                while answer.get("request") != self.last:
+                    answer = self.hear()
+                if "ok" in answer or answer["error"]["code"] not in ("busy", "no_quorum", "stopping"):
+                    return answer
+            except (OSError, WebSocketException, KeyError):
+                self.socket = None
+            time.sleep(0.05)
+        raise TimeoutError(f"outcome unknown: {message}")
+
+if __name__ == "__main__":
+    bank, run = Bank(sys.argv[1:]), secrets.token_hex(4)
+    alice, bob = f"alice-{run}", f"bob-{run}"
+    for account, balance in ((alice, 1000), (bob, 0)):
+        bank.ask(command={"create_account": {"account_id": account, "initial_balance": balance}})
+    paid = bank.ask(command={"transfer": {"from_account": alice, "to_account": bob, "amount": 300}})
+    bank.socket, bank.last = None, bank.last - 1  # as if the answer had been lost
+    again = bank.ask(command={"transfer": {"from_account": alice, "to_account": bob, "amount": 300}})
+    print("replayed:", again["replayed"], "same:", again["ok"] == paid["ok"])
+    poor = bank.ask(command={"withdraw": {"account_id": bob, "amount": 301}})
+    print("refused:", poor["error"]["code"], "bob has", bank.ask(query={"get_balance": {"account_id": bob}})["ok"]["balance"])
+    bank.ask(subscribe={"account_id": bob, "from": paid["ok"]["transaction"]["transaction_id"]})
+    print("seen:", bank.hear()["transaction"]["amount"])

@@ -1,0 +1,48 @@
+// What the test `outside` runs in Node.js: node module.mjs URL…
+import assert from "node:assert/strict";
+import { RabiaBank, Refused, Unknown } from "../web/rabia-bank.mjs";
+
+const urls = process.argv.slice(2);
+const bank = new RabiaBank(urls, { timeoutMs: 30_000 });
+const opened = await bank.createAccount("alice", 1_000_000);
+assert.equal(opened.account.balance, 1_000_000);
+await bank.createAccount("bob");
+const paid = await bank.transfer("alice", "bob", 300n);
+assert.deepEqual([paid.transaction.from_balance, paid.replayed], [999_700, false]);
+assert.equal(await bank.balance("bob", { read: { at_least: paid.slot } }), 300);
+await assert.rejects(bank.withdraw("bob", 301), (error) => error instanceof Refused && error.code === "insufficient_funds");
+await assert.rejects(bank.balance("nobody"), (error) => error instanceof Refused && error.code === "account_not_found");
+for (const amount of [1.5, 2 ** 53, Number.NaN, "5"]) assert.throws(() => bank.deposit("bob", amount), RangeError);
+await assert.rejects(
+  bank.bulk([{ deposit: { account_id: "bob", amount: 1 } }, { deposit: { account_id: "no", amount: 1 } }], { atomic: true }),
+  (error) => error instanceof Refused && error.index === 1,
+);
+assert.equal((await bank.account("bob")).transaction_count, 1);
+const ids = [];
+for await (const transaction of bank.history({ limit: 1 })) ids.push(transaction.transaction_id);
+assert.deepEqual(ids, [2, 1]);
+const names = [];
+for await (const account of bank.accounts()) names.push(account.account_id);
+assert.deepEqual(names, ["alice", "bob"]);
+const nobody = await new Promise((resolve) => bank.subscribe({ account_id: "nobody" }, () => {}, resolve));
+assert.equal(nobody.code, "account_not_found");
+const alone = new RabiaBank(["ws://127.0.0.1:9"], { timeoutMs: 200 });
+await assert.rejects(alone.deposit("bob", 1), (error) => error instanceof Refused && error.code === "not_reached");
+await assert.rejects(alone.balance("bob"), (error) => error instanceof Unknown);
+await alone.close();
+console.log("checks passed");
+
+const heard = [];
+const feed = bank.subscribe({ account_id: "bob", from: 1 }, (transaction) => heard.push(transaction));
+console.log("moving");
+for (let round = 0; round < 8; round++) {
+  await Promise.all(Array.from({ length: 50 }, () => bank.transfer("alice", "bob", 1)));
+  await new Promise((resolve) => setTimeout(resolve, 100));
+}
+assert.equal(await bank.balance("bob"), 700);
+while (heard.length < 401) await new Promise((resolve) => setTimeout(resolve, 20));
+assert.equal(new Set(heard.map(({ transaction_id }) => transaction_id)).size, 401);
+assert.deepEqual(heard.at(-1).to_balance, 700);
+feed.close();
+await bank.close();
+console.log("moved 400 and heard of all");

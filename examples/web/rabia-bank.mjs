@@ -1,0 +1,388 @@
+// A client of Rabia Bank for browsers and Node.js, without dependencies.
+//
+//     import { RabiaBank, Refused, Unknown } from "./rabia-bank.mjs";
+//     const bank = new RabiaBank(["ws://127.0.0.1:7101", "ws://127.0.0.1:7102", "ws://127.0.0.1:7103"]);
+//     await bank.createAccount("alice", 1000);
+//     const { transaction } = await bank.transfer("alice", "bob", 300);
+//     const balance = await bank.balance("bob");
+//     const feed = bank.subscribe({ account_id: "bob" }, (transaction) => console.log(transaction));
+//     feed.close(); await bank.close();
+//
+// One WebSocket at a time; when a node is lost, silent or stopping, the next URL is tried, in the same session and with the
+// same request numbers, so that nothing is executed twice. A call ends in one of three ways:
+// - it resolves: applied (or read), once;
+// - it rejects with `Refused`: certainly not executed, and `code` says why;
+// - it rejects with `Unknown`: whether it was executed could not be found out in time. It may still be. Never treat it as failed.
+//
+// Amounts and balances are whole numbers of minor units (cents) up to 2^53 − 1, which JavaScript's numbers hold exactly.
+// A BigInt is taken where it is no larger.
+//
+// Messages are JSON. For MessagePack give a codec, for instance with the package @msgpack/msgpack:
+//     new RabiaBank(urls, { codec: { binary: true, encode, decode: (bytes) => decode(bytes) } })
+// In a Node.js without a global WebSocket (before 22) give one, such as that of the package ws: { WebSocket }.
+
+const PATH = "/v1/client";
+/** A node must greet, and open the session through the log, within this time (ms). */
+const WELCOME_MS = 3000;
+/** A node that said nothing for this long is asked something; without an answer for as long again, it is left. */
+const SILENCE_MS = 2000;
+const FIRST_PAUSE_MS = 20;
+const LONGEST_PAUSE_MS = 500;
+
+const json = { binary: false, encode: (message) => JSON.stringify(message), decode: (text) => JSON.parse(text) };
+
+/** Certainly not executed. `code` is one of the stable codes; `index` names the command of an atomic bulk that failed. */
+export class Refused extends Error {
+  constructor({ code, message, index }) {
+    super(`${code}: ${message}`);
+    Object.assign(this, { name: "Refused", code, index });
+  }
+}
+
+/** Nobody knows whether it was executed. */
+export class Unknown extends Error {
+  constructor(why) {
+    super(`outcome unknown: ${why}`);
+    this.name = "Unknown";
+  }
+}
+
+export class RabiaBank {
+  #urls; #turn = 0; #codec; #WebSocket; #timeout;
+  #socket = null; #ready = false; #closed = false; #heard = 0; #asked = false; #timer = null;
+  #key = randomKey(); #session = null; #cluster = null; #node = null;
+  #last = 0; #pause = FIRST_PAUSE_MS; #failures = 0; #failure = "not connected yet";
+  #pending = new Map(); #feeds = new Map(); #watchers = new Set();
+
+  /** urls: the nodes of one cluster, tried in turn. timeoutMs: how long a call may take, retries included. */
+  constructor(urls, { timeoutMs = 10_000, codec = json, WebSocket = globalThis.WebSocket } = {}) {
+    if (!urls?.length) throw new TypeError("RabiaBank needs the URL of at least one node");
+    if (!WebSocket) throw new TypeError("this runtime has no WebSocket: give one in the options");
+    this.#urls = urls.map((url) => (new URL(url).pathname === "/" ? new URL(PATH, url).href : url));
+    this.#codec = codec;
+    this.#WebSocket = WebSocket;
+    this.#timeout = timeoutMs;
+    this.#connect();
+    this.#timer = setInterval(() => this.#check(), 100);
+  }
+
+  // ----- commands: what they resolve to is the `ok` of the answer, with `slot` and `replayed` beside it -----
+
+  createAccount(account_id, initial_balance = 0) {
+    return this.command({ create_account: { account_id, initial_balance: whole(initial_balance) } });
+  }
+  deposit(account_id, amount) {
+    return this.command({ deposit: { account_id, amount: whole(amount) } });
+  }
+  withdraw(account_id, amount) {
+    return this.command({ withdraw: { account_id, amount: whole(amount) } });
+  }
+  transfer(from_account, to_account, amount) {
+    return this.command({ transfer: { from_account, to_account, amount: whole(amount) } });
+  }
+  /** Several commands in one step. atomic: all or none. */
+  bulk(commands, { atomic }) {
+    return this.command({ bulk: { commands, atomic } });
+  }
+  /** Any command, as the wire format has it. */
+  command(command) {
+    return this.#ask({ command }, true);
+  }
+
+  // ----- queries. read: "linearizable" (default), "local", or { at_least: slot } -----
+
+  async balance(account_id, options) {
+    return (await this.query({ get_balance: { account_id } }, options)).balance;
+  }
+  async account(account_id, options) {
+    return (await this.query({ get_account: { account_id } }, options)).account;
+  }
+  async statistics(options) {
+    return (await this.query({ get_statistics: {} }, options)).statistics;
+  }
+  async status() {
+    return (await this.query({ get_status: {} }, { read: "local" })).status;
+  }
+  /** All transactions that meet the filter, newest first, page by page: `for await (const transaction of bank.history())`. */
+  async *history(filter = {}, options) {
+    for (let before = filter.before; ; ) {
+      const page = await this.query({ get_transaction_history: { ...filter, before } }, options);
+      yield* page.transactions;
+      if (page.next === undefined || page.next === null) return;
+      before = page.next;
+    }
+  }
+  /** All accounts by id, page by page. */
+  async *accounts(options) {
+    for (let after; ; ) {
+      const page = await this.query({ list_accounts: { after } }, options);
+      yield* page.accounts;
+      if (page.next === undefined || page.next === null) return;
+      after = page.next;
+    }
+  }
+  /** Any query, as the wire format has it. */
+  query(query, { read = "linearizable" } = {}) {
+    return this.#ask({ query, read }, false);
+  }
+
+  // ----- subscriptions -----
+
+  /**
+   * Calls `tell` with every transaction that is applied from now on, or from the id `from` on: each once and in order, also
+   * over lost connections. `fail` is called with a `Refused` if there is no such account; the feed has ended then.
+   */
+  subscribe({ account_id, min_amount, from } = {}, tell, fail = () => {}) {
+    const feed = { account_id, min_amount, next: from, tell, fail };
+    this.#follow(++this.#last, feed);
+    return {
+      close: () => {
+        for (const [number, other] of this.#feeds) {
+          if (other !== feed) continue;
+          this.#feeds.delete(number);
+          if (this.#ready) this.#say({ unsubscribe: number });
+        }
+      },
+    };
+  }
+
+  // ----- the connection -----
+
+  /** Calls `tell` with { connected, node, why } now and whenever it changes. */
+  watchConnection(tell) {
+    this.#watchers.add(tell);
+    tell(this.connection);
+  }
+  get connection() {
+    return { connected: this.#ready, node: this.#node, why: this.#ready ? null : this.#failure };
+  }
+
+  /** Ends the session and the connection. What has no answer yet rejects with Unknown. */
+  async close() {
+    if (this.#closed) return;
+    this.#closed = true;
+    clearInterval(this.#timer);
+    for (const [, { reject }] of this.#pending) reject(new Unknown("the client was closed"));
+    this.#pending.clear();
+    this.#feeds.clear();
+    const socket = this.#socket;
+    if (!socket || socket.readyState === 3) return;
+    await new Promise((resolve) => {
+      socket.onclose = resolve;
+      setTimeout(resolve, 1000);
+      if (this.#ready) this.#say({ goodbye: {} });
+      else socket.close();
+    });
+    socket.close();
+  }
+
+  #connect() {
+    const url = this.#urls[this.#turn % this.#urls.length];
+    const socket = new this.#WebSocket(url);
+    socket.binaryType = "arraybuffer";
+    const lost = (why) => this.#socket === socket && this.#lost(`${url}: ${why}`);
+    socket.onopen = () => {
+      const session = this.#session ? { session: { number: this.#session, key: this.#key } } : { open: { key: this.#key } };
+      this.#say({ hello: { version: 1, ...session } });
+    };
+    socket.onmessage = ({ data }) => {
+      if (this.#socket !== socket) return;
+      let message;
+      try {
+        message = this.#codec.decode(this.#codec.binary ? new Uint8Array(data) : data);
+      } catch (error) {
+        return lost(`a message that can't be read: ${error}`);
+      }
+      this.#heard = Date.now();
+      this.#asked = false;
+      this.#hear(message, lost);
+    };
+    socket.onerror = () => {};
+    socket.onclose = ({ code, reason }) => lost(`closed (${code}${reason ? `, ${reason}` : ""})`);
+    this.#socket = socket;
+    this.#heard = Date.now();
+  }
+
+  #lost(why) {
+    const socket = this.#socket;
+    this.#socket = null;
+    this.#failure = why;
+    if (this.#ready) this.#node = null;
+    this.#ready = false;
+    socket?.close();
+    // What was said may have been executed.
+    for (const [, request] of this.#pending) {
+      request.doubtful ||= request.said;
+      request.said = false;
+    }
+    this.#changed();
+    if (this.#closed) return;
+    this.#turn += 1;
+    this.#failures += 1;
+    // All nodes are tried before there is a pause.
+    const pause = this.#failures % this.#urls.length ? 0 : this.#nextPause();
+    setTimeout(() => this.#closed || this.#socket || this.#connect(), pause);
+  }
+
+  #nextPause() {
+    const pause = this.#pause * (0.5 + Math.random() / 2);
+    this.#pause = Math.min(2 * this.#pause, LONGEST_PAUSE_MS);
+    return pause;
+  }
+
+  #changed() {
+    for (const tell of this.#watchers) tell(this.connection);
+  }
+
+  #say(message) {
+    if (this.#socket?.readyState === 1) this.#socket.send(this.#codec.encode(message));
+  }
+
+  // ----- what the node says -----
+
+  #hear(message, lost) {
+    if (message.welcome) return this.#welcomed(message.welcome, lost);
+    if (message.subscription !== undefined) return this.#fed(message);
+    if (message.request !== undefined) return this.#answered(message, lost);
+    if (message.error?.code === "session_expired") this.#loseSession(message.error.message);
+    lost(message.error ? message.error.message : "an unknown message");
+  }
+
+  #welcomed({ cluster, node, session }, lost) {
+    this.#cluster ??= cluster;
+    if (cluster !== this.#cluster) return lost("a node of another cluster");
+    if (!session || (this.#session && session !== this.#session)) return lost("the node opened no session");
+    this.#session = session;
+    this.#node = node;
+    this.#ready = true;
+    this.#changed();
+    for (const [number, request] of this.#pending) this.#sayRequest(number, request);
+    // The numbers of a new connection must not be those of an old one, whose answers may still be under way.
+    const feeds = [...this.#feeds.values()];
+    this.#feeds.clear();
+    for (const feed of feeds) this.#follow(++this.#last, feed);
+  }
+
+  #answered({ request: number, slot, ok, error, replayed }, lost) {
+    const feed = this.#feeds.get(number);
+    if (feed && !this.#pending.has(number)) {
+      if (ok) return void (feed.next = ok.from);
+      this.#feeds.delete(number);
+      if (!passing(error.code)) return feed.fail(new Refused(error));
+      return void setTimeout(() => this.#closed || this.#follow(++this.#last, feed), this.#nextPause());
+    }
+    const request = this.#pending.get(number);
+    if (!request) return;
+    if (ok) {
+      this.#pause = FIRST_PAUSE_MS;
+      this.#failures = 0;
+      this.#pending.delete(number);
+      return request.resolve({ ...ok, slot, replayed });
+    }
+    const attempt = passing(error.code) || error.code === "session_expired" || error.code === "request_acknowledged";
+    if (error.outcome === "refused" && !attempt) {
+      this.#pending.delete(number);
+      request.reject(new Refused(error));
+    } else if (error.code === "session_expired") {
+      this.#loseSession(error.message);
+      lost(error.message);
+    } else if (error.code === "request_acknowledged") {
+      this.#pending.delete(number);
+      request.reject(new Unknown(error.message));
+    } else {
+      // It speaks of this attempt alone: ask again, with the same number.
+      request.doubtful ||= error.outcome === "unknown";
+      request.said = false;
+      request.last = error;
+      if (error.code !== "busy" && this.#urls.length > 1) return lost(error.message);
+      setTimeout(() => this.#ready && this.#pending.has(number) && this.#sayRequest(number, request), this.#nextPause());
+    }
+  }
+
+  /** What was said in the session and has no answer will never have one. The rest goes on in a new session. */
+  #loseSession(why) {
+    this.#session = null;
+    this.#key = randomKey();
+    for (const [number, request] of this.#pending) {
+      if (request.command && (request.said || request.doubtful)) {
+        this.#pending.delete(number);
+        request.reject(new Unknown(why));
+      }
+    }
+  }
+
+  // ----- requests -----
+
+  #ask(message, command) {
+    if (this.#closed) return Promise.reject(new Error("the client was closed"));
+    return new Promise((resolve, reject) => {
+      const number = ++this.#last;
+      const request = { message, command, resolve, reject, said: false, doubtful: false };
+      request.deadline = Date.now() + this.#timeout;
+      this.#pending.set(number, request);
+      if (this.#ready) this.#sayRequest(number, request);
+    });
+  }
+
+  #sayRequest(number, request) {
+    const message = { request: number, ...request.message };
+    // Below the oldest request without an outcome, everything was heard.
+    if (request.command) message.acknowledged = this.#pending.keys().next().value - 1;
+    request.said = true;
+    this.#say(message);
+  }
+
+  #check() {
+    const now = Date.now();
+    for (const [number, request] of this.#pending) {
+      if (now < request.deadline) continue;
+      this.#pending.delete(number);
+      const never = request.command && !request.said && !request.doubtful;
+      const why = request.last?.message ?? (request.said ? "no answer in time" : this.#failure);
+      request.reject(never ? new Refused({ code: "not_reached", message: why }) : new Unknown(why));
+    }
+    const silent = now - this.#heard;
+    const wanted = this.#pending.size + this.#feeds.size > 0;
+    if (!this.#socket) return;
+    if (!this.#ready && silent > WELCOME_MS) return this.#lost("no welcome in time");
+    if (!wanted || !this.#ready) return;
+    if (silent > 2 * SILENCE_MS) return this.#lost("no sign of life");
+    if (silent > SILENCE_MS && !this.#asked) {
+      // Any answer is a sign of life; nobody waits for this one.
+      this.#asked = true;
+      this.#say({ request: ++this.#last, query: { get_status: {} }, read: "local" });
+    }
+  }
+
+  // ----- feeds -----
+
+  #follow(number, feed) {
+    this.#feeds.set(number, feed);
+    const { account_id, min_amount, next: from } = feed;
+    if (this.#ready) this.#say({ request: number, subscribe: { account_id, min_amount, from } });
+  }
+
+  #fed({ subscription, transaction, reached }) {
+    const feed = this.#feeds.get(subscription);
+    if (!feed) return;
+    if (reached !== undefined) return void (feed.next = reached + 1);
+    feed.next = transaction.transaction_id + 1;
+    feed.tell(transaction);
+  }
+}
+
+function passing(code) {
+  return code === "busy" || code === "no_quorum" || code === "stopping";
+}
+
+/** Where it is no whole number that JavaScript holds exactly, the caller has made a mistake: nothing is sent. */
+function whole(amount) {
+  const number = typeof amount === "bigint" ? Number(amount) : amount;
+  if (!Number.isSafeInteger(number)) throw new RangeError(`${amount} is no whole number of minor units`);
+  return number;
+}
+
+function randomKey() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

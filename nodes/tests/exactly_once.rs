@@ -1,0 +1,344 @@
+//! Clients that do everything that a network may do to them, against nodes that die: each command is applied exactly once.
+//!
+//! Twenty clients speak the wire format themselves. They leave before the answer is there, ask again at another node, say
+//! everything twice, to two nodes at once, and again long after it was settled; their sessions expire. Meanwhile nodes are
+//! killed and frozen, also all at once, and take snapshots all the time. Then the history is compared with the clients' own books.
+//!
+//! The default run is short. The full one, of 100,000 commands:
+//! `RABIA_BANK_COMMANDS=100000 cargo test --release --workspace --test exactly_once -- --nocapture`
+//! (`RABIA_BANK_SEED=N` has the clients draw other numbers).
+
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // clippy knows only functions marked as tests, not what they share
+
+mod support;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rabia_bank::client::NodeUrl;
+use rabia_bank::config::NodeConfig;
+use rabia_bank_messages::bank::{Amount, ErrorCode, Operation, Transaction};
+use rabia_bank_messages::codec::Encoding;
+use serde_json::{Value, json};
+use support::books::{Books, Entry, Outcome};
+use support::{Cluster, Connection, Node, PATIENCE, wait_until};
+
+const CLIENTS: usize = 20;
+/// As many sessions may be open; each client opens stray ones besides its own.
+const MAX_SESSIONS: u64 = 40;
+/// A session ends that was idle for so long.
+const IDLE: Duration = Duration::from_secs(3);
+/// After this time a client gives a command up as unknown.
+const GIVE_UP: Duration = Duration::from_secs(30);
+
+fn often(config: &mut NodeConfig) {
+    config.limits.snapshot_bytes = 100_000;
+    config.limits.snapshot_slots = 300;
+}
+
+/// What happened, over all clients.
+#[derive(Default)]
+struct Counts {
+    acknowledged: AtomicU64,
+    replayed: AtomicU64,
+    connections: AtomicU64,
+    twice: AtomicU64,
+    late: AtomicU64,
+    expired: AtomicU64,
+}
+
+fn count(counter: &AtomicU64) -> u64 {
+    counter.fetch_add(1, Ordering::Relaxed)
+}
+
+struct Caller {
+    number: usize,
+    nodes: Vec<SocketAddr>,
+    random: fastrand::Rng,
+    key: String,
+    session: Option<u64>,
+    connection: Option<Connection>,
+    last: u64,
+    /// The last settled command, to be said again.
+    settled: Option<(u64, Value)>,
+    counts: Arc<Counts>,
+}
+
+/// How an attempt ended.
+enum Attempt {
+    Settled(Outcome),
+    /// Ask again.
+    Open,
+}
+
+impl Caller {
+    fn new(number: usize, seed: u64, nodes: Vec<SocketAddr>, counts: Arc<Counts>) -> Caller {
+        let mut random = fastrand::Rng::with_seed(seed << 16 | number as u64);
+        let key = hex(&mut random);
+        Caller { number, nodes, random, key, session: None, connection: None, last: 0, settled: None, counts }
+    }
+
+    /// A connection to a node at random, in the session; none if that node is not there.
+    fn connect(&mut self) -> Option<Connection> {
+        let node = self.nodes[self.random.usize(..self.nodes.len())];
+        let encoding = if self.number.is_multiple_of(2) { Encoding::Json } else { Encoding::MessagePack };
+        let mut connection = Connection::try_open(node, encoding, &[]).ok()?;
+        count(&self.counts.connections);
+        connection.set_patience(Duration::from_millis(1_500));
+        let session = match self.session {
+            Some(number) => json!({"session": {"number": number, "key": self.key}}),
+            None => json!({"open": {"key": self.key}}),
+        };
+        let mut hello = json!({"version": 1});
+        hello.as_object_mut().unwrap().extend(session.as_object().unwrap().clone());
+        connection.try_send(&json!({"hello": hello})).ok()?;
+        let welcome = connection.try_receive().ok()?;
+        let number = welcome["welcome"]["session"].as_u64()?;
+        assert!(self.session.is_none_or(|session| session == number), "{welcome}, not {:?}", self.session);
+        self.session = Some(number);
+        Some(connection)
+    }
+
+    /// Has a command carried out, however often it has to be said.
+    fn settle(&mut self, command: &Value) -> Outcome {
+        self.last += 1;
+        let message = json!({"request": self.last, "command": command, "acknowledged": self.last - 1});
+        let deadline = Instant::now() + GIVE_UP;
+        while Instant::now() < deadline {
+            if self.connection.is_none() {
+                self.connection = self.connect();
+            }
+            let Some(connection) = self.connection.take() else {
+                std::thread::sleep(Duration::from_millis(20));
+                continue;
+            };
+            match self.attempt(connection, &message) {
+                Attempt::Settled(outcome) => {
+                    self.settled = Some((self.last, command.clone()));
+                    return outcome;
+                }
+                Attempt::Open => {}
+            }
+        }
+        Outcome::Unknown("given up".into())
+    }
+
+    /// Says it in one way or another. The connection is kept if it is of further use.
+    fn attempt(&mut self, mut connection: Connection, message: &Value) -> Attempt {
+        if connection.try_send(message).is_err() {
+            return Attempt::Open;
+        }
+        let chance = self.random.u8(..100);
+        if chance < 6 {
+            // The answer is lost, and perhaps the question.
+            return Attempt::Open;
+        }
+        let mut answers = 1;
+        if chance < 14 {
+            answers += usize::from(connection.try_send(message).is_ok());
+            count(&self.counts.twice);
+        }
+        let elsewhere = (chance > 94).then(|| self.connect()).flatten();
+        let elsewhere = elsewhere.and_then(|mut other| {
+            other.try_send(message).ok()?;
+            count(&self.counts.twice);
+            Some(read(&mut other, self.last)?["ok"].clone())
+        });
+        let mut last = None;
+        for _ in 0..answers {
+            let Some(answer) = read(&mut connection, self.last) else { return Attempt::Open };
+            for (one, other) in last.iter().chain(&elsewhere).map(|earlier: &Value| (earlier, &answer["ok"])) {
+                if one.is_object() && other.is_object() {
+                    assert_eq!(one, other, "two answers to {message}");
+                }
+            }
+            last = Some(answer["ok"].clone());
+            let attempt = self.judge(&answer, message);
+            if !matches!(attempt, Attempt::Open) {
+                self.connection = (self.random.u8(..100) < 97).then_some(connection);
+                return attempt;
+            }
+        }
+        Attempt::Open
+    }
+
+    fn judge(&mut self, answer: &Value, message: &Value) -> Attempt {
+        if answer["ok"].is_object() {
+            if answer["replayed"] == true {
+                count(&self.counts.replayed);
+            }
+            let transaction: Transaction = serde_json::from_value(answer["ok"]["transaction"].clone()).unwrap();
+            return Attempt::Settled(Outcome::Acknowledged(transaction));
+        }
+        let code = answer["error"]["code"].as_str().unwrap_or_else(|| panic!("{answer} to {message}"));
+        match (code, answer["error"]["outcome"].as_str()) {
+            ("busy" | "no_quorum" | "stopping", _) => Attempt::Open,
+            ("session_expired", Some("unknown")) => {
+                count(&self.counts.expired);
+                (self.session, self.connection, self.key) = (None, None, hex(&mut self.random));
+                Attempt::Settled(Outcome::Unknown("session expired".into()))
+            }
+            ("insufficient_funds", Some("refused")) => Attempt::Settled(Outcome::Refused(ErrorCode::InsufficientFunds)),
+            _ => panic!("{answer} to {message}"),
+        }
+    }
+
+    /// Says something again that was settled and acknowledged long ago.
+    fn say_late(&mut self) {
+        let (Some(mut connection), Some((number, command))) = (self.connection.take(), self.settled.clone()) else {
+            return;
+        };
+        let message = json!({"request": number, "command": command, "acknowledged": number});
+        if connection.try_send(&message).is_ok()
+            && let Some(answer) = read(&mut connection, number)
+        {
+            let repeated = answer["replayed"] == true || answer["error"].is_object();
+            assert!(repeated, "{answer} to {message}, which was settled before");
+            count(&self.counts.late);
+            self.connection = Some(connection);
+        }
+    }
+
+    /// Opens a session that nobody uses.
+    fn stray(&mut self) {
+        let (key, session) = (std::mem::replace(&mut self.key, hex(&mut self.random)), self.session.take());
+        self.connect();
+        (self.key, self.session) = (key, session);
+    }
+}
+
+/// The answer to this request; none if the connection has ended or is silent.
+fn read(connection: &mut Connection, request: u64) -> Option<Value> {
+    loop {
+        let answer = connection.try_receive().ok()?;
+        if answer["request"] == request {
+            return Some(answer);
+        }
+    }
+}
+
+fn hex(random: &mut fastrand::Rng) -> String {
+    format!("{:032x}", random.u128(..))
+}
+
+/// One client's life: what it asked for and what became of it.
+fn live(mut caller: Caller, amounts: impl Fn() -> u64, stop: &AtomicBool) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let amount = amounts();
+        let account = |n: usize| format!("account-{n:02}");
+        let (from, to) = (caller.random.usize(..40), caller.random.usize(..39));
+        let poor = caller.random.u8(..10) == 0;
+        let source = if poor { "poor".to_owned() } else { account(from) };
+        let destination = account((from + 1 + to) % 40);
+        let command = json!({"transfer": {"from_account": source, "to_account": destination, "amount": amount}});
+        let operation = Operation::Transfer {
+            from_account: source.into(),
+            to_account: destination.into(),
+            amount: Amount::new(amount),
+        };
+        let sent = Instant::now();
+        let outcome = caller.settle(&command);
+        if matches!(outcome, Outcome::Acknowledged(_)) {
+            count(&caller.counts.acknowledged);
+        }
+        entries.push(Entry { writer: caller.number, operation, sent, answered: Instant::now(), outcome });
+        match caller.random.u16(..1_000) {
+            0..20 => caller.say_late(),
+            20..25 => caller.stray(),
+            // Longer than a session may be idle.
+            25 if caller.number.is_multiple_of(5) => std::thread::sleep(IDLE + Duration::from_secs(1)),
+            _ => {}
+        }
+    }
+    entries
+}
+
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |text| text.parse().unwrap())
+}
+
+#[test]
+fn twenty_clients_are_served_exactly_once_whatever_happens() {
+    let (commands, seed) = (number("RABIA_BANK_COMMANDS", 6_000), number("RABIA_BANK_SEED", 1));
+    let limits = ["--max-sessions", &MAX_SESSIONS.to_string(), "--session-idle", &IDLE.as_secs().to_string()];
+    let mut cluster = Cluster::create_as(3, &limits, often).started();
+    let urls: Vec<NodeUrl> = cluster.nodes.iter().map(|node| node.url().parse().unwrap()).collect();
+    let addresses: Vec<SocketAddr> = cluster.nodes.iter().map(Node::address).collect();
+    let mut books = Books::open(&urls);
+    let (stop, counts) = (AtomicBool::new(false), Arc::new(Counts::default()));
+    let began = Instant::now();
+    let entries: Vec<Entry> = std::thread::scope(|scope| {
+        let (books, stop) = (&books, &stop);
+        let callers: Vec<_> = (0..CLIENTS)
+            .map(|number| {
+                let caller = Caller::new(number, seed, addresses.clone(), counts.clone());
+                scope.spawn(move || live(caller, || books.amount(), stop))
+            })
+            .collect();
+        let faults = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for round in 0.. {
+                let before = counts.acknowledged.load(Ordering::Relaxed);
+                if before >= commands {
+                    break;
+                }
+                disturb(&mut cluster, round);
+                wait_until("commands are acknowledged", 2 * PATIENCE, || {
+                    counts.acknowledged.load(Ordering::Relaxed) >= before + (commands / 12).min(1_500)
+                });
+            }
+        }));
+        stop.store(true, Ordering::Relaxed);
+        let entries = callers.into_iter().flat_map(|caller| caller.join().unwrap()).collect();
+        faults.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        entries
+    });
+    let took = began.elapsed();
+    entries.into_iter().for_each(|entry| books.note(entry));
+    books.check(&urls);
+    cluster.nodes.iter_mut().for_each(Node::kill);
+    cluster.nodes.iter_mut().for_each(Node::start);
+    cluster.wait_ready();
+    books.check(&urls);
+    let sessions: Vec<Value> = cluster.wait_equal().iter().map(|status| status["sessions"].clone()).collect();
+    assert!(sessions.iter().all(|open| open.as_u64().unwrap() <= MAX_SESSIONS), "{sessions:?}");
+    let counts = [
+        ("acknowledged", &counts.acknowledged),
+        ("answers that were replayed", &counts.replayed),
+        ("connections", &counts.connections),
+        ("said twice", &counts.twice),
+        ("said again long after", &counts.late),
+        ("sessions that expired", &counts.expired),
+    ];
+    println!("{took:?}:");
+    for (what, counter) in counts {
+        println!("{:>9}  {what}", counter.load(Ordering::Relaxed));
+        assert!(counter.load(Ordering::Relaxed) > 0, "{what}: never");
+    }
+}
+
+/// One fault after the other.
+fn disturb(cluster: &mut Cluster, round: usize) {
+    let node = round % 3;
+    match round % 5 {
+        0 | 2 => {
+            cluster.nodes[node].kill();
+            cluster.nodes[node].start();
+        }
+        1 => {
+            cluster.nodes[node].freeze();
+            std::thread::sleep(Duration::from_secs(2));
+            cluster.nodes[node].thaw();
+        }
+        3 => {
+            cluster.nodes.iter_mut().for_each(Node::kill);
+            cluster.nodes.iter_mut().for_each(Node::start);
+        }
+        _ => {
+            cluster.nodes[node].stop();
+            cluster.nodes[node].start();
+        }
+    }
+}

@@ -109,11 +109,10 @@ pub struct Expect {
     pub waiters: Vec<Waiter>,
 }
 
-/// What became of all batches that were formed until now is not known. Whoever still waits for their requests is told so.
-/// Comes behind the [`Install`] of the state that covers them.
+/// This node does not know what became of this batch, or may become of it. Whoever waits for its requests is told so.
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
-pub struct Abandon;
+pub struct Abandon(pub BatchId);
 
 /// Tell this client that nothing was done.
 #[derive(Message, Debug)]
@@ -394,6 +393,14 @@ impl Bank {
             let result = result.map(Done::Success);
             let answers = vec![Answered { tag: waiter.tag, slot, replayed: false, result }];
             client.do_send(Answers { answers, applied: None });
+        }
+    }
+
+    /// Tells the waiting clients that nobody knows what became of their requests, or may become of them.
+    fn abandon(&self, batches: impl IntoIterator<Item = Vec<Waiter>>) {
+        let message = "this node does not know what became of the request (it was far behind, or its clock is ahead)";
+        for waiter in batches.into_iter().flatten() {
+            self.answer(waiter, None, Err(Refusal::unknown(ErrorCode::NoQuorum, message)));
         }
     }
 
@@ -688,11 +695,9 @@ impl Handler<Expect> for Bank {
 impl Handler<Abandon> for Bank {
     type Result = ();
 
-    fn handle(&mut self, _: Abandon, _: &mut Self::Context) {
-        let message = "this node was so far behind that it took over the state of another, and can't tell what became of the request";
-        for waiter in std::mem::take(&mut self.expected).into_values().flatten() {
-            self.answer(waiter, None, Err(Refusal::unknown(ErrorCode::NoQuorum, message)));
-        }
+    fn handle(&mut self, Abandon(id): Abandon, _: &mut Self::Context) {
+        let waiters = self.expected.remove(&id);
+        self.abandon(waiters);
     }
 }
 
@@ -806,6 +811,9 @@ impl Handler<Install> for Bank {
         self.snapshot = SnapshotStage::Waiting;
         self.unsaved = (0, 0);
         self.gauges.applied_slot.store(new, Ordering::Relaxed);
+        // Slots were skipped, and what was answered in them is not known.
+        let waiters = std::mem::take(&mut self.expected);
+        self.abandon(waiters.into_values());
         self.read_due(ctx);
         self.tell_followers(ctx);
     }

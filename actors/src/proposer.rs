@@ -10,9 +10,10 @@ use actix::prelude::*;
 use rabia_bank_messages::bank::{ErrorCode, Refusal};
 use rabia_bank_messages::batch::{Action, RequestHeader};
 use rabia_bank_messages::genesis::Genesis;
-use rabia_bank_messages::ids::{BatchId, NodeId};
+use rabia_bank_messages::ids::{BatchId, Millis, NodeId};
 use rabia_bank_messages::peer::PeerMessage;
 use rabia_bank_messages::stages::Stage;
+use tracing::warn;
 
 use crate::bank::{Abandon, Bank, Expect, Reject, Waiter};
 use crate::client_session::MAX_UNANSWERED;
@@ -135,13 +136,12 @@ impl Proposer {
     fn perform(&mut self, effects: Vec<PoolEffect>) {
         let mut events = Vec::new();
         let now = Instant::now();
-        let stages = &self.gauges.stages;
         for effect in effects {
             match effect {
                 PoolEffect::Formed(id, payload) => {
                     let waiters = std::mem::take(&mut self.gathering);
                     let formed = Formed { requests: waiters.len(), bytes: payload.len(), unproposed: Some(now) };
-                    stages.note(Stage::Queue, now - self.gathering_since);
+                    self.gauges.stages.note(Stage::Queue, now - self.gathering_since);
                     self.formed_bytes += formed.bytes;
                     self.formed.insert(id, formed);
                     self.bank.do_send(Expect { id, waiters });
@@ -150,15 +150,14 @@ impl Proposer {
                 PoolEffect::Propose { slot, value, with_payload } => {
                     let formed = value.and_then(|id| self.formed.get_mut(&id));
                     if let Some(at) = formed.and_then(|formed| formed.unproposed.take()) {
-                        stages.note(Stage::Proposal, now - at);
+                        self.gauges.stages.note(Stage::Proposal, now - at);
                     }
                     events.push(Event::Propose { slot, value, with_payload });
                 }
                 PoolEffect::Forget(id) => events.push(Event::Forget(id)),
-                PoolEffect::Abandon => {
-                    self.formed.clear();
-                    (self.in_flight, self.formed_bytes) = (self.gathering.len(), 0);
-                    self.bank.do_send(Abandon);
+                PoolEffect::Abandon(id) => {
+                    self.done(&id);
+                    self.bank.do_send(Abandon(id));
                 }
                 PoolEffect::Send(to, message) => self.send(to, &message),
             }
@@ -166,6 +165,19 @@ impl Proposer {
         if !events.is_empty() {
             self.voter.do_send(Tell(events));
         }
+    }
+
+    /// A batch of this node is not in flight any more.
+    fn done(&mut self, id: &BatchId) {
+        if let Some(Formed { requests, bytes, .. }) = self.formed.remove(id) {
+            self.in_flight -= requests;
+            self.formed_bytes -= bytes;
+        }
+    }
+
+    fn warn_of_clock(&self, peer: NodeId, wall: Millis) {
+        let ahead = self.now().wall.saturating_sub(wall);
+        warn!(%peer, ahead_ms = ahead, "this node's clock is far ahead of a peer's: set it right; batches are stamped by the others' meanwhile");
     }
 
     fn send(&self, to: Option<NodeId>, message: &PeerMessage) {
@@ -211,11 +223,10 @@ impl Handler<Notices> for Proposer {
     fn handle(&mut self, Notices(notices): Notices, ctx: &mut Self::Context) {
         let (now, mut effects) = (self.now(), Vec::new());
         for notice in notices {
-            if let Notice::Decided(_, Some(id)) = &notice
-                && let Some(Formed { requests, bytes, .. }) = self.formed.remove(id)
-            {
-                self.in_flight -= requests;
-                self.formed_bytes -= bytes;
+            match &notice {
+                Notice::Decided(_, Some(id)) => self.done(id),
+                Notice::Clock(peer, wall) => self.warn_of_clock(*peer, *wall),
+                _ => {}
             }
             self.pool.notice(now, notice, &mut effects);
         }

@@ -31,7 +31,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Payload;
-use crate::ids::{BatchId, ClusterId, Digest, NodeId, Phase, RunId, Slot, StoreId};
+use crate::ids::{BatchId, ClusterId, Digest, Millis, NodeId, Phase, RunId, Slot, StoreId};
 
 /// The version of everything in this module.
 pub const PROTOCOL_VERSION: u8 = 1;
@@ -193,6 +193,12 @@ pub enum PeerMessage {
     Promised {
         /// How many.
         count: u64,
+    },
+    /// A batch of yours is stamped too far ahead of the speaker's clock, which shows this: the speaker does not back it
+    /// until then. Who hears it stamps by the clocks of a majority.
+    Clock {
+        /// Milliseconds since the Unix epoch.
+        wall: Millis,
     },
     /// Which is the highest slot in which you have durably voted or which you know decided?
     ReadIndex {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::genesis::{Genesis, Quorums};
-use rabia_bank_messages::ids::{BatchId, MAX_NODES, NodeId, Slot as SlotNumber};
+use rabia_bank_messages::ids::{BatchId, MAX_NODES, Millis, NodeId, Slot as SlotNumber};
 use rabia_bank_messages::peer::{Entry, PeerMessage, Value};
 use rabia_bank_storage::{Commit, PeerMemory, Record, Recovered, Said};
 use rustc_hash::FxHashMap;
@@ -119,6 +119,8 @@ pub enum Notice {
     Installed(SlotNumber, Vec<(SlotNumber, Value)>),
     /// A batch that waits for a slot came from another node.
     Arrived(BatchId, Payload),
+    /// A batch of this node is stamped too far ahead of this peer's clock, which shows this.
+    Clock(NodeId, Millis),
     /// The link to this peer works.
     LinkUp(NodeId),
     /// The link to this peer broke.
@@ -438,6 +440,7 @@ impl Agreement {
                 *heard = count.max(*heard);
                 self.unwritten_heard = true;
             }
+            PeerMessage::Clock { wall } => effects.push(Effect::Pool(Notice::Clock(from, wall))),
             // The snapshotter's business.
             PeerMessage::StateDigest { .. }
             | PeerMessage::Compacted { .. }

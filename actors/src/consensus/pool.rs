@@ -40,9 +40,9 @@ pub enum PoolEffect {
     },
     /// This batch is decided already, or given up: this node needs its payload no longer.
     Forget(BatchId),
-    /// What became of the batches that this node has formed is not known: a snapshot covers the slots in which they may
-    /// have been decided. Whoever waits for their requests is told so.
-    Abandon,
+    /// This node does not know what became of this batch of its own, or may become of it, and waits for it no longer.
+    /// Whoever waits for its requests is told so.
+    Abandon(BatchId),
     /// Send a batch that waits to one peer or all.
     Send(Option<NodeId>, PeerMessage),
 }
@@ -78,6 +78,11 @@ const QUIET: Duration = Duration::from_millis(5);
 /// … nor for less than so many times the usual duration of a slot. Not sooner: clients that were answered by one slot ask
 /// again at the same moment, on all nodes, and large batches take long to arrive.
 const QUIET_SLOTS: u32 = 2;
+/// A node that is sent a batch stamped too far ahead says what its own clock shows, to the same node not sooner again than
+/// after this time.
+const CLOCK_PAUSE: Duration = Duration::from_millis(100);
+/// What a peer's clock showed is believed for this long: it may be set right meanwhile.
+const CLOCK_KEPT: Duration = Duration::from_secs(60);
 /// Ids of decided batches that are remembered, so that a late copy is not proposed again.
 const REMEMBERED: usize = 16_384;
 
@@ -96,7 +101,12 @@ struct Pending {
 
 impl Pending {
     fn is_ripe(&self, now: Now) -> bool {
-        self.payload.stamp().is_ok_and(|stamp| stamp <= now.wall + MAX_STAMP_AHEAD)
+        self.is_ripe_by(now.wall.saturating_add(MAX_STAMP_AHEAD))
+    }
+
+    /// Whether its stamp is no later than this.
+    fn is_ripe_by(&self, latest: Millis) -> bool {
+        self.payload.stamp().is_ok_and(|stamp| stamp <= latest)
     }
 }
 
@@ -144,6 +154,10 @@ pub struct Pool {
     /// Smoothed time from proposing to deciding.
     slot_time: Duration,
     proposed_at: BTreeMap<Slot, Duration>,
+    /// Clocks that are so far behind that their nodes did not back a batch of this one: what they showed, and when.
+    clocks: [Option<(Millis, Duration)>; MAX_NODES],
+    /// When each peer was told what this node's clock shows.
+    clock_told: [Option<Duration>; MAX_NODES],
 }
 
 impl Pool {
@@ -169,6 +183,8 @@ impl Pool {
             suspect: [false; MAX_NODES],
             slot_time: PATIENCE_MIN / PATIENCE,
             proposed_at: BTreeMap::new(),
+            clocks: [None; MAX_NODES],
+            clock_told: [None; MAX_NODES],
             genesis,
         }
     }
@@ -227,10 +243,17 @@ impl Pool {
                 for (slot, value) in decisions {
                     self.replay(slot, value);
                 }
-                self.abandon(effects);
+                // Some of it may have been decided in the slots that were skipped, and the others, who know that, would never
+                // back it again. What was not, its origin proposes, or its clients ask for again.
+                self.abandon(effects, |_, _, _| true);
                 self.frontier(now, frontier);
             }
             Notice::Arrived(id, payload) => self.arrived(now, id, payload, effects),
+            Notice::Clock(peer, wall) => {
+                self.clocks[peer.index()] = Some((wall, now.elapsed));
+                let latest = self.stamp(now).saturating_add(MAX_STAMP_AHEAD);
+                self.abandon(effects, |id, pending, me| id.origin == me && !pending.is_ripe_by(latest));
+            }
             Notice::LinkUp(peer) => {
                 self.up[peer.index()] = true;
                 self.suspect[peer.index()] = false;
@@ -252,14 +275,37 @@ impl Pool {
         self.owners.frontier(frontier);
     }
 
-    /// Gives up all that is pending. Some of it may have been decided in the slots that were skipped, and the others, who know
-    /// that, would never back it again. What was not, its origin proposes, or its clients ask for again.
-    fn abandon(&mut self, effects: &mut Vec<PoolEffect>) {
-        self.waiting.clear();
-        let mut given_up: Vec<BatchId> = self.pending.drain().map(|(id, _)| id).collect();
+    /// Gives up these of the batches that are pending.
+    fn abandon(&mut self, effects: &mut Vec<PoolEffect>, which: impl Fn(&BatchId, &Pending, NodeId) -> bool) {
+        let me = self.me;
+        let given_up = self.pending.extract_if(|id, pending| which(id, pending, me));
+        let mut given_up: Vec<(BatchId, u64)> = given_up.map(|(id, pending)| (id, pending.order)).collect();
         given_up.sort_unstable();
-        effects.extend(given_up.into_iter().map(PoolEffect::Forget));
-        effects.push(PoolEffect::Abandon);
+        for (id, order) in given_up {
+            self.waiting.remove(&order);
+            effects.push(PoolEffect::Forget(id));
+            if id.origin == me {
+                effects.push(PoolEffect::Abandon(id));
+            }
+        }
+    }
+
+    /// The stamp of a batch that is formed now: by the own clock, unless that is so far ahead of the others' that they would
+    /// not make up a majority that backs it. Then by the last clock that is needed for one.
+    fn stamp(&self, now: Now) -> Millis {
+        let peers = self.genesis.nodes().filter(|node| *node != self.me && self.up[node.index()]);
+        let mut clocks: Vec<Millis> = peers
+            .map(|node| match self.clocks[node.index()] {
+                Some((wall, at)) if now.elapsed.saturating_sub(at) < CLOCK_KEPT => {
+                    wall.saturating_add(now.elapsed.saturating_sub(at).as_millis() as Millis)
+                }
+                _ => now.wall,
+            })
+            .collect();
+        clocks.sort_unstable_by(|a, b| b.cmp(a));
+        let needed = self.genesis.quorums().majority() - 1;
+        let last = needed.checked_sub(1).and_then(|last| clocks.get(last));
+        last.map_or(now.wall, |last| now.wall.min(*last))
     }
 
     fn decided(&mut self, now: Now, slot: Slot, value: Value) {
@@ -335,7 +381,14 @@ impl Pool {
         self.order += 1;
         let order = self.order;
         self.waiting.insert(order, id);
-        self.pending.insert(id, Pending { payload, order, since: now.elapsed, slot: None, shared: true });
+        let pending = Pending { payload, order, since: now.elapsed, slot: None, shared: true };
+        let told = &mut self.clock_told[id.origin.index()];
+        let again = told.is_none_or(|told| now.elapsed.saturating_sub(told) >= CLOCK_PAUSE);
+        if again && !pending.is_ripe(now) {
+            *told = Some(now.elapsed);
+            effects.push(PoolEffect::Send(Some(id.origin), PeerMessage::Clock { wall: now.wall }));
+        }
+        self.pending.insert(id, pending);
     }
 
     /// Groups what was gathered into a batch that waits.
@@ -344,7 +397,8 @@ impl Pool {
             return None;
         }
         self.sequence += 1;
-        let (id, payload) = self.gather.finish(self.me, self.incarnation, self.sequence, now.wall);
+        let stamp = self.stamp(now);
+        let (id, payload) = self.gather.finish(self.me, self.incarnation, self.sequence, stamp);
         let order = self.gather_order;
         self.waiting.insert(order, id);
         let pending = Pending { payload: payload.clone(), order, since: now.elapsed, slot: None, shared: false };

@@ -324,6 +324,7 @@ pub fn peer_message() -> impl Strategy<Value = PeerMessage> {
                 next,
             }),
         any::<u64>().prop_map(|count| PeerMessage::Promised { count }),
+        any::<u64>().prop_map(|wall| PeerMessage::Clock { wall }),
         any::<u64>().prop_map(|decided| PeerMessage::Alive { decided }),
         (any::<u64>(), digest()).prop_map(|(slot, digest)| PeerMessage::StateDigest { slot, digest }),
     ]

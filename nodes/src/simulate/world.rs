@@ -687,9 +687,9 @@ impl World {
                 }
                 PoolEffect::Forget(id) => events.push(Event::Forget(id)),
                 // Clients lose patience by themselves.
-                PoolEffect::Abandon => {
+                PoolEffect::Abandon(id) => {
                     if let Some(node) = &mut self.machines[index].node {
-                        node.expected.clear();
+                        node.expected.remove(&id);
                     }
                 }
                 PoolEffect::Send(to, message) => {

@@ -18,6 +18,7 @@ use rabia_bank_messages::batch::{Action, BatchBuilder, Payload, RequestHeader};
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{BatchId, MAX_NODES, Millis, NodeId, Slot};
 use rabia_bank_messages::peer::{PeerMessage, Value};
+use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::agreement::Notice;
@@ -93,7 +94,7 @@ struct Pending {
 
 impl Pending {
     fn is_ripe(&self, now: Now) -> bool {
-        self.payload.stamp().is_ok_and(|stamp| stamp <= now.wall + MAX_STAMP_AHEAD)
+        self.payload.stamp().is_ok_and(|stamp| stamp <= now.wall + MAX_STAMP_AHEAD || is_broken(Rule::StampAhead))
     }
 }
 
@@ -349,7 +350,8 @@ impl Pool {
 
     /// Proposes whatever can be proposed now. To be called after every change, and at least every 10 ms.
     pub fn pump(&mut self, now: Now, effects: &mut Vec<PoolEffect>) {
-        let last = self.frontier + self.genesis.window;
+        let windows = if is_broken(Rule::Window) { 2 } else { 1 };
+        let last = self.frontier + windows * self.genesis.window;
         for slot in self.frontier + 1..=last {
             match self.slots.get(&slot) {
                 Some(seen) if seen.proposed || seen.decided => {}

@@ -174,19 +174,19 @@ impl WeakMvc {
             PeerMessage::State { slot, .. } | PeerMessage::Vote { slot, .. } => (*slot, None, false),
             _ => return,
         };
-        if slot > frontier {
-            let held = brings || names.is_none_or(|id| holds(&id));
-            self.nodes[node.index()].entry(slot).or_default().hear(from, message, held);
-        }
-    }
-
-    /// A node has acted on a message, which may have brought payloads; its log ends at `frontier`.
-    pub(in crate::simulate) fn heard(&mut self, node: NodeId, frontier: Slot, holds: impl Fn(&BatchId) -> bool) {
         let slots = &mut self.nodes[node.index()];
         if slots.first_key_value().is_some_and(|(slot, _)| *slot <= frontier) {
             *slots = slots.split_off(&(frontier + 1));
         }
-        for seen in slots.values_mut() {
+        if slot > frontier {
+            let held = brings || names.is_none_or(|id| holds(&id));
+            slots.entry(slot).or_default().hear(from, message, held);
+        }
+    }
+
+    /// A node has acted on something that may have brought payloads.
+    pub(in crate::simulate) fn heard(&mut self, node: NodeId, holds: impl Fn(&BatchId) -> bool) {
+        for seen in self.nodes[node.index()].values_mut() {
             let held: Vec<BatchId> = seen.parked().filter(|id| holds(id)).collect();
             held.into_iter().for_each(|id| seen.hold(id));
         }

@@ -27,7 +27,7 @@ impl World {
         }
         let mut effects = Vec::new();
         node.core.handle(self.now - node.started, event, &mut effects);
-        self.weak_mvc.heard(id, node.core.frontier(), |batch| node.core.holds(batch));
+        self.weak_mvc.heard(id, |batch| node.core.holds(batch));
         self.perform(index, effects)
     }
 

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
-use rabia_bank_messages::bank::{Query, ReadLevel, Refusal, Status, Success, Transaction};
+use rabia_bank_messages::bank::{ErrorCode, Query, ReadLevel, Refusal, Status, Success, Transaction};
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::genesis::Genesis;
@@ -108,6 +108,12 @@ pub struct Expect {
     /// One per request.
     pub waiters: Vec<Waiter>,
 }
+
+/// What became of all batches that were formed until now is not known. Whoever still waits for their requests is told so.
+/// Comes behind the [`Install`] of the state that covers them.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Abandon;
 
 /// Tell this client that nothing was done.
 #[derive(Message, Debug)]
@@ -676,6 +682,17 @@ impl Handler<Expect> for Bank {
 
     fn handle(&mut self, Expect { id, waiters }: Expect, _: &mut Self::Context) {
         self.expected.insert(id, waiters);
+    }
+}
+
+impl Handler<Abandon> for Bank {
+    type Result = ();
+
+    fn handle(&mut self, _: Abandon, _: &mut Self::Context) {
+        let message = "this node was so far behind that it took over the state of another, and can't tell what became of the request";
+        for waiter in std::mem::take(&mut self.expected).into_values().flatten() {
+            self.answer(waiter, None, Err(Refusal::unknown(ErrorCode::NoQuorum, message)));
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use rabia_bank_messages::ids::{BatchId, NodeId};
 use rabia_bank_messages::peer::PeerMessage;
 use rabia_bank_messages::stages::Stage;
 
-use crate::bank::{Bank, Expect, Reject, Waiter};
+use crate::bank::{Abandon, Bank, Expect, Reject, Waiter};
 use crate::client_session::MAX_UNANSWERED;
 use crate::consensus::agreement::{Event, Notice, TICK};
 use crate::consensus::pool::{Now, Pool, PoolEffect};
@@ -155,6 +155,11 @@ impl Proposer {
                     events.push(Event::Propose { slot, value, with_payload });
                 }
                 PoolEffect::Forget(id) => events.push(Event::Forget(id)),
+                PoolEffect::Abandon => {
+                    self.formed.clear();
+                    (self.in_flight, self.formed_bytes) = (self.gathering.len(), 0);
+                    self.bank.do_send(Abandon);
+                }
                 PoolEffect::Send(to, message) => self.send(to, &message),
             }
         }

@@ -39,8 +39,11 @@ pub enum PoolEffect {
         /// Send the payload along.
         with_payload: bool,
     },
-    /// This batch is decided already: nobody needs a payload that came late.
+    /// This batch is decided already, or given up: this node needs its payload no longer.
     Forget(BatchId),
+    /// What became of the batches that this node has formed is not known: a snapshot covers the slots in which they may
+    /// have been decided. Whoever waits for their requests is told so.
+    Abandon,
     /// Send a batch that waits to one peer or all.
     Send(Option<NodeId>, PeerMessage),
 }
@@ -224,15 +227,8 @@ impl Pool {
             Notice::Installed(frontier, decisions) => {
                 for (slot, value) in decisions {
                     self.replay(slot, value);
-                    if let Some(pending) = value.and_then(|id| self.pending.remove(&id)) {
-                        self.waiting.remove(&pending.order);
-                    }
                 }
-                // What was proposed in the slots that were skipped may not have been decided there.
-                let lost: Vec<_> = self.pending.iter().filter_map(|(id, pending)| Some((*id, pending.slot?))).collect();
-                for (id, slot) in lost.into_iter().filter(|(_, slot)| *slot <= frontier) {
-                    self.release(&id, slot);
-                }
+                self.abandon(effects);
                 self.frontier(now, frontier);
             }
             Notice::Arrived(id, payload) => self.arrived(now, id, payload, effects),
@@ -255,6 +251,20 @@ impl Pool {
         self.slots = self.slots.split_off(&(frontier + 1));
         self.proposed_at = self.proposed_at.split_off(&(frontier + 1));
         self.owners.frontier(frontier);
+    }
+
+    /// Gives up all that is pending. Some of it may have been decided in the slots that were skipped, and the others, who know
+    /// that, would never back it again. What was not, its origin proposes, or its clients ask for again.
+    fn abandon(&mut self, effects: &mut Vec<PoolEffect>) {
+        if is_broken(Rule::SnapshotSettlesPending) {
+            self.waiting = self.pending.iter().map(|(id, pending)| (pending.order, *id)).collect();
+            return self.pending.values_mut().for_each(|pending| pending.slot = None);
+        }
+        self.waiting.clear();
+        let mut given_up: Vec<BatchId> = self.pending.drain().map(|(id, _)| id).collect();
+        given_up.sort_unstable();
+        effects.extend(given_up.into_iter().map(PoolEffect::Forget));
+        effects.push(PoolEffect::Abandon);
     }
 
     fn decided(&mut self, now: Now, slot: Slot, value: Value) {

@@ -85,6 +85,12 @@ impl World {
                     events.push(Event::Propose { slot, value, with_payload });
                 }
                 PoolEffect::Forget(id) => events.push(Event::Forget(id)),
+                // Their clients hear that it is unknown, or nothing: here they hear nothing, and ask again.
+                PoolEffect::Abandon => {
+                    if let Some(node) = &mut self.machines[index].node {
+                        node.expected.clear();
+                    }
+                }
                 PoolEffect::Send(to, message) => {
                     for peer in (0..self.machines.len()).filter(|peer| *peer != index) {
                         if to.is_none_or(|to| to.index() == peer) {

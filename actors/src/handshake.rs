@@ -3,6 +3,7 @@
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{MAX_NODES, NodeId, RunId};
 use rabia_bank_messages::peer::{Hello, HelloRefused, RefusalReason};
+use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rabia_bank_storage::PeerMemory;
 
 /// What this node says of itself in a handshake, and what it remembers of its peers.
@@ -68,7 +69,8 @@ impl Door {
         }
         if let Some(memory) = &self.memories[hello.node.index()] {
             let older = hello.starts < memory.starts;
-            if older || (hello.starts == memory.starts && hello.run != memory.run) {
+            let other = hello.starts == memory.starts && hello.run != memory.run;
+            if (older || other) && !is_broken(Rule::StartCounters) {
                 let message = format!(
                     "your store was seen in its start {} before, this is its start {}: it is an old copy",
                     memory.starts, hello.starts
@@ -77,7 +79,7 @@ impl Door {
             }
         }
         let heard = heard(hello.node);
-        if heard > hello.promised {
+        if heard > hello.promised && !is_broken(Rule::PromiseCounts) {
             let message = format!(
                 "you were heard to have made {heard} promises, but your store knows of {}: it is an old copy",
                 hello.promised

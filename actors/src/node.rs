@@ -220,7 +220,8 @@ pub fn start(settings: NodeSettings) -> Result<NodeHandle, StartError> {
     let stores = Stores::open(&settings)?;
     let mut run = [0; 16];
     getrandom::fill(&mut run).map_err(|error| StartError::Random(error.to_string()))?;
-    let (ledger, decisions) = rebuild(&settings.identity, &stores)?;
+    let (ledger, decisions) =
+        rebuild(&settings.identity, &stores.books, &stores.log.reader(), stores.recovered.decided)?;
     info!(
         node = %settings.identity.node,
         start = stores.recovered.starts,
@@ -254,10 +255,19 @@ impl Stores {
 /// A decided slot.
 pub type Decision = (Slot, Option<BatchId>);
 
-/// Reads the books and applies the log behind them.
-fn rebuild(identity: &Identity, stores: &Stores) -> Result<(Ledger, Vec<Decision>), StartError> {
+/// Makes the ledger of the books, and of the log behind them up to the slot `decided`. Also answers the last decisions, from
+/// which owners of coming slots are read.
+///
+/// # Errors
+/// If the books or the log can't be read or applied, or are of a cluster with other constants.
+pub fn rebuild(
+    identity: &Identity,
+    books: &BooksStore,
+    log: &LogReader,
+    decided: Slot,
+) -> Result<(Ledger, Vec<Decision>), StartError> {
     let (limit, sessions) = (identity.genesis.transaction_limit, identity.genesis.sessions);
-    let view = stores.books.reader().view().map_err(BooksError::from)?;
+    let view = books.reader().view().map_err(BooksError::from)?;
     let (ledger, decisions) = restore(&view)?.unwrap_or_else(|| (Ledger::new(limit, sessions), Vec::new()));
     if ledger.transaction_limit() != limit {
         return Err(StartError::Limit { found: ledger.transaction_limit(), expected: limit });
@@ -265,7 +275,7 @@ fn rebuild(identity: &Identity, stores: &Stores) -> Result<(Ledger, Vec<Decision
     if ledger.session_limits() != sessions {
         return Err(StartError::Sessions { found: ledger.session_limits(), expected: sessions });
     }
-    replay(identity, ledger, decisions, &stores.log.reader(), stores.recovered.decided)
+    replay(identity, ledger, decisions, log, decided)
 }
 
 /// Applies the log up to the slot `decided` to a ledger. Takes and gives the decisions that owners of coming slots are read

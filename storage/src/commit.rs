@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::ids::{BatchId, NodeId, Slot};
 use rabia_bank_messages::peer::{State, Value, Vote};
+use rabia_bank_messages::sabotage::{Rule, is_broken};
 use redb::{Database, Durability, ReadableTable, WriteTransaction};
 
 use crate::error::StoreError;
@@ -208,6 +209,10 @@ impl<'t> Writer<'t> {
             if let Some(id) = said.batch() {
                 self.check_held(&payloads, &id, format_args!("{record:?}"))?;
             }
+            if is_broken(Rule::RecordsStay) {
+                let (first, last) = format::record_keys(*slot);
+                rows.remove_range(&first, &last)?;
+            }
             rows.put(&key, &body)?;
         }
         Ok(())
@@ -272,7 +277,8 @@ impl<'t> Writer<'t> {
             removed.extend(value);
         }
         decisions.remove_range(&format::slot_key(0), &format::slot_key(new))?;
-        records.remove_range(&format::record_keys(0).0, &format::record_keys(new).1)?;
+        let last = if is_broken(Rule::SnapshotKeepsAbove) { Slot::MAX } else { new };
+        records.remove_range(&format::record_keys(0).0, &format::record_keys(last).1)?;
         // A batch that is decided twice is so within two windows, and a window is much shorter than this.
         for row in decisions.from(&[])?.take(TWICE_WITHIN) {
             if let Some(id) = reader::decision(&decisions, &row?)?.1 {

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::genesis::{Genesis, Quorums};
-use rabia_bank_messages::ids::{BatchId, MAX_NODES, Millis, NodeId, Slot as SlotNumber};
+use rabia_bank_messages::ids::{BatchId, MAX_NODES, Millis, NodeId, Phase, Slot as SlotNumber};
 use rabia_bank_messages::peer::{Entry, PeerMessage, Value};
+use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rabia_bank_storage::{Commit, PeerMemory, Record, Recovered, Said};
 use rustc_hash::FxHashMap;
 
@@ -310,6 +311,9 @@ impl Agreement {
         }
         for slot in self.frontier + 1..recovered.reserved {
             let said = records.remove(&slot).unwrap_or_default();
+            if said.is_empty() && is_broken(Rule::TaintRemembered) {
+                continue;
+            }
             self.open.insert(slot, Slot::restored(self.me, self.quorums, &said));
             self.unsaid.push_back(slot);
             effects.push(Effect::Pool(Notice::Spoken(slot)));
@@ -345,6 +349,11 @@ impl Agreement {
     /// How many slots are in agreement and undecided.
     pub fn open_slots(&self) -> usize {
         self.open.values().filter(|slot| !slot.is_silent() && !matches!(slot.stage(), Stage::Decided(_))).count()
+    }
+
+    /// Whether the payload of this batch is in memory.
+    pub fn holds(&self, id: &BatchId) -> bool {
+        self.payloads.contains_key(id)
     }
 
     /// How many payloads are in memory.
@@ -466,7 +475,7 @@ impl Agreement {
             return self.answer_late(now, from, slot, effects);
         }
         let payload = message.names().and_then(|id| self.payloads.get(id)).map(|held| held.payload.clone());
-        let held = payload.is_some();
+        let held = payload.is_some() || is_broken(Rule::PayloadHeld);
         let open = self.open.entry(slot).or_insert_with(|| Slot::new(self.me, self.quorums));
         let silent = open.is_silent();
         open.receive(from, message, held);
@@ -505,32 +514,45 @@ impl Agreement {
         with_payload: bool,
         effects: &mut Vec<Effect>,
     ) {
-        if slot <= self.frontier || slot > self.frontier + self.genesis.window {
+        if slot <= self.frontier || slot > self.reach() {
             return;
         }
-        if slot >= self.reserved {
+        if slot >= self.reserved && !is_broken(Rule::Reserve) {
             self.unreserved.push((slot, value, with_payload));
             return self.reserve_ahead(effects);
         }
         let payload = value.and_then(|id| self.payloads.get(&id)).map(|held| held.payload.clone());
         assert!(value.is_none() || payload.is_some(), "proposing {value:?} without its payload");
+        let coin = self.coin(slot);
         let open = self.open.entry(slot).or_insert_with(|| Slot::new(self.me, self.quorums));
         if !open.is_silent() {
             return;
         }
         let mut out = Vec::new();
-        open.propose(value, |phase| coin(self.genesis.cluster, slot, phase), &mut out);
+        open.propose(value, coin, &mut out);
         let payload = payload.filter(|_| with_payload);
         self.perform(now, slot, out, payload, effects);
     }
 
+    /// The last slot that this node may speak in.
+    fn reach(&self) -> SlotNumber {
+        let windows = if is_broken(Rule::Window) { 2 } else { 1 };
+        self.frontier + windows * self.genesis.window
+    }
+
+    fn coin(&self, slot: SlotNumber) -> impl Fn(Phase) -> bool + use<> {
+        let (cluster, own) = (self.genesis.cluster, is_broken(Rule::CommonCoin) && self.me.index() == 0);
+        move |phase| coin(cluster, slot, phase) != own
+    }
+
     fn advance(&mut self, now: Duration, slot: SlotNumber, effects: &mut Vec<Effect>) {
-        if slot > self.frontier + self.genesis.window {
+        if slot > self.reach() {
             return;
         }
+        let coin = self.coin(slot);
         let Some(open) = self.open.get_mut(&slot) else { return };
         let mut out = Vec::new();
-        open.advance(|phase| coin(self.genesis.cluster, slot, phase), &mut out);
+        open.advance(coin, &mut out);
         self.perform(now, slot, out, None, effects);
     }
 
@@ -545,12 +567,18 @@ impl Agreement {
         for effect in out {
             match effect {
                 SlotEffect::Say(message) => {
-                    assert!(slot < self.reserved, "speaking in slot {slot} at or above the mark {}", self.reserved);
+                    assert!(
+                        slot < self.reserved || is_broken(Rule::Reserve),
+                        "speaking in slot {slot} at or above the mark {}",
+                        self.reserved
+                    );
                     effects.push(Effect::Broadcast(peer_message(slot, message, payload.take())));
                 }
                 SlotEffect::Save(phase, said) => {
                     let mut commit = Commit { records: vec![Record { slot, phase, said }], ..Commit::default() };
-                    if let Some(id) = bound_to(&said) {
+                    if let Some(id) = bound_to(&said)
+                        && !is_broken(Rule::PayloadDurable)
+                    {
                         self.store_payload(*id, &mut commit);
                     }
                     self.save(commit, Some(Saving::Slot(slot)), effects);
@@ -632,12 +660,13 @@ impl Agreement {
                     }
                 }
                 Saving::Slot(slot) => {
+                    let coin = self.coin(slot);
                     let Some(open) = self.open.get_mut(&slot) else { continue };
                     if let Stage::SavingVote(..) = open.stage() {
                         self.highest_vote = self.highest_vote.max(slot);
                     }
                     let mut out = Vec::new();
-                    open.saved(|phase| coin(self.genesis.cluster, slot, phase), &mut out);
+                    open.saved(coin, &mut out);
                     self.perform(now, slot, out, None, effects);
                 }
             }
@@ -648,7 +677,8 @@ impl Agreement {
 
     /// Takes a payload that came from a peer. False if it is not what its id names, or was held.
     fn hold_received(&mut self, now: Duration, id: BatchId, payload: Payload, effects: &mut Vec<Effect>) -> bool {
-        !self.payloads.contains_key(&id) && payload.matches(&id) && self.hold(now, id, payload, effects)
+        let matches = payload.matches(&id) || is_broken(Rule::PayloadDigest);
+        !self.payloads.contains_key(&id) && matches && self.hold(now, id, payload, effects)
     }
 
     /// Takes a payload. False if it was held.
@@ -740,7 +770,7 @@ impl Agreement {
 
     /// Delivers what is decided in order, and speaks where the window has come to.
     fn move_window(&mut self, now: Duration, effects: &mut Vec<Effect>) {
-        let before = self.frontier;
+        let (before, first) = (self.frontier, effects.len());
         while let Some(open) = self.open.get(&(self.frontier + 1)) {
             let Stage::Decided(value) = open.stage() else { break };
             let batch = match value {
@@ -756,6 +786,9 @@ impl Agreement {
             self.frontier += 1;
             self.open.remove(&self.frontier);
             self.deliver(now, value, batch, effects);
+        }
+        if is_broken(Rule::InOrder) {
+            effects[first..].reverse();
         }
         if self.frontier > before {
             self.progressed = now;
@@ -811,6 +844,9 @@ impl Agreement {
     }
 
     fn say_all_again(&self, to: Option<NodeId>, effects: &mut Vec<Effect>) {
+        if is_broken(Rule::Repeat) {
+            return;
+        }
         for slot in self.open.range(..=self.frontier + self.genesis.window).map(|(slot, _)| *slot) {
             self.say_again(slot, to, effects);
         }
@@ -949,7 +985,8 @@ impl Agreement {
 
     /// The highest slot in which this node has durably voted or which it knows decided.
     fn read_index(&self) -> SlotNumber {
-        self.highest_vote.max(self.highest_decided)
+        let voted = if is_broken(Rule::ReadSeesVotes) { 0 } else { self.highest_vote };
+        voted.max(self.highest_decided)
     }
 
     fn start_round(&mut self, now: Duration, effects: &mut Vec<Effect>) {
@@ -957,6 +994,9 @@ impl Agreement {
             return;
         }
         let Some(read) = self.waiting_read.take() else { return };
+        if is_broken(Rule::ReadRound) {
+            return effects.push(Effect::ReadAt { read, slot: 0 });
+        }
         self.rounds += 1;
         let mut answers = [None; MAX_NODES];
         answers[self.me.index()] = Some(self.read_index());
@@ -977,7 +1017,7 @@ impl Agreement {
         effects: &mut Vec<Effect>,
     ) {
         if let Some(round) = &mut self.round
-            && (starts, number) == (self.starts, round.number)
+            && ((starts, number) == (self.starts, round.number) || is_broken(Rule::ReadEcho))
         {
             round.answers[from.index()] = Some(slot);
             self.finish_round(now, effects);
@@ -987,7 +1027,7 @@ impl Agreement {
     fn finish_round(&mut self, now: Duration, effects: &mut Vec<Effect>) {
         let Some(round) = &self.round else { return };
         let answers = round.answers.iter().flatten();
-        if answers.clone().count() < self.quorums.quorum() {
+        if answers.clone().count() < self.quorums.quorum() && !is_broken(Rule::ReadQuorum) {
             return;
         }
         let slot = answers.copied().max().unwrap_or(0);

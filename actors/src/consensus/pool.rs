@@ -18,6 +18,7 @@ use rabia_bank_messages::batch::{Action, BatchBuilder, Payload, RequestHeader};
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{BatchId, MAX_NODES, Millis, NodeId, Slot};
 use rabia_bank_messages::peer::{PeerMessage, Value};
+use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::agreement::Notice;
@@ -101,7 +102,7 @@ struct Pending {
 
 impl Pending {
     fn is_ripe(&self, now: Now) -> bool {
-        self.is_ripe_by(now.wall.saturating_add(MAX_STAMP_AHEAD))
+        self.is_ripe_by(now.wall.saturating_add(MAX_STAMP_AHEAD)) || is_broken(Rule::StampAhead)
     }
 
     /// Whether its stamp is no later than this.
@@ -245,7 +246,12 @@ impl Pool {
                 }
                 // Some of it may have been decided in the slots that were skipped, and the others, who know that, would never
                 // back it again. What was not, its origin proposes, or its clients ask for again.
-                self.abandon(effects, |_, _, _| true);
+                if is_broken(Rule::SnapshotSettlesPending) {
+                    self.waiting = self.pending.iter().map(|(id, pending)| (pending.order, *id)).collect();
+                    self.pending.values_mut().for_each(|pending| pending.slot = None);
+                } else {
+                    self.abandon(effects, |_, _, _| true);
+                }
                 self.frontier(now, frontier);
             }
             Notice::Arrived(id, payload) => self.arrived(now, id, payload, effects),
@@ -409,7 +415,8 @@ impl Pool {
 
     /// Proposes whatever can be proposed now. To be called after every change, and at least every 10 ms.
     pub fn pump(&mut self, now: Now, effects: &mut Vec<PoolEffect>) {
-        let last = self.frontier + self.genesis.window;
+        let windows = if is_broken(Rule::Window) { 2 } else { 1 };
+        let last = self.frontier + windows * self.genesis.window;
         for slot in self.frontier + 1..=last {
             match self.slots.get(&slot) {
                 Some(seen) if seen.proposed || seen.decided => {}

@@ -51,6 +51,7 @@ use rabia_bank_messages::batch::{Action, BadPayload, Payload, Request};
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::genesis::SessionLimits;
 use rabia_bank_messages::ids::{BatchId, Digest, Millis, Slot};
+use rabia_bank_messages::sabotage::{Rule, is_broken};
 
 use std::sync::Arc;
 
@@ -211,9 +212,11 @@ impl Ledger {
                 let stamp = payload.stamp()?;
                 let requests = payload.requests()?.collect::<Result<Vec<_>, _>>()?;
                 self.decided_slots += 1;
-                if self.batches.insert(id) {
-                    self.time = self.time.max(stamp);
-                    self.sessions.expire_idle(self.time);
+                if self.batches.insert(id) || is_broken(Rule::BatchOnce) {
+                    self.time = if is_broken(Rule::MonotonicTime) { stamp } else { self.time.max(stamp) };
+                    if !is_broken(Rule::SessionsExpire) {
+                        self.sessions.expire_idle(self.time);
+                    }
                     let moment = Moment { slot, time: self.time };
                     Applied::Batch(requests.iter().map(|request| self.apply_request(request, moment)).collect())
                 } else {

@@ -428,6 +428,7 @@ impl World {
                     let took = self.micros(50, 2_000);
                     self.mail(index, took, Mail::Stored { to: to.index(), id });
                 }
+                Effect::MeetAgain(peer) => unreachable!("the store of node {peer} was not replaced"),
             }
         }
         if !notices.is_empty() {
@@ -571,12 +572,15 @@ impl World {
     fn meet(&mut self, index: usize, peer: usize) -> Check {
         let link = self.network.link(index, peer);
         let (id, peer_id) = (self.machines[index].id, self.machines[peer].id);
-        let Some(hello) = self.machines[peer].node.as_ref().map(|node| node.door.introduce(id, node.core.promised()))
+        let Some(hello) =
+            self.machines[peer].node.as_ref().map(|node| node.door.introduce(id, None, node.core.promised()))
         else {
             return Ok(());
         };
         let Some(node) = &mut self.machines[index].node else { return Ok(()) };
-        if let Err(refused) = node.door.check(&hello, |peer| node.core.heard(peer)) {
+        if let Err(refused) =
+            node.door.check(&hello, node.core.stores(), node.core.frontier(), |peer| node.core.heard(peer))
+        {
             return check(false, "handshake", || format!("node {id} refuses node {peer_id}: {}", refused.message));
         }
         let memory = PeerMemory { store: hello.store, starts: hello.starts, run: hello.run };
@@ -601,7 +605,8 @@ impl World {
         }
         let Some(node) = &mut self.machines[index].node else { return Ok(()) };
         node.attached[peer] = link;
-        self.event(index, Event::LinkUp(self.machines[peer].id))
+        let peer = self.machines[peer].id;
+        self.event(index, Event::LinkUp(peer, self.genesis.stores[peer.index()]))
     }
 
     fn disconnect(&mut self, a: usize, b: usize) -> Check {
@@ -1039,9 +1044,10 @@ impl World {
         let mut run = [machine.id.get(); 16];
         run[..8].copy_from_slice(&self.random.u64(..).to_be_bytes());
         let mut effects = Vec::new();
-        let core = Agreement::new(self.genesis.clone(), machine.id, &recovered, &mut effects);
+        let core = Agreement::new(self.genesis.clone(), machine.id, &recovered, ledger.replacements(), &mut effects);
         let pool = Proposer::pool(&self.genesis, machine.id, recovered.starts, recovered.decided, last);
-        let door = Door::new(self.genesis.clone(), machine.id, recovered.starts, RunId(run), &recovered.peers);
+        let (genesis, store_id) = (self.genesis.clone(), recovered.store);
+        let door = Door::new(genesis, machine.id, store_id, recovered.starts, RunId(run), &recovered.peers);
         let (id, starts, decided) = (machine.id, recovered.starts, recovered.decided);
         machine.node = Some(Node {
             starts,

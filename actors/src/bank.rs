@@ -17,14 +17,16 @@ use actix::prelude::*;
 use rabia_bank_messages::bank::{ErrorCode, Query, ReadLevel, Refusal, Status, Success, Transaction};
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::client::Feed;
-use rabia_bank_messages::genesis::Genesis;
-use rabia_bank_messages::ids::{BatchId, NodeId, Slot};
+use rabia_bank_messages::genesis::{Genesis, Replacement};
+use rabia_bank_messages::ids::{BatchId, NodeId, Slot, StoreId};
 use rabia_bank_messages::peer::DIGEST_INTERVAL;
 use rabia_bank_messages::stages::Stage;
 use rabia_bank_storage::{BooksReader, BooksView};
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
+use tracing::info;
 
+use crate::consensus::stores::{Standing, Stores};
 use crate::ledger::{Answer, Applied, Block, Ledger, Progress, Reading, RequestOutcome};
 use crate::node::{Decision, Failed, Gauges};
 use crate::snapshot::{BooksError, Snapshot, read_block};
@@ -242,6 +244,17 @@ pub struct Install {
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "Result<BooksView, String>")]
 pub struct TakeSnapshot;
+
+/// Is this a member's store now, by what is applied here? Answered with the slot in which it was decided that it takes the place
+/// of another, or none if that would have an effect now; or why it would not.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "Result<Option<Slot>, String>")]
+pub struct StandingOf {
+    /// The member.
+    pub node: NodeId,
+    /// The store.
+    pub store: StoreId,
+}
 
 /// Go on collecting the snapshot.
 #[derive(Message)]
@@ -725,6 +738,11 @@ impl Handler<Apply> for Bank {
                     self.answer_batch(slot, now, waiters, &outcomes, ctx);
                 }
             }
+            Ok(Applied::Replacement) => {
+                if let Some(Replacement { node, store, .. }) = self.ledger.replacements().list().last() {
+                    info!(slot, of = %node, %store, "a store takes the place of another");
+                }
+            }
             Ok(Applied::Null | Applied::Repeated) => {}
             Err(error) => {
                 self.failed = true;
@@ -797,6 +815,23 @@ impl Handler<TakeSnapshot> for Bank {
             durable.await.map_err(|_| "the node is stopping".to_owned())?;
             books.view().map_err(|error| error.to_string())
         })
+    }
+}
+
+impl Handler<StandingOf> for Bank {
+    type Result = Result<Option<Slot>, String>;
+
+    fn handle(&mut self, StandingOf { node, store }: StandingOf, _: &mut Self::Context) -> Self::Result {
+        let stores = Stores::new(&self.genesis, self.ledger.replacements());
+        if node.index() < self.genesis.members()
+            && let Standing::Former(by) = stores.standing(node, store)
+        {
+            return Err(format!("store {store} was replaced itself, in slot {}, by {}", by.slot, by.store));
+        }
+        match stores.brought(node, store) {
+            Some(replacement) => Ok(Some(replacement.slot)),
+            None => stores.check(node, store).map(|()| None),
+        }
     }
 }
 

@@ -9,14 +9,16 @@
 //!   message's time, and no slot, that work and turns are not spread alike.
 //! - Where there is no owner, or nothing was decided for a while, anyone proposes in the next slot at once.
 //! - A gap below a slot in use is filled by its owner, with null where nothing waits. An owner that can't be reached, or is
-//!   silent, is replaced by the live nodes in turn.
+//!   silent, is replaced by the live nodes in turn. When a member gets a new store, the slots in which the old one speaks are
+//!   in use: the new one waits for them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::time::Duration;
 
 use rabia_bank_messages::batch::{Action, BatchBuilder, Payload, RequestHeader};
 use rabia_bank_messages::genesis::Genesis;
-use rabia_bank_messages::ids::{BatchId, MAX_NODES, Millis, NodeId, Slot};
+use rabia_bank_messages::ids::{BatchId, Digest, MAX_NODES, Millis, NodeId, Slot, StoreId};
 use rabia_bank_messages::peer::{PeerMessage, Value};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -148,6 +150,8 @@ pub struct Pool {
     owners: Owners,
     slots: BTreeMap<Slot, Seen>,
     frontier: Slot,
+    /// The slots in which this node's store speaks.
+    speaks: Range<Slot>,
     /// When the frontier last moved.
     moved: Duration,
     up: [bool; MAX_NODES],
@@ -162,7 +166,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// The pool of a run. `incarnation` is the store's start counter, raised durably before.
+    /// The pool of a run. `incarnation` is no other run's of this node: see [`Stores::incarnation`](super::stores::Stores::incarnation).
     pub fn new(genesis: Genesis, me: NodeId, incarnation: u64, frontier: Slot) -> Pool {
         Pool {
             me,
@@ -179,6 +183,7 @@ impl Pool {
             owners: Owners::new(genesis.clone()),
             slots: BTreeMap::new(),
             frontier,
+            speaks: 0..Slot::MAX,
             moved: Duration::ZERO,
             up: [false; MAX_NODES],
             suspect: [false; MAX_NODES],
@@ -208,6 +213,29 @@ impl Pool {
         if self.gather.is_full() {
             self.form(now, effects);
         }
+    }
+
+    /// Adds a batch that gives a member a new store. Whether it was decided, the bank's state tells.
+    pub fn replace(&mut self, now: Now, node: NodeId, store: StoreId) -> (BatchId, Payload) {
+        self.sequence += 1;
+        self.order += 1;
+        let payload = Payload::replacing(node, store, now.wall);
+        let digest = Digest::of(payload.bytes());
+        let id = BatchId { origin: self.me, incarnation: self.incarnation, sequence: self.sequence, digest };
+        self.add(id, payload.clone(), self.order, now.elapsed, false);
+        (id, payload)
+    }
+
+    fn add(&mut self, id: BatchId, payload: Payload, order: u64, since: Duration, shared: bool) {
+        self.waiting.insert(order, id);
+        self.pending.insert(id, Pending { payload, order, since, slot: None, shared });
+    }
+
+    /// Whether this node's store speaks nowhere in the window: it took the place of another and is not as far yet, or was
+    /// replaced itself. Nothing that is submitted would be proposed.
+    pub fn is_silent(&self) -> bool {
+        let window = self.frontier + 1..self.frontier + self.genesis.window + 1;
+        self.speaks.start >= window.end || self.speaks.end <= window.start
     }
 
     /// Batches of this node that are formed and not decided, and bytes that gather for the next.
@@ -270,6 +298,11 @@ impl Pool {
                 effects.extend(shared.map(|message| PoolEffect::Send(Some(peer), message)));
             }
             Notice::LinkDown(peer) => self.up[peer.index()] = false,
+            Notice::Speaks(slots) => self.speaks = slots,
+            Notice::Fill(slot) if slot > self.frontier => {
+                self.slots.entry(slot).or_default();
+            }
+            Notice::Fill(_) => {}
         }
     }
 
@@ -385,6 +418,7 @@ impl Pool {
             return;
         }
         self.order += 1;
+<<<<<<< HEAD
         let order = self.order;
         self.waiting.insert(order, id);
         let pending = Pending { payload, order, since: now.elapsed, slot: None, shared: true };
@@ -395,6 +429,9 @@ impl Pool {
             effects.push(PoolEffect::Send(Some(id.origin), PeerMessage::Clock { wall: now.wall }));
         }
         self.pending.insert(id, pending);
+=======
+        self.add(id, payload, self.order, now.elapsed, true);
+>>>>>>> replace
     }
 
     /// Groups what was gathered into a batch that waits.
@@ -403,21 +440,32 @@ impl Pool {
             return None;
         }
         self.sequence += 1;
+<<<<<<< HEAD
         let stamp = self.stamp(now);
         let (id, payload) = self.gather.finish(self.me, self.incarnation, self.sequence, stamp);
         let order = self.gather_order;
         self.waiting.insert(order, id);
         let pending = Pending { payload: payload.clone(), order, since: now.elapsed, slot: None, shared: false };
         self.pending.insert(id, pending);
+=======
+        let (id, payload) = self.gather.finish(self.me, self.incarnation, self.sequence, now.wall);
+        self.add(id, payload.clone(), self.gather_order, now.elapsed, false);
+>>>>>>> replace
         effects.push(PoolEffect::Formed(id, payload));
         Some(id)
     }
 
     /// Proposes whatever can be proposed now. To be called after every change, and at least every 10 ms.
     pub fn pump(&mut self, now: Now, effects: &mut Vec<PoolEffect>) {
+<<<<<<< HEAD
         let windows = if is_broken(Rule::Window) { 2 } else { 1 };
         let last = self.frontier + windows * self.genesis.window;
         for slot in self.frontier + 1..=last {
+=======
+        let first = self.speaks.start.max(self.frontier + 1);
+        let end = self.speaks.end.min(self.frontier + self.genesis.window + 1);
+        for slot in first..end {
+>>>>>>> replace
             match self.slots.get(&slot) {
                 Some(seen) if seen.proposed || seen.decided => {}
                 Some(_) => self.join(now, slot, effects),

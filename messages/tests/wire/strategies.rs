@@ -345,18 +345,20 @@ pub fn opening() -> impl Strategy<Value = Opening> {
         RefusalReason::Genesis,
         RefusalReason::Node,
         RefusalReason::Store,
+        RefusalReason::Replaced,
         RefusalReason::OldStarts,
         RefusalReason::OldPromises,
         RefusalReason::NoHello,
     ]);
-    let hello = (any::<[[u8; 16]; 3]>(), digest(), node(), node(), any::<(u64, u64)>()).prop_map(
-        |([cluster, store, run], genesis, node, to, (starts, promised))| {
+    let hello = (any::<[[u8; 16]; 3]>(), digest(), node(), node(), any::<(u64, u64, Option<u64>)>()).prop_map(
+        |([cluster, store, run], genesis, node, to, (starts, promised, joined))| {
             Opening::Hello(peer::Hello {
                 cluster: ClusterId(cluster),
                 genesis,
                 node,
                 to,
                 store: StoreId(store),
+                joined,
                 starts,
                 run: RunId(run),
                 promised,

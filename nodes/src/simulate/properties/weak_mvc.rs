@@ -195,7 +195,9 @@ impl WeakMvc {
     /// A node says this. What it said in a former run may be said again at any time.
     pub(in crate::simulate) fn says(&mut self, node: NodeId, message: &PeerMessage) -> Check {
         let slot = match message {
-            PeerMessage::Proposal { slot, .. } | PeerMessage::State { slot, .. } | PeerMessage::Vote { slot, .. } => *slot,
+            PeerMessage::Proposal { slot, .. } | PeerMessage::State { slot, .. } | PeerMessage::Vote { slot, .. } => {
+                *slot
+            }
             PeerMessage::Decide { slot, value } => return self.decides(node, *slot, *value),
             _ => return Ok(()),
         };
@@ -318,7 +320,9 @@ impl WeakMvc {
             .map(|(phase, _)| *phase)
             .next();
         let Some(phase) = bound else {
-            return check(false, PROPERTY, || format!("node {node} decides slot {slot} on {value:?}, but counts {seen:?}"));
+            return check(false, PROPERTY, || {
+                format!("node {node} decides slot {slot} on {value:?}, but counts {seen:?}")
+            });
         };
         self.decided.insert(slot, value);
         self.slots.entry(slot).or_default().decided = Some((value, phase));

@@ -58,6 +58,7 @@ impl World {
                     let took = self.micros(50, 2_000);
                     self.mail(index, took, Mail::Stored { to: to.index(), id });
                 }
+                Effect::MeetAgain(peer) => unreachable!("the store of node {peer} was not replaced"),
             }
         }
         if !notices.is_empty() {
@@ -252,12 +253,15 @@ impl World {
     fn meet(&mut self, index: usize, peer: usize) -> Check {
         let link = self.network.link(index, peer);
         let (id, peer_id) = (self.machines[index].id, self.machines[peer].id);
-        let Some(hello) = self.machines[peer].node.as_ref().map(|node| node.door.introduce(id, node.core.promised()))
+        let Some(hello) =
+            self.machines[peer].node.as_ref().map(|node| node.door.introduce(id, None, node.core.promised()))
         else {
             return Ok(());
         };
         let Some(node) = &mut self.machines[index].node else { return Ok(()) };
-        if let Err(refused) = node.door.check(&hello, |peer| node.core.heard(peer)) {
+        if let Err(refused) =
+            node.door.check(&hello, node.core.stores(), node.core.frontier(), |peer| node.core.heard(peer))
+        {
             let old_copy = [index, peer].iter().any(|one| self.machines[*one].lost == Some(Loss::OldCopy));
             self.report.count("handshakes refused");
             return check(old_copy, "handshake", || format!("node {id} refuses node {peer_id}: {}", refused.message));
@@ -286,7 +290,7 @@ impl World {
         let Some(node) = &mut self.machines[index].node else { return Ok(()) };
         node.attached[peer] = link;
         let peer_id = self.machines[peer].id;
-        self.event(index, Event::LinkUp(peer_id))
+        self.event(index, Event::LinkUp(peer_id, self.genesis.stores[peer_id.index()]))
     }
 
     pub(super) fn disconnect(&mut self, a: usize, b: usize) -> Check {

@@ -298,7 +298,9 @@ enum Purpose {
     Follow(Follower),
 }
 
-/// How often reads that nobody waits for any more are dropped.
+/// A node that is so many slots behind what it knows of says how far it is.
+const FAR_BEHIND: u64 = 1_000;
+/// How often that is said, and reads are dropped that nobody waits for any more.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// All reads up to `read` may be answered once `slot` is applied.
@@ -632,6 +634,10 @@ impl Bank {
     /// Without a quorum, or for a slot far ahead, reads would gather for ever; so would followers who want no more.
     fn sweep(&mut self) {
         let now = Instant::now();
+        let (applied, known) = (self.ledger.applied(), self.gauges.known_elsewhere.load(Ordering::Relaxed));
+        if known > applied + FAR_BEHIND && self.gauges.received_bytes.load(Ordering::Relaxed) == 0 {
+            info!(slot = applied, of = known, "catching up");
+        }
         self.followers.retain(Follower::is_there);
         self.rounds.retain(|_, read| read.deadline > now);
         self.at_slot.retain(|_, reads| {
@@ -657,6 +663,7 @@ impl Bank {
             phases: std::array::from_fn(|index| load(&gauges.phases[index])),
             snapshot_slot: load(&gauges.snapshot_slot),
             known_slot: load(&gauges.known_elsewhere).max(summary.applied),
+            receiving_bytes: load(&gauges.received_bytes),
             open_slots: load(&gauges.open_slots),
             accounts: summary.accounts,
             transactions: summary.transactions,
@@ -841,7 +848,9 @@ impl Handler<Install> for Bank {
     fn handle(&mut self, Install { ledger, decisions }: Install, ctx: &mut Self::Context) {
         let (own, new) = (self.ledger.applied(), ledger.applied());
         assert!(new > own, "a state after slot {new} would take the place of one after slot {own}");
-        self.ledger = *ledger;
+        let old = std::mem::replace(&mut self.ledger, *ledger);
+        // A million accounts take a while to go: not on this thread.
+        drop(tokio::task::spawn_blocking(move || drop(old)));
         self.decisions = decisions.into();
         self.snapshot = SnapshotStage::Waiting;
         self.unsaved = (0, 0);

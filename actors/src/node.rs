@@ -241,13 +241,8 @@ pub fn start(settings: NodeSettings) -> Result<NodeHandle, StartError> {
     let files = Files::open(&settings)?;
     let mut run = [0; 16];
     getrandom::fill(&mut run).map_err(|error| StartError::Random(error.to_string()))?;
-<<<<<<< HEAD
-    let (ledger, decisions) =
-        rebuild(&settings.identity, &stores.books, &stores.log.reader(), stores.recovered.decided)?;
-=======
-    let (ledger, decisions) = rebuild(&settings.identity, &files)?;
+    let (ledger, decisions) = rebuild(&settings.identity, &files.books, &files.log.reader(), files.recovered.decided)?;
     check_standing(&settings, &files, &ledger)?;
->>>>>>> replace
     info!(
         node = %settings.identity.node,
         start = files.recovered.starts,
@@ -291,7 +286,6 @@ fn check_standing(settings: &NodeSettings, files: &Files, ledger: &Ledger) -> Re
 /// A decided slot.
 pub type Decision = (Slot, Option<BatchId>);
 
-<<<<<<< HEAD
 /// Makes the ledger of the books, and of the log behind them up to the slot `decided`. Also answers the last decisions, from
 /// which owners of coming slots are read.
 ///
@@ -305,12 +299,6 @@ pub fn rebuild(
 ) -> Result<(Ledger, Vec<Decision>), StartError> {
     let (limit, sessions) = (identity.genesis.transaction_limit, identity.genesis.sessions);
     let view = books.reader().view().map_err(BooksError::from)?;
-=======
-/// Reads the books and applies the log behind them.
-fn rebuild(identity: &Identity, files: &Files) -> Result<(Ledger, Vec<Decision>), StartError> {
-    let (limit, sessions) = (identity.genesis.transaction_limit, identity.genesis.sessions);
-    let view = files.books.reader().view().map_err(BooksError::from)?;
->>>>>>> replace
     let (ledger, decisions) = restore(&view)?.unwrap_or_else(|| (Ledger::new(limit, sessions), Vec::new()));
     if ledger.transaction_limit() != limit {
         return Err(StartError::Limit { found: ledger.transaction_limit(), expected: limit });
@@ -318,11 +306,7 @@ fn rebuild(identity: &Identity, files: &Files) -> Result<(Ledger, Vec<Decision>)
     if ledger.session_limits() != sessions {
         return Err(StartError::Sessions { found: ledger.session_limits(), expected: sessions });
     }
-<<<<<<< HEAD
     replay(identity, ledger, decisions, log, decided)
-=======
-    replay(identity, ledger, decisions, &files.log.reader(), files.recovered.decided)
->>>>>>> replace
 }
 
 /// Applies the log up to the slot `decided` to a ledger. Takes and gives the decisions that owners of coming slots are read

@@ -10,11 +10,7 @@ use actix::prelude::*;
 use rabia_bank_messages::bank::{ErrorCode, Refusal};
 use rabia_bank_messages::batch::{Action, RequestHeader};
 use rabia_bank_messages::genesis::Genesis;
-<<<<<<< HEAD
-use rabia_bank_messages::ids::{BatchId, Millis, NodeId};
-=======
-use rabia_bank_messages::ids::{BatchId, NodeId, StoreId};
->>>>>>> replace
+use rabia_bank_messages::ids::{BatchId, Millis, NodeId, StoreId};
 use rabia_bank_messages::peer::PeerMessage;
 use rabia_bank_messages::stages::Stage;
 use tracing::warn;

@@ -181,13 +181,25 @@ pub struct BooksReader {
 }
 
 impl BooksReader {
-    /// Opens the books of a member to read them, and leaves the file byte for byte as it is, also after a crash.
+    /// Opens the books of a member to read them, and leaves the file byte for byte as it is, also after a crash. Verifies every
+    /// page of it first, which takes a second or two per GB.
     ///
     /// # Errors
     /// As for [`BooksStore::open`].
     pub fn open(path: &Path, identity: &Identity) -> Result<BooksReader, StoreError> {
         let (backend, place) = open_file(path)?;
-        let (database, ..) = open_staged(backend, &place, identity)?;
+        let (database, ..) = open_staged(backend, &place, identity, Pages::Verified)?;
+        Ok(BooksReader { database: Arc::new(database), place })
+    }
+
+    /// Opens books that [`open`](BooksReader::open) says are damaged, to find out which rows are. redb may panic where it
+    /// reads a damaged page of its own.
+    ///
+    /// # Errors
+    /// As for [`BooksStore::open`].
+    pub fn open_damaged(path: &Path, identity: &Identity) -> Result<BooksReader, StoreError> {
+        let (backend, place) = open_file(path)?;
+        let (database, ..) = open_staged(backend, &place, identity, Pages::AsTheyAre)?;
         Ok(BooksReader { database: Arc::new(database), place })
     }
 
@@ -377,9 +389,18 @@ fn write_new(
 }
 
 fn open_on(backend: impl StorageBackend, place: Place, identity: &Identity) -> Result<BooksStore, StoreError> {
-    let (database, staged, store, slot) = open_staged(backend, &place, identity)?;
+    let (database, staged, store, slot) = open_staged(backend, &place, identity, Pages::AsTheyAre)?;
     staged.let_go().map_err(|e| place.io(e))?;
     Ok(BooksStore { database: Arc::new(database), place, store, slot, stopped: None })
+}
+
+/// Whether the pages of the file are verified when it is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Pages {
+    /// All of them, which costs by the length of the history.
+    Verified,
+    /// None: a start must not take longer the older the bank is. Rows are verified when they are read.
+    AsTheyAre,
 }
 
 /// Opens the file and checks whose it is; what redb writes meanwhile is held back.
@@ -387,14 +408,18 @@ fn open_staged<B: StorageBackend>(
     backend: B,
     place: &Place,
     identity: &Identity,
+    pages: Pages,
 ) -> Result<(Database, Staged<B>, StoreId, Slot), StoreError> {
     // redb would make a new database of an empty file.
     if backend.len().map_err(|e| place.io(e))? == 0 {
         return Err(place.damaged("it is empty"));
     }
     let staged = Staged::new(backend).map_err(|e| place.io(e))?;
-    let database =
-        Builder::new().set_cache_size(CACHE).create_with_backend(staged.clone()).map_err(|e| place.redb(e))?;
+    let database = Builder::new()
+        .set_cache_size(CACHE)
+        .set_check_integrity_on_open(pages == Pages::Verified)
+        .create_with_backend(staged.clone())
+        .map_err(|e| place.redb(e))?;
     let transaction = database.begin_read().map_err(|e| place.redb(e))?;
     let meta = Rows::read(&transaction, META, place)?;
     let store = recover::check_identity(&meta, place, identity)?;

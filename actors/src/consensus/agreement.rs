@@ -9,13 +9,8 @@ use std::ops::Range;
 use std::time::Duration;
 
 use rabia_bank_messages::batch::Payload;
-<<<<<<< HEAD
-use rabia_bank_messages::genesis::{Genesis, Quorums};
-use rabia_bank_messages::ids::{BatchId, MAX_NODES, Millis, NodeId, Phase, Slot as SlotNumber};
-=======
 use rabia_bank_messages::genesis::{Genesis, Quorums, Replacement};
-use rabia_bank_messages::ids::{BatchId, MAX_NODES, NodeId, Slot as SlotNumber, StoreId};
->>>>>>> replace
+use rabia_bank_messages::ids::{BatchId, MAX_NODES, Millis, NodeId, Phase, Slot as SlotNumber, StoreId};
 use rabia_bank_messages::peer::{Entry, PeerMessage, Value};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rabia_bank_storage::{Commit, PeerMemory, Record, Recovered, Said};
@@ -560,12 +555,9 @@ impl Agreement {
                 *heard = count.max(*heard);
                 self.unwritten_heard = true;
             }
-<<<<<<< HEAD
             PeerMessage::Clock { wall } => effects.push(Effect::Pool(Notice::Clock(from, wall))),
-=======
             // Of a store that is not the peer's, or not any more.
             PeerMessage::Promised { .. }
->>>>>>> replace
             // The snapshotter's business.
             | PeerMessage::StateDigest { .. }
             | PeerMessage::Compacted { .. }
@@ -641,11 +633,7 @@ impl Agreement {
         with_payload: bool,
         effects: &mut Vec<Effect>,
     ) {
-<<<<<<< HEAD
-        if slot <= self.frontier || slot > self.reach() {
-=======
-        if slot <= self.frontier || slot > self.frontier + self.genesis.window || !self.speaks.contains(&slot) {
->>>>>>> replace
+        if slot <= self.frontier || slot > self.reach() || !self.speaks.contains(&slot) {
             return;
         }
         if slot >= self.reserved && !is_broken(Rule::Reserve) {
@@ -698,18 +686,15 @@ impl Agreement {
         for effect in out {
             match effect {
                 SlotEffect::Say(message) => {
-<<<<<<< HEAD
                     assert!(
                         slot < self.reserved || is_broken(Rule::Reserve),
                         "speaking in slot {slot} at or above the mark {}",
                         self.reserved
-=======
-                    assert!(slot < self.reserved, "speaking in slot {slot} at or above the mark {}", self.reserved);
+                    );
                     assert!(
                         self.speaks.contains(&slot),
                         "speaking in slot {slot}, this store is silent but in {:?}",
                         self.speaks
->>>>>>> replace
                     );
                     effects.push(Effect::Broadcast(peer_message(slot, message, payload.take())));
                 }
@@ -1214,12 +1199,8 @@ impl Agreement {
         effects: &mut Vec<Effect>,
     ) {
         if let Some(round) = &mut self.round
-<<<<<<< HEAD
             && ((starts, number) == (self.starts, round.number) || is_broken(Rule::ReadEcho))
-=======
-            && (starts, number) == (self.starts, round.number)
             && self.linked[from.index()] == self.stores.current(from)
->>>>>>> replace
         {
             round.answers[from.index()] = Some(slot);
             self.finish_round(now, effects);

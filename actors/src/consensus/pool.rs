@@ -418,20 +418,13 @@ impl Pool {
             return;
         }
         self.order += 1;
-<<<<<<< HEAD
-        let order = self.order;
-        self.waiting.insert(order, id);
-        let pending = Pending { payload, order, since: now.elapsed, slot: None, shared: true };
-        let told = &mut self.clock_told[id.origin.index()];
+        let told = self.clock_told[id.origin.index()];
         let again = told.is_none_or(|told| now.elapsed.saturating_sub(told) >= CLOCK_PAUSE);
-        if again && !pending.is_ripe(now) {
-            *told = Some(now.elapsed);
+        self.add(id, payload, self.order, now.elapsed, true);
+        if again && !self.pending[&id].is_ripe(now) {
+            self.clock_told[id.origin.index()] = Some(now.elapsed);
             effects.push(PoolEffect::Send(Some(id.origin), PeerMessage::Clock { wall: now.wall }));
         }
-        self.pending.insert(id, pending);
-=======
-        self.add(id, payload, self.order, now.elapsed, true);
->>>>>>> replace
     }
 
     /// Groups what was gathered into a batch that waits.
@@ -440,32 +433,19 @@ impl Pool {
             return None;
         }
         self.sequence += 1;
-<<<<<<< HEAD
         let stamp = self.stamp(now);
         let (id, payload) = self.gather.finish(self.me, self.incarnation, self.sequence, stamp);
-        let order = self.gather_order;
-        self.waiting.insert(order, id);
-        let pending = Pending { payload: payload.clone(), order, since: now.elapsed, slot: None, shared: false };
-        self.pending.insert(id, pending);
-=======
-        let (id, payload) = self.gather.finish(self.me, self.incarnation, self.sequence, now.wall);
         self.add(id, payload.clone(), self.gather_order, now.elapsed, false);
->>>>>>> replace
         effects.push(PoolEffect::Formed(id, payload));
         Some(id)
     }
 
     /// Proposes whatever can be proposed now. To be called after every change, and at least every 10 ms.
     pub fn pump(&mut self, now: Now, effects: &mut Vec<PoolEffect>) {
-<<<<<<< HEAD
         let windows = if is_broken(Rule::Window) { 2 } else { 1 };
-        let last = self.frontier + windows * self.genesis.window;
-        for slot in self.frontier + 1..=last {
-=======
         let first = self.speaks.start.max(self.frontier + 1);
-        let end = self.speaks.end.min(self.frontier + self.genesis.window + 1);
+        let end = self.speaks.end.min(self.frontier + windows * self.genesis.window + 1);
         for slot in first..end {
->>>>>>> replace
             match self.slots.get(&slot) {
                 Some(seen) if seen.proposed || seen.decided => {}
                 Some(_) => self.join(now, slot, effects),

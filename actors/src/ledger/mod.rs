@@ -222,18 +222,11 @@ impl Ledger {
                     None => payload.requests()?.collect::<Result<Vec<_>, _>>()?,
                 };
                 self.decided_slots += 1;
-<<<<<<< HEAD
                 if self.batches.insert(id) || is_broken(Rule::BatchOnce) {
                     self.time = if is_broken(Rule::MonotonicTime) { stamp } else { self.time.max(stamp) };
                     if !is_broken(Rule::SessionsExpire) {
                         self.sessions.expire_idle(self.time);
                     }
-                    let moment = Moment { slot, time: self.time };
-                    Applied::Batch(requests.iter().map(|request| self.apply_request(request, moment)).collect())
-=======
-                if self.batches.insert(id) {
-                    self.time = self.time.max(stamp);
-                    self.sessions.expire_idle(self.time);
                     if let Some((node, store)) = replacement {
                         // One that was given before is given in vain.
                         self.replacements.add(Replacement { slot, node, store });
@@ -242,7 +235,6 @@ impl Ledger {
                         let moment = Moment { slot, time: self.time };
                         Applied::Batch(requests.iter().map(|request| self.apply_request(request, moment)).collect())
                     }
->>>>>>> replace
                 } else {
                     self.repeated_batches += 1;
                     Applied::Repeated

@@ -195,6 +195,7 @@ fn status() -> impl Strategy<Value = Status> {
             phases: [n[4], n[5], n[6], n[7]],
             snapshot_slot: n[1] / 2,
             known_slot: n[1],
+            receiving_bytes: n[1] / 3,
             open_slots: n[8],
             accounts: n[9],
             transactions: n[10],

@@ -60,7 +60,7 @@ use std::sync::Arc;
 
 use actix::Addr;
 use rabia_bank_actors::node::{NodeHandle, Stopped};
-use rabia_bank_messages::bank::{Command, ErrorCode, Query, ReadLevel, Refusal, Status, Success};
+use rabia_bank_messages::bank::{Command, ErrorCode, Outcome, Query, ReadLevel, Refusal, Status, Success};
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::ids::SessionKey;
 use tokio::sync::watch;
@@ -201,7 +201,7 @@ impl Session {
     /// # Errors
     /// Refused, or unknown: see the [module](self).
     pub async fn execute(&self, command: Command) -> Heard {
-        heard(self.actor.send(Execute::new(command)).await)
+        heard(self.actor.send(Execute::new(command)).await, Outcome::Unknown)
     }
 
     /// Carries the command with this number out, once; or tells again what came of it.
@@ -209,7 +209,7 @@ impl Session {
     /// # Errors
     /// Refused, or unknown: see the [module](self).
     pub async fn execute_numbered(&self, number: u64, command: Command) -> Heard {
-        heard(self.actor.send(Execute::numbered(number, command)).await)
+        heard(self.actor.send(Execute::numbered(number, command)).await, Outcome::Unknown)
     }
 
     /// Looks something up.
@@ -217,7 +217,7 @@ impl Session {
     /// # Errors
     /// Refused: see the [module](self).
     pub async fn look(&self, query: Query, read: ReadLevel) -> Heard {
-        heard(self.actor.send(Look { query, read }).await)
+        heard(self.actor.send(Look { query, read }).await, Outcome::Refused)
     }
 
     /// Has a recipient told of transactions as they are applied, until the session or the recipient ends.
@@ -225,7 +225,7 @@ impl Session {
     /// # Errors
     /// Refused: see the [module](self).
     pub async fn listen(&self, feed: Feed, to: actix::Recipient<Happened>) -> Heard {
-        heard(self.actor.send(Listen { feed, to }).await)
+        heard(self.actor.send(Listen { feed, to }).await, Outcome::Refused)
     }
 
     /// The actor, for messages from actors of the host: [`Execute`], [`Look`], [`Listen`].
@@ -234,8 +234,10 @@ impl Session {
     }
 }
 
-fn heard(answer: Result<Heard, actix::MailboxError>) -> Heard {
-    answer.unwrap_or_else(|_| Err(Refusal::unknown(ErrorCode::Stopping, "the session or its node has ended")))
+/// The answer; with this outcome if the actor has ended.
+fn heard(answer: Result<Heard, actix::MailboxError>, otherwise: Outcome) -> Heard {
+    let stopping = || Refusal::refused(ErrorCode::Stopping, "the session or its node has ended");
+    answer.unwrap_or_else(|_| Err(Refusal { outcome: otherwise, ..stopping() }))
 }
 
 impl Drop for Session {

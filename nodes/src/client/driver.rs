@@ -25,7 +25,7 @@ use tokio_tungstenite::tungstenite::{self, Bytes, Message};
 
 use super::frame::Incoming;
 use super::link::{self, Sink, Stream};
-use super::{Answered, Ask, ClientOptions, NotReached, Request, Unanswered, Unknown};
+use super::{Answered, Ask, ClientOptions, NotReached, Request, Unanswered, Unknown, is_passing};
 use crate::random;
 
 /// A node must greet, and open the session through the log, within this time; else the next one is asked.
@@ -530,11 +530,6 @@ impl Driver {
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, farewell).await;
         Leave::Done
     }
-}
-
-/// Refusals that pass by themselves: worth another try.
-fn is_passing(code: ErrorCode) -> bool {
-    matches!(code, ErrorCode::Busy | ErrorCode::NoQuorum | ErrorCode::Stopping)
 }
 
 /// Refusals that speak of one attempt, not of the request.

@@ -205,6 +205,9 @@ impl Follower {
     fn answered(&mut self, answer: Answer) -> Result<(), Leave> {
         match answer.result {
             AnswerResult::Ok(Success::Subscribed { from }) => {
+                if let Some(asked) = self.feed.from.filter(|asked| (*asked).max(1) != from) {
+                    return Err(Leave::Lost(format!("a feed from {asked} on would begin with {from}")));
+                }
                 self.feed.from = Some(from);
                 (self.subscribed, self.pause) = (true, FIRST_PAUSE);
                 Ok(())

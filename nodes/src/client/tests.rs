@@ -206,26 +206,58 @@ async fn an_expired_session_leaves_a_repeated_command_unknown() {
 }
 
 #[tokio::test]
-async fn an_expired_session_refuses_a_first_attempt_and_the_next_command_opens_a_new_session() {
-    let node = FakeNode::new().await;
-    let client = Client::connect(options(&[&node]));
+async fn only_attempts_that_found_no_session_go_on_in_a_new_one() {
+    for outcome in ["unknown", "refused"] {
+        let node = FakeNode::new().await;
+        let client = Client::connect(options(&[&node]));
+        let script = async {
+            let (mut connection, hello) = node.accept_session().await;
+            for number in 1..=3 {
+                assert_eq!(connection.hear_command().await, (number, 0));
+            }
+            // A session that has expired answers no command any more; the client waits for what it still has to say.
+            connection.say_ok(2).await;
+            connection.say_error(3, "session_expired", outcome).await;
+            connection.say_error(1, "session_expired", outcome).await;
+            assert!(connection.is_left().await);
+            let (mut connection, again) = node.accept_session().await;
+            assert!(again.session.is_none());
+            assert_ne!(again.open.unwrap().key, hello.open.unwrap().key);
+            for number in [1, 3] {
+                assert_eq!(connection.hear_command().await, (number, 0));
+                connection.say_ok(number).await;
+            }
+            connection
+        };
+        let calls = futures_util::future::join_all((0..3).map(|_| client.command(deposit())));
+        let (outcomes, _connection) = tokio::join!(calls, script);
+        assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_has_no_answer_in_an_expired_session_is_unknown_and_what_was_not_said_goes_on() {
+    let (node, other) = (FakeNode::new().await, FakeNode::new().await);
+    let client = Client::connect(options(&[&node, &other]));
     let script = async {
-        let (mut connection, hello) = node.accept_session().await;
+        let (mut connection, _) = node.accept_session().await;
+        for _ in 0..2 {
+            connection.hear_command().await;
+        }
+        connection.say_error(2, "session_expired", "unknown").await;
+        // The node is lost before it has told of the other one.
+        drop(connection);
+        let (mut connection, hello) = other.accept_session().await;
+        assert!(hello.open.is_some());
         let (number, _) = connection.hear_command().await;
-        connection.say_error(number, "session_expired", "refused").await;
-        let (mut connection, again) = node.accept_session().await;
-        assert!(again.session.is_none());
-        assert_ne!(again.open.unwrap().key, hello.open.unwrap().key);
-        assert_eq!(connection.hear_command().await, (2, 1));
-        connection.say_ok(2).await;
+        assert_eq!(number, 2);
+        connection.say_ok(number).await;
         connection
     };
-    let calls = async {
-        let outcome = client.command(deposit()).await;
-        assert!(matches!(&outcome, Err(CallError::Refused(r)) if r.code == ErrorCode::SessionExpired), "{outcome:?}");
-        client.command(deposit()).await.unwrap();
-    };
-    tokio::join!(script, calls);
+    let calls = futures_util::future::join(client.command(deposit()), client.command(deposit()));
+    let ((first, second), _connection) = tokio::join!(calls, script);
+    assert!(matches!(first, Err(CallError::Unknown(_))), "{first:?}");
+    second.unwrap();
 }
 
 #[tokio::test]
@@ -447,16 +479,18 @@ async fn a_node_that_leaves_a_transaction_out_or_says_one_twice_is_left() {
     let node = FakeNode::new().await;
     let mut subscription = Subscription::new(options(&[&node]), Feed::default());
     let script = async {
-        for wrong in [12, 10] {
-            let (mut connection, _) = node.accept_session().await;
-            let from = connection.hear_subscription(10).await.from;
-            assert!(from.is_none_or(|from| from == 11), "{from:?}");
-            if from.is_none() {
-                connection.say_transaction(10).await;
-            }
-            connection.say_transaction(wrong).await;
-            assert!(connection.is_left().await, "{wrong} came where 11 was to come");
-        }
+        let (mut connection, _) = node.accept_session().await;
+        assert_eq!(connection.hear_subscription(10).await.from, None);
+        connection.say_transaction(10).await;
+        connection.say_transaction(12).await;
+        assert!(connection.is_left().await, "12 came where 11 was to come");
+        let (mut connection, _) = node.accept_session().await;
+        assert_eq!(connection.hear_subscription(11).await.from, Some(11));
+        connection.say_transaction(10).await;
+        assert!(connection.is_left().await, "10 came twice");
+        let (mut connection, _) = node.accept_session().await;
+        assert_eq!(connection.hear_subscription(10).await.from, Some(11));
+        assert!(connection.is_left().await, "the node would begin before");
         let (mut connection, _) = node.accept_session().await;
         assert_eq!(connection.hear_subscription(11).await.from, Some(11));
         connection.say_transaction(11).await;

@@ -183,10 +183,10 @@ export class RabiaBank {
     const socket = this.#socket;
     if (!socket || socket.readyState === 3) return;
     await new Promise((resolve) => {
-      socket.onclose = resolve;
-      setTimeout(resolve, 1000);
+      const enough = setTimeout(resolve, 1000);
+      socket.onclose = () => resolve(clearTimeout(enough));
       if (this.#ready) this.#say({ goodbye: {} });
-      else socket.close();
+      else resolve(clearTimeout(enough));
     });
     socket.close();
   }

@@ -198,7 +198,8 @@ fn the_page_opens_an_account_moves_money_and_shows_the_live_feed() {
         browser.wait("the feed shows it", &format!("({feed})[0] === '3 deposit  bob 12,345'")).await;
         let rows = browser.evaluate(feed).await;
         assert_eq!(rows, json!(["3 deposit  bob 12,345", "2 transfer alice bob 300", "1 opening  alice 1,000"]));
-        let figures = "['accounts', 'transactions', 'total'].map((id) => document.getElementById(id).textContent).join()";
+        let figures =
+            "['accounts', 'transactions', 'total'].map((id) => document.getElementById(id).textContent).join()";
         browser.wait("the figures follow", &format!("{figures} === '2,3,13,345'")).await;
         if let Some(path) = std::env::var_os("RABIA_BANK_SCREENSHOT") {
             std::fs::write(path, browser.screenshot().await).unwrap();

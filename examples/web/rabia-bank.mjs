@@ -60,7 +60,7 @@ export class RabiaBank {
   /** Whether commands can be said on this connection; and whether its session was found to be gone. */
   #inSession = false; #expired = false;
   #key = randomKey(); #session = null; #cluster = null; #node = null;
-  #last = 0; #pause = FIRST_PAUSE_MS; #failures = 0; #failure = "not connected yet";
+  #last = 0; #pause = FIRST_PAUSE_MS; #failures = 0; #failure = null;
   #pending = new Map(); #feeds = new Map(); #watchers = new Set();
 
   /** urls: the nodes of one cluster, tried in turn. timeoutMs: how long a call may take, retries included. */
@@ -164,7 +164,7 @@ export class RabiaBank {
 
   // ----- the connection -----
 
-  /** Calls `tell` with { connected, node, why } now and whenever it changes. */
+  /** Calls `tell` with { connected, node, why } now and whenever it changes. Why it is not connected: null before it was tried. */
   watchConnection(tell) {
     this.#watchers.add(tell);
     tell(this.connection);
@@ -398,8 +398,8 @@ export class RabiaBank {
   /** It has no answer that settles it: what is known of it are its attempts. */
   #giveUp(number, { said, doubtful, last, reject }, why) {
     this.#pending.delete(number);
-    if (said || doubtful) reject(new Unknown(last?.message ?? why));
-    else reject(new Refused(last ?? { code: "not_reached", message: why }));
+    if (said || doubtful) reject(new Unknown(last?.message ?? why ?? "no answer in time"));
+    else reject(new Refused(last ?? { code: "not_reached", message: why ?? "no node answered in time" }));
   }
 
   // ----- feeds -----

@@ -14,6 +14,9 @@ pub type Slot = u64;
 /// A try inside a slot, from 1.
 pub type Phase = u32;
 
+/// A slot that needed so many phases is a bug or an attack: the probability is below 2^-1000.
+pub const MAX_PHASES: Phase = 1_000;
+
 /// Milliseconds of log time since the Unix epoch: stamped by a batch's origin, made monotonic by the ledger.
 pub type Millis = u64;
 

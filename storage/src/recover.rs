@@ -2,7 +2,7 @@
 
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::genesis::Genesis;
-use rabia_bank_messages::ids::{BatchId, NodeId, Slot, StoreId};
+use rabia_bank_messages::ids::{BatchId, MAX_PHASES, NodeId, Slot, StoreId};
 use rabia_bank_messages::peer::{State, Value, Vote};
 use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable};
 
@@ -215,6 +215,15 @@ pub(crate) fn record<T: ReadableTable<&'static [u8], &'static [u8]>>(
         Kind::State => Said::State(format::decode::<State>(&row.body).map_err(damaged)?),
         Kind::Vote => Said::Vote(format::decode::<Vote>(&row.body).map_err(damaged)?),
     };
+    let first = match said {
+        Said::State(State::Abstain) => return Err(damaged("nobody who abstains stores it".into())),
+        // States of phase 1 bind nobody (rule 5).
+        Said::State(_) => 2,
+        Said::Vote(_) => 1,
+    };
+    if !(first..=MAX_PHASES).contains(&phase) {
+        return Err(damaged(format!("nothing like it is stored in phase {phase}")));
+    }
     Ok(Record { slot, phase, said })
 }
 

@@ -212,6 +212,10 @@ impl Loading {
     }
 
     fn build(self, last_block: Option<&Block>) -> Result<Ledger, BadRow> {
+        let (found, expected) = (last_block.map(Block::number), self.last_block());
+        if found != expected {
+            return Err(BadRow(format!("the history goes on from block {expected:?}, not from {found:?}")));
+        }
         let Loading { state, accounts, sessions } = self;
         let counts = [accounts.len() as u64, sessions.len() as u64];
         if counts != [state.accounts, state.sessions] {

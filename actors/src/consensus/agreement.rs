@@ -1179,8 +1179,7 @@ impl Agreement {
             return effects.push(Effect::ReadAt { read, slot: 0 });
         }
         self.rounds += 1;
-        let mut answers = [None; MAX_NODES];
-        answers[self.me.index()] = self.is_current().then(|| self.read_index());
+        let answers = [None; MAX_NODES];
         let stores = self.stores.version();
         self.round = Some(ReadRound { number: self.rounds, read, stores, asked: now, answers });
         if self.quorums.members() > 1 {
@@ -1208,7 +1207,10 @@ impl Agreement {
     }
 
     fn finish_round(&mut self, now: Duration, effects: &mut Vec<Effect>) {
-        let Some(round) = &self.round else { return };
+        let own = self.is_current().then(|| self.read_index());
+        let Some(round) = &mut self.round else { return };
+        // A store that has become current since the round began answers, too.
+        round.answers[self.me.index()] = round.answers[self.me.index()].or(own);
         let answers = round.answers.iter().flatten();
         if answers.clone().count() < self.quorums.quorum() && !is_broken(Rule::ReadQuorum) {
             return;

@@ -141,7 +141,11 @@ impl Desk {
             Job::Save(snapshot) if snapshot.changes.slot <= self.store.slot() => Outcome::Nothing,
             Job::Save(snapshot) => {
                 let (slot, transactions) = (snapshot.changes.slot, snapshot.changes.transactions);
-                match self.store.save(&snapshot.into_rows()) {
+                let mut rows = snapshot.into_rows();
+                if let Some(transfer) = &self.transfer {
+                    transfer.keep_received(&mut rows.blocks);
+                }
+                match self.store.save(&rows) {
                     Ok(()) => Outcome::Saved { slot, transactions },
                     Err(error) => Outcome::Failed(error.to_string()),
                 }
@@ -271,10 +275,12 @@ impl Snapshotter {
 
     /// Does the next job, if none is under way.
     fn work(&mut self, ctx: &mut Context<Self>) {
-        if self.jobs.is_empty() {
+        // A job stays in its place until the desk is free.
+        let Some(mut desk) = self.desk.take() else { return };
+        let Some(job) = self.jobs.pop_front() else {
+            self.desk = Some(desk);
             return;
-        }
-        let (Some(mut desk), Some(job)) = (self.desk.take(), self.jobs.pop_front()) else { return };
+        };
         let working = tokio::task::spawn_blocking(move || {
             let outcome = desk.work(job);
             (desk, outcome)

@@ -197,10 +197,12 @@ impl Snapshotter {
 
     /// Does the next job, if none is under way.
     fn work(&mut self, ctx: &mut Context<Self>) {
-        if self.jobs.is_empty() {
+        // A job stays in its place until the desk is free.
+        let Some(mut desk) = self.desk.take() else { return };
+        let Some(job) = self.jobs.pop_front() else {
+            self.desk = Some(desk);
             return;
-        }
-        let (Some(mut desk), Some(job)) = (self.desk.take(), self.jobs.pop_front()) else { return };
+        };
         let working = tokio::task::spawn_blocking(move || {
             let outcome = desk.work(job);
             (desk, outcome)

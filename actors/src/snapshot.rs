@@ -68,6 +68,21 @@ pub fn read_block(books: &BooksReader, number: u64) -> Result<Block, BooksError>
     Ok(Block::decode(number, &books.block(number)?)?)
 }
 
+/// How many blocks of the last snapshot are full, and the hash that they lead to.
+///
+/// # Errors
+/// If the books can't be read, or are damaged.
+pub fn full_blocks(books: &BooksView) -> Result<(u64, Digest), BooksError> {
+    let Some(state) = books.state()? else { return Ok((0, Digest::ZERO)) };
+    let mut restoring = Restoring::new(&state)?;
+    let loading = restoring.loading();
+    let head = match loading.last_block() {
+        Some(number) => Block::decode(number, &books.block(number)?)?.before(),
+        None => loading.chain_head(),
+    };
+    Ok((loading.transactions() / BLOCK, head))
+}
+
 /// A ledger that is being made of the rows of a snapshot.
 pub struct Restoring {
     loading: Loading,

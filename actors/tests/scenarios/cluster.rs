@@ -161,7 +161,8 @@ impl Cluster {
     /// Makes durable what nodes write.
     pub fn sync(&mut self, node: Option<u8>) {
         for node in self.members().filter(|member| node.is_none_or(|node| node == *member)) {
-            while let Some((ticket, commit)) = self.node(node).running.as_mut().and_then(|run| run.writing.pop_front()) {
+            while let Some((ticket, commit)) = self.node(node).running.as_mut().and_then(|run| run.writing.pop_front())
+            {
                 self.node(node).disk.write(&commit);
                 self.event(node, Event::Saved(ticket));
             }

@@ -64,8 +64,6 @@ impl Disk {
     /// The decided log from a slot on.
     pub fn entries(&self, from: Slot) -> Vec<Entry> {
         let decided = (from..).map_while(|slot| Some((slot, *self.decisions.get(&slot)?)));
-        decided
-            .map(|(slot, value)| Entry { slot, batch: value.map(|id| (id, self.payloads[&id].clone())) })
-            .collect()
+        decided.map(|(slot, value)| Entry { slot, batch: value.map(|id| (id, self.payloads[&id].clone())) }).collect()
     }
 }

@@ -155,6 +155,7 @@ impl Proposer {
                     events.push(Event::Propose { slot, value, with_payload });
                 }
                 PoolEffect::Forget(id) => events.push(Event::Forget(id)),
+                PoolEffect::Hold(id, payload) => events.push(Event::Hold(id, payload)),
                 PoolEffect::Abandon => {
                     self.formed.clear();
                     (self.in_flight, self.formed_bytes) = (self.gathering.len(), 0);

@@ -41,6 +41,8 @@ pub enum PoolEffect {
     },
     /// This batch is decided already, or given up: this node needs its payload no longer.
     Forget(BatchId),
+    /// This batch, which was given up, came again: its payload is needed.
+    Hold(BatchId, Payload),
     /// What became of the batches that this node has formed is not known: a snapshot covers the slots in which they may
     /// have been decided. Whoever waits for their requests is told so.
     Abandon,
@@ -134,6 +136,8 @@ pub struct Pool {
     pending: FxHashMap<BatchId, Pending>,
     waiting: BTreeMap<u64, BatchId>,
     done: FxHashSet<BatchId>,
+    /// Batches that were given up last, and did not come again.
+    given_up: FxHashSet<BatchId>,
     done_order: VecDeque<BatchId>,
     owners: Owners,
     slots: BTreeMap<Slot, Seen>,
@@ -161,6 +165,7 @@ impl Pool {
             pending: FxHashMap::default(),
             waiting: BTreeMap::new(),
             done: FxHashSet::default(),
+            given_up: FxHashSet::default(),
             done_order: VecDeque::new(),
             owners: Owners::new(genesis.clone()),
             slots: BTreeMap::new(),
@@ -263,7 +268,8 @@ impl Pool {
         self.waiting.clear();
         let mut given_up: Vec<BatchId> = self.pending.drain().map(|(id, _)| id).collect();
         given_up.sort_unstable();
-        effects.extend(given_up.into_iter().map(PoolEffect::Forget));
+        effects.extend(given_up.iter().copied().map(PoolEffect::Forget));
+        self.given_up = given_up.into_iter().collect();
         effects.push(PoolEffect::Abandon);
     }
 
@@ -336,6 +342,9 @@ impl Pool {
         }
         if self.pending.contains_key(&id) {
             return;
+        }
+        if self.given_up.remove(&id) {
+            effects.push(PoolEffect::Hold(id, payload.clone()));
         }
         self.order += 1;
         let order = self.order;

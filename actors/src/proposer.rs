@@ -166,6 +166,7 @@ impl Proposer {
                     events.push(Event::Propose { slot, value, with_payload });
                 }
                 PoolEffect::Forget(id) => events.push(Event::Forget(id)),
+                PoolEffect::Hold(id, payload) => events.push(Event::Hold(id, payload)),
                 PoolEffect::Abandon(id) => {
                     self.done(&id);
                     self.bank.do_send(Abandon(id));

@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rabia_bank_actors::consensus::agreement::AHEAD;
 use rabia_bank_actors::consensus::coin::coin;
 use rabia_bank_messages::genesis::{Genesis, Quorums};
 use rabia_bank_messages::ids::{BatchId, ClusterId, MAX_NODES, NodeId, Phase, Slot};
@@ -120,6 +121,7 @@ struct Together {
 #[derive(Debug)]
 pub(in crate::simulate) struct WeakMvc {
     cluster: ClusterId,
+    window: u64,
     quorums: Quorums,
     nodes: Vec<BTreeMap<Slot, Seen>>,
     slots: BTreeMap<Slot, Together>,
@@ -131,9 +133,9 @@ pub(in crate::simulate) struct WeakMvc {
 impl WeakMvc {
     pub(in crate::simulate) fn new(genesis: &Genesis) -> WeakMvc {
         let nodes = vec![BTreeMap::new(); genesis.members()];
-        let (cluster, quorums) = (genesis.cluster, genesis.quorums());
+        let (cluster, window, quorums) = (genesis.cluster, genesis.window, genesis.quorums());
         let (slots, coins, decided) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
-        WeakMvc { cluster, quorums, nodes, slots, coins, decided }
+        WeakMvc { cluster, window, quorums, nodes, slots, coins, decided }
     }
 
     /// Slots in which somebody asked the coin.
@@ -178,7 +180,8 @@ impl WeakMvc {
         if slots.first_key_value().is_some_and(|(slot, _)| *slot <= frontier) {
             *slots = slots.split_off(&(frontier + 1));
         }
-        if slot > frontier {
+        // What is too far ahead is dropped.
+        if slot > frontier && slot <= frontier + AHEAD * self.window {
             let held = brings || names.is_none_or(|id| holds(&id));
             slots.entry(slot).or_default().hear(from, message, held);
         }

@@ -179,7 +179,7 @@ impl World {
                 node.ledger.forget(transactions);
                 self.compact(index, upto);
                 self.report.count("snapshots saved");
-                self.quiet.disturbed(self.now, "a snapshot is saved");
+                self.disturbs(index, "a snapshot is saved");
                 self.trace.note(self.now, None, || format!("node {id} has saved a snapshot at slot {slot}"));
             }
             Outcome::Ask(wanted) => {

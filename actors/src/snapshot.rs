@@ -95,8 +95,12 @@ impl Restoring {
     /// # Errors
     /// If it is none of this version.
     pub fn new(state: &[u8]) -> Result<Restoring, BadRow> {
+        let mut rest = state;
         let State { ledger, decisions } =
-            rmp_serde::from_slice(state).map_err(|error| BadRow::new(format!("the row of the state: {error}")))?;
+            rmp_serde::from_read(&mut rest).map_err(|error| BadRow::new(format!("the row of the state: {error}")))?;
+        if !rest.is_empty() {
+            return Err(BadRow::new(format!("the row of the state: {} bytes behind its end", rest.len())));
+        }
         Ok(Restoring { loading: Loading::new(&ledger)?, decisions })
     }
 

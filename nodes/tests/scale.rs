@@ -157,9 +157,8 @@ fn grow(accounts: u64, transactions: u64, snapshot_bytes: u64) -> Grown {
     let began = Instant::now();
     fill.send_all(accounts, opening);
     println!("{accounts} accounts were opened in {:?}", began.elapsed());
-    let memory_of = |cluster: &Cluster| -> Vec<u64> {
-        cluster.nodes.iter().map(|node| resident_memory(node.pid())).collect()
-    };
+    let memory_of =
+        |cluster: &Cluster| -> Vec<u64> { cluster.nodes.iter().map(|node| resident_memory(node.pid())).collect() };
     let mut memory = 0;
     for part in 1..=5 {
         let began = Instant::now();
@@ -312,7 +311,8 @@ fn a_node_that_missed_much_is_back_and_right() {
 fn a_node_that_was_away_is_back() {
     let missed = from_environment("RABIA_BANK_MISSED", 1_000_000);
     for snapshot_bytes in [256 << 20, 8 << 20] {
-        let Back { took, by_snapshot, before, meanwhile } = away(100_000, missed, snapshot_bytes, Duration::from_secs(5));
+        let Back { took, by_snapshot, before, meanwhile } =
+            away(100_000, missed, snapshot_bytes, Duration::from_secs(5));
         assert_eq!(by_snapshot, snapshot_bytes == 8 << 20);
         assert!(took <= BACK, "it took {took:?}");
         assert!(meanwhile >= before / 2.0, "{meanwhile:.0} transfers a second, {before:.0} before");

@@ -101,4 +101,3 @@ pub fn transfer(accounts: u64) -> impl Fn(u64) -> Operation + Send + Clone {
 pub fn clients(nodes: &[Node]) -> Vec<NodeUrl> {
     nodes.iter().map(|node| node.url().parse().unwrap()).collect()
 }
-

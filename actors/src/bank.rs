@@ -555,7 +555,13 @@ impl Bank {
             Ok(block) => Arc::new(block),
             Err(error) => return self.node.do_send(Failed(error.to_string())),
         };
+        let number = block.number();
         match (self.ledger.resume(*reading, block), purpose) {
+            // It would be read again, and again.
+            (Progress::Reading(reading), _) if reading.block() == number => {
+                let why = format!("block {number} of the history in the books is damaged: its last transactions are missing");
+                self.node.do_send(Failed(why));
+            }
             (Progress::Done(answer), Purpose::Request { slot, replayed }) => {
                 let result = answer.map(Done::Success);
                 if let Some(client) = self.clients.get(&waiter.client) {

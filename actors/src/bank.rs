@@ -559,7 +559,8 @@ impl Bank {
         match (self.ledger.resume(*reading, block), purpose) {
             // It would be read again, and again.
             (Progress::Reading(reading), _) if reading.block() == number => {
-                let why = format!("block {number} of the history in the books is damaged: its last transactions are missing");
+                let why =
+                    format!("block {number} of the history in the books is damaged: its last transactions are missing");
                 self.node.do_send(Failed(why));
             }
             (Progress::Done(answer), Purpose::Request { slot, replayed }) => {

@@ -105,9 +105,7 @@ fn seeds_that_found_something_are_clean() {
 
 /// Each rule, the seeds within which it is noticed in the default suite (none: only by the campaign below, or by other
 /// checks), and the properties that may notice it.
-const NOTICED: &[(Rule, Option<u64>, &[&str])] = &[
-    (Rule::Reserve, Some(3), &["reserve"]),
-];
+const NOTICED: &[(Rule, Option<u64>, &[&str])] = &[(Rule::Reserve, Some(3), &["reserve"])];
 
 /// Which property catches a broken rule first, and with which seed.
 fn caught(rule: Rule, seeds: u64, operations: u64) -> Option<(u64, &'static str, String)> {

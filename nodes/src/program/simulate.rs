@@ -38,11 +38,7 @@ pub struct Args {
 /// # Errors
 /// If stdout can't be written.
 pub fn run(args: &Args) -> Result<Exit, ProgramError> {
-    let settings = Settings {
-        nodes: args.nodes.map(|nodes| nodes as usize),
-        operations: args.ops,
-        trace: args.trace,
-    };
+    let settings = Settings { nodes: args.nodes.map(|nodes| nodes as usize), operations: args.ops, trace: args.trace };
     let (started, bar) = (Instant::now(), bar(args.seeds));
     let (mut sum, mut seeds, mut failed) = (Report::default(), 0, None);
     for seed in args.seed..args.seed.saturating_add(args.seeds) {

@@ -295,11 +295,8 @@ fn limit(random: &mut Rng) -> u32 {
 
 /// A question for the transactions of a feed.
 fn feed(world: &Bounds, random: &mut Rng) -> Ask {
-    let feed = Feed {
-        account_id: maybe(random, name),
-        min_amount: maybe(random, |random| random.u64(..1_000)),
-        from: None,
-    };
+    let feed =
+        Feed { account_id: maybe(random, name), min_amount: maybe(random, |random| random.u64(..1_000)), from: None };
     Ask::Follow(feed, random.u64(..world.transactions + 3), random.usize(1..20))
 }
 

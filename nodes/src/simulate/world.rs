@@ -151,18 +151,42 @@ enum Mail {
 }
 
 enum Item {
-    Message { to: usize, from: usize, link: u64, message: PeerMessage },
-    Mail { node: usize, run: u64, mail: Mail },
-    Dial { a: usize, b: usize },
-    Request { node: usize, waiter: Waiter, ask: Ask },
-    Answer { waiter: Waiter, slot: Slot, reply: ClientReply },
+    Message {
+        to: usize,
+        from: usize,
+        link: u64,
+        message: PeerMessage,
+    },
+    Mail {
+        node: usize,
+        run: u64,
+        mail: Mail,
+    },
+    Dial {
+        a: usize,
+        b: usize,
+    },
+    Request {
+        node: usize,
+        waiter: Waiter,
+        ask: Ask,
+    },
+    Answer {
+        waiter: Waiter,
+        slot: Slot,
+        reply: ClientReply,
+    },
     Client(usize),
     Trouble,
     Mend(usize),
     Cut(usize),
     Restart(usize),
     /// The files of a node are replaced by copies that were made before.
-    OldCopy { node: usize, log: Vec<u8>, books: Vec<u8> },
+    OldCopy {
+        node: usize,
+        log: Vec<u8>,
+        books: Vec<u8>,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -218,10 +242,12 @@ impl World {
             genesis.sessions = SessionLimits { open, idle_ms: random.u64(300..3_000) };
         }
         let share = settings.operations / CLIENTS as u64;
-        let clients: Vec<Client> = (0..CLIENTS).map(|index| {
-            let rest = if index == 0 { settings.operations % CLIENTS as u64 } else { 0 };
-            Client::new(index, members, share + rest, &mut random)
-        }).collect();
+        let clients: Vec<Client> = (0..CLIENTS)
+            .map(|index| {
+                let rest = if index == 0 { settings.operations % CLIENTS as u64 } else { 0 };
+                Client::new(index, members, share + rest, &mut random)
+            })
+            .collect();
         let mut world = World {
             weather: Weather::new(&mut random),
             snapshot_slots: [7, 30, 120, u64::MAX][random.usize(..4)],
@@ -240,7 +266,7 @@ impl World {
             promises: promises::Promises::default(),
             old_copies: old_copies::OldCopies::default(),
             quiet: quiet::Quiet::default(),
-                    answers: clients::Clients::default(),
+            answers: clients::Clients::default(),
             model: Model::new(genesis.transaction_limit, genesis.sessions),
             trace: Trace::new(settings.trace),
             report: Report::default(),

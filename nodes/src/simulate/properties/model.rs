@@ -172,7 +172,9 @@ impl Model {
         }
         while self.sessions.values().filter(|session| open(session)).count() as u64 >= self.session_limits.open {
             let oldest = self.sessions.iter_mut().filter(|(_, session)| open(session));
-            let Some((_, session)) = oldest.min_by_key(|(number, session)| (session.last_used, **number)) else { break };
+            let Some((_, session)) = oldest.min_by_key(|(number, session)| (session.last_used, **number)) else {
+                break;
+            };
             session.open = false;
         }
         let session = Session { key, acknowledged: 0, last_used: now, open: true };

@@ -18,7 +18,8 @@ impl OldCopies {
     /// A node lets a peer speak.
     pub(in crate::simulate) fn accepted(&mut self, node: NodeId, peer: NodeId, met: PeerMemory) -> Check {
         let before = self.0.insert((node, peer), met);
-        let older = before.is_some_and(|old| met.starts < old.starts || (met.starts == old.starts && met.run != old.run));
+        let older =
+            before.is_some_and(|old| met.starts < old.starts || (met.starts == old.starts && met.run != old.run));
         check(!older, "old copies", || format!("node {node} met node {peer} as {before:?}, and now lets in {met:?}"))
     }
 

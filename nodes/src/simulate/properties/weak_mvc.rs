@@ -175,7 +175,8 @@ impl WeakMvc {
             let row = self.nodes[node.index()].get(slot).and_then(|seen| seen.states.get(phase));
             let (Said::Vote(Vote::Undecided), Some(row), true) = (said, row, self.exact) else { continue };
             let backing = |state: &State| counted(row).filter(|other| *other == state).count();
-            let majority = counted(row).find(|state| **state != State::Abstain && backing(state) >= self.quorums.majority());
+            let majority =
+                counted(row).find(|state| **state != State::Abstain && backing(state) >= self.quorums.majority());
             check(majority.is_none(), "majorities are voted for", || {
                 format!("node {node} votes Undecided in slot {slot}, phase {phase}, though it counts {row:?}")
             })?;
@@ -224,7 +225,9 @@ impl WeakMvc {
     /// A node says this. What it said in a former run may be said again at any time.
     pub(in crate::simulate) fn says(&mut self, node: NodeId, message: &PeerMessage) -> Check {
         let slot = match message {
-            PeerMessage::Proposal { slot, .. } | PeerMessage::State { slot, .. } | PeerMessage::Vote { slot, .. } => *slot,
+            PeerMessage::Proposal { slot, .. } | PeerMessage::State { slot, .. } | PeerMessage::Vote { slot, .. } => {
+                *slot
+            }
             PeerMessage::Decide { slot, value } => return self.decides(node, *slot, *value),
             _ => return Ok(()),
         };
@@ -352,7 +355,9 @@ impl WeakMvc {
             .map(|(phase, _)| *phase)
             .next();
         let Some(phase) = bound else {
-            return check(false, PROPERTY, || format!("node {node} decides slot {slot} on {value:?}, but counts {seen:?}"));
+            return check(false, PROPERTY, || {
+                format!("node {node} decides slot {slot} on {value:?}, but counts {seen:?}")
+            });
         };
         self.decided.insert(slot, value);
         self.slots.entry(slot).or_default().decided = Some((value, phase));

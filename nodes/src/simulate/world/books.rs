@@ -199,7 +199,9 @@ impl World {
                 books.receiving = None;
                 self.report.count("snapshots overtaken");
             }
-            Outcome::GaveUp(why) => return check(false, "snapshots", || format!("node {id} could not take one: {why}")),
+            Outcome::GaveUp(why) => {
+                return check(false, "snapshots", || format!("node {id} could not take one: {why}"));
+            }
             Outcome::Failed(_) if dead => return self.crash(index, "its disk failed"),
             Outcome::Failed(why) => return Err(store_violation(id, &why)),
             Outcome::Nothing => {}

@@ -131,9 +131,9 @@ impl World {
         let Some(node) = &self.machines[index].node else { return false };
         let others = self.machines.iter().filter(|machine| machine.id.index() != index);
         let id = self.machines[index].id;
-        others.map(|machine| &machine.node).all(|other| {
-            other.as_ref().is_some_and(|other| other.core.heard(id) == node.core.promised())
-        })
+        others
+            .map(|machine| &machine.node)
+            .all(|other| other.as_ref().is_some_and(|other| other.core.heard(id) == node.core.promised()))
     }
 
     /// The files of a node are replaced by copies that were made before. Whoever has heard it say more must refuse it.

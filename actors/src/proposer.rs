@@ -10,9 +10,10 @@ use actix::prelude::*;
 use rabia_bank_messages::bank::{ErrorCode, Refusal};
 use rabia_bank_messages::batch::{Action, RequestHeader};
 use rabia_bank_messages::genesis::Genesis;
-use rabia_bank_messages::ids::{BatchId, NodeId};
+use rabia_bank_messages::ids::{BatchId, Millis, NodeId, StoreId};
 use rabia_bank_messages::peer::PeerMessage;
 use rabia_bank_messages::stages::Stage;
+use tracing::warn;
 
 use crate::bank::{Abandon, Bank, Expect, Reject, Waiter};
 use crate::client_session::MAX_UNANSWERED;
@@ -32,6 +33,16 @@ pub struct Submit {
     pub header: RequestHeader,
     /// What it asks for.
     pub action: Action,
+}
+
+/// Put into the log that this member has a new store. The bank's state tells when it is decided.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Replace {
+    /// Whose store is replaced.
+    pub node: NodeId,
+    /// By which one.
+    pub store: StoreId,
 }
 
 /// What the voter learnt.
@@ -106,15 +117,16 @@ impl Proposer {
         }
     }
 
-    /// The pool of a node that starts from a log with these last decisions.
+    /// The pool of a node that starts from a log with these last decisions, in this run: see
+    /// [`Stores::incarnation`](crate::consensus::stores::Stores::incarnation).
     pub fn pool(
         genesis: &Genesis,
         me: NodeId,
-        starts: u64,
+        incarnation: u64,
         frontier: u64,
         last: impl IntoIterator<Item = (u64, Option<BatchId>)>,
     ) -> Pool {
-        let mut pool = Pool::new(genesis.clone(), me, starts, frontier);
+        let mut pool = Pool::new(genesis.clone(), me, incarnation, frontier);
         for (slot, value) in last {
             pool.replay(slot, value);
         }
@@ -135,13 +147,12 @@ impl Proposer {
     fn perform(&mut self, effects: Vec<PoolEffect>) {
         let mut events = Vec::new();
         let now = Instant::now();
-        let stages = &self.gauges.stages;
         for effect in effects {
             match effect {
                 PoolEffect::Formed(id, payload) => {
                     let waiters = std::mem::take(&mut self.gathering);
                     let formed = Formed { requests: waiters.len(), bytes: payload.len(), unproposed: Some(now) };
-                    stages.note(Stage::Queue, now - self.gathering_since);
+                    self.gauges.stages.note(Stage::Queue, now - self.gathering_since);
                     self.formed_bytes += formed.bytes;
                     self.formed.insert(id, formed);
                     self.bank.do_send(Expect { id, waiters });
@@ -150,16 +161,15 @@ impl Proposer {
                 PoolEffect::Propose { slot, value, with_payload } => {
                     let formed = value.and_then(|id| self.formed.get_mut(&id));
                     if let Some(at) = formed.and_then(|formed| formed.unproposed.take()) {
-                        stages.note(Stage::Proposal, now - at);
+                        self.gauges.stages.note(Stage::Proposal, now - at);
                     }
                     events.push(Event::Propose { slot, value, with_payload });
                 }
                 PoolEffect::Forget(id) => events.push(Event::Forget(id)),
                 PoolEffect::Hold(id, payload) => events.push(Event::Hold(id, payload)),
-                PoolEffect::Abandon => {
-                    self.formed.clear();
-                    (self.in_flight, self.formed_bytes) = (self.gathering.len(), 0);
-                    self.bank.do_send(Abandon);
+                PoolEffect::Abandon(id) => {
+                    self.done(&id);
+                    self.bank.do_send(Abandon(id));
                 }
                 PoolEffect::Send(to, message) => self.send(to, &message),
             }
@@ -167,6 +177,19 @@ impl Proposer {
         if !events.is_empty() {
             self.voter.do_send(Tell(events));
         }
+    }
+
+    /// A batch of this node is not in flight any more.
+    fn done(&mut self, id: &BatchId) {
+        if let Some(Formed { requests, bytes, .. }) = self.formed.remove(id) {
+            self.in_flight -= requests;
+            self.formed_bytes -= bytes;
+        }
+    }
+
+    fn warn_of_clock(&self, peer: NodeId, wall: Millis) {
+        let ahead = self.now().wall.saturating_sub(wall);
+        warn!(%peer, ahead_ms = ahead, "this node's clock is far ahead of a peer's: set it right; batches are stamped by the others' meanwhile");
     }
 
     fn send(&self, to: Option<NodeId>, message: &PeerMessage) {
@@ -188,6 +211,11 @@ impl Handler<Submit> for Proposer {
     type Result = ();
 
     fn handle(&mut self, Submit { waiter, header, action }: Submit, ctx: &mut Self::Context) {
+        if self.pool.is_silent() {
+            let message = "this node has a new store, and is not yet as far as the others: ask another one";
+            let refusal = Refusal::refused(ErrorCode::Busy, message);
+            return self.bank.do_send(Reject { waiter, refusal });
+        }
         // What gathers is less than a batch.
         if self.in_flight >= self.max_in_flight || self.formed_bytes >= MAX_UNANSWERED {
             let message = format!("{} requests wait on this node already, {} bytes", self.in_flight, self.formed_bytes);
@@ -206,17 +234,26 @@ impl Handler<Submit> for Proposer {
     }
 }
 
+impl Handler<Replace> for Proposer {
+    type Result = ();
+
+    fn handle(&mut self, Replace { node, store }: Replace, ctx: &mut Self::Context) {
+        let (id, payload) = self.pool.replace(self.now(), node, store);
+        self.voter.do_send(Tell(vec![Event::Hold(id, payload)]));
+        self.schedule(ctx);
+    }
+}
+
 impl Handler<Notices> for Proposer {
     type Result = ();
 
     fn handle(&mut self, Notices(notices): Notices, ctx: &mut Self::Context) {
         let (now, mut effects) = (self.now(), Vec::new());
         for notice in notices {
-            if let Notice::Decided(_, Some(id)) = &notice
-                && let Some(Formed { requests, bytes, .. }) = self.formed.remove(id)
-            {
-                self.in_flight -= requests;
-                self.formed_bytes -= bytes;
+            match &notice {
+                Notice::Decided(_, Some(id)) => self.done(id),
+                Notice::Clock(peer, wall) => self.warn_of_clock(*peer, *wall),
+                _ => {}
             }
             self.pool.notice(now, notice, &mut effects);
         }

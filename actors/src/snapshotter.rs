@@ -46,6 +46,8 @@ const ASK_OTHERS: u32 = 2;
 /// After a snapshot was received the decided slots behind it are asked for, also of peers whose log does not go back so
 /// far: for this time that is no reason to ask for another snapshot.
 const SETTLE: Duration = Duration::from_secs(10);
+/// How often it is said how far a snapshot is that is being received.
+const REPORT: Duration = Duration::from_secs(2);
 /// How often peers and offers are looked after.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -114,6 +116,8 @@ struct Offered {
 /// The snapshot that is being received.
 struct Receiving {
     from: NodeId,
+    /// When it was said last how far it is.
+    reported: Instant,
     /// None until it is known.
     wanted: Option<SnapshotWanted>,
     asked: Instant,
@@ -193,10 +197,12 @@ impl Snapshotter {
 
     /// Does the next job, if none is under way.
     fn work(&mut self, ctx: &mut Context<Self>) {
-        if self.jobs.is_empty() {
+        // A job stays in its place until the desk is free.
+        let Some(mut desk) = self.desk.take() else { return };
+        let Some(job) = self.jobs.pop_front() else {
+            self.desk = Some(desk);
             return;
-        }
-        let (Some(mut desk), Some(job)) = (self.desk.take(), self.jobs.pop_front()) else { return };
+        };
         let working = tokio::task::spawn_blocking(move || {
             let outcome = desk.work(job);
             (desk, outcome)
@@ -227,6 +233,12 @@ impl Snapshotter {
                 if let Some(receiving) = &mut self.receiving {
                     receiving.wanted = Some(wanted);
                     receiving.tries = 0;
+                    if receiving.reported.elapsed() >= REPORT {
+                        receiving.reported = Instant::now();
+                        let SnapshotWanted { slot, at, received } = wanted;
+                        let mib = received >> 20;
+                        info!(peer = %receiving.from, slot, mib, part = ?at.part, row = at.row, "receiving a snapshot");
+                    }
                     self.gauges.received_bytes.store(wanted.received, Ordering::Relaxed);
                 }
                 self.ask();
@@ -247,6 +259,7 @@ impl Snapshotter {
             }
             Outcome::GaveUp(why) => {
                 let from = self.receiving.take().map(|receiving| receiving.from);
+                self.gauges.received_bytes.store(0, Ordering::Relaxed);
                 warn!(peer = ?from, why, "a snapshot could not be received; it is asked for again");
             }
             Outcome::Failed(why) => self.fail(why),
@@ -268,7 +281,8 @@ impl Snapshotter {
             return;
         }
         info!(peer = %from, log_from, "this node is further behind than its peer's log goes back: receiving a snapshot");
-        self.receiving = Some(Receiving { from, wanted: None, asked: Instant::now(), tries: 0 });
+        self.receiving =
+            Some(Receiving { from, reported: Instant::now(), wanted: None, asked: Instant::now(), tries: 0 });
         self.jobs.push_back(Job::Begin);
         self.work(ctx);
     }

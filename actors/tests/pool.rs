@@ -1,4 +1,5 @@
-//! The pool of a node that was far behind: what waited there before a snapshot came must not be proposed behind it.
+//! The pool of a node in trouble: what waited before a snapshot came must not be proposed behind it, and a clock that is ahead
+//! must not keep batches from being backed.
 #![allow(clippy::unwrap_used)] // a test says what failed by failing
 
 use std::time::Duration;
@@ -6,9 +7,10 @@ use std::time::Duration;
 use rabia_bank_actors::consensus::agreement::Notice;
 use rabia_bank_actors::consensus::pool::{Now, Pool, PoolEffect};
 use rabia_bank_messages::bank::{Amount, Command, Operation};
-use rabia_bank_messages::batch::{Action, RequestHeader};
+use rabia_bank_messages::batch::{Action, Payload, RequestHeader};
 use rabia_bank_messages::genesis::Genesis;
-use rabia_bank_messages::ids::{ClusterId, NodeId, SessionKey, StoreId};
+use rabia_bank_messages::ids::{BatchId, ClusterId, Millis, NodeId, SessionKey, StoreId};
+use rabia_bank_messages::peer::PeerMessage;
 
 fn at(millis: u64) -> Now {
     Now { elapsed: Duration::from_millis(millis), wall: 1_000 + millis }
@@ -43,18 +45,14 @@ fn what_waited_before_a_snapshot_is_given_up() {
     };
     assert_eq!(own, proposed);
     let mut effects = Vec::new();
-    let foreign = rabia_bank_messages::ids::BatchId { origin: other, ..*own };
+    let foreign = BatchId { origin: other, ..*own };
     pool.notice(at(11), Notice::Arrived(foreign, payload.clone()), &mut effects);
     assert_eq!(effects, Vec::new());
     // This one still gathers when the snapshot comes: it was never said to anybody.
     submit(&mut pool, at(12), 2);
 
     pool.notice(at(5_000), Notice::Installed(1_000, vec![(999, None), (1_000, None)]), &mut effects);
-    let mut given_up = vec![PoolEffect::Forget(*own), PoolEffect::Forget(foreign), PoolEffect::Abandon];
-    given_up[..2].sort_by_key(|effect| format!("{effect:?}"));
-    let abandoned = effects.pop();
-    effects.sort_by_key(|effect| format!("{effect:?}"));
-    effects.extend(abandoned);
+    let given_up = [PoolEffect::Forget(*own), PoolEffect::Abandon(*own), PoolEffect::Forget(foreign)];
     assert_eq!(effects, given_up);
 
     let after = pump(&mut pool, at(6_000));
@@ -72,4 +70,65 @@ fn what_waited_before_a_snapshot_is_given_up() {
     let mut effects = Vec::new();
     pool.notice(at(9_001), Notice::Arrived(foreign, payload.clone()), &mut effects);
     assert_eq!(effects, vec![PoolEffect::Hold(foreign, payload.clone())]);
+}
+
+/// The batch that a pool forms of one request.
+fn formed(pool: &mut Pool, now: Now, number: u64) -> (BatchId, Payload) {
+    submit(pool, now, number);
+    match &pump(pool, now)[..] {
+        [PoolEffect::Formed(id, payload), ..] => (*id, payload.clone()),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn heard(pool: &mut Pool, now: Now, notice: Notice) -> Vec<PoolEffect> {
+    let mut effects = Vec::new();
+    pool.notice(now, notice, &mut effects);
+    effects
+}
+
+fn decide(pool: &mut Pool, now: Now, slot: u64, value: Option<BatchId>) {
+    heard(pool, now, Notice::Decided(slot, value));
+    heard(pool, now, Notice::Frontier(slot));
+}
+
+#[test]
+fn a_clock_that_is_ahead_gives_way_to_those_of_a_majority() {
+    let genesis = Genesis::new(ClusterId([1; 16]), vec![StoreId([7; 16]); 3]);
+    let [fast, second, third] = [1, 2, 3].map(|node| NodeId::new(node).unwrap());
+    let hour: Millis = 3_600_000;
+    let ahead = |millis: u64| Now { wall: at(millis).wall + hour, ..at(millis) };
+    let mut pool = Pool::new(genesis.clone(), fast, 1, 0);
+    for peer in [second, third] {
+        heard(&mut pool, ahead(0), Notice::LinkUp(peer));
+    }
+    let (early, payload) = formed(&mut pool, ahead(10), 1);
+    assert_eq!(payload.stamp().unwrap(), at(10).wall + hour);
+
+    // The others do not back it, and say so, but not at every batch.
+    let mut other = Pool::new(genesis, second, 1, 0);
+    let told = heard(&mut other, at(11), Notice::Arrived(early, payload.clone()));
+    assert_eq!(told, [PoolEffect::Send(Some(fast), PeerMessage::Clock { wall: at(11).wall })]);
+    let next = BatchId { sequence: early.sequence + 1, ..early };
+    assert_eq!(heard(&mut other, at(12), Notice::Arrived(next, payload)), []);
+    assert_eq!(pump(&mut other, at(300)), [], "nothing that waits can be backed");
+
+    // One of two others with a slow clock does not matter: the fast node and the third are a majority.
+    assert_eq!(heard(&mut pool, ahead(12), Notice::Clock(second, at(11).wall)), []);
+    // Two do. What can't be backed for an hour is given up, and what comes is stamped so that it can be.
+    let given_up = heard(&mut pool, ahead(13), Notice::Clock(third, at(12).wall));
+    assert_eq!(given_up, [PoolEffect::Forget(early), PoolEffect::Abandon(early)]);
+    decide(&mut pool, ahead(14), 1, None);
+    let (id, payload) = formed(&mut pool, ahead(100), 2);
+    let stamp = payload.stamp().unwrap();
+    assert!(stamp <= at(100).wall && stamp + 10 >= at(100).wall, "stamped {stamp} at {}", at(100).wall);
+
+    // With one of them gone the other is needed. With none of them slow for a minute the own clock is believed again.
+    heard(&mut pool, ahead(101), Notice::LinkDown(third));
+    decide(&mut pool, ahead(101), 2, Some(id));
+    let (id, payload) = formed(&mut pool, ahead(200), 3);
+    assert!(payload.stamp().unwrap() <= at(200).wall);
+    decide(&mut pool, ahead(201), 3, Some(id));
+    let (_, payload) = formed(&mut pool, ahead(61_000), 4);
+    assert_eq!(payload.stamp().unwrap(), at(61_000).wall + hour);
 }

@@ -9,14 +9,16 @@
 //!   message's time, and no slot, that work and turns are not spread alike.
 //! - Where there is no owner, or nothing was decided for a while, anyone proposes in the next slot at once.
 //! - A gap below a slot in use is filled by its owner, with null where nothing waits. An owner that can't be reached, or is
-//!   silent, is replaced by the live nodes in turn.
+//!   silent, is replaced by the live nodes in turn. When a member gets a new store, the slots in which the old one speaks are
+//!   in use: the new one waits for them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::time::Duration;
 
 use rabia_bank_messages::batch::{Action, BatchBuilder, Payload, RequestHeader};
 use rabia_bank_messages::genesis::Genesis;
-use rabia_bank_messages::ids::{BatchId, MAX_NODES, Millis, NodeId, Slot};
+use rabia_bank_messages::ids::{BatchId, Digest, MAX_NODES, Millis, NodeId, Slot, StoreId};
 use rabia_bank_messages::peer::{PeerMessage, Value};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -43,9 +45,9 @@ pub enum PoolEffect {
     Forget(BatchId),
     /// This batch, which was given up, came again: its payload is needed.
     Hold(BatchId, Payload),
-    /// What became of the batches that this node has formed is not known: a snapshot covers the slots in which they may
-    /// have been decided. Whoever waits for their requests is told so.
-    Abandon,
+    /// This node does not know what became of this batch of its own, or may become of it, and waits for it no longer.
+    /// Whoever waits for its requests is told so.
+    Abandon(BatchId),
     /// Send a batch that waits to one peer or all.
     Send(Option<NodeId>, PeerMessage),
 }
@@ -81,6 +83,11 @@ const QUIET: Duration = Duration::from_millis(5);
 /// … nor for less than so many times the usual duration of a slot. Not sooner: clients that were answered by one slot ask
 /// again at the same moment, on all nodes, and large batches take long to arrive.
 const QUIET_SLOTS: u32 = 2;
+/// A node that is sent a batch stamped too far ahead says what its own clock shows, to the same node not sooner again than
+/// after this time.
+const CLOCK_PAUSE: Duration = Duration::from_millis(100);
+/// What a peer's clock showed is believed for this long: it may be set right meanwhile.
+const CLOCK_KEPT: Duration = Duration::from_secs(60);
 /// Ids of decided batches that are remembered, so that a late copy is not proposed again.
 const REMEMBERED: usize = 16_384;
 
@@ -99,7 +106,12 @@ struct Pending {
 
 impl Pending {
     fn is_ripe(&self, now: Now) -> bool {
-        self.payload.stamp().is_ok_and(|stamp| stamp <= now.wall + MAX_STAMP_AHEAD || is_broken(Rule::StampAhead))
+        self.is_ripe_by(now.wall.saturating_add(MAX_STAMP_AHEAD)) || is_broken(Rule::StampAhead)
+    }
+
+    /// Whether its stamp is no later than this.
+    fn is_ripe_by(&self, latest: Millis) -> bool {
+        self.payload.stamp().is_ok_and(|stamp| stamp <= latest)
     }
 }
 
@@ -136,12 +148,14 @@ pub struct Pool {
     pending: FxHashMap<BatchId, Pending>,
     waiting: BTreeMap<u64, BatchId>,
     done: FxHashSet<BatchId>,
-    /// Batches that were given up last, and did not come again.
+    /// Batches that were given up, and did neither come again nor were decided.
     given_up: FxHashSet<BatchId>,
     done_order: VecDeque<BatchId>,
     owners: Owners,
     slots: BTreeMap<Slot, Seen>,
     frontier: Slot,
+    /// The slots in which this node's store speaks.
+    speaks: Range<Slot>,
     /// When the frontier last moved.
     moved: Duration,
     up: [bool; MAX_NODES],
@@ -149,10 +163,14 @@ pub struct Pool {
     /// Smoothed time from proposing to deciding.
     slot_time: Duration,
     proposed_at: BTreeMap<Slot, Duration>,
+    /// Clocks that are so far behind that their nodes did not back a batch of this one: what they showed, and when.
+    clocks: [Option<(Millis, Duration)>; MAX_NODES],
+    /// When each peer was told what this node's clock shows.
+    clock_told: [Option<Duration>; MAX_NODES],
 }
 
 impl Pool {
-    /// The pool of a run. `incarnation` is the store's start counter, raised durably before.
+    /// The pool of a run. `incarnation` is no other run's of this node: see [`Stores::incarnation`](super::stores::Stores::incarnation).
     pub fn new(genesis: Genesis, me: NodeId, incarnation: u64, frontier: Slot) -> Pool {
         Pool {
             me,
@@ -170,11 +188,14 @@ impl Pool {
             owners: Owners::new(genesis.clone()),
             slots: BTreeMap::new(),
             frontier,
+            speaks: 0..Slot::MAX,
             moved: Duration::ZERO,
             up: [false; MAX_NODES],
             suspect: [false; MAX_NODES],
             slot_time: PATIENCE_MIN / PATIENCE,
             proposed_at: BTreeMap::new(),
+            clocks: [None; MAX_NODES],
+            clock_told: [None; MAX_NODES],
             genesis,
         }
     }
@@ -197,6 +218,29 @@ impl Pool {
         if self.gather.is_full() {
             self.form(now, effects);
         }
+    }
+
+    /// Adds a batch that gives a member a new store. Whether it was decided, the bank's state tells.
+    pub fn replace(&mut self, now: Now, node: NodeId, store: StoreId) -> (BatchId, Payload) {
+        self.sequence += 1;
+        self.order += 1;
+        let payload = Payload::replacing(node, store, now.wall);
+        let digest = Digest::of(payload.bytes());
+        let id = BatchId { origin: self.me, incarnation: self.incarnation, sequence: self.sequence, digest };
+        self.add(id, payload.clone(), self.order, now.elapsed, false);
+        (id, payload)
+    }
+
+    fn add(&mut self, id: BatchId, payload: Payload, order: u64, since: Duration, shared: bool) {
+        self.waiting.insert(order, id);
+        self.pending.insert(id, Pending { payload, order, since, slot: None, shared });
+    }
+
+    /// Whether this node's store speaks nowhere in the window: it took the place of another and is not as far yet, or was
+    /// replaced itself. Nothing that is submitted would be proposed.
+    pub fn is_silent(&self) -> bool {
+        let window = self.frontier + 1..self.frontier + self.genesis.window + 1;
+        self.speaks.start >= window.end || self.speaks.end <= window.start
     }
 
     /// Batches of this node that are formed and not decided, and bytes that gather for the next.
@@ -233,10 +277,23 @@ impl Pool {
                 for (slot, value) in decisions {
                     self.replay(slot, value);
                 }
-                self.abandon(effects);
+                // Some of it may have been decided in the slots that were skipped, and the others, who know that, would never
+                // back it again. What was not, its origin proposes, or its clients ask for again.
+                if is_broken(Rule::SnapshotSettlesPending) {
+                    self.waiting = self.pending.iter().map(|(id, pending)| (pending.order, *id)).collect();
+                    self.pending.values_mut().for_each(|pending| pending.slot = None);
+                } else {
+                    self.given_up.clear();
+                    self.abandon(effects, |_, _, _| true);
+                }
                 self.frontier(now, frontier);
             }
             Notice::Arrived(id, payload) => self.arrived(now, id, payload, effects),
+            Notice::Clock(peer, wall) => {
+                self.clocks[peer.index()] = Some((wall, now.elapsed));
+                let latest = self.stamp(now).saturating_add(MAX_STAMP_AHEAD);
+                self.abandon(effects, |id, pending, me| id.origin == me && !pending.is_ripe_by(latest));
+            }
             Notice::LinkUp(peer) => {
                 self.up[peer.index()] = true;
                 self.suspect[peer.index()] = false;
@@ -247,6 +304,11 @@ impl Pool {
                 effects.extend(shared.map(|message| PoolEffect::Send(Some(peer), message)));
             }
             Notice::LinkDown(peer) => self.up[peer.index()] = false,
+            Notice::Speaks(slots) => self.speaks = slots,
+            Notice::Fill(slot) if slot > self.frontier => {
+                self.slots.entry(slot).or_default();
+            }
+            Notice::Fill(_) => {}
         }
     }
 
@@ -258,19 +320,38 @@ impl Pool {
         self.owners.frontier(frontier);
     }
 
-    /// Gives up all that is pending. Some of it may have been decided in the slots that were skipped, and the others, who know
-    /// that, would never back it again. What was not, its origin proposes, or its clients ask for again.
-    fn abandon(&mut self, effects: &mut Vec<PoolEffect>) {
-        if is_broken(Rule::SnapshotSettlesPending) {
-            self.waiting = self.pending.iter().map(|(id, pending)| (pending.order, *id)).collect();
-            return self.pending.values_mut().for_each(|pending| pending.slot = None);
-        }
-        self.waiting.clear();
-        let mut given_up: Vec<BatchId> = self.pending.drain().map(|(id, _)| id).collect();
+    /// Gives up these of the batches that are pending.
+    fn abandon(&mut self, effects: &mut Vec<PoolEffect>, which: impl Fn(&BatchId, &Pending, NodeId) -> bool) {
+        let me = self.me;
+        let given_up = self.pending.extract_if(|id, pending| which(id, pending, me));
+        let mut given_up: Vec<(BatchId, u64)> = given_up.map(|(id, pending)| (id, pending.order)).collect();
         given_up.sort_unstable();
-        effects.extend(given_up.iter().copied().map(PoolEffect::Forget));
-        self.given_up = given_up.into_iter().collect();
-        effects.push(PoolEffect::Abandon);
+        for (id, order) in given_up {
+            self.waiting.remove(&order);
+            self.given_up.insert(id);
+            effects.push(PoolEffect::Forget(id));
+            if id.origin == me {
+                effects.push(PoolEffect::Abandon(id));
+            }
+        }
+    }
+
+    /// The stamp of a batch that is formed now: by the own clock, unless that is so far ahead of the others' that they would
+    /// not make up a majority that backs it. Then by the last clock that is needed for one.
+    fn stamp(&self, now: Now) -> Millis {
+        let peers = self.genesis.nodes().filter(|node| *node != self.me && self.up[node.index()]);
+        let mut clocks: Vec<Millis> = peers
+            .map(|node| match self.clocks[node.index()] {
+                Some((wall, at)) if now.elapsed.saturating_sub(at) < CLOCK_KEPT => {
+                    wall.saturating_add(now.elapsed.saturating_sub(at).as_millis() as Millis)
+                }
+                _ => now.wall,
+            })
+            .collect();
+        clocks.sort_unstable_by(|a, b| b.cmp(a));
+        let needed = self.genesis.quorums().majority() - 1;
+        let last = needed.checked_sub(1).and_then(|last| clocks.get(last));
+        last.map_or(now.wall, |last| now.wall.min(*last))
     }
 
     fn decided(&mut self, now: Now, slot: Slot, value: Value) {
@@ -282,6 +363,7 @@ impl Pool {
                     self.expect(now, &pending.payload);
                 }
             }
+            self.given_up.remove(&id);
             self.remember(id);
         }
         if slot <= self.frontier {
@@ -347,9 +429,13 @@ impl Pool {
             effects.push(PoolEffect::Hold(id, payload.clone()));
         }
         self.order += 1;
-        let order = self.order;
-        self.waiting.insert(order, id);
-        self.pending.insert(id, Pending { payload, order, since: now.elapsed, slot: None, shared: true });
+        let told = self.clock_told[id.origin.index()];
+        let again = told.is_none_or(|told| now.elapsed.saturating_sub(told) >= CLOCK_PAUSE);
+        self.add(id, payload, self.order, now.elapsed, true);
+        if again && !self.pending[&id].is_ripe(now) {
+            self.clock_told[id.origin.index()] = Some(now.elapsed);
+            effects.push(PoolEffect::Send(Some(id.origin), PeerMessage::Clock { wall: now.wall }));
+        }
     }
 
     /// Groups what was gathered into a batch that waits.
@@ -358,11 +444,9 @@ impl Pool {
             return None;
         }
         self.sequence += 1;
-        let (id, payload) = self.gather.finish(self.me, self.incarnation, self.sequence, now.wall);
-        let order = self.gather_order;
-        self.waiting.insert(order, id);
-        let pending = Pending { payload: payload.clone(), order, since: now.elapsed, slot: None, shared: false };
-        self.pending.insert(id, pending);
+        let stamp = self.stamp(now);
+        let (id, payload) = self.gather.finish(self.me, self.incarnation, self.sequence, stamp);
+        self.add(id, payload.clone(), self.gather_order, now.elapsed, false);
         effects.push(PoolEffect::Formed(id, payload));
         Some(id)
     }
@@ -370,8 +454,9 @@ impl Pool {
     /// Proposes whatever can be proposed now. To be called after every change, and at least every 10 ms.
     pub fn pump(&mut self, now: Now, effects: &mut Vec<PoolEffect>) {
         let windows = if is_broken(Rule::Window) { 2 } else { 1 };
-        let last = self.frontier + windows * self.genesis.window;
-        for slot in self.frontier + 1..=last {
+        let first = self.speaks.start.max(self.frontier + 1);
+        let end = self.speaks.end.min(self.frontier + windows * self.genesis.window + 1);
+        for slot in first..end {
             match self.slots.get(&slot) {
                 Some(seen) if seen.proposed || seen.decided => {}
                 Some(_) => self.join(now, slot, effects),

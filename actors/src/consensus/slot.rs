@@ -12,7 +12,7 @@
 //! [`Slot`] is the whole of it: it takes messages and says which to send and which to make durable first. It knows
 //! nothing of other slots, links, disks or time. The rules are those of the contract, by number, in the parent module.
 
-use rabia_bank_messages::ids::{BatchId, MAX_NODES, NodeId, Phase};
+use rabia_bank_messages::ids::{BatchId, MAX_NODES, MAX_PHASES, NodeId, Phase};
 use rabia_bank_messages::peer::{State, Value, Vote};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rabia_bank_storage::Said;
@@ -112,9 +112,6 @@ pub struct Slot {
     /// Messages whose payload is missing: the latest of each sender, kind and phase.
     parked: Vec<(NodeId, SlotMessage)>,
 }
-
-/// A slot that needed so many phases is a bug or an attack: the probability is below 2^-1000.
-const MAX_PHASES: Phase = 1_000;
 
 impl Slot {
     /// A slot in which this replica never spoke.

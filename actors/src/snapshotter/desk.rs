@@ -85,7 +85,11 @@ impl Desk {
             Job::Save(snapshot) if snapshot.changes.slot <= self.store.slot() => Outcome::Nothing,
             Job::Save(snapshot) => {
                 let (slot, transactions) = (snapshot.changes.slot, snapshot.changes.transactions);
-                match self.store.save(&snapshot.into_rows()) {
+                let mut rows = snapshot.into_rows();
+                if let Some(transfer) = &self.transfer {
+                    transfer.keep_received(&mut rows.blocks);
+                }
+                match self.store.save(&rows) {
                     Ok(()) => Outcome::Saved { slot, transactions },
                     Err(error) => Outcome::Failed(error.to_string()),
                 }

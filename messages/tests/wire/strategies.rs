@@ -195,6 +195,7 @@ fn status() -> impl Strategy<Value = Status> {
             phases: [n[4], n[5], n[6], n[7]],
             snapshot_slot: n[1] / 2,
             known_slot: n[1],
+            receiving_bytes: n[1] / 3,
             open_slots: n[8],
             accounts: n[9],
             transactions: n[10],
@@ -324,6 +325,7 @@ pub fn peer_message() -> impl Strategy<Value = PeerMessage> {
                 next,
             }),
         any::<u64>().prop_map(|count| PeerMessage::Promised { count }),
+        any::<u64>().prop_map(|wall| PeerMessage::Clock { wall }),
         any::<u64>().prop_map(|decided| PeerMessage::Alive { decided }),
         (any::<u64>(), digest()).prop_map(|(slot, digest)| PeerMessage::StateDigest { slot, digest }),
     ]
@@ -344,18 +346,20 @@ pub fn opening() -> impl Strategy<Value = Opening> {
         RefusalReason::Genesis,
         RefusalReason::Node,
         RefusalReason::Store,
+        RefusalReason::Replaced,
         RefusalReason::OldStarts,
         RefusalReason::OldPromises,
         RefusalReason::NoHello,
     ]);
-    let hello = (any::<[[u8; 16]; 3]>(), digest(), node(), node(), any::<(u64, u64)>()).prop_map(
-        |([cluster, store, run], genesis, node, to, (starts, promised))| {
+    let hello = (any::<[[u8; 16]; 3]>(), digest(), node(), node(), any::<(u64, u64, Option<u64>)>()).prop_map(
+        |([cluster, store, run], genesis, node, to, (starts, promised, joined))| {
             Opening::Hello(peer::Hello {
                 cluster: ClusterId(cluster),
                 genesis,
                 node,
                 to,
                 store: StoreId(store),
+                joined,
                 starts,
                 run: RunId(run),
                 promised,

@@ -87,9 +87,9 @@ impl World {
                 PoolEffect::Forget(id) => events.push(Event::Forget(id)),
                 PoolEffect::Hold(id, payload) => events.push(Event::Hold(id, payload)),
                 // Their clients hear that it is unknown, or nothing: here they hear nothing, and ask again.
-                PoolEffect::Abandon => {
+                PoolEffect::Abandon(id) => {
                     if let Some(node) = &mut self.machines[index].node {
-                        node.expected.clear();
+                        node.expected.remove(&id);
                     }
                 }
                 PoolEffect::Send(to, message) => {

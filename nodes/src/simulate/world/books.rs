@@ -227,8 +227,9 @@ impl World {
         for (slot, value) in &decisions {
             self.agreement.remembered(id, *slot, *value)?;
         }
+        let replacements = ledger.replacements().clone();
         self.mail(index, MAILBOX, Mail::Install { ledger, decisions: decisions.clone() });
-        self.event(index, Event::Installed { slot, decisions })
+        self.event(index, Event::Installed { slot, decisions, replacements })
     }
 
     pub(super) fn install(&mut self, index: usize, mut ledger: Ledger, decisions: Vec<Decision>) -> Check {

@@ -247,9 +247,10 @@ impl World {
         let mut run = [machine.id.get(); 16];
         run[..8].copy_from_slice(&self.random.u64(..).to_be_bytes());
         let mut effects = Vec::new();
-        let core = Agreement::new(self.genesis.clone(), machine.id, &recovered, &mut effects);
+        let core = Agreement::new(self.genesis.clone(), machine.id, &recovered, ledger.replacements(), &mut effects);
         let pool = Proposer::pool(&self.genesis, machine.id, recovered.starts, recovered.decided, last);
-        let door = Door::new(self.genesis.clone(), machine.id, recovered.starts, RunId(run), &recovered.peers);
+        let (genesis, store_id) = (self.genesis.clone(), recovered.store);
+        let door = Door::new(genesis, machine.id, store_id, recovered.starts, RunId(run), &recovered.peers);
         let (id, starts, decided) = (machine.id, recovered.starts, recovered.decided);
         self.weak_mvc.started(id, &recovered);
         machine.node = Some(Node {

@@ -62,6 +62,7 @@ impl World {
                     let took = self.micros(50, 2_000);
                     self.mail(index, took, Mail::Stored { to: to.index(), id });
                 }
+                Effect::MeetAgain(peer) => unreachable!("the store of node {peer} was not replaced"),
             }
         }
         if !notices.is_empty() {
@@ -270,8 +271,10 @@ impl World {
         let (id, peer_id) = (self.machines[index].id, self.machines[peer].id);
         let nodes = self.machines[index].node.as_ref().zip(self.machines[peer].node.as_ref());
         let Some((node, other)) = nodes else { return Ok(false) };
-        let hello = other.door.introduce(id, other.core.promised());
-        let Err(refused) = node.door.check(&hello, |peer| node.core.heard(peer)) else { return Ok(false) };
+        let hello = other.door.introduce(id, None, other.core.promised());
+        let (stores, frontier) = (node.core.stores(), node.core.frontier());
+        let checked = node.door.check(&hello, stores, frontier, |peer| node.core.heard(peer));
+        let Err(refused) = checked else { return Ok(false) };
         let old_copy = [index, peer].iter().any(|one| self.machines[*one].lost == Some(Loss::OldCopy));
         check(old_copy, "handshake", || format!("node {id} refuses node {peer_id}: {}", refused.message))?;
         Ok(true)
@@ -281,7 +284,8 @@ impl World {
     fn meet(&mut self, index: usize, peer: usize) -> Check {
         let link = self.network.link(index, peer);
         let (id, peer_id) = (self.machines[index].id, self.machines[peer].id);
-        let Some(hello) = self.machines[peer].node.as_ref().map(|node| node.door.introduce(id, node.core.promised()))
+        let Some(hello) =
+            self.machines[peer].node.as_ref().map(|node| node.door.introduce(id, None, node.core.promised()))
         else {
             return Ok(());
         };
@@ -310,7 +314,7 @@ impl World {
         let Some(node) = &mut self.machines[index].node else { return Ok(()) };
         node.attached[peer] = link;
         let peer_id = self.machines[peer].id;
-        self.event(index, Event::LinkUp(peer_id))
+        self.event(index, Event::LinkUp(peer_id, self.genesis.stores[peer_id.index()]))
     }
 
     pub(super) fn disconnect(&mut self, a: usize, b: usize) -> Check {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rabia_bank_actors::consensus::agreement::{Agreement, Effect, Event};
 use rabia_bank_actors::consensus::pool::{Now, Pool, PoolEffect};
+use rabia_bank_actors::consensus::stores::Replacements;
 use rabia_bank_messages::bank::{Amount, Command, Operation};
 use rabia_bank_messages::batch::{Action, RequestHeader};
 use rabia_bank_messages::genesis::Genesis;
@@ -40,12 +41,13 @@ impl Cluster {
             LogStore::create(&path, &identity, 0).unwrap();
             let (_, recovered) = LogStore::open(&path, &identity, || Ok(0)).unwrap();
             let mut effects = Vec::new();
-            let core = Agreement::new(genesis.clone(), id, &recovered, &mut effects);
+            let core = Agreement::new(genesis.clone(), id, &recovered, &Replacements::default(), &mut effects);
             let pool = Pool::new(genesis.clone(), id, recovered.starts, recovered.decided);
             cluster.nodes.push(Node { core, pool, delivered: 0 });
             cluster.perform(id.index(), effects);
             let peers = genesis.nodes().filter(|peer| *peer != id);
-            cluster.queue.extend(peers.map(|peer| (id.index(), Event::LinkUp(peer))));
+            let store = |peer: NodeId| genesis.stores[peer.index()];
+            cluster.queue.extend(peers.map(|peer| (id.index(), Event::LinkUp(peer, store(peer)))));
         }
         cluster.run();
         cluster
@@ -86,6 +88,7 @@ impl Cluster {
                     self.queue.push_back((at, Event::Propose { slot, value, with_payload }));
                 }
                 PoolEffect::Forget(id) => self.queue.push_back((at, Event::Forget(id))),
+                PoolEffect::Hold(id, payload) => self.queue.push_back((at, Event::Hold(id, payload))),
                 PoolEffect::Abandon(id) => unreachable!("{id:?} is given up, but there are no snapshots and one clock"),
                 PoolEffect::Send(_, message) => self.broadcast(at, &message),
             }

@@ -17,14 +17,16 @@ use actix::prelude::*;
 use rabia_bank_messages::bank::{ErrorCode, Query, ReadLevel, Refusal, Status, Success, Transaction};
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::client::Feed;
-use rabia_bank_messages::genesis::Genesis;
-use rabia_bank_messages::ids::{BatchId, NodeId, Slot};
+use rabia_bank_messages::genesis::{Genesis, Replacement};
+use rabia_bank_messages::ids::{BatchId, NodeId, Slot, StoreId};
 use rabia_bank_messages::peer::DIGEST_INTERVAL;
 use rabia_bank_messages::stages::Stage;
 use rabia_bank_storage::{BooksReader, BooksView};
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
+use tracing::info;
 
+use crate::consensus::stores::{Standing, Stores};
 use crate::ledger::{Answer, Applied, Block, Ledger, Progress, Reading, RequestOutcome};
 use crate::node::{Decision, Failed, Gauges};
 use crate::snapshot::{BooksError, Snapshot, read_block};
@@ -243,6 +245,17 @@ pub struct Install {
 #[rtype(result = "Result<BooksView, String>")]
 pub struct TakeSnapshot;
 
+/// Is this a member's store now, by what is applied here? Answered with the slot in which it was decided that it takes the place
+/// of another, or none if that would have an effect now; or why it would not.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "Result<Option<Slot>, String>")]
+pub struct StandingOf {
+    /// The member.
+    pub node: NodeId,
+    /// The store.
+    pub store: StoreId,
+}
+
 /// Go on collecting the snapshot.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -285,7 +298,9 @@ enum Purpose {
     Follow(Follower),
 }
 
-/// How often reads that nobody waits for any more are dropped.
+/// A node that is so many slots behind what it knows of says how far it is.
+const FAR_BEHIND: u64 = 1_000;
+/// How often that is said, and reads are dropped that nobody waits for any more.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// All reads up to `read` may be answered once `slot` is applied.
@@ -619,6 +634,10 @@ impl Bank {
     /// Without a quorum, or for a slot far ahead, reads would gather for ever; so would followers who want no more.
     fn sweep(&mut self) {
         let now = Instant::now();
+        let (applied, known) = (self.ledger.applied(), self.gauges.known_elsewhere.load(Ordering::Relaxed));
+        if known > applied + FAR_BEHIND && self.gauges.received_bytes.load(Ordering::Relaxed) == 0 {
+            info!(slot = applied, of = known, "catching up");
+        }
         self.followers.retain(Follower::is_there);
         self.rounds.retain(|_, read| read.deadline > now);
         self.at_slot.retain(|_, reads| {
@@ -644,6 +663,7 @@ impl Bank {
             phases: std::array::from_fn(|index| load(&gauges.phases[index])),
             snapshot_slot: load(&gauges.snapshot_slot),
             known_slot: load(&gauges.known_elsewhere).max(summary.applied),
+            receiving_bytes: load(&gauges.received_bytes),
             open_slots: load(&gauges.open_slots),
             accounts: summary.accounts,
             transactions: summary.transactions,
@@ -725,6 +745,11 @@ impl Handler<Apply> for Bank {
                     self.answer_batch(slot, now, waiters, &outcomes, ctx);
                 }
             }
+            Ok(Applied::Replacement) => {
+                if let Some(Replacement { node, store, .. }) = self.ledger.replacements().list().last() {
+                    info!(slot, of = %node, %store, "a store takes the place of another");
+                }
+            }
             Ok(Applied::Null | Applied::Repeated) => {}
             Err(error) => {
                 self.failed = true;
@@ -800,13 +825,32 @@ impl Handler<TakeSnapshot> for Bank {
     }
 }
 
+impl Handler<StandingOf> for Bank {
+    type Result = Result<Option<Slot>, String>;
+
+    fn handle(&mut self, StandingOf { node, store }: StandingOf, _: &mut Self::Context) -> Self::Result {
+        let stores = Stores::new(&self.genesis, self.ledger.replacements());
+        if node.index() < self.genesis.members()
+            && let Standing::Former(by) = stores.standing(node, store)
+        {
+            return Err(format!("store {store} was replaced itself, in slot {}, by {}", by.slot, by.store));
+        }
+        match stores.brought(node, store) {
+            Some(replacement) => Ok(Some(replacement.slot)),
+            None => stores.check(node, store).map(|()| None),
+        }
+    }
+}
+
 impl Handler<Install> for Bank {
     type Result = ();
 
     fn handle(&mut self, Install { ledger, decisions }: Install, ctx: &mut Self::Context) {
         let (own, new) = (self.ledger.applied(), ledger.applied());
         assert!(new > own, "a state after slot {new} would take the place of one after slot {own}");
-        self.ledger = *ledger;
+        let old = std::mem::replace(&mut self.ledger, *ledger);
+        // A million accounts take a while to go: not on this thread.
+        drop(tokio::task::spawn_blocking(move || drop(old)));
         self.decisions = decisions.into();
         self.snapshot = SnapshotStage::Waiting;
         self.unsaved = (0, 0);

@@ -107,6 +107,16 @@ enum Kind {
     Subscribe,
 }
 
+impl Kind {
+    /// What is said where no answer came: a command may be executed yet, and nothing else changes anything.
+    fn unanswered(self, code: ErrorCode, message: impl Into<String>) -> Refusal {
+        match self {
+            Kind::Command { .. } | Kind::Open { .. } | Kind::Close => Refusal::unknown(code, message),
+            Kind::Query | Kind::Subscribe => Refusal::refused(code, message),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct InFlight {
     request: u64,
@@ -176,6 +186,7 @@ pub struct ClientSession {
     /// The bytes of the message that is looked at.
     message_bytes: usize,
     greeted: bool,
+    /// The client has said goodbye, or is seen off.
     leaving: bool,
     queued: VecDeque<Queued>,
     tags: u64,
@@ -390,17 +401,21 @@ impl ClientSession {
 
     fn goodbye(&mut self, ctx: &mut Context<Self>) {
         self.leaving = true;
-        if let Session::Open(session) = self.session {
-            let tag = self.track(0, Encoding::Json, Kind::Close);
-            let header = RequestHeader { session: session.number, key: session.key, number: 0, acknowledged: 0 };
-            self.submit(tag, header, Action::Close);
-        }
         self.leave_if_done(ctx);
     }
 
+    /// Once all is answered, ends the session, then the connection. Not before: commands in flight come in any order, and
+    /// those that came behind the end of their session would not be executed.
     fn leave_if_done(&mut self, ctx: &mut Context<Self>) {
-        if self.leaving && self.in_flight.is_empty() {
-            self.close(CloseCode::Normal, "goodbye", ctx);
+        if !self.leaving || !self.in_flight.is_empty() {
+            return;
+        }
+        match std::mem::replace(&mut self.session, Session::None) {
+            Session::Open(SessionName { number, key }) if self.out.is_some() => {
+                let tag = self.track(0, Encoding::Json, Kind::Close);
+                self.submit(tag, RequestHeader { session: number, key, number: 0, acknowledged: 0 }, Action::Close);
+            }
+            _ => self.close(CloseCode::Normal, "goodbye", ctx),
         }
     }
 
@@ -617,7 +632,7 @@ impl ClientSession {
         let Some(in_flight) = self.in_flight.get_mut(&tag) else { return };
         let seconds = self.settings.request_timeout.as_secs_f32();
         let message = format!("no quorum of nodes answered within {seconds} s; ask again with the same request number");
-        let refusal = Refusal::unknown(ErrorCode::NoQuorum, message);
+        let refusal = in_flight.kind.unanswered(ErrorCode::NoQuorum, message);
         let (request, encoding) = (in_flight.request, in_flight.encoding);
         match &mut in_flight.kind {
             Kind::Open { welcome } => {
@@ -674,6 +689,8 @@ impl StreamHandler<Result<Frame, SocketError>> for ClientSession {
             Ok(Frame::Text(text)) => self.receive(Encoding::Json, text.as_bytes(), ctx),
             Ok(Frame::Binary(bytes)) => self.receive(Encoding::MessagePack, &bytes, ctx),
             Ok(Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_)) => {}
+            // Who has said goodbye need not wait for the end of what that set going.
+            Ok(Frame::Close(_)) if self.leaving && self.out.is_some() && !self.in_flight.is_empty() => {}
             Ok(Frame::Close(_)) => ctx.stop(),
             Err(SocketError::Capacity(CapacityError::MessageTooLong { size, max_size })) => {
                 let message = format!("a message of {size} bytes is too long, this node takes {max_size}");
@@ -715,10 +732,10 @@ impl Handler<Goaway> for ClientSession {
     type Result = ();
 
     fn handle(&mut self, _: Goaway, ctx: &mut Self::Context) {
-        let refusal = Refusal::unknown(ErrorCode::Stopping, "the node is stopping; ask another one");
         for (_, in_flight) in std::mem::take(&mut self.in_flight) {
             if in_flight.request > 0 {
-                self.refuse(in_flight.encoding, Some(in_flight.request), refusal.clone(), ctx);
+                let refusal = in_flight.kind.unanswered(ErrorCode::Stopping, "the node is stopping; ask another one");
+                self.refuse(in_flight.encoding, Some(in_flight.request), refusal, ctx);
             }
         }
         self.close(CloseCode::Away, "the node is stopping", ctx);

@@ -130,6 +130,8 @@ pub struct HostSession {
     key: SessionKey,
     number: Option<u64>,
     opening: bool,
+    /// The session is to be closed as soon as it is open.
+    leaving: bool,
     /// The host numbers its commands.
     numbered: bool,
     last_number: u64,
@@ -160,6 +162,7 @@ impl HostSession {
             key,
             number: None,
             opening: false,
+            leaving: false,
             numbered: false,
             last_number: 0,
             tags: 0,
@@ -237,8 +240,7 @@ impl HostSession {
         // After its deadline nobody waits any more.
         let Some(InFlight { kind, asker, .. }) = self.in_flight.remove(&tag) else { return };
         let heard = match (kind, done) {
-            (Kind::Open, Ok(Done::Opened(number))) => return self.opened(number),
-            (Kind::Open, Err(refusal)) => return self.not_opened(&refusal),
+            (Kind::Open, opening) => return self.opening_answered(opening, ctx),
             (Kind::Listen(feed, to), Ok(Done::Success(Success::Subscribed { from }))) => {
                 self.follow(Listener { feed: Arc::new(feed), to }, from);
                 Ok(Reply { slot, replayed, success: Success::Subscribed { from } })
@@ -250,6 +252,17 @@ impl HostSession {
         };
         if let Some(asker) = asker {
             tell(asker, heard);
+        }
+    }
+
+    fn opening_answered(&mut self, opening: Result<Done, Refusal>, ctx: &mut Context<Self>) {
+        match opening {
+            Ok(Done::Opened(number)) => self.opened(number),
+            Ok(done) => unreachable!("an opening was answered with {done:?}"),
+            Err(refusal) => self.not_opened(&refusal),
+        }
+        if self.leaving {
+            self.close(ctx);
         }
     }
 
@@ -273,6 +286,16 @@ impl HostSession {
         }
     }
 
+    /// Ends the session in the log, if it is open there, and the actor.
+    fn close(&mut self, ctx: &mut Context<Self>) {
+        if let Some(session) = self.number {
+            let waiter = Waiter { client: self.client, tag: 0 };
+            let header = RequestHeader { session, key: self.key, number: 0, acknowledged: 0 };
+            self.proposer.do_send(Submit { waiter, header, action: Action::Close });
+        }
+        ctx.stop();
+    }
+
     fn follow(&mut self, listener: Listener, next: u64) {
         self.tags += 1;
         let waiter = Waiter { client: self.client, tag: self.tags };
@@ -294,12 +317,15 @@ impl HostSession {
         }));
     }
 
-    fn check(&mut self) {
+    fn check(&mut self, ctx: &mut Context<Self>) {
         let now = Instant::now();
         let late = |(tag, waiting): (&u64, &InFlight)| (waiting.deadline <= now).then_some(*tag);
         for tag in self.in_flight.iter().filter_map(late).collect::<Vec<_>>() {
             // The opening has no asker: it goes on waiting, for commands to come.
             if self.in_flight.get(&tag).is_some_and(|in_flight| in_flight.asker.is_none()) {
+                if self.leaving {
+                    return self.close(ctx);
+                }
                 continue;
             }
             let Some(InFlight { kind, asker: Some(asker), .. }) = self.in_flight.remove(&tag) else { continue };
@@ -324,10 +350,10 @@ fn tell(asker: Asker, heard: Heard) {
     let _ = asker.send(heard);
 }
 
-/// What an asker hears when the session ends first.
-async fn hear(answer: oneshot::Receiver<Heard>) -> Heard {
-    let stopping = || Refusal::unknown(ErrorCode::Stopping, "the session or its node is stopping");
-    answer.await.unwrap_or_else(|_| Err(stopping()))
+/// What an asker hears; with this outcome if the session ends first.
+async fn hear(answer: oneshot::Receiver<Heard>, otherwise: Outcome) -> Heard {
+    let stopping = || Refusal::refused(ErrorCode::Stopping, "the session or its node is stopping");
+    answer.await.unwrap_or_else(|_| Err(Refusal { outcome: otherwise, ..stopping() }))
 }
 
 impl Actor for HostSession {
@@ -336,7 +362,7 @@ impl Actor for HostSession {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.gauges.clients.fetch_add(1, Ordering::Relaxed);
         self.bank.do_send(Register { client: self.client, answers: ctx.address().recipient() });
-        ctx.run_interval(CHECK, |session, _| session.check());
+        ctx.run_interval(CHECK, |session, ctx| session.check(ctx));
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
@@ -351,7 +377,7 @@ impl Handler<Execute> for HostSession {
     fn handle(&mut self, execute: Execute, _: &mut Self::Context) -> Self::Result {
         let (asker, answer) = oneshot::channel();
         self.execute(execute, asker);
-        Box::pin(hear(answer))
+        Box::pin(hear(answer, Outcome::Unknown))
     }
 }
 
@@ -368,7 +394,7 @@ impl Handler<Look> for HostSession {
                 self.bank.do_send(Ask { waiter, query, read, deadline });
             }
         }
-        Box::pin(hear(answer))
+        Box::pin(hear(answer, Outcome::Refused))
     }
 }
 
@@ -385,7 +411,7 @@ impl Handler<Listen> for HostSession {
                 self.bank.do_send(Subscribe { waiter, feed, read: ReadLevel::Linearizable, deadline });
             }
         }
-        Box::pin(hear(answer))
+        Box::pin(hear(answer, Outcome::Refused))
     }
 }
 
@@ -403,11 +429,15 @@ impl Handler<Leave> for HostSession {
     type Result = ();
 
     fn handle(&mut self, Leave { close }: Leave, ctx: &mut Self::Context) {
-        if let Some(session) = self.number.filter(|_| close) {
-            let waiter = Waiter { client: self.client, tag: 0 };
-            let header = RequestHeader { session, key: self.key, number: 0, acknowledged: 0 };
-            self.proposer.do_send(Submit { waiter, header, action: Action::Close });
+        if close && self.opening {
+            // Its number comes with the answer, and what was asked goes with it.
+            self.leaving = true;
+            self.queued.clear();
+            self.in_flight.retain(|_, in_flight| matches!(in_flight.kind, Kind::Open));
+        } else if close {
+            self.close(ctx);
+        } else {
+            ctx.stop();
         }
-        ctx.stop();
     }
 }

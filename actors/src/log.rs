@@ -98,6 +98,7 @@ impl Handler<Persist> for Log {
         waiting.payloads.append(&mut commit.payloads);
         waiting.decisions.append(&mut commit.decisions);
         waiting.peers.append(&mut commit.peers);
+        waiting.replaced.append(&mut commit.replaced);
         waiting.installed = waiting.installed.max(commit.installed);
         if !commit.heard.is_empty() {
             waiting.heard = commit.heard;

@@ -12,23 +12,24 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 use futures_util::{SinkExt, StreamExt};
 use rabia_bank_messages::codec::{decode_opening, encode_opening};
-use rabia_bank_messages::genesis::SessionLimits;
-use rabia_bank_messages::ids::{BatchId, MAX_NODES, NodeId, RunId, SessionKey, Slot};
+use rabia_bank_messages::genesis::{Replacement, SessionLimits};
+use rabia_bank_messages::ids::{BatchId, MAX_NODES, NodeId, RunId, SessionKey, Slot, StoreId};
 use rabia_bank_messages::peer::{self, HelloRefused, Opening, RefusalReason};
 use rabia_bank_storage::{BooksStore, BooksView, Entries, Identity, LogReader, LogStore, Recovered, StoreError};
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tracing::info;
 
-use crate::bank::{Bank, BankState, ClientId, SnapshotPolicy, TakeSnapshot};
+use crate::bank::{Bank, BankState, ClientId, SnapshotPolicy, StandingOf, TakeSnapshot};
 use crate::client_session::{ClientSession, ClientSocket, Goaway, SessionSettings};
 use crate::consensus::agreement::Agreement;
+use crate::consensus::stores::{Standing, Stores};
 use crate::handshake::Door;
 use crate::host_session::{HostSession, Leave};
 use crate::ledger::Ledger;
 use crate::log::Log;
-use crate::peer_link::{Attach, PeerLink, PeerSocket};
-use crate::proposer::Proposer;
+use crate::peer_link::{Attach, PeerLink, PeerSocket, refused_by};
+use crate::proposer::{Proposer, Replace};
 use crate::snapshot::{BooksError, restore};
 use crate::snapshotter::{Snapshotter, SnapshotterNeighbours};
 use crate::stages::StageCounts;
@@ -40,6 +41,12 @@ const REPLAY_BYTES: usize = 4 << 20;
 const WATCH: Duration = Duration::from_millis(250);
 /// How often a long replay is reported.
 const REPORT: Duration = Duration::from_secs(2);
+/// A replacement that was not decided within this time is given up …
+const REPLACING: Duration = Duration::from_secs(30);
+/// … after it was proposed again this often …
+const PROPOSE_AGAIN: Duration = Duration::from_secs(3);
+/// … and looked for this often.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What a node needs to start.
 #[derive(Clone, Debug)]
@@ -97,6 +104,18 @@ pub enum StartError {
         slot: Slot,
         /// Why.
         why: String,
+    },
+    /// The store was replaced by another.
+    #[error(
+        "{} is of a store that was replaced: in slot {} node {} got the store {} instead. It has no part in the cluster any \
+         more, and may be deleted. Check the paths: was an old file put back?",
+        file.display(), by.slot, by.node, by.store
+    )]
+    Replaced {
+        /// The log.
+        file: PathBuf,
+        /// By which one.
+        by: Replacement,
     },
     /// The system gives no random numbers.
     #[error("the system gives no random numbers: {0}")]
@@ -207,6 +226,8 @@ pub struct NodeHandle {
     links: Vec<(NodeId, Addr<PeerLink>)>,
     gauges: Arc<Gauges>,
     bank: Addr<Bank>,
+    proposer: Addr<Proposer>,
+    failed: Recipient<Failed>,
     failure: watch::Receiver<Option<String>>,
 }
 
@@ -217,47 +238,67 @@ pub struct NodeHandle {
 /// If a store is not there, in use, damaged or not this member's.
 pub fn start(settings: NodeSettings) -> Result<NodeHandle, StartError> {
     let started = Instant::now();
-    let stores = Stores::open(&settings)?;
+    let files = Files::open(&settings)?;
     let mut run = [0; 16];
     getrandom::fill(&mut run).map_err(|error| StartError::Random(error.to_string()))?;
-    let (ledger, decisions) = rebuild(&settings.identity, &stores)?;
+    let (ledger, decisions) = rebuild(&settings.identity, &files.books, &files.log.reader(), files.recovered.decided)?;
+    check_standing(&settings, &files, &ledger)?;
     info!(
         node = %settings.identity.node,
-        start = stores.recovered.starts,
-        snapshot = stores.books.slot(),
+        start = files.recovered.starts,
+        snapshot = files.books.slot(),
         slot = ledger.applied(),
         took_ms = started.elapsed().as_millis() as u64,
         "the ledger is rebuilt"
     );
-    Ok(wire(settings, stores, RunId(run), ledger, decisions))
+    Ok(wire(settings, files, RunId(run), ledger, decisions))
 }
 
 /// Both files of a node, open.
-struct Stores {
+struct Files {
     log: LogStore,
     recovered: Recovered,
     books: BooksStore,
 }
 
-impl Stores {
-    fn open(settings: &NodeSettings) -> Result<Stores, StoreError> {
+impl Files {
+    fn open(settings: &NodeSettings) -> Result<Files, StoreError> {
         let mut books = None;
         let (log, recovered) = LogStore::open(&settings.log, &settings.identity, || {
             let opened = books.insert(BooksStore::open(&settings.books, &settings.identity)?);
             Ok(opened.slot())
         })?;
         let Some(books) = books else { unreachable!("the log was opened without the books") };
-        Ok(Stores { log, recovered, books })
+        books.check_store(recovered.store)?;
+        Ok(Files { log, recovered, books })
+    }
+}
+
+/// A store that was replaced does not start, where its own log says so.
+fn check_standing(settings: &NodeSettings, files: &Files, ledger: &Ledger) -> Result<(), StartError> {
+    let Identity { genesis, node } = &settings.identity;
+    match Stores::new(genesis, ledger.replacements()).standing(*node, files.recovered.store) {
+        Standing::Former(by) => Err(StartError::Replaced { file: settings.log.clone(), by }),
+        Standing::Current | Standing::Unknown => Ok(()),
     }
 }
 
 /// A decided slot.
 pub type Decision = (Slot, Option<BatchId>);
 
-/// Reads the books and applies the log behind them.
-fn rebuild(identity: &Identity, stores: &Stores) -> Result<(Ledger, Vec<Decision>), StartError> {
+/// Makes the ledger of the books, and of the log behind them up to the slot `decided`. Also answers the last decisions, from
+/// which owners of coming slots are read.
+///
+/// # Errors
+/// If the books or the log can't be read or applied, or are of a cluster with other constants.
+pub fn rebuild(
+    identity: &Identity,
+    books: &BooksStore,
+    log: &LogReader,
+    decided: Slot,
+) -> Result<(Ledger, Vec<Decision>), StartError> {
     let (limit, sessions) = (identity.genesis.transaction_limit, identity.genesis.sessions);
-    let view = stores.books.reader().view().map_err(BooksError::from)?;
+    let view = books.reader().view().map_err(BooksError::from)?;
     let (ledger, decisions) = restore(&view)?.unwrap_or_else(|| (Ledger::new(limit, sessions), Vec::new()));
     if ledger.transaction_limit() != limit {
         return Err(StartError::Limit { found: ledger.transaction_limit(), expected: limit });
@@ -265,7 +306,7 @@ fn rebuild(identity: &Identity, stores: &Stores) -> Result<(Ledger, Vec<Decision
     if ledger.session_limits() != sessions {
         return Err(StartError::Sessions { found: ledger.session_limits(), expected: sessions });
     }
-    replay(identity, ledger, decisions, &stores.log.reader(), stores.recovered.decided)
+    replay(identity, ledger, decisions, log, decided)
 }
 
 /// Applies the log up to the slot `decided` to a ledger. Takes and gives the decisions that owners of coming slots are read
@@ -303,8 +344,8 @@ pub fn replay(
 }
 
 /// Creates all mailboxes, so that every actor gets the addresses of its neighbours, and then the actors.
-fn wire(settings: NodeSettings, stores: Stores, run: RunId, ledger: Ledger, decisions: Vec<Decision>) -> NodeHandle {
-    let Stores { log: store, recovered, books } = stores;
+fn wire(settings: NodeSettings, files: Files, run: RunId, ledger: Ledger, decisions: Vec<Decision>) -> NodeHandle {
+    let Files { log: store, recovered, books } = files;
     let Identity { genesis, node: me } = settings.identity.clone();
     let started = Instant::now();
     let gauges = Arc::new(Gauges::new(started));
@@ -316,7 +357,8 @@ fn wire(settings: NodeSettings, stores: Stores, run: RunId, ledger: Ledger, deci
     let failed = node.address().recipient::<Failed>();
 
     let peers = genesis.nodes().filter(|peer| *peer != me);
-    let links: Vec<_> = peers.map(|peer| (peer, PeerLink::new(peer, voter.address()).start())).collect();
+    let links: Vec<_> =
+        peers.map(|peer| (peer, PeerLink::new(peer, voter.address(), failed.clone()).start())).collect();
     let reader = store.reader();
     let log_thread = Arbiter::new();
     let log = Log::start_in_arbiter(&log_thread.handle(), {
@@ -325,17 +367,19 @@ fn wire(settings: NodeSettings, stores: Stores, run: RunId, ledger: Ledger, deci
     });
 
     let mut first = Vec::new();
-    let core = Agreement::new(genesis.clone(), me, &recovered, &mut first);
-    let door = Door::new(genesis.clone(), me, recovered.starts, run, &recovered.peers);
+    let core = Agreement::new(genesis.clone(), me, &recovered, ledger.replacements(), &mut first);
+    let door = Door::new(genesis.clone(), me, recovered.store, recovered.starts, run, &recovered.peers);
+    let incarnation = core.stores().incarnation(me, recovered.store, recovered.starts);
     let neighbours = VoterNeighbours {
         log: log.clone(),
         bank: bank.address(),
         proposer: proposer.address(),
         snapshotter: snapshotter.address(),
         links: links.clone(),
+        node: failed.clone(),
     };
     let voter = voter.run(Voter::new(core, first, door, started, gauges.clone(), neighbours));
-    let pool = Proposer::pool(&genesis, me, recovered.starts, recovered.decided, decisions.iter().copied());
+    let pool = Proposer::pool(&genesis, me, incarnation, recovered.decided, decisions.iter().copied());
     let proposer = proposer.run(Proposer::new(
         pool,
         started,
@@ -363,12 +407,20 @@ fn wire(settings: NodeSettings, stores: Stores, run: RunId, ledger: Ledger, deci
         max_in_flight: settings.max_in_flight,
         request_timeout: settings.request_timeout,
     };
-    let bank = bank.run(Bank::new(me, genesis, bank_state, gauges.clone(), voter.clone(), snapshotter.clone(), failed));
+    let bank = bank.run(Bank::new(
+        me,
+        genesis,
+        bank_state,
+        gauges.clone(),
+        voter.clone(),
+        snapshotter.clone(),
+        failed.clone(),
+    ));
     let (failure, watched) = watch::channel(None);
     let node = node.run(Node {
         settings: Arc::new(session_settings),
         gauges: gauges.clone(),
-        proposer,
+        proposer: proposer.clone(),
         voter: voter.clone(),
         bank: bank.clone(),
         snapshotter,
@@ -380,7 +432,7 @@ fn wire(settings: NodeSettings, stores: Stores, run: RunId, ledger: Ledger, deci
         host_sessions: Vec::new(),
         failure,
     });
-    NodeHandle { node, voter, links, gauges, bank, failure: watched }
+    NodeHandle { node, voter, links, gauges, bank, proposer, failed, failure: watched }
 }
 
 impl Node {
@@ -522,6 +574,34 @@ impl NodeHandle {
         self.bank.send(TakeSnapshot).await.unwrap_or_else(|_| Err("the node is stopping".into()))
     }
 
+    /// Gives a member a new store, by the log: see [`consensus::stores`](crate::consensus::stores). Answers the slot in which
+    /// that was decided, also if it was long ago.
+    ///
+    /// # Errors
+    /// Why it would have no effect, or that it is not known to be decided; it may be all the same, and the same can be asked
+    /// again.
+    pub async fn replace(&self, node: NodeId, store: StoreId) -> Result<Slot, String> {
+        let began = Instant::now();
+        let mut proposed: Option<Instant> = None;
+        while began.elapsed() < REPLACING {
+            let standing = self.bank.send(StandingOf { node, store }).await;
+            match standing.map_err(|_| "the node is stopping".to_owned())?? {
+                Some(slot) => return Ok(slot),
+                None if proposed.is_none_or(|at| at.elapsed() >= PROPOSE_AGAIN) => {
+                    if proposed.is_none() && self.gauges.connected[node.index()].load(Ordering::Relaxed) {
+                        return Err(format!("node {node} is at work with its store: stop it first"));
+                    }
+                    info!(of = %node, %store, "proposing a new store");
+                    self.proposer.do_send(Replace { node, store });
+                    proposed = Some(Instant::now());
+                }
+                None => tokio::time::sleep(LOOK).await,
+            }
+        }
+        let seconds = REPLACING.as_secs();
+        Err(format!("not decided within {seconds} s: are enough of the other nodes running? It may be yet; ask again"))
+    }
+
     /// Serves a peer that called, until the link ends. Returns why it ended.
     pub async fn serve_peer(&self, mut socket: PeerSocket) -> String {
         let hello = match read_opening(&mut socket).await {
@@ -529,7 +609,7 @@ impl NodeHandle {
             Ok(Opening::Refused(refused)) => return format!("the caller refused: {}", refused.message),
             Err(refused) => return self.refuse(socket, refused).await,
         };
-        let peer = hello.node;
+        let (peer, store) = (hello.node, hello.store);
         let answer = match self.voter.send(Meet(hello)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(refused)) => return self.refuse(socket, refused).await,
@@ -538,7 +618,7 @@ impl NodeHandle {
         if let Err(error) = socket.send(Frame::binary(encode_opening(&Opening::Hello(answer)))).await {
             return error.to_string();
         }
-        self.attach(peer, socket).await
+        self.attach(peer, store, socket).await
     }
 
     /// Uses a socket on which this node called a peer, until the link ends. Returns why it ended.
@@ -549,27 +629,26 @@ impl NodeHandle {
         }
         let hello: peer::Hello = match read_opening(&mut socket).await {
             Ok(Opening::Hello(hello)) => hello,
-            Ok(Opening::Refused(HelloRefused { reason, message })) => {
-                return format!("node {peer} refuses this node: {reason}: {message}");
-            }
+            Ok(Opening::Refused(refused)) => return refused_by(peer, &refused, &self.failed),
             Err(refused) => return self.refuse(socket, refused).await,
         };
         if hello.node != peer {
             let message = format!("node {} answered where node {peer} was called", hello.node);
             return self.refuse(socket, HelloRefused { reason: RefusalReason::Node, message }).await;
         }
+        let store = hello.store;
         match self.voter.send(Meet(hello)).await {
-            Ok(Ok(_)) => self.attach(peer, socket).await,
+            Ok(Ok(_)) => self.attach(peer, store, socket).await,
             Ok(Err(refused)) => self.refuse(socket, refused).await,
             Err(_) => "the node is stopping".into(),
         }
     }
 
-    async fn attach(&self, peer: NodeId, socket: PeerSocket) -> String {
+    async fn attach(&self, peer: NodeId, store: StoreId, socket: PeerSocket) -> String {
         let Some((_, link)) = self.links.iter().find(|(id, _)| *id == peer) else {
             return format!("node {peer} is no peer");
         };
-        link.send(Attach(socket)).await.unwrap_or_else(|_| "the node is stopping".into())
+        link.send(Attach { socket, store }).await.unwrap_or_else(|_| "the node is stopping".into())
     }
 
     async fn refuse(&self, mut socket: PeerSocket, refused: HelloRefused) -> String {

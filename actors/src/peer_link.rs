@@ -11,14 +11,15 @@ use std::time::Duration;
 use actix::prelude::*;
 use futures_util::{SinkExt, StreamExt};
 use rabia_bank_messages::codec::{BadFrame, decode_frame, decode_opening, encode_message, start_frame};
-use rabia_bank_messages::ids::NodeId;
-use rabia_bank_messages::peer::{HelloRefused, Opening, PeerMessage};
+use rabia_bank_messages::ids::{NodeId, StoreId};
+use rabia_bank_messages::peer::{HelloRefused, Opening, PeerMessage, RefusalReason};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tracing::{info, warn};
 
+use crate::node::Failed;
 use crate::voter::{FromPeer, LinkState, Voter};
 
 /// The most bytes that wait for a slow peer. Beyond it messages are dropped.
@@ -44,7 +45,17 @@ pub struct Say(pub PeerMessage);
 /// Use this socket, whose handshake is done, from now on. Answered when it is not used any more, with the reason.
 #[derive(Message)]
 #[rtype(result = "String")]
-pub struct Attach(pub PeerSocket);
+pub struct Attach {
+    /// The socket.
+    pub socket: PeerSocket,
+    /// The store that the peer speaks from on it.
+    pub store: StoreId,
+}
+
+/// Break the link, so that the two meet again.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct MeetAgain;
 
 /// Comes behind all that waits in the mailbox.
 #[derive(Message)]
@@ -83,6 +94,7 @@ struct Socket {
 pub struct PeerLink {
     peer: NodeId,
     voter: Addr<Voter>,
+    node: Recipient<Failed>,
     socket: Option<Socket>,
     sockets: u64,
     frame: Vec<u8>,
@@ -92,8 +104,8 @@ pub struct PeerLink {
 
 impl PeerLink {
     /// The link to this peer, not connected yet.
-    pub fn new(peer: NodeId, voter: Addr<Voter>) -> PeerLink {
-        PeerLink { peer, voter, socket: None, sockets: 0, frame: start_frame(), due: Due::Never, dropped: 0 }
+    pub fn new(peer: NodeId, voter: Addr<Voter>, node: Recipient<Failed>) -> PeerLink {
+        PeerLink { peer, voter, node, socket: None, sockets: 0, frame: start_frame(), due: Due::Never, dropped: 0 }
     }
 
     fn detach(&mut self, reason: &str, ctx: &mut Context<Self>) {
@@ -106,7 +118,7 @@ impl PeerLink {
             // Who attached it may be gone.
             let _ = ended.send(reason.into());
         }
-        self.voter.do_send(LinkState { peer: self.peer, up: false });
+        self.voter.do_send(LinkState { peer: self.peer, store: None });
     }
 
     fn flush(&mut self) {
@@ -163,7 +175,7 @@ impl Handler<Flush> for PeerLink {
 impl Handler<Attach> for PeerLink {
     type Result = ResponseFuture<String>;
 
-    fn handle(&mut self, Attach(socket): Attach, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Attach { socket, store }: Attach, ctx: &mut Self::Context) -> Self::Result {
         // The peer would not call again if it still used the former link.
         self.detach("a newer link took its place", ctx);
         self.sockets += 1;
@@ -175,14 +187,22 @@ impl Handler<Attach> for PeerLink {
         let end = move |reason: String, _: &mut Self, ctx: &mut Context<Self>| {
             ctx.notify(Ended { socket: number, reason });
         };
-        let reading = read(stream, self.peer, self.voter.clone()).into_actor(self).map(end);
+        let reading = read(stream, self.peer, self.voter.clone(), self.node.clone()).into_actor(self).map(end);
         let writing = write(sink, queue, queued.clone()).into_actor(self).map(end);
         let (ended, wait) = oneshot::channel();
         let (reading, writing) = (ctx.spawn(reading), ctx.spawn(writing));
         self.socket = Some(Socket { number, frames, queued, ended: Some(ended), reading, writing });
         info!(peer = %self.peer, "the link is up");
-        self.voter.do_send(LinkState { peer: self.peer, up: true });
+        self.voter.do_send(LinkState { peer: self.peer, store: Some(store) });
         Box::pin(async move { wait.await.unwrap_or_else(|_| "the node is stopping".into()) })
+    }
+}
+
+impl Handler<MeetAgain> for PeerLink {
+    type Result = ();
+
+    fn handle(&mut self, _: MeetAgain, ctx: &mut Self::Context) {
+        self.detach("the peer's store has become a member's: the two nodes meet again", ctx);
     }
 }
 
@@ -196,7 +216,12 @@ impl Handler<Ended> for PeerLink {
     }
 }
 
-async fn read(mut stream: futures_util::stream::SplitStream<PeerSocket>, peer: NodeId, voter: Addr<Voter>) -> String {
+async fn read(
+    mut stream: futures_util::stream::SplitStream<PeerSocket>,
+    peer: NodeId,
+    voter: Addr<Voter>,
+    node: Recipient<Failed>,
+) -> String {
     loop {
         let frame = match tokio::time::timeout(SILENCE, stream.next()).await {
             Err(_) => return format!("nothing was heard for {} s", SILENCE.as_secs()),
@@ -211,7 +236,7 @@ async fn read(mut stream: futures_util::stream::SplitStream<PeerSocket>, peer: N
                         return "the node is stopping".into();
                     }
                 }
-                Err(error) => return not_understood(&bytes, &error),
+                Err(error) => return not_understood(&bytes, &error, peer, &node),
             },
             Frame::Close(_) => return "the peer closed it".into(),
             Frame::Ping(_) | Frame::Pong(_) => {}
@@ -221,13 +246,21 @@ async fn read(mut stream: futures_util::stream::SplitStream<PeerSocket>, peer: N
 }
 
 /// Who calls checks this node's hello when the link stands here already: its refusal comes where messages are expected.
-fn not_understood(bytes: &[u8], error: &BadFrame) -> String {
+fn not_understood(bytes: &[u8], error: &BadFrame, peer: NodeId, node: &Recipient<Failed>) -> String {
     match decode_opening(bytes) {
-        Ok(Opening::Refused(HelloRefused { reason, message })) => {
-            format!("the peer refuses this node: {reason}: {message}")
-        }
+        Ok(Opening::Refused(refused)) => refused_by(peer, &refused, node),
         _ => format!("the peer sent what can't be understood: {error}"),
     }
+}
+
+/// A peer refuses this node. One whose store was replaced has no part in the cluster any more, and stops.
+pub(crate) fn refused_by(peer: NodeId, refused: &HelloRefused, node: &Recipient<Failed>) -> String {
+    let HelloRefused { reason, message } = refused;
+    let why = format!("node {peer} refuses this node: {reason}: {message}");
+    if *reason == RefusalReason::Replaced {
+        node.do_send(Failed(why.clone()));
+    }
+    why
 }
 
 async fn write(

@@ -10,7 +10,7 @@ use actix::prelude::*;
 use rabia_bank_messages::bank::{ErrorCode, Refusal};
 use rabia_bank_messages::batch::{Action, RequestHeader};
 use rabia_bank_messages::genesis::Genesis;
-use rabia_bank_messages::ids::{BatchId, Millis, NodeId};
+use rabia_bank_messages::ids::{BatchId, Millis, NodeId, StoreId};
 use rabia_bank_messages::peer::PeerMessage;
 use rabia_bank_messages::stages::Stage;
 use tracing::warn;
@@ -33,6 +33,16 @@ pub struct Submit {
     pub header: RequestHeader,
     /// What it asks for.
     pub action: Action,
+}
+
+/// Put into the log that this member has a new store. The bank's state tells when it is decided.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Replace {
+    /// Whose store is replaced.
+    pub node: NodeId,
+    /// By which one.
+    pub store: StoreId,
 }
 
 /// What the voter learnt.
@@ -107,15 +117,16 @@ impl Proposer {
         }
     }
 
-    /// The pool of a node that starts from a log with these last decisions.
+    /// The pool of a node that starts from a log with these last decisions, in this run: see
+    /// [`Stores::incarnation`](crate::consensus::stores::Stores::incarnation).
     pub fn pool(
         genesis: &Genesis,
         me: NodeId,
-        starts: u64,
+        incarnation: u64,
         frontier: u64,
         last: impl IntoIterator<Item = (u64, Option<BatchId>)>,
     ) -> Pool {
-        let mut pool = Pool::new(genesis.clone(), me, starts, frontier);
+        let mut pool = Pool::new(genesis.clone(), me, incarnation, frontier);
         for (slot, value) in last {
             pool.replay(slot, value);
         }
@@ -155,6 +166,7 @@ impl Proposer {
                     events.push(Event::Propose { slot, value, with_payload });
                 }
                 PoolEffect::Forget(id) => events.push(Event::Forget(id)),
+                PoolEffect::Hold(id, payload) => events.push(Event::Hold(id, payload)),
                 PoolEffect::Abandon(id) => {
                     self.done(&id);
                     self.bank.do_send(Abandon(id));
@@ -199,6 +211,11 @@ impl Handler<Submit> for Proposer {
     type Result = ();
 
     fn handle(&mut self, Submit { waiter, header, action }: Submit, ctx: &mut Self::Context) {
+        if self.pool.is_silent() {
+            let message = "this node has a new store, and is not yet as far as the others: ask another one";
+            let refusal = Refusal::refused(ErrorCode::Busy, message);
+            return self.bank.do_send(Reject { waiter, refusal });
+        }
         // What gathers is less than a batch.
         if self.in_flight >= self.max_in_flight || self.formed_bytes >= MAX_UNANSWERED {
             let message = format!("{} requests wait on this node already, {} bytes", self.in_flight, self.formed_bytes);
@@ -215,6 +232,16 @@ impl Handler<Submit> for Proposer {
         if !effects.is_empty() {
             self.perform(effects);
         }
+        self.schedule(ctx);
+    }
+}
+
+impl Handler<Replace> for Proposer {
+    type Result = ();
+
+    fn handle(&mut self, Replace { node, store }: Replace, ctx: &mut Self::Context) {
+        let (id, payload) = self.pool.replace(self.now(), node, store);
+        self.voter.do_send(Tell(vec![Event::Hold(id, payload)]));
         self.schedule(ctx);
     }
 }

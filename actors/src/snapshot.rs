@@ -68,6 +68,21 @@ pub fn read_block(books: &BooksReader, number: u64) -> Result<Block, BooksError>
     Ok(Block::decode(number, &books.block(number)?)?)
 }
 
+/// How many blocks of the last snapshot are full, and the hash that they lead to.
+///
+/// # Errors
+/// If the books can't be read, or are damaged.
+pub fn full_blocks(books: &BooksView) -> Result<(u64, Digest), BooksError> {
+    let Some(state) = books.state()? else { return Ok((0, Digest::ZERO)) };
+    let mut restoring = Restoring::new(&state)?;
+    let loading = restoring.loading();
+    let head = match loading.last_block() {
+        Some(number) => Block::decode(number, &books.block(number)?)?.before(),
+        None => loading.chain_head(),
+    };
+    Ok((loading.transactions() / BLOCK, head))
+}
+
 /// A ledger that is being made of the rows of a snapshot.
 pub struct Restoring {
     loading: Loading,
@@ -80,8 +95,12 @@ impl Restoring {
     /// # Errors
     /// If it is none of this version.
     pub fn new(state: &[u8]) -> Result<Restoring, BadRow> {
+        let mut rest = state;
         let State { ledger, decisions } =
-            rmp_serde::from_slice(state).map_err(|error| BadRow::new(format!("the row of the state: {error}")))?;
+            rmp_serde::from_read(&mut rest).map_err(|error| BadRow::new(format!("the row of the state: {error}")))?;
+        if !rest.is_empty() {
+            return Err(BadRow::new(format!("the row of the state: {} bytes behind its end", rest.len())));
+        }
         Ok(Restoring { loading: Loading::new(&ledger)?, decisions })
     }
 

@@ -22,15 +22,15 @@ use rabia_bank_storage::{BooksReader, BooksStore, BooksView, Entries, LogReader,
 use tracing::{info, warn};
 
 use crate::bank::{Bank, Saved};
-use crate::ledger::Ledger;
 use crate::log::{Compact, Log};
-use crate::node::{Decision, Failed, Gauges};
+use crate::node::{Failed, Gauges};
 use crate::peer_link::{PeerLink, Say};
 use crate::snapshot::Snapshot;
 use crate::voter::{Installed, Voter};
-use transfer::{Answer, Taken, Transfer, TransferError};
+use desk::{Answer, Desk, Job, Outcome, SnapshotWanted};
 
-mod offer;
+pub mod desk;
+pub mod offer;
 mod transfer;
 
 /// The most bytes of decided slots in one answer, so that other messages to the peer get between.
@@ -46,6 +46,8 @@ const ASK_OTHERS: u32 = 2;
 /// After a snapshot was received the decided slots behind it are asked for, also of peers whose log does not go back so
 /// far: for this time that is no reason to ask for another snapshot.
 const SETTLE: Duration = Duration::from_secs(10);
+/// How often it is said how far a snapshot is that is being received.
+const REPORT: Duration = Duration::from_secs(2);
 /// How often peers and offers are looked after.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -103,80 +105,6 @@ pub struct Save(pub Snapshot);
 #[rtype(result = "()")]
 pub struct AboutSnapshot(pub NodeId, pub PeerMessage);
 
-/// What works on the books, one job at a time, off the core's thread.
-struct Desk {
-    store: BooksStore,
-    transfer: Option<Transfer>,
-}
-
-enum Job {
-    Save(Snapshot),
-    Begin,
-    Take(Answer),
-}
-
-enum Outcome {
-    Saved { slot: Slot, transactions: u64 },
-    Ask(SnapshotWanted),
-    Installed { slot: Slot, ledger: Box<Ledger>, decisions: Vec<Decision> },
-    GaveUp(String),
-    Failed(String),
-    Nothing,
-}
-
-/// What a transfer asks for next.
-#[derive(Clone, Copy, Debug)]
-struct SnapshotWanted {
-    slot: Slot,
-    at: SnapshotCursor,
-    received: u64,
-}
-
-impl Desk {
-    fn work(&mut self, job: Job) -> Outcome {
-        match job {
-            // A newer state came from a peer meanwhile.
-            Job::Save(snapshot) if snapshot.changes.slot <= self.store.slot() => Outcome::Nothing,
-            Job::Save(snapshot) => {
-                let (slot, transactions) = (snapshot.changes.slot, snapshot.changes.transactions);
-                match self.store.save(&snapshot.into_rows()) {
-                    Ok(()) => Outcome::Saved { slot, transactions },
-                    Err(error) => Outcome::Failed(error.to_string()),
-                }
-            }
-            Job::Begin => match Transfer::begin(&self.store) {
-                Ok(transfer) => {
-                    let wanted = wanted(&transfer);
-                    self.transfer = Some(transfer);
-                    Outcome::Ask(wanted)
-                }
-                Err(error) => Outcome::Failed(error.to_string()),
-            },
-            Job::Take(answer) => self.take(answer),
-        }
-    }
-
-    fn take(&mut self, answer: Answer) -> Outcome {
-        let Some(mut transfer) = self.transfer.take() else { return Outcome::Nothing };
-        let slot = answer.slot;
-        match transfer.take(answer, &mut self.store) {
-            Ok(Taken::More) => {
-                let wanted = wanted(&transfer);
-                self.transfer = Some(transfer);
-                Outcome::Ask(wanted)
-            }
-            Ok(Taken::Installed(ledger, decisions)) => Outcome::Installed { slot, ledger, decisions },
-            Err(TransferError::Peer(why)) => Outcome::GaveUp(why),
-            Err(TransferError::Own(error)) => Outcome::Failed(error.to_string()),
-        }
-    }
-}
-
-fn wanted(transfer: &Transfer) -> SnapshotWanted {
-    let (slot, at) = transfer.wanted();
-    SnapshotWanted { slot, at, received: transfer.received() }
-}
-
 /// The snapshot that a peer is being sent.
 struct Offered {
     slot: Slot,
@@ -188,6 +116,8 @@ struct Offered {
 /// The snapshot that is being received.
 struct Receiving {
     from: NodeId,
+    /// When it was said last how far it is.
+    reported: Instant,
     /// None until it is known.
     wanted: Option<SnapshotWanted>,
     asked: Instant,
@@ -246,7 +176,7 @@ impl Snapshotter {
             members,
             reader,
             books,
-            desk: Some(Desk { store, transfer: None }),
+            desk: Some(Desk::new(store)),
             jobs: VecDeque::new(),
             saved,
             offers: [const { None }; MAX_NODES],
@@ -267,10 +197,12 @@ impl Snapshotter {
 
     /// Does the next job, if none is under way.
     fn work(&mut self, ctx: &mut Context<Self>) {
-        if self.jobs.is_empty() {
+        // A job stays in its place until the desk is free.
+        let Some(mut desk) = self.desk.take() else { return };
+        let Some(job) = self.jobs.pop_front() else {
+            self.desk = Some(desk);
             return;
-        }
-        let (Some(mut desk), Some(job)) = (self.desk.take(), self.jobs.pop_front()) else { return };
+        };
         let working = tokio::task::spawn_blocking(move || {
             let outcome = desk.work(job);
             (desk, outcome)
@@ -301,6 +233,12 @@ impl Snapshotter {
                 if let Some(receiving) = &mut self.receiving {
                     receiving.wanted = Some(wanted);
                     receiving.tries = 0;
+                    if receiving.reported.elapsed() >= REPORT {
+                        receiving.reported = Instant::now();
+                        let SnapshotWanted { slot, at, received } = wanted;
+                        let mib = received >> 20;
+                        info!(peer = %receiving.from, slot, mib, part = ?at.part, row = at.row, "receiving a snapshot");
+                    }
                     self.gauges.received_bytes.store(wanted.received, Ordering::Relaxed);
                 }
                 self.ask();
@@ -316,6 +254,7 @@ impl Snapshotter {
             }
             Outcome::GaveUp(why) => {
                 let from = self.receiving.take().map(|receiving| receiving.from);
+                self.gauges.received_bytes.store(0, Ordering::Relaxed);
                 warn!(peer = ?from, why, "a snapshot could not be received; it is asked for again");
             }
             Outcome::Failed(why) => self.fail(why),
@@ -337,7 +276,8 @@ impl Snapshotter {
             return;
         }
         info!(peer = %from, log_from, "this node is further behind than its peer's log goes back: receiving a snapshot");
-        self.receiving = Some(Receiving { from, wanted: None, asked: Instant::now(), tries: 0 });
+        self.receiving =
+            Some(Receiving { from, reported: Instant::now(), wanted: None, asked: Instant::now(), tries: 0 });
         self.jobs.push_back(Job::Begin);
         self.work(ctx);
     }
@@ -388,7 +328,7 @@ impl Snapshotter {
         };
         let slot = view.slot();
         self.offers[to.index()] = Some(Offered { slot, view: None, used: Instant::now() });
-        let reading = tokio::task::spawn_blocking(move || (offer::rows_at(&view, at), view));
+        let reading = tokio::task::spawn_blocking(move || (offer::rows_at(&view, at, offer::PIECE), view));
         ctx.spawn(reading.into_actor(self).map(move |read, snapshotter, _| {
             // Without a result the runtime is going down.
             let Ok((rows, view)) = read else { return };

@@ -8,18 +8,19 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use actix::prelude::*;
-use rabia_bank_messages::ids::{NodeId, Slot};
+use rabia_bank_messages::genesis::Replacement;
+use rabia_bank_messages::ids::{NodeId, Slot, StoreId};
 use rabia_bank_messages::peer::{Hello, HelloRefused, PeerMessage};
 use rabia_bank_storage::PeerMemory;
 use tokio::sync::oneshot;
 
 use crate::bank::{Apply, Bank, Install, ReadAt};
 use crate::consensus::agreement::{Agreement, Effect, Event, TICK, Ticket};
-use crate::handshake::Door;
+use crate::handshake::{Door, Met};
 use crate::ledger::Ledger;
 use crate::log::{Log, Persist, Persisted};
-use crate::node::{Decision, Gauges};
-use crate::peer_link::{PeerLink, Say};
+use crate::node::{Decision, Failed, Gauges};
+use crate::peer_link::{MeetAgain, PeerLink, Say};
 use crate::proposer::{Notices, Proposer};
 use crate::snapshotter::{AboutSnapshot, PeerDigest, SendEntries, SendStored, Snapshotter};
 use crate::stages::SlotWatch;
@@ -45,8 +46,8 @@ pub struct FromPeer {
 pub struct LinkState {
     /// Whose.
     pub peer: NodeId,
-    /// Whether it works.
-    pub up: bool,
+    /// If it works, the store that the peer speaks from.
+    pub store: Option<StoreId>,
 }
 
 /// Somebody wants to read what is acknowledged now. Reads are numbered, ascending.
@@ -92,6 +93,7 @@ pub struct Voter {
     proposer: Addr<Proposer>,
     snapshotter: Addr<Snapshotter>,
     links: Vec<(NodeId, Addr<PeerLink>)>,
+    node: Recipient<Failed>,
 }
 
 /// The actors that the voter speaks to.
@@ -106,6 +108,8 @@ pub struct VoterNeighbours {
     pub snapshotter: Addr<Snapshotter>,
     /// One a peer.
     pub links: Vec<(NodeId, Addr<PeerLink>)>,
+    /// Stops the node.
+    pub node: Recipient<Failed>,
 }
 
 impl Voter {
@@ -118,7 +122,7 @@ impl Voter {
         gauges: Arc<Gauges>,
         neighbours: VoterNeighbours,
     ) -> Voter {
-        let VoterNeighbours { log, bank, proposer, snapshotter, links } = neighbours;
+        let VoterNeighbours { log, bank, proposer, snapshotter, links, node } = neighbours;
         Voter {
             core,
             first,
@@ -132,6 +136,7 @@ impl Voter {
             proposer,
             snapshotter,
             links,
+            node,
         }
     }
 
@@ -167,10 +172,24 @@ impl Voter {
                     self.snapshotter.do_send(SendEntries { to, from, decided: self.core.frontier() });
                 }
                 Effect::SendStored { to, id } => self.snapshotter.do_send(SendStored { to, id }),
+                Effect::MeetAgain(peer) => self.meet_again(peer),
             }
         }
         if !notices.is_empty() {
             self.proposer.do_send(Notices(notices));
+        }
+    }
+
+    fn meet_again(&self, peer: NodeId) {
+        if let Some((_, link)) = self.links.iter().find(|(id, _)| *id == peer) {
+            link.do_send(MeetAgain);
+        }
+    }
+
+    /// A node whose store was replaced stops when it has said all that it may say.
+    fn stop_if_retired(&self) {
+        if let Some(Replacement { slot, store, .. }) = self.core.retired() {
+            self.node.do_send(Failed(replaced(slot, store)));
         }
     }
 
@@ -192,6 +211,7 @@ impl Actor for Voter {
         self.perform(first);
         ctx.run_interval(TICK, |voter, _| {
             voter.handle_events([Event::Tick]);
+            voter.stop_if_retired();
             voter.show();
         });
     }
@@ -228,9 +248,16 @@ impl Handler<FromPeer> for Voter {
 impl Handler<LinkState> for Voter {
     type Result = ();
 
-    fn handle(&mut self, LinkState { peer, up }: LinkState, _: &mut Self::Context) {
-        self.gauges.connected[peer.index()].store(up, Ordering::Relaxed);
-        self.handle_events([if up { Event::LinkUp(peer) } else { Event::LinkDown(peer) }]);
+    fn handle(&mut self, LinkState { peer, store }: LinkState, _: &mut Self::Context) {
+        self.gauges.connected[peer.index()].store(store.is_some(), Ordering::Relaxed);
+        match store {
+            Some(store) if self.core.stores().current(peer) == store && !self.door.remembers(peer, store) => {
+                // It was a stranger when they met, a moment ago.
+                self.meet_again(peer);
+            }
+            Some(store) => self.handle_events([Event::LinkUp(peer, store)]),
+            None => self.handle_events([Event::LinkDown(peer)]),
+        }
     }
 }
 
@@ -260,8 +287,9 @@ impl Handler<Installed> for Voter {
     fn handle(&mut self, Installed { slot, ledger, decisions }: Installed, _: &mut Self::Context) {
         // The slots may have come one by one meanwhile.
         if slot > self.core.frontier() {
+            let replacements = ledger.replacements().clone();
             self.bank.do_send(Install { ledger, decisions: decisions.clone() });
-            self.handle_events([Event::Installed { slot, decisions }]);
+            self.handle_events([Event::Installed { slot, decisions, replacements }]);
         }
     }
 }
@@ -270,7 +298,7 @@ impl Handler<Introduce> for Voter {
     type Result = MessageResult<Introduce>;
 
     fn handle(&mut self, Introduce(to): Introduce, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.door.introduce(to, self.core.promised()))
+        MessageResult(self.door.introduce(to, self.core.joined(), self.core.promised()))
     }
 }
 
@@ -278,10 +306,13 @@ impl Handler<Meet> for Voter {
     type Result = ResponseFuture<Result<Hello, HelloRefused>>;
 
     fn handle(&mut self, Meet(hello): Meet, _: &mut Self::Context) -> Self::Result {
-        if let Err(refused) = self.door.check(&hello, |peer| self.core.heard(peer)) {
-            return Box::pin(async { Err(refused) });
+        let (stores, frontier) = (self.core.stores(), self.core.frontier());
+        let answer = self.door.introduce(hello.node, self.core.joined(), self.core.promised());
+        match self.door.check(&hello, stores, frontier, |peer| self.core.heard(peer)) {
+            Ok(Met::Member) => {}
+            Ok(Met::Stranger) => return Box::pin(async { Ok(answer) }),
+            Err(refused) => return Box::pin(async { Err(refused) }),
         }
-        let answer = self.door.introduce(hello.node, self.core.promised());
         let memory = PeerMemory { store: hello.store, starts: hello.starts, run: hello.run };
         if !self.door.remember(hello.node, memory) {
             return Box::pin(async { Ok(answer) });
@@ -297,4 +328,12 @@ impl Handler<Meet> for Voter {
             Ok(answer)
         })
     }
+}
+
+/// What a node says that stops because its store was replaced.
+pub(crate) fn replaced(slot: Slot, by: StoreId) -> String {
+    format!(
+        "the store of this node was replaced: in slot {slot} its member got the store {by} instead. The node stops, it has no \
+         part in the cluster any more; its files may be deleted"
+    )
 }

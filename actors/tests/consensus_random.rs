@@ -1,5 +1,6 @@
 //! Clusters of consensus cores under a random network: messages are lost, delayed, duplicated and reordered, links break,
-//! nodes stand still for a while, crash (also all at once) and restart with what they had made durable, or die for good.
+//! nodes stand still for a while, crash (also all at once) and restart with what they had made durable, die for good, or
+//! get a new store, because they lost theirs or while they go on with it.
 //!
 //! Checked: agreement; gapless delivery; nothing said that was not durable where it has to be, above the durable mark, or
 //! beyond the window; payloads durable with what names them; linearizable reads; and progress once the faults end.
@@ -10,12 +11,13 @@ use std::time::Duration;
 
 use rabia_bank_actors::consensus::agreement::{Agreement, Effect, Event, Notice};
 use rabia_bank_actors::consensus::pool::{Now, Pool, PoolEffect};
+use rabia_bank_actors::consensus::stores::{Replacements, Standing, Stores};
 use rabia_bank_messages::bank::{Amount, Command, Operation};
 use rabia_bank_messages::batch::{Action, Payload, RequestHeader};
-use rabia_bank_messages::genesis::Genesis;
-use rabia_bank_messages::ids::{BatchId, ClusterId, NodeId, SessionKey, Slot, StoreId};
+use rabia_bank_messages::genesis::{Genesis, Replacement};
+use rabia_bank_messages::ids::{BatchId, ClusterId, NodeId, RunId, SessionKey, Slot, StoreId};
 use rabia_bank_messages::peer::{Entry, PeerMessage, State, Value, Vote};
-use rabia_bank_storage::{Commit, Record, Recovered, Said};
+use rabia_bank_storage::{Commit, PeerMemory, Record, Recovered, Said};
 
 /// A small deterministic generator (splitmix64), so that a seed is a run.
 struct Random(u64);
@@ -39,17 +41,43 @@ impl Random {
 }
 
 /// What a disk keeps: the semantics of the log store, in memory.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Disk {
+    store: StoreId,
     starts: u64,
     reserved: Slot,
     records: BTreeMap<(Slot, u32, bool), Record>,
     payloads: BTreeMap<BatchId, Payload>,
     decisions: BTreeMap<Slot, Value>,
+    peers: BTreeMap<NodeId, PeerMemory>,
     heard: Vec<(NodeId, Slot)>,
 }
 
 impl Disk {
+    fn new(store: StoreId) -> Disk {
+        Disk {
+            store,
+            starts: 0,
+            reserved: 0,
+            records: BTreeMap::new(),
+            payloads: BTreeMap::new(),
+            decisions: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            heard: Vec::new(),
+        }
+    }
+
+    /// The stores that the log up to a slot replaced.
+    fn replacements(&self, decided: Slot) -> Replacements {
+        let mut replacements = Replacements::default();
+        for (slot, id) in self.decisions.range(..=decided).filter_map(|(slot, value)| Some((*slot, (*value)?))) {
+            if let Some((node, store)) = self.payloads[&id].replacement().unwrap() {
+                replacements.add(Replacement { slot, node, store });
+            }
+        }
+        replacements
+    }
+
     fn write(&mut self, commit: &Commit) {
         self.reserved = self.reserved.max(commit.reserved.unwrap_or(0));
         self.payloads.extend(commit.payloads.iter().cloned());
@@ -70,6 +98,11 @@ impl Disk {
             assert!(before.is_none_or(|b| b == *value), "decision of slot {slot} changed");
             self.records.retain(|(s, ..), _| s != slot);
         }
+        for node in &commit.replaced {
+            self.peers.remove(node);
+            self.heard.retain(|(heard, _)| heard != node);
+        }
+        self.peers.extend(commit.peers.iter().copied());
         if !commit.heard.is_empty() {
             self.heard = commit.heard.clone();
         }
@@ -88,13 +121,14 @@ impl Disk {
             .collect();
         let payloads = named.iter().map(|id| (*id, self.payloads[id].clone())).collect();
         Recovered {
+            store: self.store,
             starts: self.starts,
             reserved: self.reserved,
             records,
             payloads,
             decided,
             sparse: self.decisions.range(decided + 1..).map(|(slot, value)| (*slot, *value)).collect(),
-            peers: Vec::new(),
+            peers: self.peers.iter().map(|(node, memory)| (*node, *memory)).collect(),
             heard: self.heard.clone(),
         }
     }
@@ -112,6 +146,8 @@ struct Node {
     writing: Vec<(u64, Commit)>,
     agreement: Agreement,
     pool: Pool,
+    /// Counts its starts, with all its stores.
+    run: u64,
     up: bool,
     delivered: Slot,
     started: Duration,
@@ -161,6 +197,11 @@ enum Item {
     Restart {
         node: usize,
     },
+    /// Somebody asks a node for a new store of another, until it is decided.
+    Replace {
+        node: usize,
+        store: StoreId,
+    },
     Fault(Fault),
 }
 
@@ -180,6 +221,10 @@ enum Fault {
     Pause,
     /// A link breaks, with all that is under way on it, and comes back.
     Break,
+    /// A node loses its disk, and gets a new store.
+    Loss,
+    /// A node gets a new store while it is at work with the old one.
+    Exchange,
 }
 
 struct World {
@@ -197,6 +242,10 @@ struct World {
     faults: bool,
     loss: u64,
     dead: BTreeSet<usize>,
+    /// Nodes that have or get a new store, until it is as far as the old one.
+    replacing: BTreeMap<usize, StoreId>,
+    /// The stores by all that was delivered anywhere.
+    stores: Stores,
     /// By node and node: how often this link came up or broke; it works if that is odd.
     links: BTreeMap<(usize, usize), u64>,
     reads: u64,
@@ -207,7 +256,7 @@ impl World {
         let genesis = Genesis {
             window: 4,
             owner_history: 4,
-            ..Genesis::new(ClusterId([seed as u8; 16]), vec![StoreId([7; 16]); members])
+            ..Genesis::new(ClusterId([seed as u8; 16]), (1..=members as u8).map(|n| StoreId([n; 16])).collect())
         };
         let mut world = World {
             seed,
@@ -222,16 +271,19 @@ impl World {
             coin_slots: 0,
             faults: true,
             loss,
+            stores: Stores::new(&genesis, &Replacements::default()),
             genesis,
             dead: BTreeSet::new(),
+            replacing: BTreeMap::new(),
             links: BTreeMap::new(),
             reads: 0,
         };
         for id in NodeId::all(members) {
-            let mut disk = Disk::default();
+            let mut disk = Disk::new(world.genesis.stores[id.index()]);
             let recovered = disk.recover();
             let mut effects = Vec::new();
-            let agreement = Agreement::new(world.genesis.clone(), id, &recovered, &mut effects);
+            let none = Replacements::default();
+            let agreement = Agreement::new(world.genesis.clone(), id, &recovered, &none, &mut effects);
             let pool = Pool::new(world.genesis.clone(), id, recovered.starts, 0);
             world.nodes.push(Node {
                 id,
@@ -239,6 +291,7 @@ impl World {
                 writing: Vec::new(),
                 agreement,
                 pool,
+                run: 1,
                 up: true,
                 delivered: 0,
                 started: Duration::ZERO,
@@ -263,10 +316,11 @@ impl World {
     }
 
     fn start(&mut self, index: usize) {
-        let run = self.nodes[index].disk.starts;
+        let run = self.nodes[index].run;
         self.at(Duration::from_millis(10), Item::Tick { node: index, run });
         for peer in 0..self.nodes.len() {
-            if peer != index && self.nodes[peer].up {
+            // A node that is told that its store was replaced goes at once.
+            if peer != index && self.nodes[peer].up && self.nodes[index].up {
                 self.connect(index, peer);
             }
         }
@@ -279,16 +333,46 @@ impl World {
     fn connect(&mut self, a: usize, b: usize) {
         let link = self.link(a, b);
         if (*link).is_multiple_of(2) {
-            *link += 1;
-            let (id_a, id_b) = (self.nodes[a].id, self.nodes[b].id);
-            // Rule 12 refuses old copies, and never the store that made the promises.
-            for (from, to) in [(a, b), (b, a)] {
-                let (promised, heard) =
-                    (self.nodes[from].agreement.promised(), self.nodes[to].agreement.heard(self.nodes[from].id));
-                assert!(heard <= promised, "seed {}: {heard} promises heard, {promised} kept", self.seed);
+            let link = *link;
+            if ![(a, b), (b, a)].into_iter().all(|(from, to)| self.may_meet(from, to)) {
+                // Who is told that its store was replaced stops.
+                self.exchange_if_former(a, b);
+                self.exchange_if_former(b, a);
+                let after = self.micros(1_000, 100_000);
+                return self.at(after, Item::Connect { nodes: (a, b), link });
             }
-            self.tell(a, Event::LinkUp(id_b));
-            self.tell(b, Event::LinkUp(id_a));
+            *self.link(a, b) += 1;
+            for (from, to) in [(a, b), (b, a)] {
+                let Node { id, disk, .. } = &self.nodes[from];
+                let event = Event::LinkUp(*id, disk.store);
+                self.remember(from, to);
+                self.tell(to, event);
+            }
+        }
+    }
+
+    /// What a handshake checks. It never refuses the store that made the promises.
+    fn may_meet(&self, from: usize, to: usize) -> bool {
+        let (Node { id, disk, agreement, .. }, other) = (&self.nodes[from], &self.nodes[to].agreement);
+        match other.stores().standing(*id, disk.store) {
+            Standing::Current => {
+                let (promised, heard) = (agreement.promised(), other.heard(*id));
+                assert!(heard <= promised, "seed {}: {heard} promises heard, {promised} kept", self.seed);
+                true
+            }
+            Standing::Former(_) => false,
+            Standing::Unknown => agreement.joined().is_some_and(|slot| slot > other.frontier()),
+        }
+    }
+
+    /// Rule 12, as the handshake does it: only of stores that are known as the peer's.
+    fn remember(&mut self, from: usize, to: usize) {
+        let Node { id, disk, .. } = &self.nodes[from];
+        let (id, memory) = (*id, PeerMemory { store: disk.store, starts: disk.starts, run: RunId([0; 16]) });
+        if self.nodes[to].agreement.stores().standing(id, memory.store) == Standing::Current {
+            let mut effects = Vec::new();
+            self.nodes[to].agreement.remember_peer(id, memory, &mut effects);
+            self.perform(to, effects);
         }
     }
 
@@ -304,15 +388,19 @@ impl World {
     }
 
     fn tell(&mut self, node: usize, event: Event) {
-        let run = self.nodes[node].disk.starts;
+        let run = self.nodes[node].run;
         self.at(MAILBOX, Item::Events { node, run, events: vec![event] });
     }
 
     fn event(&mut self, index: usize, event: Event) {
+        if !self.nodes[index].up {
+            return;
+        }
         let mut effects = Vec::new();
         let now = self.now - self.nodes[index].started;
         self.nodes[index].agreement.handle(now, event, &mut effects);
         self.perform(index, effects);
+        self.look_after_stores(index);
     }
 
     fn perform(&mut self, index: usize, effects: Vec<Effect>) {
@@ -354,10 +442,17 @@ impl World {
                         self.send(index, to.index(), PeerMessage::Batch { id, payload });
                     }
                 }
+                Effect::MeetAgain(peer) => {
+                    let nodes = (index, peer.index());
+                    self.disconnect(nodes.0, nodes.1);
+                    let link = *self.link(nodes.0, nodes.1);
+                    let after = self.micros(0, 50_000);
+                    self.at(after, Item::Connect { nodes, link });
+                }
             }
         }
         if !notices.is_empty() {
-            let run = self.nodes[index].disk.starts;
+            let run = self.nodes[index].run;
             self.at(MAILBOX, Item::Notices { node: index, run, notices });
         }
     }
@@ -381,6 +476,7 @@ impl World {
                     events.push(Event::Propose { slot, value, with_payload });
                 }
                 PoolEffect::Forget(id) => events.push(Event::Forget(id)),
+                PoolEffect::Hold(id, payload) => events.push(Event::Hold(id, payload)),
                 PoolEffect::Abandon(id) => unreachable!("{id:?} is given up, but there are no snapshots and one clock"),
                 PoolEffect::Send(to, message) => {
                     for peer in 0..self.nodes.len() {
@@ -392,14 +488,14 @@ impl World {
             }
         }
         if !events.is_empty() {
-            let run = self.nodes[index].disk.starts;
+            let run = self.nodes[index].run;
             self.at(MAILBOX, Item::Events { node: index, run, events });
         }
     }
 
     fn start_write(&mut self, index: usize) {
         let took = self.micros(300, 900);
-        let run = self.nodes[index].disk.starts;
+        let run = self.nodes[index].run;
         self.at(took, Item::Written { node: index, run });
     }
 
@@ -434,6 +530,8 @@ impl World {
         };
         assert!(durable, "seed {}: said before it was durable: {message:?}", self.seed);
         assert!(slot < disk.reserved, "seed {}: the mark is {}: {message:?}", self.seed, disk.reserved);
+        let of = self.stores.of(self.nodes[from].id, slot);
+        assert_eq!(of, disk.store, "seed {}: another store speaks in this slot: {message:?}", self.seed);
         let end = agreement.frontier() + self.genesis.window;
         assert!(slot <= end, "seed {}: the window ends at {end}: {message:?}", self.seed);
     }
@@ -445,8 +543,12 @@ impl World {
         let value = batch.as_ref().map(|(id, _)| *id);
         let agreed = *self.log.entry(slot).or_insert(value);
         assert_eq!(agreed, value, "seed {}: slot {slot} differs at node {}", self.seed, node.id);
-        for request in batch.iter().flat_map(|(_, payload)| payload.requests().unwrap()) {
-            self.delivered_requests.insert(request.unwrap().header.number);
+        if let Some((node, store)) = batch.as_ref().and_then(|(_, payload)| payload.replacement().unwrap()) {
+            self.stores.add(Replacement { slot, node, store });
+        } else {
+            for request in batch.iter().flat_map(|(_, payload)| payload.requests().unwrap()) {
+                self.delivered_requests.insert(request.unwrap().header.number);
+            }
         }
         self.nodes[index].reads.retain(|_, (_, at)| at.is_none_or(|at| at > slot));
     }
@@ -500,6 +602,49 @@ impl World {
         self.at(after, Item::Restart { node: index });
     }
 
+    /// The node goes, and comes back with a new store.
+    fn exchange(&mut self, index: usize, store: StoreId) {
+        if self.nodes[index].up {
+            self.crash(index);
+        }
+        self.nodes[index].disk = Disk::new(store);
+    }
+
+    fn exchange_if_former(&mut self, index: usize, at: usize) {
+        let Node { id, disk, .. } = &self.nodes[index];
+        if let Standing::Former(_) = self.nodes[at].agreement.stores().standing(*id, disk.store)
+            && let Some(store) = self.replacing.get(&index).copied()
+        {
+            self.exchange(index, store);
+        }
+    }
+
+    fn replace(&mut self, of: usize, store: StoreId) {
+        if self.stores.brought(self.nodes[of].id, store).is_some() {
+            return;
+        }
+        let others: Vec<usize> = (0..self.nodes.len()).filter(|node| *node != of && self.nodes[*node].up).collect();
+        if !others.is_empty() {
+            let at = others[self.random.below(others.len() as u64) as usize];
+            let (now, id) = (self.clocks(at), self.nodes[of].id);
+            let (batch, payload) = self.nodes[at].pool.replace(now, id, store);
+            self.event(at, Event::Hold(batch, payload));
+            self.pool(at, Vec::new());
+        }
+        self.at(Duration::from_millis(200), Item::Replace { node: of, store });
+    }
+
+    /// A store that was replaced goes when it has nothing more to say; one that is as far as its member was is a full one.
+    fn look_after_stores(&mut self, index: usize) {
+        let Node { disk, agreement, up, .. } = &self.nodes[index];
+        let Some(store) = self.replacing.get(&index).copied().filter(|_| *up) else { return };
+        if disk.store != store && agreement.retired().is_some() {
+            self.exchange(index, store);
+        } else if disk.store == store && agreement.is_current() {
+            self.replacing.remove(&index);
+        }
+    }
+
     fn fault(&mut self, fault: Fault) {
         let members = self.nodes.len();
         let node = self.random.below(members as u64) as usize;
@@ -510,7 +655,7 @@ impl World {
                     self.crash(node);
                 }
             }
-            Fault::Death if self.nodes[node].up && self.dead.len() < (members - 1) / 2 => {
+            Fault::Death if self.nodes[node].up && self.can_spare(node) => {
                 self.dead.insert(node);
                 self.crash(node);
             }
@@ -525,20 +670,38 @@ impl World {
                 let (link, after) = (*self.link(node, other), self.micros(0, 300_000));
                 self.at(after, Item::Connect { nodes: (node, other), link });
             }
-            Fault::Crash | Fault::Death | Fault::Break => {}
+            Fault::Loss | Fault::Exchange if self.can_spare(node) => {
+                let store = StoreId((u128::from(self.random.next()) << 64 | node as u128).to_be_bytes());
+                self.replacing.insert(node, store);
+                if matches!(fault, Fault::Loss) {
+                    self.exchange(node, store);
+                }
+                let after = self.micros(0, 100_000);
+                self.at(after, Item::Replace { node, store });
+            }
+            Fault::Crash | Fault::Death | Fault::Break | Fault::Loss | Fault::Exchange => {}
         }
+    }
+
+    /// Whether the others are enough without this node.
+    fn can_spare(&self, node: usize) -> bool {
+        let gone = self.dead.len() + self.replacing.len();
+        !self.dead.contains(&node) && !self.replacing.contains_key(&node) && gone < (self.nodes.len() - 1) / 2
     }
 
     fn restart(&mut self, index: usize) {
         let recovered = self.nodes[index].disk.recover();
         let id = self.nodes[index].id;
         let mut effects = Vec::new();
-        let agreement = Agreement::new(self.genesis.clone(), id, &recovered, &mut effects);
-        let mut pool = Pool::new(self.genesis.clone(), id, recovered.starts, recovered.decided);
+        let replacements = self.nodes[index].disk.replacements(recovered.decided);
+        let agreement = Agreement::new(self.genesis.clone(), id, &recovered, &replacements, &mut effects);
+        let incarnation = agreement.stores().incarnation(id, recovered.store, recovered.starts);
+        let mut pool = Pool::new(self.genesis.clone(), id, incarnation, recovered.decided);
         for (slot, value) in self.nodes[index].disk.decisions.range(..=recovered.decided) {
             pool.replay(*slot, *value);
         }
         let node = &mut self.nodes[index];
+        node.run += 1;
         (node.agreement, node.pool, node.up, node.delivered) = (agreement, pool, true, recovered.decided);
         (node.started, node.paused) = (self.now, Duration::ZERO);
         self.perform(index, effects);
@@ -550,7 +713,7 @@ impl World {
             panic!("seed {}: nothing left to happen", self.seed)
         };
         self.now = at;
-        let live = |world: &World, node: usize, run: u64| world.nodes[node].up && world.nodes[node].disk.starts == run;
+        let live = |world: &World, node: usize, run: u64| world.nodes[node].up && world.nodes[node].run == run;
         if let Item::Message { to: node, .. }
         | Item::Events { node, .. }
         | Item::Notices { node, .. }
@@ -596,7 +759,8 @@ impl World {
             Item::Submit { node } if self.nodes[node].up => self.submit(node),
             Item::Read { node } if self.nodes[node].up => self.read(node),
             Item::Fault(fault) if self.faults => self.fault(fault),
-            Item::Restart { node } if !self.dead.contains(&node) => self.restart(node),
+            Item::Restart { node } if !self.dead.contains(&node) && !self.nodes[node].up => self.restart(node),
+            Item::Replace { node, store } => self.replace(node, store),
             _ => {}
         }
     }
@@ -645,15 +809,25 @@ fn run(seed: u64, members: usize, loss: u64, faults: &[(u64, Fault)]) -> (Slot, 
         if level && (first..=world.submitted).all(|number| world.delivered_requests.contains(&number)) {
             break;
         }
+        let links = |id: NodeId| -> Vec<usize> {
+            let to = |peer: &usize| {
+                let pair = (id.index().min(*peer), id.index().max(*peer));
+                world.links.get(&pair).is_some_and(|link| link % 2 == 1)
+            };
+            (0..members).filter(|peer| *peer != id.index()).filter(to).map(|peer| peer + 1).collect()
+        };
         let state: Vec<_> = world
             .nodes
             .iter()
             .map(|node| {
                 format!(
-                    "{} up {} delivered {} undecided {:?} reads {:?}",
+                    "{} up {} delivered {}, joined {:?}, current {}, linked {:?}, undecided {:?} reads {:?}",
                     node.id,
                     node.up,
                     node.delivered,
+                    node.agreement.joined(),
+                    node.agreement.is_current(),
+                    links(node.id),
                     node.pool.undecided(),
                     node.reads
                 )
@@ -719,8 +893,25 @@ fn nodes_agree_and_go_on_when_everything_goes_wrong() {
     }
 }
 
-fn everything() -> [(u64, Fault); 5] {
-    [(4, Fault::Crash), (2, Fault::CrashAll), (1, Fault::Death), (3, Fault::Pause), (4, Fault::Break)]
+fn everything() -> [(u64, Fault); 7] {
+    [
+        (4, Fault::Crash),
+        (2, Fault::CrashAll),
+        (1, Fault::Death),
+        (3, Fault::Pause),
+        (4, Fault::Break),
+        (2, Fault::Loss),
+        (1, Fault::Exchange),
+    ]
+}
+
+#[test]
+fn nodes_agree_and_go_on_with_new_stores() {
+    for seed in 0..25 {
+        for members in [3, 4, 5] {
+            run(5_000 + seed, members, seed % 8, &[(4, Fault::Loss), (2, Fault::Exchange), (3, Fault::Crash)]);
+        }
+    }
 }
 
 /// For long searches: `SEEDS=100000..110000 cargo test --workspace --test consensus_random -- --ignored`.

@@ -1,9 +1,10 @@
-// What the test `outside` runs in Node.js: node module.mjs URL…
+// What the test `outside` runs in Node.js: node module.mjs ENCODING URL…
 import assert from "node:assert/strict";
-import { RabiaBank, Refused, Unknown } from "../web/rabia-bank.mjs";
+import { RabiaBank, Refused } from "../web/rabia-bank.mjs";
 
-const urls = process.argv.slice(2);
-const bank = new RabiaBank(urls, { timeoutMs: 30_000 });
+const [encoding, ...urls] = process.argv.slice(2);
+const bank = new RabiaBank(urls, { timeoutMs: 30_000, encoding });
+assert.throws(() => new RabiaBank(urls, { encoding: "xml" }), TypeError);
 const opened = await bank.createAccount("alice", 1_000_000);
 assert.equal(opened.account.balance, 1_000_000);
 await bank.createAccount("bob");
@@ -12,7 +13,7 @@ assert.deepEqual([paid.transaction.from_balance, paid.replayed], [999_700, false
 assert.equal(await bank.balance("bob", { read: { at_least: paid.slot } }), 300);
 await assert.rejects(bank.withdraw("bob", 301), (error) => error instanceof Refused && error.code === "insufficient_funds");
 await assert.rejects(bank.balance("nobody"), (error) => error instanceof Refused && error.code === "account_not_found");
-for (const amount of [1.5, 2 ** 53, Number.NaN, "5"]) assert.throws(() => bank.deposit("bob", amount), RangeError);
+for (const amount of [1.5, 2 ** 53, Number.NaN, "5"]) await assert.rejects(bank.deposit("bob", amount), RangeError);
 await assert.rejects(
   bank.bulk([{ deposit: { account_id: "bob", amount: 1 } }, { deposit: { account_id: "no", amount: 1 } }], { atomic: true }),
   (error) => error instanceof Refused && error.index === 1,
@@ -24,12 +25,23 @@ assert.deepEqual(ids, [2, 1]);
 const names = [];
 for await (const account of bank.accounts()) names.push(account.account_id);
 assert.deepEqual(names, ["alice", "bob"]);
+assert.deepEqual(await bank.transaction(paid.transaction.transaction_id), paid.transaction);
 const nobody = await new Promise((resolve) => bank.subscribe({ account_id: "nobody" }, () => {}, resolve));
 assert.equal(nobody.code, "account_not_found");
 const alone = new RabiaBank(["ws://127.0.0.1:9"], { timeoutMs: 200 });
 await assert.rejects(alone.deposit("bob", 1), (error) => error instanceof Refused && error.code === "not_reached");
-await assert.rejects(alone.balance("bob"), (error) => error instanceof Unknown);
+await assert.rejects(alone.balance("bob"), (error) => error instanceof Refused && error.code === "not_reached");
 await alone.close();
+// Whole numbers are exact up to 2^53 − 1: those above 2^32 have another form in MessagePack.
+const large = 2n ** 53n - 1n - 1_000_000n;
+await bank.createAccount("rich", large);
+assert.equal(await bank.balance("rich"), Number(large));
+await assert.rejects(bank.deposit("rich", 1), (error) => error instanceof Refused && error.code === "balance_overflow");
+const back = await bank.withdraw("rich", large - 2n ** 32n);
+assert.equal(back.transaction.from_balance, 2 ** 32);
+const { total_balance, by_type } = await bank.statistics();
+assert.deepEqual([total_balance, by_type.withdrawal.volume], [1_000_000 + 2 ** 32, Number(large) - 2 ** 32]);
+await bank.withdraw("rich", 2 ** 32);
 console.log("checks passed");
 
 const heard = [];

@@ -15,6 +15,7 @@ use browser::Browser;
 use rabia_bank::client::{Client, ClientOptions, NodeUrl};
 use rabia_bank::create::{NewCluster, create_or_open};
 use rabia_bank::embed::Embedded;
+use rabia_bank_messages::bank::MAX_BALANCE;
 use serde_json::json;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -53,7 +54,11 @@ struct Cluster {
 
 fn cluster() -> Cluster {
     let folder = tempfile::tempdir().unwrap();
-    let new = NewCluster { base_port: free_base_port(), ..NewCluster::new(folder.path().join("data"), 3) };
+    let new = NewCluster {
+        base_port: free_base_port(),
+        transaction_limit: MAX_BALANCE,
+        ..NewCluster::new(folder.path().join("data"), 3)
+    };
     let configs = create_or_open(&new).unwrap();
     let urls = configs.iter().map(|config| format!("ws://{}", config.client_listen)).collect();
     let nodes = configs.into_iter().map(|config| Embedded::start_on_thread(config).unwrap()).collect();
@@ -102,20 +107,32 @@ fn a_client_is_written_in_python_from_the_wire_format_alone() {
 }
 
 #[test]
+fn the_module_never_guesses_and_never_rounds() {
+    if have("node", works("node", &["-e", "0"])) {
+        let output = Command::new("node").arg(here("tests/scripted.mjs")).output().unwrap();
+        assert!(said(&output).ends_with(" tests passed\n"), "{output:?}");
+    }
+}
+
+#[test]
 fn the_module_works_in_node_over_nodes_that_stop() {
-    let node = || Command::new("node");
     let websocket: &[&str] = if works("node", &["-e", "process.exit(globalThis.WebSocket ? 0 : 1)"]) {
         &[]
     } else {
         &["--experimental-websocket", "--no-warnings"]
     };
-    if !have("node with a WebSocket", works("node", &[websocket, &["-e", "0"]].concat())) {
-        return;
+    if have("node with a WebSocket", works("node", &[websocket, &["-e", "0"]].concat())) {
+        for encoding in ["json", "messagepack"] {
+            the_module_works(websocket, encoding);
+        }
     }
+}
+
+fn the_module_works(websocket: &[&str], encoding: &str) {
     let cluster = cluster();
-    let script = here("tests/module.mjs");
-    let mut running =
-        Running(node().args(websocket).arg(script).args(&cluster.urls).stdout(Stdio::piped()).spawn().unwrap());
+    let mut node = Command::new("node");
+    node.args(websocket).arg(here("tests/module.mjs")).arg(encoding).args(&cluster.urls);
+    let mut running = Running(node.stdout(Stdio::piped()).spawn().unwrap());
     let mut lines = BufReader::new(running.0.stdout.take().unwrap()).lines();
     let mut next = || lines.next().unwrap_or_else(|| panic!("the script has ended")).unwrap();
     assert_eq!(next(), "checks passed");
@@ -178,9 +195,12 @@ fn the_page_opens_an_account_moves_money_and_shows_the_live_feed() {
         client.deposit("bob", 12_345).await.unwrap();
         client.close().await;
         let feed = "[...document.querySelectorAll('#feed tr')].map((row) => [...row.cells].map((cell) => cell.textContent).filter((_, i) => i != 1).join(' ').trim())";
-        browser.wait("the feed shows it", &format!("({feed})[0] === '3 deposit  bob 12345'")).await;
+        browser.wait("the feed shows it", &format!("({feed})[0] === '3 deposit  bob 12,345'")).await;
         let rows = browser.evaluate(feed).await;
-        assert_eq!(rows, json!(["3 deposit  bob 12345", "2 transfer alice bob 300", "1 opening  alice 1000"]));
+        assert_eq!(rows, json!(["3 deposit  bob 12,345", "2 transfer alice bob 300", "1 opening  alice 1,000"]));
+        let figures =
+            "['accounts', 'transactions', 'total'].map((id) => document.getElementById(id).textContent).join()";
+        browser.wait("the figures follow", &format!("{figures} === '2,3,13,345'")).await;
         if let Some(path) = std::env::var_os("RABIA_BANK_SCREENSHOT") {
             std::fs::write(path, browser.screenshot().await).unwrap();
         }

@@ -13,12 +13,13 @@
 // - it resolves: applied (or read), once;
 // - it rejects with `Refused`: certainly not executed, and `code` says why;
 // - it rejects with `Unknown`: whether it was executed could not be found out in time. It may still be. Never treat it as failed.
+// (Of a query: it had no answer.)
 //
 // Amounts and balances are whole numbers of minor units (cents) up to 2^53 − 1, which JavaScript's numbers hold exactly.
-// A BigInt is taken where it is no larger.
+// A BigInt is taken where it is no larger. A whole number above, which JavaScript may have rounded, is never sent: the call
+// rejects with a RangeError.
 //
-// Messages are JSON. For MessagePack give a codec, for instance with the package @msgpack/msgpack:
-//     new RabiaBank(urls, { codec: { binary: true, encode, decode: (bytes) => decode(bytes) } })
+// Messages are JSON; with { encoding: "messagepack" } they are MessagePack.
 // In a Node.js without a global WebSocket (before 22) give one, such as that of the package ws: { WebSocket }.
 
 const PATH = "/v1/client";
@@ -29,9 +30,15 @@ const SILENCE_MS = 2000;
 const FIRST_PAUSE_MS = 20;
 const LONGEST_PAUSE_MS = 500;
 
-const json = { binary: false, encode: (message) => JSON.stringify(message), decode: (text) => JSON.parse(text) };
+const ENCODINGS = {
+  json: { encode: JSON.stringify, decode: JSON.parse },
+  messagepack: { encode: toMessagePack, decode: (buffer) => fromMessagePack(new Uint8Array(buffer)) },
+};
 
-/** Certainly not executed. `code` is one of the stable codes; `index` names the command of an atomic bulk that failed. */
+/**
+ * Certainly not executed. `code` is one of the stable codes, or "not_reached": it was never sent. `index` names the command
+ * of an atomic bulk that failed.
+ */
 export class Refused extends Error {
   constructor({ code, message, index }) {
     super(`${code}: ${message}`);
@@ -50,16 +57,19 @@ export class Unknown extends Error {
 export class RabiaBank {
   #urls; #turn = 0; #codec; #WebSocket; #timeout;
   #socket = null; #ready = false; #closed = false; #heard = 0; #asked = false; #timer = null;
+  /** Whether commands can be said on this connection; and whether its session was found to be gone. */
+  #inSession = false; #expired = false;
   #key = randomKey(); #session = null; #cluster = null; #node = null;
-  #last = 0; #pause = FIRST_PAUSE_MS; #failures = 0; #failure = "not connected yet";
+  #last = 0; #pause = FIRST_PAUSE_MS; #failures = 0; #failure = null;
   #pending = new Map(); #feeds = new Map(); #watchers = new Set();
 
   /** urls: the nodes of one cluster, tried in turn. timeoutMs: how long a call may take, retries included. */
-  constructor(urls, { timeoutMs = 10_000, codec = json, WebSocket = globalThis.WebSocket } = {}) {
+  constructor(urls, { timeoutMs = 10_000, encoding = "json", WebSocket = globalThis.WebSocket } = {}) {
     if (!urls?.length) throw new TypeError("RabiaBank needs the URL of at least one node");
+    if (!Object.hasOwn(ENCODINGS, encoding)) throw new TypeError(`the encoding is json or messagepack, not ${encoding}`);
     if (!WebSocket) throw new TypeError("this runtime has no WebSocket: give one in the options");
     this.#urls = urls.map((url) => (new URL(url).pathname === "/" ? new URL(PATH, url).href : url));
-    this.#codec = codec;
+    this.#codec = ENCODINGS[encoding];
     this.#WebSocket = WebSocket;
     this.#timeout = timeoutMs;
     this.#connect();
@@ -68,24 +78,24 @@ export class RabiaBank {
 
   // ----- commands: what they resolve to is the `ok` of the answer, with `slot` and `replayed` beside it -----
 
-  createAccount(account_id, initial_balance = 0) {
+  async createAccount(account_id, initial_balance = 0) {
     return this.command({ create_account: { account_id, initial_balance: whole(initial_balance) } });
   }
-  deposit(account_id, amount) {
+  async deposit(account_id, amount) {
     return this.command({ deposit: { account_id, amount: whole(amount) } });
   }
-  withdraw(account_id, amount) {
+  async withdraw(account_id, amount) {
     return this.command({ withdraw: { account_id, amount: whole(amount) } });
   }
-  transfer(from_account, to_account, amount) {
+  async transfer(from_account, to_account, amount) {
     return this.command({ transfer: { from_account, to_account, amount: whole(amount) } });
   }
   /** Several commands in one step. atomic: all or none. */
-  bulk(commands, { atomic }) {
+  async bulk(commands, { atomic }) {
     return this.command({ bulk: { commands, atomic } });
   }
   /** Any command, as the wire format has it. */
-  command(command) {
+  async command(command) {
     return this.#ask({ command }, true);
   }
 
@@ -100,6 +110,10 @@ export class RabiaBank {
   async statistics(options) {
     return (await this.query({ get_statistics: {} }, options)).statistics;
   }
+  async transaction(transaction_id, options) {
+    return (await this.query({ get_transaction: { transaction_id } }, options)).transaction;
+  }
+  /** The state of the node that is connected. */
   async status() {
     return (await this.query({ get_status: {} }, { read: "local" })).status;
   }
@@ -122,7 +136,7 @@ export class RabiaBank {
     }
   }
   /** Any query, as the wire format has it. */
-  query(query, { read = "linearizable" } = {}) {
+  async query(query, { read = "linearizable" } = {}) {
     return this.#ask({ query, read }, false);
   }
 
@@ -133,10 +147,12 @@ export class RabiaBank {
    * over lost connections. `fail` is called with a `Refused` if there is no such account; the feed has ended then.
    */
   subscribe({ account_id, min_amount, from } = {}, tell, fail = () => {}) {
-    const feed = { account_id, min_amount, next: from, tell, fail };
-    this.#follow(++this.#last, feed);
+    const next = from === undefined ? undefined : whole(from);
+    const feed = { account_id, min_amount: min_amount === undefined ? undefined : whole(min_amount), next, tell, fail, ended: false };
+    this.#follow(feed);
     return {
       close: () => {
+        feed.ended = true;
         for (const [number, other] of this.#feeds) {
           if (other !== feed) continue;
           this.#feeds.delete(number);
@@ -148,7 +164,7 @@ export class RabiaBank {
 
   // ----- the connection -----
 
-  /** Calls `tell` with { connected, node, why } now and whenever it changes. */
+  /** Calls `tell` with { connected, node, why } now and whenever it changes. Why it is not connected: null before it was tried. */
   watchConnection(tell) {
     this.#watchers.add(tell);
     tell(this.connection);
@@ -157,21 +173,20 @@ export class RabiaBank {
     return { connected: this.#ready, node: this.#node, why: this.#ready ? null : this.#failure };
   }
 
-  /** Ends the session and the connection. What has no answer yet rejects with Unknown. */
+  /** Ends the session and the connection. What has no answer yet rejects: with Unknown if it was sent. */
   async close() {
     if (this.#closed) return;
     this.#closed = true;
     clearInterval(this.#timer);
-    for (const [, { reject }] of this.#pending) reject(new Unknown("the client was closed"));
-    this.#pending.clear();
+    for (const [number, request] of this.#pending) this.#giveUp(number, request, "the client was closed");
     this.#feeds.clear();
     const socket = this.#socket;
     if (!socket || socket.readyState === 3) return;
     await new Promise((resolve) => {
-      socket.onclose = resolve;
-      setTimeout(resolve, 1000);
+      const enough = setTimeout(resolve, 1000);
+      socket.onclose = () => resolve(clearTimeout(enough));
       if (this.#ready) this.#say({ goodbye: {} });
-      else socket.close();
+      else resolve(clearTimeout(enough));
     });
     socket.close();
   }
@@ -182,14 +197,16 @@ export class RabiaBank {
     socket.binaryType = "arraybuffer";
     const lost = (why) => this.#socket === socket && this.#lost(`${url}: ${why}`);
     socket.onopen = () => {
-      const session = this.#session ? { session: { number: this.#session, key: this.#key } } : { open: { key: this.#key } };
-      this.#say({ hello: { version: 1, ...session } });
+      if (this.#socket !== socket) return;
+      this.#inSession = this.#wantsSession();
+      const open = this.#session ? { session: { number: this.#session, key: this.#key } } : { open: { key: this.#key } };
+      this.#say({ hello: { version: 1, ...(this.#inSession && open) } });
     };
     socket.onmessage = ({ data }) => {
       if (this.#socket !== socket) return;
       let message;
       try {
-        message = this.#codec.decode(this.#codec.binary ? new Uint8Array(data) : data);
+        message = this.#codec.decode(data);
       } catch (error) {
         return lost(`a message that can't be read: ${error}`);
       }
@@ -200,14 +217,18 @@ export class RabiaBank {
     socket.onerror = () => {};
     socket.onclose = ({ code, reason }) => lost(`closed (${code}${reason ? `, ${reason}` : ""})`);
     this.#socket = socket;
+    this.#inSession = this.#expired = false;
     this.#heard = Date.now();
   }
 
-  #lost(why) {
+  /** Queries and feeds need none: they work with a node alone, and leave nothing in the log. */
+  #wantsSession() {
+    return this.#session !== null || [...this.#pending.values()].some(({ command }) => command);
+  }
+
+  #leave() {
     const socket = this.#socket;
     this.#socket = null;
-    this.#failure = why;
-    if (this.#ready) this.#node = null;
     this.#ready = false;
     socket?.close();
     // What was said may have been executed.
@@ -215,6 +236,19 @@ export class RabiaBank {
       request.doubtful ||= request.said;
       request.said = false;
     }
+  }
+
+  /** A session is opened by the first message of a connection, and this one was opened without. */
+  #reconnectForSession() {
+    this.#leave();
+    this.#connect();
+  }
+
+  #lost(why) {
+    if (this.#expired) this.#loseSession("the session has expired");
+    this.#leave();
+    this.#failure = why;
+    this.#node = null;
     this.#changed();
     if (this.#closed) return;
     this.#turn += 1;
@@ -242,17 +276,20 @@ export class RabiaBank {
 
   #hear(message, lost) {
     if (message.welcome) return this.#welcomed(message.welcome, lost);
-    if (message.subscription !== undefined) return this.#fed(message);
+    if (message.subscription !== undefined) return this.#fed(message, lost);
     if (message.request !== undefined) return this.#answered(message, lost);
-    if (message.error?.code === "session_expired") this.#loseSession(message.error.message);
     lost(message.error ? message.error.message : "an unknown message");
   }
 
   #welcomed({ cluster, node, session }, lost) {
     this.#cluster ??= cluster;
     if (cluster !== this.#cluster) return lost("a node of another cluster");
-    if (!session || (this.#session && session !== this.#session)) return lost("the node opened no session");
-    this.#session = session;
+    if (this.#inSession) {
+      if (!session || (this.#session && session !== this.#session)) return lost("the node opened no session");
+      this.#session = session;
+    } else if (this.#wantsSession()) {
+      return this.#reconnectForSession();
+    }
     this.#node = node;
     this.#ready = true;
     this.#changed();
@@ -260,7 +297,7 @@ export class RabiaBank {
     // The numbers of a new connection must not be those of an old one, whose answers may still be under way.
     const feeds = [...this.#feeds.values()];
     this.#feeds.clear();
-    for (const feed of feeds) this.#follow(++this.#last, feed);
+    for (const feed of feeds) this.#follow(feed);
   }
 
   #answered({ request: number, slot, ok, error, replayed }, lost) {
@@ -269,7 +306,8 @@ export class RabiaBank {
       if (ok) return void (feed.next = ok.from);
       this.#feeds.delete(number);
       if (!passing(error.code)) return feed.fail(new Refused(error));
-      return void setTimeout(() => this.#closed || this.#follow(++this.#last, feed), this.#nextPause());
+      setTimeout(() => this.#closed || feed.ended || this.#follow(feed), this.#nextPause());
+      return;
     }
     const request = this.#pending.get(number);
     if (!request) return;
@@ -284,8 +322,11 @@ export class RabiaBank {
       this.#pending.delete(number);
       request.reject(new Refused(error));
     } else if (error.code === "session_expired") {
-      this.#loseSession(error.message);
-      lost(error.message);
+      // Of its only attempt this says that it was not executed: it goes on in a new session. What else was said on this
+      // connection will be answered alike.
+      request.said = false;
+      this.#expired = true;
+      if (![...this.#pending.values()].some(({ command, said }) => command && said)) lost(error.message);
     } else if (error.code === "request_acknowledged") {
       this.#pending.delete(number);
       request.reject(new Unknown(error.message));
@@ -299,7 +340,7 @@ export class RabiaBank {
     }
   }
 
-  /** What was said in the session and has no answer will never have one. The rest goes on in a new session. */
+  /** What may have been executed in the session will never have an answer. The rest goes on in a new session. */
   #loseSession(why) {
     this.#session = null;
     this.#key = randomKey();
@@ -314,10 +355,12 @@ export class RabiaBank {
   // ----- requests -----
 
   #ask(message, command) {
-    if (this.#closed) return Promise.reject(new Error("the client was closed"));
+    if (this.#closed) throw new Refused({ code: "not_reached", message: "the client was closed" });
+    // What is said again must be what was said first, whatever the caller does to it meanwhile.
+    const exact = exactCopy(message);
     return new Promise((resolve, reject) => {
       const number = ++this.#last;
-      const request = { message, command, resolve, reject, said: false, doubtful: false };
+      const request = { message: exact, command, resolve, reject, said: false, doubtful: false };
       request.deadline = Date.now() + this.#timeout;
       this.#pending.set(number, request);
       if (this.#ready) this.#sayRequest(number, request);
@@ -325,6 +368,8 @@ export class RabiaBank {
   }
 
   #sayRequest(number, request) {
+    if (request.command && this.#expired) return;
+    if (request.command && !this.#inSession) return this.#reconnectForSession();
     const message = { request: number, ...request.message };
     // Below the oldest request without an outcome, everything was heard.
     if (request.command) message.acknowledged = this.#pending.keys().next().value - 1;
@@ -335,11 +380,7 @@ export class RabiaBank {
   #check() {
     const now = Date.now();
     for (const [number, request] of this.#pending) {
-      if (now < request.deadline) continue;
-      this.#pending.delete(number);
-      const never = request.command && !request.said && !request.doubtful;
-      const why = request.last?.message ?? (request.said ? "no answer in time" : this.#failure);
-      request.reject(never ? new Refused({ code: "not_reached", message: why }) : new Unknown(why));
+      if (now >= request.deadline) this.#giveUp(number, request, request.said ? "no answer in time" : this.#failure);
     }
     const silent = now - this.#heard;
     const wanted = this.#pending.size + this.#feeds.size > 0;
@@ -354,19 +395,32 @@ export class RabiaBank {
     }
   }
 
+  /** It has no answer that settles it: what is known of it are its attempts. */
+  #giveUp(number, { said, doubtful, last, reject }, why) {
+    this.#pending.delete(number);
+    if (said || doubtful) reject(new Unknown(last?.message ?? why ?? "no answer in time"));
+    else reject(new Refused(last ?? { code: "not_reached", message: why ?? "no node answered in time" }));
+  }
+
   // ----- feeds -----
 
-  #follow(number, feed) {
+  #follow(feed) {
+    const number = ++this.#last;
     this.#feeds.set(number, feed);
     const { account_id, min_amount, next: from } = feed;
     if (this.#ready) this.#say({ request: number, subscribe: { account_id, min_amount, from } });
   }
 
-  #fed({ subscription, transaction, reached }) {
+  #fed({ subscription, transaction, reached }, lost) {
     const feed = this.#feeds.get(subscription);
     if (!feed) return;
     if (reached !== undefined) return void (feed.next = reached + 1);
-    feed.next = transaction.transaction_id + 1;
+    const { transaction_id: id } = transaction;
+    const everything = feed.account_id === undefined && feed.min_amount === undefined;
+    if (id < feed.next || (everything && id > feed.next)) {
+      return lost(`transaction ${id} came where ${feed.next} was to come`);
+    }
+    feed.next = id + 1;
     feed.tell(transaction);
   }
 }
@@ -382,7 +436,97 @@ function whole(amount) {
   return number;
 }
 
+/** A copy without a BigInt and without a number that may have been rounded. */
+function exactCopy(value) {
+  if (typeof value === "bigint" || Number.isInteger(value)) return whole(value);
+  if (Array.isArray(value)) return value.map(exactCopy);
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([name, field]) => [name, exactCopy(field)]));
+}
+
 function randomKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+// ----- MessagePack: the part of it that the protocol uses -----
+
+function toMessagePack(message) {
+  const bytes = [];
+  const put = (tag, value, length) => {
+    bytes.push(tag);
+    for (let at = length - 1; at >= 0; at--) bytes.push(Math.floor(value / 256 ** at) % 256);
+  };
+  /** The shortest form of a length or number: what fits into the tag itself, else the tag for 1, 2, 4 or 8 bytes. */
+  const size = (value, small, fixed, tags) => {
+    if (value < small) return put(fixed + value, 0, 0);
+    const width = tags.findIndex((tag, at) => tag && value < 256 ** (1 << at));
+    put(tags[width], value, 1 << width);
+  };
+  const write = (value) => {
+    if (value === null || value === undefined) return put(0xc0, 0, 0);
+    if (typeof value === "boolean") return put(value ? 0xc3 : 0xc2, 0, 0);
+    if (typeof value === "number") {
+      if (Number.isSafeInteger(value) && value >= 0) return size(value, 0x80, 0, [0xcc, 0xcd, 0xce, 0xcf]);
+      bytes.push(0xcb, ...new Uint8Array(float64(value)));
+    } else if (typeof value === "string") {
+      const text = new TextEncoder().encode(value);
+      size(text.length, 32, 0xa0, [0xd9, 0xda, 0xdb]);
+      for (const byte of text) bytes.push(byte);
+    } else if (Array.isArray(value)) {
+      size(value.length, 16, 0x90, [0, 0xdc, 0xdd]);
+      value.forEach(write);
+    } else {
+      const fields = Object.entries(value).filter(([, field]) => field !== undefined);
+      size(fields.length, 16, 0x80, [0, 0xde, 0xdf]);
+      fields.flat().forEach(write);
+    }
+  };
+  write(message);
+  return new Uint8Array(bytes);
+}
+
+function float64(number) {
+  const view = new DataView(new ArrayBuffer(8));
+  view.setFloat64(0, number);
+  return view.buffer;
+}
+
+function fromMessagePack(bytes) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  let at = 0;
+  const take = (length) => {
+    at += length;
+    return at - length;
+  };
+  const unsigned = (length) => {
+    let value = 0;
+    for (const end = at + length; at < end; at++) value = value * 256 + view.getUint8(at);
+    return whole(value);
+  };
+  const text = (length) => {
+    const from = take(length);
+    if (at > bytes.length) throw new RangeError("the message ends early");
+    return new TextDecoder().decode(bytes.subarray(from, at));
+  };
+  const list = (length) => Array.from({ length }, read);
+  const map = (length) => Object.fromEntries(Array.from({ length }, () => [read(), read()]));
+  function read() {
+    const tag = view.getUint8(take(1));
+    if (tag < 0x80) return tag;
+    if (tag < 0x90) return map(tag - 0x80);
+    if (tag < 0xa0) return list(tag - 0x90);
+    if (tag < 0xc0) return text(tag - 0xa0);
+    if (tag === 0xc0) return null;
+    if (tag === 0xc2 || tag === 0xc3) return tag === 0xc3;
+    if (tag === 0xcb) return view.getFloat64(take(8));
+    if (tag >= 0xcc && tag <= 0xcf) return unsigned(1 << (tag - 0xcc));
+    if (tag >= 0xd9 && tag <= 0xdb) return text(unsigned(1 << (tag - 0xd9)));
+    if (tag === 0xdc || tag === 0xdd) return list(unsigned(tag === 0xdc ? 2 : 4));
+    if (tag === 0xde || tag === 0xdf) return map(unsigned(tag === 0xde ? 2 : 4));
+    throw new TypeError(`0x${tag.toString(16)} is no MessagePack of this protocol`);
+  }
+  const message = read();
+  if (at !== bytes.length) throw new RangeError("something stands behind the message");
+  return message;
 }

@@ -457,6 +457,9 @@ pub struct Status {
     pub snapshot_slot: Slot,
     /// The furthest slot that it knows of: its own, or a peer's. It catches up where that is above `applied_slot`.
     pub known_slot: Slot,
+    /// Bytes that came so far of a snapshot that it is being sent, since its peers' logs do not go back to where it is; 0 if it is
+    /// sent none.
+    pub receiving_bytes: u64,
     /// Undecided slots that are in agreement now.
     pub open_slots: u64,
     /// How many accounts.

@@ -10,6 +10,13 @@
 //!                          | {"Command": {"bulk": [[{"deposit": [account_id, amount]}, …], atomic]}}
 //! ```
 //!
+//! A batch of another kind carries no requests, but says that a member has a new store from some slots on (PROTOCOL.md,
+//! "Replacing a lost store"):
+//!
+//! ```text
+//! version: u8 = 2 | stamp: u64 big-endian, ms | node: u8 | store: 16 bytes
+//! ```
+//!
 //! Header and action are MessagePack in rmp-serde's compact form: structs are arrays of their fields in the order of
 //! declaration, so a change of [`RequestHeader`], [`Action`] or the commands of the bank raises the version. Batches stay
 //! in the log and in the hash of their id: a version, once released, is decoded for as long as logs hold it.
@@ -24,11 +31,15 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::bank::Command;
-use crate::ids::{BatchId, Digest, Millis, NodeId, SessionKey};
+use crate::ids::{BatchId, Digest, Millis, NodeId, SessionKey, StoreId};
 use crate::msgpack;
 
-/// The version of the payload's format.
+/// The version of the format of a payload with requests.
 const VERSION: u8 = 1;
+/// The version of the format of a payload that replaces a store.
+const REPLACING: u8 = 2;
+/// The length of the latter.
+const REPLACING_LENGTH: usize = 1 + 8 + 1 + 16;
 /// Bytes before the first request.
 const PREFIX: usize = 1 + 8 + 4;
 
@@ -111,12 +122,40 @@ impl Payload {
         Digest::of(&self.0) == id.digest
     }
 
+    /// The payload of a batch that gives a member a new store.
+    pub fn replacing(node: NodeId, store: StoreId, stamp: Millis) -> Payload {
+        let mut bytes = Vec::with_capacity(REPLACING_LENGTH);
+        bytes.push(REPLACING);
+        bytes.extend_from_slice(&stamp.to_be_bytes());
+        bytes.push(node.get());
+        bytes.extend_from_slice(&store.0);
+        Payload(bytes.into())
+    }
+
+    /// Which member it gives a new store, and which store. `None` if it carries requests.
+    ///
+    /// # Errors
+    /// If it should, but can't be decoded.
+    pub fn replacement(&self) -> Result<Option<(NodeId, StoreId)>, BadPayload> {
+        if self.0.first() != Some(&REPLACING) {
+            return Ok(None);
+        }
+        let Ok([_, _, _, _, _, _, _, _, _, node, store @ ..]) = <[u8; REPLACING_LENGTH]>::try_from(&self.0[..]) else {
+            return Err(BadPayload(format!("{} bytes that should replace a store", self.0.len())));
+        };
+        let node = NodeId::new(node).ok_or_else(|| BadPayload(format!("a new store for node {node}")))?;
+        Ok(Some((node, StoreId(store))))
+    }
+
     /// When its origin made it.
     ///
     /// # Errors
     /// If the payload is too short or of another version.
     pub fn stamp(&self) -> Result<Millis, BadPayload> {
-        self.prefix().map(|(stamp, _)| stamp)
+        match self.0.split_first_chunk::<9>() {
+            Some(([REPLACING, stamp @ ..], _)) => Ok(u64::from_be_bytes(*stamp)),
+            _ => self.prefix().map(|(stamp, _)| stamp),
+        }
     }
 
     /// How many requests it carries.
@@ -124,7 +163,10 @@ impl Payload {
     /// # Errors
     /// If the payload is too short or of another version.
     pub fn count(&self) -> Result<u32, BadPayload> {
-        self.prefix().map(|(_, count)| count)
+        match self.replacement()? {
+            Some(_) => Ok(0),
+            None => self.prefix().map(|(_, count)| count),
+        }
     }
 
     fn prefix(&self) -> Result<(Millis, u32), BadPayload> {
@@ -142,7 +184,7 @@ impl Payload {
     /// The requests, in order. The iterator ends after the first error.
     ///
     /// # Errors
-    /// If the payload is too short or of another version.
+    /// If the payload is too short or of another version, or replaces a store.
     pub fn requests(&self) -> Result<impl Iterator<Item = Result<Request<'_>, BadPayload>>, BadPayload> {
         let (_, mut left) = self.prefix()?;
         let mut rest = &self.0[PREFIX..];

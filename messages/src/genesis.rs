@@ -19,7 +19,7 @@ pub const DEFAULT_SESSION_IDLE_MS: Millis = 24 * 60 * 60 * 1_000;
 pub struct Genesis {
     /// The cluster's id.
     pub cluster: ClusterId,
-    /// The store of each member, node 1 first.
+    /// The first store of each member, node 1 first. The log says which have been replaced since.
     pub stores: Vec<StoreId>,
     /// W: how many slots are in agreement at once.
     pub window: u64,
@@ -93,6 +93,17 @@ impl Genesis {
         }
         Digest(*hasher.finalize().as_bytes())
     }
+}
+
+/// A member got a new store, by a command in the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Replacement {
+    /// The slot in which it was decided.
+    pub slot: Slot,
+    /// The member.
+    pub node: NodeId,
+    /// Its new store.
+    pub store: StoreId,
 }
 
 /// The thresholds of a cluster of n members.

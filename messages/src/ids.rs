@@ -14,6 +14,9 @@ pub type Slot = u64;
 /// A try inside a slot, from 1.
 pub type Phase = u32;
 
+/// A slot that needed so many phases is a bug or an attack: the probability is below 2^-1000.
+pub const MAX_PHASES: Phase = 1_000;
+
 /// Milliseconds of log time since the Unix epoch: stamped by a batch's origin, made monotonic by the ledger.
 pub type Millis = u64;
 
@@ -128,7 +131,8 @@ hex_id!(
     16
 );
 hex_id!(
-    /// Names the store of one member, fixed when the cluster is created (PROTOCOL.md, rule 12).
+    /// Names the store of one member: fixed when the cluster is created (PROTOCOL.md, rule 12), or drawn at random for a
+    /// store that takes the place of a lost one.
     StoreId,
     16
 );
@@ -199,7 +203,8 @@ pub mod text {
 pub struct BatchId {
     /// The node that grouped the requests.
     pub origin: NodeId,
-    /// The origin's start counter when it did, raised durably before the first batch of a run.
+    /// The run of the origin in which it did: no two runs of a node have the same number. For a node with its first store the
+    /// start counter, raised durably before the first batch of a run.
     pub incarnation: u64,
     /// Counts the batches of one incarnation, from 1.
     pub sequence: u64,

@@ -9,4 +9,5 @@ pub mod ids;
 mod msgpack;
 mod number;
 pub mod peer;
+pub mod sabotage;
 pub mod stages;

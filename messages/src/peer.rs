@@ -5,8 +5,8 @@
 //! Every message of the WebSocket is a binary frame of at most [`MAX_PEER_FRAME`](crate::codec::MAX_PEER_FRAME) bytes:
 //!
 //! ```text
-//! opening:    version: u8 = 1 | Opening
-//! all others: version: u8 = 1 | PeerMessage | PeerMessage | …        as many as there are, in order
+//! opening:    version: u8 = 2 | Opening
+//! all others: version: u8 = 2 | PeerMessage | PeerMessage | …        as many as there are, in order
 //! ```
 //!
 //! The first frame each way is an [`Opening`]: a [`Hello`], or from a node that does not accept the other's a
@@ -34,7 +34,7 @@ use crate::batch::Payload;
 use crate::ids::{BatchId, ClusterId, Digest, Millis, NodeId, Phase, RunId, Slot, StoreId};
 
 /// The version of everything in this module.
-pub const PROTOCOL_VERSION: u8 = 1;
+pub const PROTOCOL_VERSION: u8 = 2;
 
 /// The value that a slot is decided on: a batch, or nothing (the slot is forfeited).
 pub type Value = Option<BatchId>;
@@ -74,6 +74,10 @@ pub struct Hello {
     pub to: NodeId,
     /// The speaker's store.
     pub store: StoreId,
+    /// Where the speaker's store took the place of another: the slot in which that was decided, once the speaker has found
+    /// it in its own log. A node that is not as far yet takes that for true, and decided slots from the speaker, but no
+    /// votes.
+    pub joined: Option<Slot>,
     /// How often that store was started.
     pub starts: u64,
     /// This run of the speaker.
@@ -97,9 +101,12 @@ pub enum RefusalReason {
     /// The speaker is no member, or not who was called, or who is called is not this node.
     #[error("an unexpected node")]
     Node,
-    /// The speaker's store is not the one that the cluster was created with.
+    /// The speaker's store is not the one that the cluster was created with, nor one that took its place.
     #[error("a store that is not this member's")]
     Store,
+    /// The speaker's store was replaced by another.
+    #[error("a store that was replaced")]
+    Replaced,
     /// The store was seen with a higher start counter, or with the same in another run: this is an old copy.
     #[error("an old copy of the store (start counter)")]
     OldStarts,

@@ -21,7 +21,7 @@ use rabia_bank_actors::snapshot::{BooksError, read_block, restore};
 use rabia_bank_messages::bank::{Account, MAX_PAGE, Query, Success, Transaction, TransactionType};
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::ids::{Digest, Slot};
-use rabia_bank_storage::{BooksReader, Identity, LogReader};
+use rabia_bank_storage::{BooksReader, Identity, LogReader, StoreError};
 
 use crate::config::{CONFIG_FILE, ConfigError, NodeConfig};
 
@@ -37,6 +37,16 @@ pub enum AuditError {
     /// The log can't be read or applied.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// A block of the history can't be read, and so none of its transactions.
+    #[error("transactions {first} to {last} are damaged: {what}")]
+    Block {
+        /// The first transaction of the block.
+        first: u64,
+        /// The last one.
+        last: u64,
+        /// What is wrong with it.
+        what: BooksError,
+    },
     /// A transaction is wrong.
     #[error("transaction {id} is wrong: {what}")]
     Transaction {
@@ -106,7 +116,13 @@ impl Books {
             let reader = books.insert(BooksReader::open(&config.books_path(), &identity)?);
             Ok(reader.view()?.slot())
         });
-        let (log, recovered) = opened.map_err(BooksError::from)?;
+        let (log, recovered) = match opened {
+            Err(StoreError::Damaged { file, what }) if file == config.books_path() => {
+                name_damage(&file, &identity)?;
+                return Err(BooksError::from(StoreError::Damaged { file, what }).into());
+            }
+            opened => opened.map_err(BooksError::from)?,
+        };
         let Some(reader) = books else { unreachable!("the log was opened without the books") };
         let view = reader.view().map_err(BooksError::from)?;
         let restored = restore(&view)?;
@@ -143,7 +159,7 @@ impl Books {
         let (_, stored) = self.snapshot;
         let mut head = Digest::ZERO;
         for number in 0..stored.div_ceil(BLOCK) {
-            let block: Block = read_block(&self.reader, number)?;
+            let block = read_block_of(&self.reader, number)?;
             if block.before() != head {
                 let id = number * BLOCK + 1;
                 let what = format!("it follows a transaction with the hash {}, not {head}", block.before());
@@ -237,6 +253,22 @@ impl Books {
             after = Some(next);
         }
     }
+}
+
+/// Names the first row that is damaged: pages of the file are.
+fn name_damage(books: &Path, identity: &Identity) -> Result<(), AuditError> {
+    let reader = BooksReader::open_damaged(books, identity).map_err(BooksError::from)?;
+    let restored = restore(&reader.view().map_err(BooksError::from)?)?;
+    let transactions = restored.map_or(0, |(ledger, _)| ledger.summary().transactions);
+    (0..transactions.div_ceil(BLOCK)).try_for_each(|number| read_block_of(&reader, number).map(drop))
+}
+
+/// A block of the history. An error names its transactions.
+fn read_block_of(reader: &BooksReader, number: u64) -> Result<Block, AuditError> {
+    read_block(reader, number).map_err(|what| {
+        let (first, last) = (number * BLOCK + 1, (number + 1) * BLOCK);
+        AuditError::Block { first, last, what }
+    })
 }
 
 fn config_path(node_dir: &Path) -> PathBuf {

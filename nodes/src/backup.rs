@@ -28,6 +28,9 @@ const READ_BYTES: usize = 4 << 20;
 /// The longest row, compressed or not.
 const MAX_ROW: usize = 64 << 20;
 
+/// LZ4 makes nothing shorter than this many times: each byte stands for at most 255.
+const MAX_RATIO: usize = 255;
+
 const END: u8 = 0;
 const BLOCKS: u8 = 1;
 const STATE: u8 = 2;
@@ -208,12 +211,13 @@ struct Reading<R> {
 }
 
 impl<R: Read> Reading<R> {
+    /// Takes as much memory as there are bytes, whatever a damaged length says.
     fn take(&mut self, length: usize) -> Result<Vec<u8>, BackupError> {
-        let mut bytes = vec![0; length];
-        self.inner.read_exact(&mut bytes).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => BackupError::Damaged("it ends too early".into()),
-            _ => error.into(),
-        })?;
+        let mut bytes = Vec::new();
+        self.inner.by_ref().take(length as u64).read_to_end(&mut bytes)?;
+        if bytes.len() < length {
+            return Err(BackupError::Damaged("it ends too early".into()));
+        }
         self.hasher.update(&bytes);
         Ok(bytes)
     }
@@ -231,7 +235,7 @@ impl<R: Read> Reading<R> {
         let packed = self.take(length)?;
         let bad = |error: lz4_flex::block::DecompressError| BackupError::Damaged(error.to_string());
         let (size, rest) = lz4_flex::block::uncompressed_size(&packed).map_err(bad)?;
-        if size > MAX_ROW {
+        if size > MAX_ROW.min(rest.len().saturating_mul(MAX_RATIO)) {
             return Err(too_long(size));
         }
         lz4_flex::block::decompress(rest, size).map_err(bad)

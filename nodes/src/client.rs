@@ -42,7 +42,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use rabia_bank_messages::bank::{Command, Query, ReadLevel, Refusal, Success};
+use rabia_bank_messages::bank::{Command, ErrorCode, Query, ReadLevel, Refusal, Success};
 use rabia_bank_messages::client::{CLIENT_PATH, MAX_CLIENT_MESSAGE};
 use rabia_bank_messages::codec::{Encoding, Malformed};
 use rabia_bank_messages::ids::Slot;
@@ -58,6 +58,8 @@ pub use typed::Receipt;
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many calls may be under way at once where [`ClientOptions`] does not say: an eighth of what a node grants.
 pub const DEFAULT_IN_FLIGHT: usize = 1_024;
+/// No call takes longer, whatever [`ClientOptions`] says: a clock can't be read so far ahead that it would overflow.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// The longest message that is sent where [`ClientOptions`] does not say, in bytes: what a node takes by default.
 pub const DEFAULT_MESSAGE_BYTES: usize = MAX_CLIENT_MESSAGE;
 
@@ -217,6 +219,11 @@ impl From<Unanswered> for CallError {
     }
 }
 
+/// Refusals that speak of the state of a node, not of the request, and pass by themselves: worth another try.
+pub(crate) fn is_passing(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::Busy | ErrorCode::NoQuorum | ErrorCode::Stopping)
+}
+
 /// A request on its way to the task that owns the socket.
 struct Ask {
     request: Request,
@@ -241,7 +248,7 @@ impl Client {
         assert!(!options.urls.is_empty(), "a client needs the URL of at least one node");
         assert!(options.max_in_flight > 0, "a client needs at least one request in flight");
         let (asks, queue) = mpsc::channel(options.max_in_flight);
-        let timeout = options.timeout;
+        let timeout = options.timeout.min(LONGEST_TIMEOUT);
         Client { asks, timeout, driver: tokio::spawn(driver::Driver::new(options, queue).run()) }
     }
 

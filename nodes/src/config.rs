@@ -226,17 +226,25 @@ impl NodeConfig {
     pub fn load(path: &Path) -> Result<NodeConfig, ConfigError> {
         let text =
             std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        NodeConfig::parse(&text, path)
+    }
+
+    /// Checks the text of the file at `path`, which need not be there: errors name it, relative paths start at its folder.
+    ///
+    /// # Errors
+    /// If it is not a node's configuration, or says something that can't work.
+    pub fn parse(text: &str, path: &Path) -> Result<NodeConfig, ConfigError> {
         let folder = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        let file: ConfigFile = toml::from_str(&text)
+        let file: ConfigFile = toml::from_str(text)
             .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
         let config = NodeConfig::from_file(file, folder);
         match config.check() {
             Ok(()) => Ok(config),
             Err(problem) => {
-                Err(ConfigError::Invalid { path: path.to_owned(), line: problem.line(&text), problem: problem.problem })
+                Err(ConfigError::Invalid { path: path.to_owned(), line: problem.line(text), problem: problem.problem })
             }
         }
     }

@@ -1,7 +1,10 @@
 //! The control socket of a node: `control.sock` in its folder, for whoever may write there.
 //!
-//! One line asks, and the answer is a line `ok` and what was asked for, or a line that says what is wrong. There is one
-//! question, `backup`.
+//! One line asks, and the answer is a line `ok` and what was asked for, or a line that says what is wrong. The questions:
+//!
+//! - `backup`: the file of a backup ([`backup`]).
+//! - `replace NODE STORE`: put into the log that this member has this store now ([`replace`](crate::replace)), and answer in
+//!   which slot that was decided. It may take half a minute, and ends in vain where there is no quorum.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream as BlockingStream;
@@ -9,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rabia_bank_actors::node::NodeHandle;
+use rabia_bank_messages::ids::{NodeId, Slot, StoreId};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tracing::{info, warn};
@@ -22,6 +26,25 @@ const SLOW: Duration = Duration::from_secs(60);
 /// A question is no longer than this.
 const MAX_QUESTION: usize = 64;
 
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Nobody listens.
+    #[error("nobody answers at {} ({source}); is the node running?", path.display())]
+    Unreachable {
+        /// Where.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The answer does not come.
+    #[error("the node does not answer: {0}")]
+    Io(#[from] std::io::Error),
+    /// The node refuses.
+    #[error("the node says: {0}")]
+    Refused(String),
+}
+
 /// Listens. None, with a warning, where the system can't: the node runs without.
 pub fn listen(node_dir: &Path) -> Option<Control> {
     let path = node_dir.join(CONTROL_SOCKET);
@@ -33,7 +56,7 @@ pub fn listen(node_dir: &Path) -> Option<Control> {
             Some(Control { listener, path })
         }
         Err(error) => {
-            warn!(path = %path.display(), %error, "no control socket: this node can't be asked for a backup");
+            warn!(path = %path.display(), %error, "no control socket: this node can't be asked for a backup, nor to replace a store");
             None
         }
     }
@@ -78,6 +101,24 @@ impl Control {
     }
 }
 
+enum Question {
+    Backup,
+    Replace(NodeId, StoreId),
+}
+
+impl Question {
+    fn read(line: &[u8]) -> Option<Question> {
+        let words: Vec<&str> = str::from_utf8(line).ok()?.strip_suffix('\n')?.split(' ').collect();
+        match words[..] {
+            ["backup"] => Some(Question::Backup),
+            ["replace", node, store] => {
+                Some(Question::Replace(node.parse().ok().and_then(NodeId::new)?, store.parse().ok()?))
+            }
+            _ => None,
+        }
+    }
+}
+
 async fn answer(stream: UnixStream, node: &NodeHandle) -> Result<(), BackupError> {
     let mut stream = tokio::io::BufReader::new(stream);
     let mut question = Vec::new();
@@ -85,9 +126,23 @@ async fn answer(stream: UnixStream, node: &NodeHandle) -> Result<(), BackupError
     let asked = tokio::time::timeout(SLOW, limited.read_until(b'\n', &mut question)).await;
     asked.map_err(|_| BackupError::Refused("nothing was asked".into()))??;
     let mut stream = stream.into_inner();
-    if question != b"backup\n" {
-        stream.write_all(b"this is no question that is answered here; ask: backup\n").await?;
-        return Ok(());
+    match Question::read(&question) {
+        Some(Question::Backup) => {}
+        Some(Question::Replace(of, store)) => {
+            let answer = match node.replace(of, store).await {
+                Ok(slot) => format!("ok\n{slot}\n"),
+                Err(why) => format!("{}\n", why.replace('\n', " ")),
+            };
+            return Ok(stream.write_all(answer.as_bytes()).await?);
+        }
+        // Somebody looked whether there is somebody.
+        None if question.is_empty() => return Ok(()),
+        None => {
+            stream
+                .write_all(b"this is no question that is answered here; ask: backup, or: replace NODE STORE\n")
+                .await?;
+            return Ok(());
+        }
     }
     let view = match node.snapshot().await {
         Ok(view) => view,
@@ -113,18 +168,36 @@ async fn answer(stream: UnixStream, node: &NodeHandle) -> Result<(), BackupError
 ///
 /// # Errors
 /// If the node does not run, or refuses.
-pub fn ask_backup(node_dir: &Path) -> Result<impl std::io::Read + use<>, BackupError> {
+pub fn ask_backup(node_dir: &Path) -> Result<impl std::io::Read + use<>, ControlError> {
+    ask(node_dir, "backup")
+}
+
+/// Asks a running node to put into the log that a member has this store now. Answers in which slot it was decided.
+///
+/// # Errors
+/// If the node does not run, or refuses, or can't say that it is decided.
+pub fn ask_replace(node_dir: &Path, node: NodeId, store: StoreId) -> Result<Slot, ControlError> {
+    let mut slot = String::new();
+    ask(node_dir, &format!("replace {node} {store}"))?.read_line(&mut slot)?;
+    slot.trim_end().parse().map_err(|_| ControlError::Refused(format!("something that is no slot: {slot}")))
+}
+
+/// Whether a node runs in this folder.
+pub fn is_answered(node_dir: &Path) -> bool {
+    BlockingStream::connect(node_dir.join(CONTROL_SOCKET)).is_ok()
+}
+
+fn ask(node_dir: &Path, question: &str) -> Result<BufReader<BlockingStream>, ControlError> {
     let path = node_dir.join(CONTROL_SOCKET);
-    let stream = BlockingStream::connect(&path).map_err(|error| {
-        BackupError::Refused(format!("nobody answers at {} ({error}); is the node running?", path.display()))
-    })?;
-    (&stream).write_all(b"backup\n")?;
+    let stream =
+        BlockingStream::connect(&path).map_err(|source| ControlError::Unreachable { path: path.clone(), source })?;
+    (&stream).write_all(format!("{question}\n").as_bytes())?;
     let mut stream = BufReader::new(stream);
     let mut answer = String::new();
     stream.read_line(&mut answer)?;
     match answer.trim_end() {
         "ok" => Ok(stream),
-        "" => Err(BackupError::Refused("nothing: it has stopped".into())),
-        why => Err(BackupError::Refused(why.into())),
+        "" => Err(ControlError::Refused("nothing: it has stopped".into())),
+        why => Err(ControlError::Refused(why.into())),
     }
 }

@@ -2,37 +2,53 @@
 //!
 //! # From nothing to running
 //!
+//! In a new program beside a checkout of this repository:
+//!
+//! ```text
+//! cargo new shop
+//! cd shop
+//! cargo add --path ../rabia-bank/nodes
+//! cargo add --path ../rabia-bank/messages
+//! cargo add tokio --features rt,macros
+//! ```
+//!
+//! `src/main.rs`, the whole of it:
+//!
 //! ```
 //! use rabia_bank::create::{NewCluster, create_or_open};
 //! use rabia_bank::embed::Embedded;
 //! use rabia_bank_messages::bank::{Amount, Command, Operation, Query, ReadLevel};
 //!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let folder = tempfile::tempdir()?;
-//! # let folder = folder.path().join("bank");
-//! # let base_port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-//! // A cluster of one node, whose data lies in this folder; the next run goes on with it.
-//! let mut members = create_or_open(&NewCluster { base_port, ..NewCluster::new(folder, 1) })?;
-//! // On a thread of its own: beside tokio, async-std, a game loop, or nothing.
-//! let node = Embedded::start_on_thread(members.remove(0))?;
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     // A cluster of one node, whose data lies in this folder; the next run goes on with it.
+//!     let new = NewCluster::new("bank-data", 1);
+//! #   let folder = tempfile::tempdir()?;
+//! #   let base_port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().min(65_000);
+//! #   let new = NewCluster { base_port, ..NewCluster::new(folder.path().join("bank"), 1) };
+//!     let mut members = create_or_open(&new)?;
+//!     // On a thread of its own: beside tokio, async-std, a game loop, or nothing.
+//!     let node = Embedded::start_on_thread(members.remove(0))?;
 //!
-//! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
-//! let bank = node.session().await?;
-//! let account = |account_id: &str, cents| {
-//!     let (account_id, initial_balance) = (account_id.into(), Amount::new(cents));
-//!     Command::One(Operation::CreateAccount { account_id, initial_balance })
-//! };
-//! bank.execute(account("alice", 1_000)).await?;
-//! bank.execute(account("bob", 0)).await?;
-//! let (from_account, to_account) = ("alice".into(), "bob".into());
-//! let transfer = Operation::Transfer { from_account, to_account, amount: Amount::new(300) };
-//! bank.execute(Command::One(transfer)).await?;
-//! let read = bank.look(Query::GetBalance { account_id: "bob".into() }, ReadLevel::Linearizable).await?;
-//! println!("{:?} as of slot {:?}", read.success, read.slot);
-//! node.stop().await?;
-//! # Ok(()) })
-//! # }
+//!     let bank = node.session().await?;
+//!     for (name, cents) in [("alice", 1_000), ("bob", 0)] {
+//!         let (account_id, initial_balance) = (name.into(), Amount::new(cents));
+//!         let opened = bank.execute(Command::One(Operation::CreateAccount { account_id, initial_balance })).await;
+//!         println!("{opened:?}"); // the second time it is there already: account_exists
+//! #       opened?;
+//!     }
+//!     let (from_account, to_account) = ("alice".into(), "bob".into());
+//!     let transfer = Operation::Transfer { from_account, to_account, amount: Amount::new(300) };
+//!     bank.execute(Command::One(transfer)).await?;
+//!     let read = bank.look(Query::GetBalance { account_id: "bob".into() }, ReadLevel::Linearizable).await?;
+//!     println!("{:?} as of slot {:?}", read.success, read.slot);
+//! #   assert_eq!(read.success, rabia_bank_messages::bank::Success::Balance { balance: 300 });
+//!     Ok(node.stop().await?)
+//! }
 //! ```
+//!
+//! `rabia-bank client status --connect ws://127.0.0.1:7101` shows it from outside meanwhile. In the examples, `smallest` is a program
+//! like this one, `game_economy` has its own actor as a client, and `rest_service` puts HTTP before three nodes.
 //!
 //! # Inside an actix System
 //!
@@ -49,6 +65,9 @@
 //!   get the same answer. Such a session stays until it expires.
 //! - **Outcomes.** `Ok`: applied, and on the disks of a majority. `Err`: the [`Refusal`]'s `outcome` says whether it was certainly
 //!   not executed (`Refused`) or whether nobody knows (`Unknown`). A numbered command with an unknown outcome may be asked again.
+//! - **Reads.** [`ReadLevel::Linearizable`] sees all that was answered to anybody before, and costs a round among the nodes that
+//!   all reads of a moment share. [`ReadLevel::AtLeast`] the slot of a [`Reply`] sees your own write, at any node, without a
+//!   round. [`ReadLevel::Local`] is what this node has, at once.
 //! - **Failure.** A node is fail-stop. [`Embedded::ended`] resolves when it has stopped, with the reason; what was asked of it and
 //!   has no answer is unknown. Build with `panic = "abort"`, or see to it that a panic in your own code does not take the node's
 //!   thread along unnoticed: `ended` tells of that, too.
@@ -60,7 +79,7 @@ use std::sync::Arc;
 
 use actix::Addr;
 use rabia_bank_actors::node::{NodeHandle, Stopped};
-use rabia_bank_messages::bank::{Command, ErrorCode, Query, ReadLevel, Refusal, Status, Success};
+use rabia_bank_messages::bank::{Command, ErrorCode, Outcome, Query, ReadLevel, Refusal, Status, Success};
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::ids::SessionKey;
 use tokio::sync::watch;
@@ -201,7 +220,7 @@ impl Session {
     /// # Errors
     /// Refused, or unknown: see the [module](self).
     pub async fn execute(&self, command: Command) -> Heard {
-        heard(self.actor.send(Execute::new(command)).await)
+        heard(self.actor.send(Execute::new(command)).await, Outcome::Unknown)
     }
 
     /// Carries the command with this number out, once; or tells again what came of it.
@@ -209,7 +228,7 @@ impl Session {
     /// # Errors
     /// Refused, or unknown: see the [module](self).
     pub async fn execute_numbered(&self, number: u64, command: Command) -> Heard {
-        heard(self.actor.send(Execute::numbered(number, command)).await)
+        heard(self.actor.send(Execute::numbered(number, command)).await, Outcome::Unknown)
     }
 
     /// Looks something up.
@@ -217,7 +236,7 @@ impl Session {
     /// # Errors
     /// Refused: see the [module](self).
     pub async fn look(&self, query: Query, read: ReadLevel) -> Heard {
-        heard(self.actor.send(Look { query, read }).await)
+        heard(self.actor.send(Look { query, read }).await, Outcome::Refused)
     }
 
     /// Has a recipient told of transactions as they are applied, until the session or the recipient ends.
@@ -225,7 +244,7 @@ impl Session {
     /// # Errors
     /// Refused: see the [module](self).
     pub async fn listen(&self, feed: Feed, to: actix::Recipient<Happened>) -> Heard {
-        heard(self.actor.send(Listen { feed, to }).await)
+        heard(self.actor.send(Listen { feed, to }).await, Outcome::Refused)
     }
 
     /// The actor, for messages from actors of the host: [`Execute`], [`Look`], [`Listen`].
@@ -234,8 +253,10 @@ impl Session {
     }
 }
 
-fn heard(answer: Result<Heard, actix::MailboxError>) -> Heard {
-    answer.unwrap_or_else(|_| Err(Refusal::unknown(ErrorCode::Stopping, "the session or its node has ended")))
+/// The answer; with this outcome if the actor has ended.
+fn heard(answer: Result<Heard, actix::MailboxError>, otherwise: Outcome) -> Heard {
+    let stopping = || Refusal::refused(ErrorCode::Stopping, "the session or its node has ended");
+    answer.unwrap_or_else(|_| Err(Refusal { outcome: otherwise, ..stopping() }))
 }
 
 impl Drop for Session {

@@ -5,6 +5,7 @@
 //! - [`client`]: the client library. It needs tokio and nothing else.
 //! - [`embed`]: a node inside your own program.
 //! - [`audit`]: the books of a node that is not running; [`backup`]: those of one that is, over its [`control`] socket.
+//! - [`replace`]: a new store for a member that lost its own.
 //! - [`simulate`]: a whole cluster in one thread, in a bad world.
 //! - [`program`]: `rabia-bank` with its subcommands.
 
@@ -18,6 +19,7 @@ pub mod embed;
 mod node_error;
 pub mod program;
 mod random;
+pub mod replace;
 pub mod server;
 pub mod simulate;
 

@@ -10,6 +10,7 @@ pub mod client;
 pub mod cluster;
 pub mod create;
 pub mod node;
+pub mod replace;
 pub mod simulate;
 mod terminal;
 
@@ -23,7 +24,9 @@ use crate::NodeError;
 use crate::audit::AuditError;
 use crate::backup::BackupError;
 use crate::client::NodeUrl;
+use crate::control::ControlError;
 use crate::create::ClusterDirError;
+use crate::replace::ReplaceError;
 
 /// A bank that keeps its books on several nodes at once, so that any minority of them may fail.
 #[derive(Parser, Debug)]
@@ -67,6 +70,8 @@ pub enum Task {
     Backup(backup::BackupArgs),
     /// Make a new cluster of a backup.
     Restore(backup::RestoreArgs),
+    /// Give a node whose data is lost or damaged a new store, while the others serve.
+    Replace(replace::Args),
     /// Measure a cluster under load, and check its books afterwards.
     Bench(bench::Args),
     /// Run clusters in a simulated bad world, and check that nothing breaks.
@@ -114,6 +119,12 @@ pub enum ProgramError {
     /// A backup.
     #[error(transparent)]
     Backup(#[from] BackupError),
+    /// A node can't be asked.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// A new store.
+    #[error(transparent)]
+    Replace(#[from] ReplaceError),
     /// Anything else, with what to do.
     #[error("{0}")]
     Other(String),
@@ -146,6 +157,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Task::Audit(args) => audit::run(args),
         Task::Backup(args) => backup::run_backup(args),
         Task::Restore(args) => backup::run_restore(args),
+        Task::Replace(args) => replace::run(args),
         Task::Bench(args) => bench::run(args),
         Task::Simulate(args) => simulate::run(&args),
     };
@@ -211,6 +223,9 @@ mod tests {
             "rabia-bank audit digest --data-dir /tmp/x",
             "rabia-bank backup --data-dir /tmp/x/node-1 --to /tmp/y",
             "rabia-bank restore /tmp/y --data-dir /tmp/z --nodes 5",
+            "rabia-bank replace --config /tmp/x/node-2/node.toml",
+            "rabia-bank replace --config /tmp/x/node-2/node.toml --through /tmp/x/node-1 --force",
+            "rabia-bank replace --through /tmp/x/node-1 --node 2 --store 000102030405060708090a0b0c0d0e0f",
             "rabia-bank simulate",
             "rabia-bank simulate --seed 5 --nodes 4 --ops 100 --trace",
             "rabia-bank simulate --seeds 300 --json",
@@ -245,6 +260,10 @@ mod tests {
             "rabia-bank bench --runs 3",
             "rabia-bank bench --suite --clients 3",
             "rabia-bank simulate --nodes 2",
+            "rabia-bank replace",
+            "rabia-bank replace --through /tmp/x/node-1",
+            "rabia-bank replace --through /tmp/x/node-1 --node 2",
+            "rabia-bank replace --config /tmp/x/node-2/node.toml --node 2 --store 000102030405060708090a0b0c0d0e0f",
             "rabia-bank audit verify",
             "rabia-bank audit export --data-dir /tmp/x --from yesterday",
         ] {

@@ -342,3 +342,87 @@ fn disturb(cluster: &mut Cluster, round: usize) {
         }
     }
 }
+
+/// A connection to this node in this session.
+fn in_session(node: &Node, number: &Value, key: &str) -> Connection {
+    let mut connection = node.connect(Encoding::Json);
+    let hello = json!({"hello": {"version": 1, "session": {"number": number, "key": key}}});
+    assert_eq!(connection.ask(&hello)["welcome"]["session"], *number);
+    connection
+}
+
+/// Code and outcome of an error.
+fn error(answer: &Value) -> [&str; 2] {
+    ["code", "outcome"].map(|field| answer["error"][field].as_str().unwrap_or_else(|| panic!("no error: {answer}")))
+}
+
+#[test]
+fn sessions_are_what_they_were_after_snapshots_and_restarts_of_all_nodes() {
+    let very_often = |config: &mut NodeConfig| config.limits.snapshot_slots = 60;
+    let mut cluster = Cluster::create_as(3, &["--max-sessions", "4"], very_often).started();
+    let [key, ended, wrong] = ["aa", "bb", "cc"].map(|digits| digits.repeat(16));
+    let open = |node: &Node, key: &str| {
+        let mut connection = node.connect(Encoding::MessagePack);
+        let welcome = connection.ask(&json!({"hello": {"version": 1, "open": {"key": key}}}));
+        (connection, welcome["welcome"]["session"].clone())
+    };
+    let (mut other, closed) = open(&cluster.nodes[1], &ended);
+    other.send(&json!({"goodbye": {}}));
+    other.receive_close();
+
+    let (mut connection, number) = open(&cluster.nodes[0], &key);
+    let deposit = |amount: u64| json!({"deposit": {"account_id": "a", "amount": amount}});
+    let withdraw = json!({"withdraw": {"account_id": "a", "amount": 1_000_000}});
+    let bulk = json!({"bulk": {"atomic": false, "commands": [deposit(3), withdraw, deposit(4)]}});
+    let create = json!({"create_account": {"account_id": "a", "initial_balance": 1}});
+    let said: Vec<(u64, Value)> =
+        [(1, create), (2, deposit(2)), (3, bulk), (4, withdraw), (9, deposit(5))].into_iter().collect();
+    let mut first = Vec::new();
+    for (request, command) in &said {
+        first.push(connection.ask(&json!({"request": request, "command": command, "acknowledged": 1})));
+    }
+    // Enough that all of it is in a snapshot, and the log before it gone.
+    let slot = first[4]["slot"].as_u64().unwrap();
+    let (mut filler, _) = open(&cluster.nodes[0], &"dd".repeat(16));
+    let mut sent = 0;
+    wait_until("all nodes have taken a snapshot", PATIENCE, || {
+        sent += 1;
+        let answer = filler.ask(&json!({"request": sent, "command": deposit(1), "acknowledged": sent - 1}));
+        assert!(answer["ok"].is_object(), "{answer}");
+        sent % 40 == 0
+            && cluster.nodes.iter().all(|node| node.status().unwrap()["snapshot_slot"].as_u64().unwrap() > slot)
+    });
+    for round in 0..2 {
+        for node in &cluster.nodes {
+            let mut connection = in_session(node, &number, &key);
+            for ((request, command), first) in said.iter().zip(&first).skip(1) {
+                let again = connection.ask(&json!({"request": request, "command": command}));
+                assert_eq!((&again["ok"], &again["error"]), (&first["ok"], &first["error"]), "request {request}");
+                assert_eq!(again["slot"], first["slot"]);
+                let reused = connection.ask(&json!({"request": request, "command": deposit(77)}));
+                assert_eq!(error(&reused), ["request_reused", "refused"]);
+            }
+            let late = connection.ask(&json!({"request": 1, "command": said[0].1}));
+            assert_eq!(error(&late), ["request_acknowledged", "unknown"]);
+            for (number, key) in [(&closed, &ended), (&number, &wrong), (&json!(1 << 40), &key)] {
+                let stranger = in_session(node, number, key).ask(&json!({"request": 2, "command": deposit(2)}));
+                assert_eq!(error(&stranger), ["session_expired", "unknown"]);
+            }
+        }
+        if round == 0 {
+            cluster.nodes.iter_mut().for_each(Node::kill);
+            cluster.nodes.iter_mut().for_each(Node::start);
+            cluster.wait_ready();
+        }
+    }
+    assert_eq!(cluster.nodes[0].status().unwrap()["total_balance"], 1 + 2 + 3 + 4 + 5 + sent);
+    // One too many, and the one that was idle for longest goes, on every node.
+    for digits in ["10", "11", "12", "13"] {
+        open(&cluster.nodes[2], &digits.repeat(16));
+    }
+    for node in &cluster.nodes {
+        let gone = in_session(node, &number, &key).ask(&json!({"request": 10, "command": deposit(1)}));
+        assert_eq!(error(&gone), ["session_expired", "unknown"]);
+    }
+    assert_eq!(cluster.wait_equal()[0]["sessions"], 4);
+}

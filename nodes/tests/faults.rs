@@ -446,6 +446,7 @@ fn two_of_three_are_down() {
     assert!(asked.elapsed() < REQUEST_TIMEOUT, "a local read waited {:?}", asked.elapsed());
     let linearizable = connection.ask(&json!({"request": 102, "query": query, "read": "linearizable"}));
     assert_eq!(linearizable["error"]["code"], "no_quorum", "{linearizable}");
+    assert_eq!(linearizable["error"]["outcome"], "refused", "a query changes nothing: {linearizable}");
     // One without a session: that can't be opened either.
     let mut other = cluster.nodes[0].connect(Encoding::MessagePack);
     let orphan = other.command(json!({"deposit": {"account_id": "nobody", "amount": 1}}));

@@ -15,7 +15,7 @@ use rabia_bank_messages::client::CLIENT_PATH;
 use rabia_bank_messages::codec::{Encoding, MAX_DEPTH, decode_opening, encode_opening};
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{ClusterId, NodeId, RunId, StoreId};
-use rabia_bank_messages::peer::{Hello, Opening, RefusalReason};
+use rabia_bank_messages::peer::{Hello, Opening, PROTOCOL_VERSION, RefusalReason};
 use serde_json::{Value, json};
 use support::{Cluster, Connection, Node, PATIENCE, SharedCluster, open_socket, resident_memory, wait_until};
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
@@ -524,6 +524,7 @@ fn hello_to(config: &NodeConfig, from: u8) -> Hello {
         node,
         to: config.node,
         store: config.members[node.index()].store,
+        joined: None,
         starts: 1,
         run: RunId([7; 16]),
         promised: 0,
@@ -566,9 +567,9 @@ fn who_is_no_peer_is_refused_with_the_reason_and_the_links_stay() {
     let no_hellos = [
         (Message::binary(other_version), RefusalReason::Version),
         (Message::binary(damaged), RefusalReason::NoHello),
-        (Message::binary(vec![1]), RefusalReason::NoHello),
+        (Message::binary(vec![PROTOCOL_VERSION]), RefusalReason::NoHello),
         (Message::binary(Vec::new()), RefusalReason::NoHello),
-        (Message::binary([vec![1], random_bytes(100)].concat()), RefusalReason::NoHello),
+        (Message::binary([vec![PROTOCOL_VERSION], random_bytes(100)].concat()), RefusalReason::NoHello),
         (Message::text("hello"), RefusalReason::NoHello),
     ];
     for (first, expected) in no_hellos {

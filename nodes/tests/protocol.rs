@@ -601,6 +601,42 @@ fn nobody_speaks_in_a_session_without_its_key_or_after_its_end() {
 }
 
 #[test]
+fn a_goodbye_ends_the_session_behind_everything_that_was_said_before() {
+    let cluster = CLUSTER.get();
+    for (encoding, name) in ENCODINGS {
+        let id = format!("goodbye-{name}");
+        let mut observer = with_session(cluster.nodes[2].connect(encoding));
+        applied(&observer.command(create(&id, 0)));
+        for named in [false, true] {
+            // Not even the session is open when the client says goodbye.
+            let mut c = cluster.nodes[0].connect(encoding);
+            if named {
+                c.send(&json!({"hello": {"version": 1, "open": {"key": new_key()}}}));
+            }
+            for request in 1..=50 {
+                c.send(&json!({"request": request, "command": deposit(&id, 1)}));
+            }
+            c.send(&json!({"goodbye": {}}));
+            // What comes behind it is not heard.
+            c.send(&json!({"request": 51, "command": deposit(&id, 1_000)}));
+            let (said, close) = c.receive_close();
+            assert_eq!(close.map(|close| u16::from(close.code)), Some(1_000));
+            assert_eq!(said.len(), 50 + usize::from(named), "{said:?}");
+        }
+        assert_eq!(balance(&mut observer, &id), 100);
+        let key = new_key();
+        let open = json!({"hello": {"version": 1, "open": {"key": key}}});
+        let mut c = cluster.nodes[2].connect(encoding);
+        let number = c.ask(&open)["welcome"]["session"].clone();
+        c.send(&json!({"request": 1, "command": deposit(&id, 1)}));
+        c.send(&json!({"goodbye": {}}));
+        c.receive_close();
+        let again = cluster.nodes[2].connect(encoding).ask(&open)["welcome"]["session"].clone();
+        assert_ne!(again, number, "the session was not closed");
+    }
+}
+
+#[test]
 fn a_hello_is_the_first_message_and_of_this_version() {
     let cluster = CLUSTER.get();
     for (encoding, _) in ENCODINGS {

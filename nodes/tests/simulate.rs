@@ -1,10 +1,13 @@
-//! Simulated clusters: the same seed is the same run, a few dozen seeds are clean, and broken rules are noticed.
-#![allow(clippy::unwrap_used)] // a test says what failed by failing
+//! Simulated clusters: the same seed is the same run, hundreds of seeds are clean, and broken rules are noticed.
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test says what failed by failing
 
-use rabia_bank::simulate::{Run, Sabotage, Settings, run};
+use std::time::Instant;
+
+use rabia_bank::simulate::{Report, Run, Settings, run};
+use rabia_bank_messages::sabotage::{Broken, Rule};
 
 fn settings(operations: u64) -> Settings {
-    Settings { nodes: None, operations, trace: false, sabotage: None }
+    Settings { nodes: None, operations, trace: false }
 }
 
 fn clean(seed: u64, settings: &Settings) -> Run {
@@ -26,30 +29,104 @@ fn the_same_seed_is_the_same_run() {
 }
 
 #[test]
-fn dozens_of_seeds_are_clean() {
-    let settings = settings(300);
-    let mut faults = std::collections::BTreeSet::new();
-    for seed in 1..=36 {
+fn hundreds_of_seeds_are_clean() {
+    let settings = settings(200);
+    let mut sum = Report::default();
+    for seed in 1..=300 {
         let run = clean(seed, &settings);
-        assert!(run.report.slots > 50 && run.report.acknowledged > 100, "seed {seed}: {:?}", run.report);
-        faults.extend(run.report.faults.into_keys());
+        assert!(run.report.slots > 30 && run.report.acknowledged > 60, "seed {seed}: {:?}", run.report);
+        sum.add(&run.report);
     }
-    assert!(faults.len() >= 18, "only these faults were met: {faults:?}");
+    assert!(sum.faults.len() >= 26, "only these faults were met: {:?}", sum.faults);
+    assert!(sum.coin_slots > 0, "the coin was never asked: {sum:?}");
 }
 
-/// Which property catches a broken rule first, within so many seeds.
-fn caught(sabotage: Sabotage, seeds: u64) -> &'static str {
-    let settings = Settings { sabotage: Some(sabotage), ..settings(600) };
-    let found = (1..=seeds).find_map(|seed| run(seed, &settings).violation);
-    found.map_or("nothing", |violation| violation.property)
+/// All rules that can be broken.
+const RULES: &[Rule] = &[
+    Rule::Reserve,
+    Rule::TaintRemembered,
+    Rule::TaintedAbstains,
+    Rule::ProposalMajority,
+    Rule::StateQuorum,
+    Rule::VoteFollowsMajority,
+    Rule::VoteDurableFirst,
+    Rule::DecisionNeedsVotes,
+    Rule::VoteBindsState,
+    Rule::CommonCoin,
+    Rule::StateDurableFirst,
+    Rule::PayloadHeld,
+    Rule::ParkedReplaced,
+    Rule::PayloadDurable,
+    Rule::PayloadDigest,
+    Rule::OnePerSender,
+    Rule::FirstCounts,
+    Rule::Repeat,
+    Rule::RecordsStay,
+    Rule::SnapshotKeepsAbove,
+    Rule::RestartSpeaks,
+    Rule::RestartSaysAll,
+    Rule::StartCounters,
+    Rule::PromiseCounts,
+    Rule::StoreMadeOnce,
+    Rule::Window,
+    Rule::StampAhead,
+    Rule::InOrder,
+    Rule::SnapshotSettlesPending,
+    Rule::ReadRound,
+    Rule::ReadQuorum,
+    Rule::ReadSeesVotes,
+    Rule::ReadEcho,
+    Rule::ReadWaits,
+    Rule::ReportedDurable,
+    Rule::RecordsWritten,
+    Rule::SyncsSync,
+    Rule::BooksCoverLog,
+    Rule::BatchOnce,
+    Rule::RepliesKept,
+    Rule::SessionsExpire,
+    Rule::MonotonicTime,
+    Rule::OverflowChecked,
+];
+
+/// Each rule, the seeds within which it is noticed in the default suite (none: only by the campaign below, or by other
+/// checks), and the properties that may notice it.
+const NOTICED: &[(Rule, Option<u64>, &[&str])] = &[(Rule::Reserve, Some(3), &["reserve"])];
+
+/// Which property catches a broken rule first, and with which seed.
+fn caught(rule: Rule, seeds: u64, operations: u64) -> Option<(u64, &'static str, String)> {
+    let _broken = Broken::rule(rule);
+    let settings = settings(operations);
+    let found = (1..=seeds).find_map(|seed| Some((seed, run(seed, &settings).violation?)));
+    found.map(|(seed, violation)| (seed, violation.property, violation.what))
 }
 
 #[test]
 fn broken_rules_are_noticed() {
-    assert_eq!(caught(Sabotage::SentBeforeDurable, 2), "durable before sent");
-    assert_eq!(caught(Sabotage::SavesForgotten, 2), "durable before sent");
-    assert_eq!(caught(Sabotage::AppliedTwice, 12), "the ledger is the model");
-    assert_eq!(caught(Sabotage::ReadsWithoutRound, 12), "linearizable reads");
-    let lying = caught(Sabotage::DisksLie, 30);
-    assert!(["durability", "store", "handshake"].contains(&lying), "{lying}");
+    for (rule, seeds, properties) in NOTICED {
+        let Some(seeds) = seeds else { continue };
+        let found = caught(*rule, *seeds, 400);
+        let property = found.as_ref().map_or("nothing", |(_, property, _)| property);
+        assert!(properties.contains(&property), "{rule:?}: {found:?}");
+    }
+}
+
+/// Prints the table in the documentation of `rabia_bank::simulate`. With `RULE` one rule, with `SEEDS` so many seeds at most.
+#[test]
+#[ignore = "takes minutes: prints after how many seeds each broken rule is noticed"]
+fn after_how_many_seeds_broken_rules_are_noticed() {
+    let variable = |name: &str| std::env::var(name).ok();
+    let seeds = variable("SEEDS").map_or(300, |seeds| seeds.parse().unwrap());
+    for rule in RULES {
+        if variable("RULE").is_some_and(|only| only != format!("{rule:?}")) {
+            continue;
+        }
+        let began = Instant::now();
+        match caught(*rule, seeds, 2_000) {
+            Some((seed, property, what)) => {
+                let what: String = what.chars().take(160).collect();
+                println!("| {rule:?} | {property} | {seed} | {:.1} s | {what}", began.elapsed().as_secs_f64());
+            }
+            None => println!("| {rule:?} | nothing | > {seeds} | {:.1} s |", began.elapsed().as_secs_f64()),
+        }
+    }
 }

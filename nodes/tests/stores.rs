@@ -125,7 +125,7 @@ fn a_store_is_gone() {
             fs::remove_file(path).unwrap();
         }
     }
-    assert_refuses(third, &["there is no store at", LOG_FILE, "do not create a new store"]);
+    assert_refuses(third, &["there is no store at", LOG_FILE, "rabia-bank replace"]);
     assert!(!store(third).exists());
     // A new directory, made by `create` for another cluster, with the configuration of this one.
     let other_cluster = Cluster::create(3);

@@ -6,14 +6,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rabia_bank_messages::ids::Slot;
+use rabia_bank_messages::ids::{Slot, StoreId};
 use redb::{Builder, Database, ReadTransaction, ReadableDatabase, StorageBackend, WriteTransaction};
 
 use crate::Identity;
 use crate::error::StoreError;
-use crate::format::{
-    ACCOUNTS, BLOCKS, BOOKS_TABLES, FORMAT, META, META_FORMAT, META_IDENTITY, META_SLOT, SESSIONS, STATE, STATE_KEY,
-};
+use crate::format::{ACCOUNTS, BLOCKS, BOOKS_TABLES, META, META_SLOT, SESSIONS, STATE, STATE_KEY};
 use crate::place::Place;
 use crate::recover;
 use crate::rows::Rows;
@@ -45,6 +43,7 @@ pub struct Snapshot {
 pub struct BooksStore {
     database: Arc<Database>,
     place: Place,
+    store: StoreId,
     slot: Slot,
     /// What the first commit that failed answered.
     stopped: Option<String>,
@@ -57,7 +56,15 @@ impl BooksStore {
     /// # Errors
     /// As for [`LogStore::create`](crate::LogStore::create).
     pub fn create(path: &Path, identity: &Identity, snapshot: Option<&Snapshot>) -> Result<(), StoreError> {
-        create_file(path, |backend, place| write_new(backend, place, identity, snapshot))
+        create_file(path, |backend, place| write_new(backend, place, identity, None, snapshot))
+    }
+
+    /// Creates empty books that take the place of the member's former ones, with the id of the log beside them.
+    ///
+    /// # Errors
+    /// As for [`LogStore::create`](crate::LogStore::create).
+    pub fn create_replacing(path: &Path, identity: &Identity, store: StoreId) -> Result<(), StoreError> {
+        create_file(path, |backend, place| write_new(backend, place, identity, Some(store), None))
     }
 
     /// Creates books on a backend, which must be empty, and closes them.
@@ -69,7 +76,7 @@ impl BooksStore {
         identity: &Identity,
         snapshot: Option<&Snapshot>,
     ) -> Result<(), StoreError> {
-        create_on(backend, |backend, place| write_new(backend, place, identity, snapshot))
+        create_on(backend, |backend, place| write_new(backend, place, identity, None, snapshot))
     }
 
     /// Opens the books of a member. Never creates them. Rows are verified when they are read.
@@ -92,6 +99,17 @@ impl BooksStore {
     /// The slot that the books stand after; 0 if they are empty.
     pub fn slot(&self) -> Slot {
         self.slot
+    }
+
+    /// Checks that these are the books of the log beside them.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherStore`] if they are of a store that this one took the place of.
+    pub fn check_store(&self, log: StoreId) -> Result<(), StoreError> {
+        match self.store == log {
+            true => Ok(()),
+            false => Err(StoreError::OtherStore { file: self.place.file(), found: self.store, expected: log }),
+        }
     }
 
     /// Makes a snapshot durable: adds what changed.
@@ -163,13 +181,25 @@ pub struct BooksReader {
 }
 
 impl BooksReader {
-    /// Opens the books of a member to read them, and leaves the file byte for byte as it is, also after a crash.
+    /// Opens the books of a member to read them, and leaves the file byte for byte as it is, also after a crash. Verifies every
+    /// page of it first, which takes a second or two per GB.
     ///
     /// # Errors
     /// As for [`BooksStore::open`].
     pub fn open(path: &Path, identity: &Identity) -> Result<BooksReader, StoreError> {
         let (backend, place) = open_file(path)?;
-        let (database, _, _) = open_staged(backend, &place, identity)?;
+        let (database, ..) = open_staged(backend, &place, identity, Pages::Verified)?;
+        Ok(BooksReader { database: Arc::new(database), place })
+    }
+
+    /// Opens books that [`open`](BooksReader::open) says are damaged, to find out which rows are. redb may panic where it
+    /// reads a damaged page of its own.
+    ///
+    /// # Errors
+    /// As for [`BooksStore::open`].
+    pub fn open_damaged(path: &Path, identity: &Identity) -> Result<BooksReader, StoreError> {
+        let (backend, place) = open_file(path)?;
+        let (database, ..) = open_staged(backend, &place, identity, Pages::AsTheyAre)?;
         Ok(BooksReader { database: Arc::new(database), place })
     }
 
@@ -340,6 +370,7 @@ fn write_new(
     backend: impl StorageBackend,
     place: &Place,
     identity: &Identity,
+    store: Option<StoreId>,
     snapshot: Option<&Snapshot>,
 ) -> Result<(), StoreError> {
     recover::store_of(identity, place)?;
@@ -349,8 +380,7 @@ fn write_new(
             Rows::write(writer.transaction, table, place)?;
         }
         let mut meta = Rows::write(writer.transaction, META, place)?;
-        meta.put(META_FORMAT, &FORMAT.to_be_bytes())?;
-        meta.put_value(META_IDENTITY, identity)?;
+        recover::put_identity(&mut meta, identity, store)?;
         meta.put(META_SLOT, &0u64.to_be_bytes())?;
         drop(meta);
         snapshot.map_or(Ok(()), |snapshot| writer.put(snapshot))
@@ -359,9 +389,18 @@ fn write_new(
 }
 
 fn open_on(backend: impl StorageBackend, place: Place, identity: &Identity) -> Result<BooksStore, StoreError> {
-    let (database, staged, slot) = open_staged(backend, &place, identity)?;
+    let (database, staged, store, slot) = open_staged(backend, &place, identity, Pages::AsTheyAre)?;
     staged.let_go().map_err(|e| place.io(e))?;
-    Ok(BooksStore { database: Arc::new(database), place, slot, stopped: None })
+    Ok(BooksStore { database: Arc::new(database), place, store, slot, stopped: None })
+}
+
+/// Whether the pages of the file are verified when it is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Pages {
+    /// All of them, which costs by the length of the history.
+    Verified,
+    /// None: a start must not take longer the older the bank is. Rows are verified when they are read.
+    AsTheyAre,
 }
 
 /// Opens the file and checks whose it is; what redb writes meanwhile is held back.
@@ -369,24 +408,27 @@ fn open_staged<B: StorageBackend>(
     backend: B,
     place: &Place,
     identity: &Identity,
-) -> Result<(Database, Staged<B>, Slot), StoreError> {
+    pages: Pages,
+) -> Result<(Database, Staged<B>, StoreId, Slot), StoreError> {
     // redb would make a new database of an empty file.
     if backend.len().map_err(|e| place.io(e))? == 0 {
         return Err(place.damaged("it is empty"));
     }
     let staged = Staged::new(backend).map_err(|e| place.io(e))?;
-    let database =
-        Builder::new().set_cache_size(CACHE).create_with_backend(staged.clone()).map_err(|e| place.redb(e))?;
+    let database = Builder::new()
+        .set_cache_size(CACHE)
+        .set_check_integrity_on_open(pages == Pages::Verified)
+        .create_with_backend(staged.clone())
+        .map_err(|e| place.redb(e))?;
     let transaction = database.begin_read().map_err(|e| place.redb(e))?;
     let meta = Rows::read(&transaction, META, place)?;
-    recover::check_format(&meta, place)?;
-    recover::check_identity(&meta, place, identity)?;
+    let store = recover::check_identity(&meta, place, identity)?;
     for table in BOOKS_TABLES {
         Rows::read(&transaction, table, place)?;
     }
     let slot = read_slot(&transaction, place)?;
     drop((meta, transaction));
-    Ok((database, staged, slot))
+    Ok((database, staged, store, slot))
 }
 
 fn read_slot(transaction: &ReadTransaction, place: &Place) -> Result<Slot, StoreError> {

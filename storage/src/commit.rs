@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::ids::{BatchId, NodeId, Slot};
 use rabia_bank_messages::peer::{State, Value, Vote};
+use rabia_bank_messages::sabotage::{Rule, is_broken};
 use redb::{Database, Durability, ReadableTable, WriteTransaction};
 
 use crate::error::StoreError;
@@ -37,12 +38,14 @@ pub struct Commit {
     pub installed: Option<Slot>,
     /// How many promises each peer was heard to have kept, and this node has; less than the store knows is ignored.
     pub heard: Vec<(NodeId, u64)>,
+    /// Members that have a new store: what is remembered of the former one goes, before `peers` and `heard` are written.
+    pub replaced: Vec<NodeId>,
 }
 
 impl Commit {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        let Commit { reserved, records, payloads, decisions, peers, compact, installed, heard } = self;
+        let Commit { reserved, records, payloads, decisions, peers, compact, installed, heard, replaced } = self;
         reserved.is_none()
             && compact.is_none()
             && installed.is_none()
@@ -51,6 +54,7 @@ impl Commit {
             && decisions.is_empty()
             && peers.is_empty()
             && heard.is_empty()
+            && replaced.is_empty()
     }
 }
 
@@ -83,6 +87,7 @@ pub(crate) fn write(database: &Database, place: &Place, marks: Marks, commit: &C
     writer.put_payloads(&commit.payloads)?;
     writer.put_decisions(&commit.decisions)?;
     writer.put_records(&commit.records, reserved)?;
+    writer.forget_peers(&commit.replaced)?;
     writer.put_peers(&commit.peers)?;
     writer.put_heard(&commit.heard)?;
     let compacted = writer.compact(marks.compacted, commit.compact.max(commit.installed))?;
@@ -208,6 +213,10 @@ impl<'t> Writer<'t> {
             if let Some(id) = said.batch() {
                 self.check_held(&payloads, &id, format_args!("{record:?}"))?;
             }
+            if is_broken(Rule::RecordsStay) {
+                let (first, last) = format::record_keys(*slot);
+                rows.remove_range(&first, &last)?;
+            }
             rows.put(&key, &body)?;
         }
         Ok(())
@@ -223,6 +232,15 @@ impl<'t> Writer<'t> {
             return Ok(());
         }
         Err(self.place.contradiction(format_args!("{by} names batch {id}, whose payload is not held")))
+    }
+
+    fn forget_peers(&self, replaced: &[NodeId]) -> Result<(), StoreError> {
+        for node in replaced {
+            let key = format::node_key(*node);
+            self.table(PEERS)?.remove(&key)?;
+            self.table(HEARD)?.remove(&key)?;
+        }
+        Ok(())
     }
 
     fn put_peers(&self, peers: &[(NodeId, PeerMemory)]) -> Result<(), StoreError> {
@@ -272,7 +290,8 @@ impl<'t> Writer<'t> {
             removed.extend(value);
         }
         decisions.remove_range(&format::slot_key(0), &format::slot_key(new))?;
-        records.remove_range(&format::record_keys(0).0, &format::record_keys(new).1)?;
+        let last = if is_broken(Rule::SnapshotKeepsAbove) { Slot::MAX } else { new };
+        records.remove_range(&format::record_keys(0).0, &format::record_keys(last).1)?;
         // A batch that is decided twice is so within two windows, and a window is much shorter than this.
         for row in decisions.from(&[])?.take(TWICE_WITHIN) {
             if let Some(id) = reader::decision(&decisions, &row?)?.1 {

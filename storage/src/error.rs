@@ -11,8 +11,8 @@ pub enum StoreError {
     /// The store that should be here is not.
     #[error(
         "there is no store at {file}. Look for it: is the disk mounted, is the path right? If it is gone, this member's \
-         promises are lost with it: do not create a new store in its place and do not bring back an old copy, for a \
-         node that forgot what it promised can make the others disagree. They go on without it"
+         promises are lost with it: do not bring back an old copy, for a node that forgot what it promised can make the \
+         others disagree. They go on without it, and take it back with a new store: `rabia-bank replace --help`"
     )]
     Missing {
         /// Where it should be.
@@ -60,14 +60,17 @@ pub enum StoreError {
         /// The node in the configuration.
         expected: NodeId,
     },
-    /// Not the store that this member has in the configuration.
-    #[error("{file} is store {found}, but this node is configured for store {expected}. Check the paths")]
+    /// Not the store that this member has in the configuration, or not that of the other file.
+    #[error(
+        "{file} is of store {found}, but by the configuration, and the files beside it, it should be of store {expected}. \
+         Check the paths: was an old file put back?"
+    )]
     OtherStore {
         /// The file.
         file: PathBuf,
         /// The store id in the file.
         found: StoreId,
-        /// The store id in the configuration.
+        /// The store id that it should have.
         expected: StoreId,
     },
     /// Other constants than those of the configuration.
@@ -93,8 +96,8 @@ pub enum StoreError {
     },
     /// The file is not what was written.
     #[error(
-        "{file} is damaged: {what}. The node does not speak from it, for its promises may be among what is lost. Keep \
-         the file, check the disk, and do not create a new store in its place; the other members go on without it"
+        "{file} is damaged: {what}. The node does not speak from it, for its promises may be among what is lost. Check \
+         the disk; the other members go on without it, and take it back with a new store: `rabia-bank replace --help`"
     )]
     Damaged {
         /// The file.
@@ -113,7 +116,7 @@ pub enum StoreError {
     /// The books do not reach the log.
     #[error(
         "{file} begins after slot {compacted}, but the books beside it stand after slot {books}: the file of the books is \
-         missing or an old copy. Look for the right one; without it this member needs a new store"
+         missing or an old copy. Look for the right one; without it this member needs a new store: `rabia-bank replace --help`"
     )]
     Gap {
         /// The log.

@@ -8,6 +8,9 @@ use crate::Said;
 
 /// The version of the file format that this program reads and writes.
 pub const FORMAT: u32 = 2;
+/// The version of a store that took the place of another. The same but for one row, by which a program that knows only the
+/// former would be misled.
+pub(crate) const FORMAT_REPLACING: u32 = 3;
 
 pub(crate) const META: &str = "meta";
 pub(crate) const RECORDS: &str = "records";
@@ -25,6 +28,7 @@ pub(crate) const BOOKS_TABLES: [&str; 5] = [META, STATE, ACCOUNTS, SESSIONS, BLO
 
 pub(crate) const META_FORMAT: &[u8] = b"format";
 pub(crate) const META_IDENTITY: &[u8] = b"identity";
+pub(crate) const META_STORE: &[u8] = b"store";
 pub(crate) const META_STARTS: &[u8] = b"starts";
 pub(crate) const META_RESERVED: &[u8] = b"reserved";
 pub(crate) const META_COMPACTED: &[u8] = b"compacted";

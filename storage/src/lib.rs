@@ -14,8 +14,9 @@
 //!
 //! | table | key | body of the value |
 //! | --- | --- | --- |
-//! | `meta` | `format` | u32: the version of everything on this page, [`FORMAT`] |
+//! | `meta` | `format` | u32: the version of everything on this page, [`FORMAT`]; 3 in a store that took the place of another |
 //! | `meta` | `identity` | MessagePack: [`Identity`] |
+//! | `meta` | `store` | 16 bytes: the id of a store that took the place of another (below); no row in a first store |
 //! | `meta` | `starts` | u64: how often the store was opened |
 //! | `meta` | `reserved` | u64: the node has said nothing at or above this slot (rule 1); 1 in a new store |
 //! | `records` | slot u64, phase u32, kind u8 | MessagePack: kind 0 a `State`, kind 1 a `Vote` (rules 4, 5, 10) |
@@ -38,7 +39,16 @@
 //!   transaction. Nothing is recorded at or above `reserved`. `reserved` never goes down.
 //! - Every batch that a record or a decision names has its payload in the store. A payload is written once, however
 //!   many rows name it. One that no row names (voted for, then decided otherwise) stays: it may yet be decided.
-//! - What is remembered of a peer never gets older: `starts` and `heard` never go down.
+//! - What is remembered of a peer's store never gets older: `starts` and `heard` never go down.
+//!
+//! # Stores that take the place of others
+//!
+//! A member whose store is lost gets a new one, under a new random id ([`LogStore::create_replacing`],
+//! [`BooksStore::create_replacing`]). The identity in it is the cluster's and the member's as ever; the row `store` says that it
+//! is another store than the first one, which the identity names. So a file of the former store beside a new one is found
+//! ([`BooksStore::check_store`]). The format is version 3, so that a program that does not know of the row can't take it for a
+//! first store. Whether a store is the member's *now*, the log of the cluster says, and nothing on this disk alone.
+//! When a member's store was replaced, the rows of the former one in `peers` and `heard` go ([`Commit::replaced`]).
 //!
 //! # What is assumed of the disk, and what is not
 //!

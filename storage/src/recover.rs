@@ -2,14 +2,14 @@
 
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::genesis::Genesis;
-use rabia_bank_messages::ids::{BatchId, NodeId, Slot, StoreId};
+use rabia_bank_messages::ids::{BatchId, MAX_PHASES, NodeId, Slot, StoreId};
 use rabia_bank_messages::peer::{State, Value, Vote};
 use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use crate::error::StoreError;
 use crate::format::{
-    self, DECISIONS, FORMAT, HEARD, Kind, META, META_COMPACTED, META_FORMAT, META_IDENTITY, META_RESERVED, META_STARTS,
-    PAYLOADS, PEERS, RECORDS, TABLES,
+    self, DECISIONS, FORMAT, FORMAT_REPLACING, HEARD, Kind, META, META_COMPACTED, META_FORMAT, META_IDENTITY,
+    META_RESERVED, META_STARTS, META_STORE, PAYLOADS, PEERS, RECORDS, TABLES,
 };
 use crate::place::Place;
 use crate::reader;
@@ -19,6 +19,8 @@ use crate::{Identity, PeerMemory, Record, Said};
 /// What a log holds when it is opened. The decided log itself is read with a [`crate::LogReader`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Recovered {
+    /// Which store this is: the member's first one, or one that took its place.
+    pub store: StoreId,
     /// How often the store was started, this time included: already raised on the disk.
     pub starts: u64,
     /// The node has said nothing at or above this slot (rule 1).
@@ -56,8 +58,7 @@ pub(crate) fn read(
 ) -> Result<(Recovered, Slot), StoreError> {
     let transaction = database.begin_read().map_err(|e| place.redb(e))?;
     let meta = Rows::read(&transaction, META, place)?;
-    check_format(&meta, place)?;
-    check_identity(&meta, place, identity)?;
+    let store = check_identity(&meta, place, identity)?;
     for table in TABLES {
         Rows::read(&transaction, table, place)?;
     }
@@ -71,13 +72,13 @@ pub(crate) fn read(
     let records = read_records(&transaction, place, reserved, base)?;
     let payloads = read_payloads(&transaction, place, &records)?;
     let (peers, heard) = (read_peers(&transaction, place)?, read_heard(&transaction, place)?);
-    Ok((Recovered { starts, reserved, records, payloads, decided, sparse, peers, heard }, compacted))
+    Ok((Recovered { store, starts, reserved, records, payloads, decided, sparse, peers, heard }, compacted))
 }
 
 pub(crate) type ReadRows<'p> = Rows<'p, ReadOnlyTable<&'static [u8], &'static [u8]>>;
 
 /// Comes first: in a file of another version nothing else means what it does here.
-pub(crate) fn check_format(meta: &ReadRows<'_>, place: &Place) -> Result<(), StoreError> {
+fn read_format(meta: &ReadRows<'_>, place: &Place) -> Result<u32, StoreError> {
     let Some(body) = meta.get(META_FORMAT)? else {
         return Err(meta.damaged(META_FORMAT, "the row is missing"));
     };
@@ -85,12 +86,14 @@ pub(crate) fn check_format(meta: &ReadRows<'_>, place: &Place) -> Result<(), Sto
         return Err(meta.damaged(META_FORMAT, format_args!("{} bytes where 4 should be", body.len())));
     };
     match u32::from_be_bytes(bytes) {
-        FORMAT => Ok(()),
+        known @ (FORMAT | FORMAT_REPLACING) => Ok(known),
         found => Err(StoreError::Version { file: place.file(), found, known: FORMAT }),
     }
 }
 
-pub(crate) fn check_identity(meta: &ReadRows<'_>, place: &Place, expected: &Identity) -> Result<(), StoreError> {
+/// Checks that the file is of a known version and belongs to this member. Answers which store it is.
+pub(crate) fn check_identity(meta: &ReadRows<'_>, place: &Place, expected: &Identity) -> Result<StoreId, StoreError> {
+    let format = read_format(meta, place)?;
     let Some(found) = meta.get_value::<Identity>(META_IDENTITY)? else {
         return Err(meta.damaged(META_IDENTITY, "the row is missing"));
     };
@@ -109,7 +112,26 @@ pub(crate) fn check_identity(meta: &ReadRows<'_>, place: &Place, expected: &Iden
     if found.genesis != expected.genesis {
         return Err(StoreError::OtherGenesis { file, what: difference(&found.genesis, &expected.genesis) });
     }
-    Ok(())
+    match (format, meta.get(META_STORE)?) {
+        (FORMAT, None) => Ok(store),
+        (FORMAT_REPLACING, Some(body)) => {
+            body.try_into().map(StoreId).map_err(|_| meta.damaged(META_STORE, "no id of a store"))
+        }
+        (FORMAT, Some(_)) => Err(meta.damaged(META_STORE, "this row does not belong into a first store")),
+        _ => Err(meta.damaged(META_STORE, "the row is missing")),
+    }
+}
+
+/// Writes what [`check_identity`] reads. `store` takes the place of the member's former one.
+pub(crate) fn put_identity(
+    meta: &mut Rows<'_, redb::Table<'_, &'static [u8], &'static [u8]>>,
+    identity: &Identity,
+    store: Option<StoreId>,
+) -> Result<(), StoreError> {
+    let format = if store.is_some() { FORMAT_REPLACING } else { FORMAT };
+    meta.put(META_FORMAT, &format.to_be_bytes())?;
+    meta.put_value(META_IDENTITY, identity)?;
+    store.map_or(Ok(()), |store| meta.put(META_STORE, &store.0))
 }
 
 /// Says which constants differ, in the words of the configuration.
@@ -193,6 +215,15 @@ pub(crate) fn record<T: ReadableTable<&'static [u8], &'static [u8]>>(
         Kind::State => Said::State(format::decode::<State>(&row.body).map_err(damaged)?),
         Kind::Vote => Said::Vote(format::decode::<Vote>(&row.body).map_err(damaged)?),
     };
+    let first = match said {
+        Said::State(State::Abstain) => return Err(damaged("nobody who abstains stores it".into())),
+        // States of phase 1 bind nobody (rule 5).
+        Said::State(_) => 2,
+        Said::Vote(_) => 1,
+    };
+    if !(first..=MAX_PHASES).contains(&phase) {
+        return Err(damaged(format!("nothing like it is stored in phase {phase}")));
+    }
     Ok(Record { slot, phase, said })
 }
 

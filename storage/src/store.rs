@@ -4,14 +4,14 @@ use std::fs::{File, OpenOptions};
 use std::path::Path;
 use std::sync::Arc;
 
-use rabia_bank_messages::ids::Slot;
+use rabia_bank_messages::ids::{Slot, StoreId};
 use redb::backends::FileBackend;
 use redb::{Builder, Database, StorageBackend};
 
 use crate::Identity;
 use crate::commit::{self, Commit, Marks};
 use crate::error::StoreError;
-use crate::format::{FORMAT, META, META_COMPACTED, META_FORMAT, META_IDENTITY, META_RESERVED, META_STARTS, TABLES};
+use crate::format::{META, META_COMPACTED, META_RESERVED, META_STARTS, TABLES};
 use crate::place::Place;
 use crate::reader::LogReader;
 use crate::recover::{self, Recovered};
@@ -51,7 +51,7 @@ impl LogStore {
     /// [`StoreError::Exists`] if anything is at `path`, which is left as it is. After any other error, as after a crash,
     /// there is no file at `path`, or a complete one whose name may not survive a power failure.
     pub fn create(path: &Path, identity: &Identity, base: Slot) -> Result<(), StoreError> {
-        create_file(path, |backend, place| write_new(backend, place, identity, base))
+        create_file(path, |backend, place| write_new(backend, place, identity, None, base))
     }
 
     /// Creates a log on a backend, which must be empty, and closes it.
@@ -59,7 +59,28 @@ impl LogStore {
     /// # Errors
     /// [`StoreError::Exists`] if there is anything on the backend.
     pub fn create_with(backend: impl StorageBackend, identity: &Identity, base: Slot) -> Result<(), StoreError> {
-        create_on(backend, |backend, place| write_new(backend, place, identity, base))
+        create_on(backend, |backend, place| write_new(backend, place, identity, None, base))
+    }
+
+    /// Creates an empty log that takes the place of the member's former one, under the id `store`. Its node is silent until
+    /// the others have decided so.
+    ///
+    /// # Errors
+    /// As for [`LogStore::create`].
+    pub fn create_replacing(path: &Path, identity: &Identity, store: StoreId) -> Result<(), StoreError> {
+        create_file(path, |backend, place| write_new(backend, place, identity, Some(store), 0))
+    }
+
+    /// The same on a backend, which must be empty.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] if there is anything on the backend.
+    pub fn create_replacing_with(
+        backend: impl StorageBackend,
+        identity: &Identity,
+        store: StoreId,
+    ) -> Result<(), StoreError> {
+        create_on(backend, |backend, place| write_new(backend, place, identity, Some(store), 0))
     }
 
     /// Opens the log of a member, verifies all of it, and raises its start counter durably. Never creates one. `base` tells which
@@ -177,7 +198,13 @@ pub(crate) fn open_file(path: &Path) -> Result<(FileBackend, Place), StoreError>
 }
 
 /// Writes an empty log: everything in one transaction, so that the file is a log or is none.
-fn write_new(backend: impl StorageBackend, place: &Place, identity: &Identity, base: Slot) -> Result<(), StoreError> {
+fn write_new(
+    backend: impl StorageBackend,
+    place: &Place,
+    identity: &Identity,
+    store: Option<StoreId>,
+    base: Slot,
+) -> Result<(), StoreError> {
     recover::store_of(identity, place)?;
     let database = Builder::new().set_cache_size(CACHE).create_with_backend(backend).map_err(|e| place.redb(e))?;
     let transaction = database.begin_write().map_err(|e| place.redb(e))?;
@@ -185,8 +212,7 @@ fn write_new(backend: impl StorageBackend, place: &Place, identity: &Identity, b
         Rows::write(&transaction, table, place)?;
     }
     let mut meta = Rows::write(&transaction, META, place)?;
-    meta.put(META_FORMAT, &FORMAT.to_be_bytes())?;
-    meta.put_value(META_IDENTITY, identity)?;
+    recover::put_identity(&mut meta, identity, store)?;
     meta.put(META_STARTS, &0u64.to_be_bytes())?;
     meta.put(META_RESERVED, &(base + 1).to_be_bytes())?;
     meta.put(META_COMPACTED, &base.to_be_bytes())?;

@@ -8,7 +8,7 @@ use std::path::Path;
 use common::{Model, Random, batch, identity, node, read_log, state, vote};
 use rabia_bank_messages::ids::{ClusterId, RunId, StoreId};
 use rabia_bank_messages::peer::{Entry, State, Vote};
-use rabia_bank_storage::{Commit, Entries, Identity, LogStore, PeerMemory, Recovered, StoreError};
+use rabia_bank_storage::{BooksStore, Commit, Entries, Identity, LogStore, PeerMemory, Recovered, StoreError};
 use tempfile::TempDir;
 
 fn new_store() -> (TempDir, std::path::PathBuf) {
@@ -78,7 +78,7 @@ fn a_missing_store_is_not_made() {
     assert!(matches!(error, StoreError::Missing { .. }));
     let message = error.to_string();
     assert!(message.contains(path.to_str().unwrap()), "{message}");
-    assert!(message.contains("do not create a new store in its place"), "{message}");
+    assert!(message.contains("do not bring back an old copy"), "{message}");
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
@@ -280,4 +280,41 @@ fn found(entries: Entries) -> Vec<Entry> {
         Entries::Found(entries) => entries,
         Entries::Compacted { upto } => panic!("the log was compacted up to slot {upto}"),
     }
+}
+
+#[test]
+fn a_store_takes_the_place_of_another_under_an_id_of_its_own() {
+    let (directory, first) = new_store();
+    let (second, store) = (directory.path().join("second.redb"), StoreId([0xaa; 16]));
+    LogStore::create_replacing(&second, &identity(), store).unwrap();
+    assert_eq!(open(&first).1.store, identity().genesis.stores[0]);
+    assert_eq!(open(&second).1, Recovered { store, ..Model { starts: 1, ..Model::default() }.recovered() });
+    assert!(matches!(refused(&second, |other| other.node = node(2)), StoreError::OtherNode { .. }));
+    assert!(matches!(LogStore::create_replacing(&second, &identity(), store), Err(StoreError::Exists { .. })));
+
+    // The books of the one are not those of the other.
+    let books = [directory.path().join("first-books.redb"), directory.path().join("second-books.redb")];
+    BooksStore::create(&books[0], &identity(), None).unwrap();
+    BooksStore::create_replacing(&books[1], &identity(), store).unwrap();
+    let [first, second] = books.map(|path| BooksStore::open(&path, &identity()).unwrap());
+    second.check_store(store).unwrap();
+    first.check_store(identity().genesis.stores[0]).unwrap();
+    let error = first.check_store(store).unwrap_err();
+    assert!(error.to_string().contains("was an old file put back?"), "{error}");
+}
+
+#[test]
+fn what_is_remembered_of_a_store_goes_with_it() {
+    let (_directory, path) = new_store();
+    let (mut store, _) = open(&path);
+    let memory = |starts, store| PeerMemory { store: StoreId([store; 16]), starts, run: RunId([7; 16]) };
+    let peers = vec![(node(2), memory(9, 2)), (node(3), memory(4, 3))];
+    store.commit(&Commit { peers, heard: vec![(node(2), 50), (node(3), 60)], ..Commit::default() }).unwrap();
+    let peers = vec![(node(2), memory(1, 0xaa))];
+    let replaced = vec![node(2)];
+    store.commit(&Commit { peers, heard: vec![(node(2), 3)], replaced, ..Commit::default() }).unwrap();
+    drop(store);
+    let recovered = open(&path).1;
+    assert_eq!(recovered.peers, [(node(2), memory(1, 0xaa)), (node(3), memory(4, 3))]);
+    assert_eq!(recovered.heard, [(node(2), 3), (node(3), 60)]);
 }

@@ -5,17 +5,20 @@
 //! back. Time is an argument of every call: the core reads no clock.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::time::Duration;
 
 use rabia_bank_messages::batch::Payload;
-use rabia_bank_messages::genesis::{Genesis, Quorums};
-use rabia_bank_messages::ids::{BatchId, MAX_NODES, Millis, NodeId, Slot as SlotNumber};
+use rabia_bank_messages::genesis::{Genesis, Quorums, Replacement};
+use rabia_bank_messages::ids::{BatchId, MAX_NODES, Millis, NodeId, Phase, Slot as SlotNumber, StoreId};
 use rabia_bank_messages::peer::{Entry, PeerMessage, Value};
+use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rabia_bank_storage::{Commit, PeerMemory, Record, Recovered, Said};
 use rustc_hash::FxHashMap;
 
 use super::coin::coin;
 use super::slot::{Slot, SlotEffect, SlotMessage, Stage, bound_to};
+use super::stores::{Replacements, Standing, Stores};
 
 /// What happened, to the agreement core.
 #[derive(Clone, Debug)]
@@ -33,12 +36,12 @@ pub enum Event {
         /// Send the payload along: the others can't have it yet.
         with_payload: bool,
     },
-    /// The pool has a new batch.
+    /// The pool has a new batch, or one again that it had no more use for.
     Hold(BatchId, Payload),
     /// The pool knows that this batch is decided: its payload came once more.
     Forget(BatchId),
-    /// The link to this peer works (again).
-    LinkUp(NodeId),
+    /// The link to this peer works (again). It speaks from this store.
+    LinkUp(NodeId, StoreId),
     /// The link to this peer broke.
     LinkDown(NodeId),
     /// Somebody wants to read what is acknowledged now. Reads are numbered by the caller, ascending.
@@ -49,6 +52,8 @@ pub enum Event {
         slot: SlotNumber,
         /// The decisions up to it that owners of coming slots are read from.
         decisions: Vec<(SlotNumber, Value)>,
+        /// The replacements of stores up to it.
+        replacements: Replacements,
     },
     /// Time passed. At least every [`TICK`].
     Tick,
@@ -91,6 +96,9 @@ pub enum Effect {
         /// For which payload.
         id: BatchId,
     },
+    /// The store at the other end of this link has become the peer's, and nothing is remembered of it: break the link, so that
+    /// the two meet again.
+    MeetAgain(NodeId),
 }
 
 /// What the agreement core tells the pool.
@@ -125,6 +133,10 @@ pub enum Notice {
     LinkUp(NodeId),
     /// The link to this peer broke.
     LinkDown(NodeId),
+    /// This node may speak in these slots only: its store took the place of another, or was replaced.
+    Speaks(Range<SlotNumber>),
+    /// All slots up to this one are needed: where nothing waits they are forfeited.
+    Fill(SlotNumber),
 }
 
 /// How often the core wants to hear of time.
@@ -148,7 +160,7 @@ const ALIVE: Duration = Duration::from_millis(200);
 /// Decisions that are kept in memory, to answer late messages.
 const RECENT: usize = 4_096;
 /// In windows: messages for slots beyond this are dropped, the sender is far ahead.
-const AHEAD: u64 = 4;
+pub const AHEAD: u64 = 4;
 /// In windows: how far the durable mark of rule 1 is ahead. Far enough to ride on other writes, near enough that a
 /// restart taints few slots.
 const RESERVE: u64 = 3;
@@ -166,6 +178,8 @@ struct Held {
     payload: Payload,
     /// It is on disk, or on its way there in an earlier write.
     stored: bool,
+    /// The slot of its decision, or when the pool had no more use for it; none as long as it has.
+    last: Option<SlotNumber>,
 }
 
 /// A round of the read rule.
@@ -174,8 +188,20 @@ struct ReadRound {
     number: u64,
     /// The highest read that it serves.
     read: u64,
+    /// The replacements of stores that were known when it began.
+    stores: usize,
     asked: Duration,
     answers: [Option<SlotNumber>; MAX_NODES],
+}
+
+/// Reads whose round has ended, which wait for its slot.
+#[derive(Clone, Copy, Debug)]
+struct EndedRound {
+    /// The highest of them.
+    read: u64,
+    slot: SlotNumber,
+    /// The replacements of stores that were known when it began.
+    stores: usize,
 }
 
 /// Counters since the start.
@@ -189,7 +215,7 @@ pub struct AgreementCounters {
 ///
 /// Invariants:
 /// - `frontier` is the end of the gapless decided log, all of it delivered in order.
-/// - Nothing is said for a slot above `frontier + window`, nor at or above `reserved`.
+/// - Nothing is said for a slot above `frontier + window`, nor at or above `reserved`, nor outside of `speaks`.
 /// - `open` holds slots above `frontier` only.
 #[derive(Debug)]
 pub struct Agreement {
@@ -197,6 +223,14 @@ pub struct Agreement {
     genesis: Genesis,
     quorums: Quorums,
     starts: u64,
+    store: StoreId,
+    stores: Stores,
+    /// Where this store speaks for its member. That it may begin is durable: a node that has forgotten it has said nothing.
+    speaks: Range<SlotNumber>,
+    /// The stores that peers spoke from last.
+    linked: [StoreId; MAX_NODES],
+    /// Members whose former store is still remembered on disk.
+    unforgotten: Vec<NodeId>,
     frontier: SlotNumber,
     open: BTreeMap<SlotNumber, Slot>,
     /// Slots of a former run that have to be spoken in once the window reaches them.
@@ -234,6 +268,7 @@ pub struct Agreement {
     catching_up: Option<(Duration, NodeId)>,
     last_asked: usize,
     round: Option<ReadRound>,
+    ended: Vec<EndedRound>,
     rounds: u64,
     waiting_read: Option<u64>,
     counters: AgreementCounters,
@@ -245,16 +280,33 @@ enum Saving {
     Slot(SlotNumber),
     Reserved(SlotNumber),
     Promises(u64),
+    /// The decision by which this store took the place of another.
+    Joining,
 }
 
 impl Agreement {
-    /// A replica with what its store remembers. Appends what it has to say and write at once.
-    pub fn new(genesis: Genesis, me: NodeId, recovered: &Recovered, effects: &mut Vec<Effect>) -> Agreement {
+    /// A replica with what its store remembers, and the replacements of stores up to the end of its log. Appends what it has to
+    /// say and write at once.
+    pub fn new(
+        genesis: Genesis,
+        me: NodeId,
+        recovered: &Recovered,
+        replacements: &Replacements,
+        effects: &mut Vec<Effect>,
+    ) -> Agreement {
         let quorums = genesis.quorums();
+        let stores = Stores::new(&genesis, replacements);
+        let mut linked = [recovered.store; MAX_NODES];
+        genesis.nodes().for_each(|node| linked[node.index()] = stores.current(node));
         let mut agreement = Agreement {
             me,
             quorums,
             starts: recovered.starts,
+            store: recovered.store,
+            speaks: stores.span(me, recovered.store).unwrap_or(SlotNumber::MAX..SlotNumber::MAX),
+            stores,
+            linked,
+            unforgotten: Vec::new(),
             frontier: recovered.decided,
             open: BTreeMap::new(),
             unsaid: VecDeque::new(),
@@ -284,23 +336,52 @@ impl Agreement {
             catching_up: None,
             last_asked: 0,
             round: None,
+            ended: Vec::new(),
             rounds: 0,
             waiting_read: None,
             counters: AgreementCounters::default(),
             genesis,
         };
-        for (node, count) in &recovered.heard {
-            agreement.heard[node.index()] = *count;
-        }
+        agreement.recall_heard(recovered);
         agreement.promised = agreement.heard[me.index()];
         agreement.promising = agreement.promised;
         for (id, payload) in &recovered.payloads {
-            agreement.payloads.insert(*id, Held { payload: payload.clone(), stored: true });
+            agreement.payloads.insert(*id, Held { payload: payload.clone(), stored: true, last: None });
         }
         agreement.restore_slots(recovered, effects);
+        agreement.tell_pool_of_stores(effects);
         agreement.reserve_ahead(effects);
         agreement.move_window(Duration::ZERO, effects);
         agreement
+    }
+
+    /// What was heard of a store is of no meaning for the one that took its place.
+    fn recall_heard(&mut self, recovered: &Recovered) {
+        for (node, count) in &recovered.heard {
+            let memory = recovered.peers.iter().find(|(peer, _)| peer == node);
+            let of = memory.map_or(self.genesis.stores[node.index()], |(_, memory)| memory.store);
+            if *node == self.me || of == self.stores.current(*node) {
+                self.heard[node.index()] = *count;
+            } else {
+                self.forget_heard(*node);
+            }
+        }
+    }
+
+    fn forget_heard(&mut self, node: NodeId) {
+        self.heard[node.index()] = 0;
+        self.unforgotten.push(node);
+        self.unwritten_heard = true;
+    }
+
+    fn tell_pool_of_stores(&self, effects: &mut Vec<Effect>) {
+        if self.speaks != (0..SlotNumber::MAX) {
+            effects.push(Effect::Pool(Notice::Speaks(self.speaks.clone())));
+        }
+        // The new store is of use once all slots are decided in which the old one spoke.
+        let needed =
+            self.stores.replacements().iter().map(|replacement| self.stores.speaks_from(replacement) - 1).max();
+        effects.extend(needed.filter(|slot| *slot > self.frontier).map(|slot| Effect::Pool(Notice::Fill(slot))));
     }
 
     /// Rules 1 and 11: every undecided slot below the mark is one in which this node may have spoken.
@@ -313,8 +394,11 @@ impl Agreement {
             }
             records.entry(record.slot).or_default().push((record.phase, record.said));
         }
-        for slot in self.frontier + 1..recovered.reserved {
+        for slot in (self.frontier + 1..recovered.reserved).filter(|slot| self.speaks.contains(slot)) {
             let said = records.remove(&slot).unwrap_or_default();
+            if said.is_empty() && is_broken(Rule::TaintRemembered) {
+                continue;
+            }
             self.open.insert(slot, Slot::restored(self.me, self.quorums, &said));
             self.unsaid.push_back(slot);
             effects.push(Effect::Pool(Notice::Spoken(slot)));
@@ -347,9 +431,38 @@ impl Agreement {
         self.heard[peer.index()]
     }
 
+    /// The stores of all members, as far as this node knows the log.
+    pub fn stores(&self) -> &Stores {
+        &self.stores
+    }
+
+    /// Where this node's store took the place of another: the slot in which that was decided, once it is in the log here.
+    pub fn joined(&self) -> Option<SlotNumber> {
+        self.stores.brought(self.me, self.store).map(|replacement| replacement.slot)
+    }
+
+    /// What this node's store was replaced by, once all slots are decided in which it speaks: there is nothing left to do.
+    pub fn retired(&self) -> Option<Replacement> {
+        match self.stores.standing(self.me, self.store) {
+            Standing::Former(by) if self.stores.speaks_from(&by) <= self.frontier + 1 => Some(by),
+            _ => None,
+        }
+    }
+
+    /// Whether this store knows all slots in which a former one spoke, and is the member's newest: what it says of the highest
+    /// slot that it voted in counts.
+    pub fn is_current(&self) -> bool {
+        self.speaks.start <= self.frontier + 1 && self.speaks.end == SlotNumber::MAX
+    }
+
     /// How many slots are in agreement and undecided.
     pub fn open_slots(&self) -> usize {
         self.open.values().filter(|slot| !slot.is_silent() && !matches!(slot.stage(), Stage::Decided(_))).count()
+    }
+
+    /// Whether the payload of this batch is in memory.
+    pub fn holds(&self, id: &BatchId) -> bool {
+        self.payloads.contains_key(id)
     }
 
     /// How many payloads are in memory.
@@ -382,7 +495,7 @@ impl Agreement {
                 self.hold(now, id, payload, effects);
             }
             Event::Forget(id) => self.forget(id),
-            Event::LinkUp(peer) => self.link_up(peer, effects),
+            Event::LinkUp(peer, store) => self.link_up(peer, store, effects),
             Event::LinkDown(peer) => {
                 self.up[peer.index()] = false;
                 effects.push(Effect::Pool(Notice::LinkDown(peer)));
@@ -391,7 +504,9 @@ impl Agreement {
                 self.waiting_read = Some(read);
                 self.start_round(now, effects);
             }
-            Event::Installed { slot, decisions } => self.installed(now, slot, decisions, effects),
+            Event::Installed { slot, decisions, replacements } => {
+                self.installed(now, slot, decisions, &replacements, effects);
+            }
             Event::Tick => self.tick(now, effects),
         }
     }
@@ -428,8 +543,10 @@ impl Agreement {
                 None => Effect::SendStored { to: from, id },
             }),
             PeerMessage::ReadIndex { starts, round } => {
-                let slot = self.read_index();
-                effects.push(Effect::Send(from, PeerMessage::ReadIndexAnswer { starts, round, slot }));
+                if self.is_current() {
+                    let slot = self.read_index();
+                    effects.push(Effect::Send(from, PeerMessage::ReadIndexAnswer { starts, round, slot }));
+                }
             }
             PeerMessage::ReadIndexAnswer { starts, round, slot } => {
                 self.read_answer(now, from, starts, round, slot, effects);
@@ -440,14 +557,16 @@ impl Agreement {
                 self.knows(from, decided);
                 self.catch_up(now, effects);
             }
-            PeerMessage::Promised { count } => {
+            PeerMessage::Promised { count } if self.linked[from.index()] == self.stores.current(from) => {
                 let heard = &mut self.heard[from.index()];
                 *heard = count.max(*heard);
                 self.unwritten_heard = true;
             }
             PeerMessage::Clock { wall } => effects.push(Effect::Pool(Notice::Clock(from, wall))),
+            // Of a store that is not the peer's, or not any more.
+            PeerMessage::Promised { .. }
             // The snapshotter's business.
-            PeerMessage::StateDigest { .. }
+            | PeerMessage::StateDigest { .. }
             | PeerMessage::Compacted { .. }
             | PeerMessage::GetSnapshot { .. }
             | PeerMessage::SnapshotRows { .. } => {}
@@ -470,8 +589,11 @@ impl Agreement {
         if slot <= self.frontier || self.open.get(&slot).is_some_and(|s| matches!(s.stage(), Stage::Decided(_))) {
             return self.answer_late(now, from, slot, effects);
         }
+        if !self.counts(from, slot) {
+            return;
+        }
         let payload = message.names().and_then(|id| self.payloads.get(id)).map(|held| held.payload.clone());
-        let held = payload.is_some();
+        let held = payload.is_some() || is_broken(Rule::PayloadHeld);
         let open = self.open.entry(slot).or_insert_with(|| Slot::new(self.me, self.quorums));
         let silent = open.is_silent();
         open.receive(from, message, held);
@@ -489,6 +611,14 @@ impl Agreement {
         if slot > self.frontier + self.genesis.window {
             self.catch_up(now, effects);
         }
+    }
+
+    /// Whether the store at the other end of this link speaks for the peer in this slot. Where the decisions that say so are
+    /// not known yet, it must be the newest known; if that is wrong, it says its messages again.
+    fn counts(&self, from: NodeId, slot: SlotNumber) -> bool {
+        let known = slot <= self.frontier + self.genesis.window;
+        let store = if known { self.stores.of(from, slot) } else { self.stores.current(from) };
+        store == self.linked[from.index()]
     }
 
     /// Rule 8: whoever still speaks in a decided slot is told the decision.
@@ -510,32 +640,45 @@ impl Agreement {
         with_payload: bool,
         effects: &mut Vec<Effect>,
     ) {
-        if slot <= self.frontier || slot > self.frontier + self.genesis.window {
+        if slot <= self.frontier || slot > self.reach() || !self.speaks.contains(&slot) {
             return;
         }
-        if slot >= self.reserved {
+        if slot >= self.reserved && !is_broken(Rule::Reserve) {
             self.unreserved.push((slot, value, with_payload));
             return self.reserve_ahead(effects);
         }
         let payload = value.and_then(|id| self.payloads.get(&id)).map(|held| held.payload.clone());
         assert!(value.is_none() || payload.is_some(), "proposing {value:?} without its payload");
+        let coin = self.coin(slot);
         let open = self.open.entry(slot).or_insert_with(|| Slot::new(self.me, self.quorums));
         if !open.is_silent() {
             return;
         }
         let mut out = Vec::new();
-        open.propose(value, |phase| coin(self.genesis.cluster, slot, phase), &mut out);
+        open.propose(value, coin, &mut out);
         let payload = payload.filter(|_| with_payload);
         self.perform(now, slot, out, payload, effects);
     }
 
+    /// The last slot that this node may speak in.
+    fn reach(&self) -> SlotNumber {
+        let windows = if is_broken(Rule::Window) { 2 } else { 1 };
+        self.frontier + windows * self.genesis.window
+    }
+
+    fn coin(&self, slot: SlotNumber) -> impl Fn(Phase) -> bool + use<> {
+        let (cluster, own) = (self.genesis.cluster, is_broken(Rule::CommonCoin) && self.me.index() == 0);
+        move |phase| coin(cluster, slot, phase) != own
+    }
+
     fn advance(&mut self, now: Duration, slot: SlotNumber, effects: &mut Vec<Effect>) {
-        if slot > self.frontier + self.genesis.window {
+        if slot > self.reach() {
             return;
         }
+        let coin = self.coin(slot);
         let Some(open) = self.open.get_mut(&slot) else { return };
         let mut out = Vec::new();
-        open.advance(|phase| coin(self.genesis.cluster, slot, phase), &mut out);
+        open.advance(coin, &mut out);
         self.perform(now, slot, out, None, effects);
     }
 
@@ -550,12 +693,23 @@ impl Agreement {
         for effect in out {
             match effect {
                 SlotEffect::Say(message) => {
-                    assert!(slot < self.reserved, "speaking in slot {slot} at or above the mark {}", self.reserved);
+                    assert!(
+                        slot < self.reserved || is_broken(Rule::Reserve),
+                        "speaking in slot {slot} at or above the mark {}",
+                        self.reserved
+                    );
+                    assert!(
+                        self.speaks.contains(&slot),
+                        "speaking in slot {slot}, this store is silent but in {:?}",
+                        self.speaks
+                    );
                     effects.push(Effect::Broadcast(peer_message(slot, message, payload.take())));
                 }
                 SlotEffect::Save(phase, said) => {
                     let mut commit = Commit { records: vec![Record { slot, phase, said }], ..Commit::default() };
-                    if let Some(id) = bound_to(&said) {
+                    if let Some(id) = bound_to(&said)
+                        && !is_broken(Rule::PayloadDurable)
+                    {
                         self.store_payload(*id, &mut commit);
                     }
                     self.save(commit, Some(Saving::Slot(slot)), effects);
@@ -584,7 +738,7 @@ impl Agreement {
         }
         self.ticket += 1;
         let ahead = self.frontier + RESERVE * self.genesis.window + 1;
-        if self.reserving < ahead - self.genesis.window {
+        if self.reserving < ahead - self.genesis.window && self.speaks_soon() {
             self.reserving = ahead;
             commit.reserved = Some(ahead);
         }
@@ -605,6 +759,7 @@ impl Agreement {
             self.heard[self.me.index()] = self.promising;
             self.unwritten_heard = true;
         }
+        commit.replaced.append(&mut self.unforgotten);
         if std::mem::take(&mut self.unwritten_heard) {
             commit.heard = self.genesis.nodes().map(|node| (node, self.heard[node.index()])).collect();
         }
@@ -621,9 +776,14 @@ impl Agreement {
 
     /// Rule 1: raises the mark by a write of its own where no other write does.
     fn reserve_ahead(&mut self, effects: &mut Vec<Effect>) {
-        if self.reserving <= self.frontier + self.genesis.window {
+        if self.reserving <= self.frontier + self.genesis.window && self.speaks_soon() {
             self.save(Commit::default(), None, effects);
         }
+    }
+
+    /// Whether this store may speak within the window.
+    fn speaks_soon(&self) -> bool {
+        self.speaks.start <= self.frontier + self.genesis.window && self.frontier + 1 < self.speaks.end
     }
 
     fn saved(&mut self, now: Duration, ticket: Ticket, effects: &mut Vec<Effect>) {
@@ -639,13 +799,15 @@ impl Agreement {
                         self.propose(now, slot, value, with_payload, effects);
                     }
                 }
+                Saving::Joining => self.speak(effects),
                 Saving::Slot(slot) => {
+                    let coin = self.coin(slot);
                     let Some(open) = self.open.get_mut(&slot) else { continue };
                     if let Stage::SavingVote(..) = open.stage() {
                         self.highest_vote = self.highest_vote.max(slot);
                     }
                     let mut out = Vec::new();
-                    open.saved(|phase| coin(self.genesis.cluster, slot, phase), &mut out);
+                    open.saved(coin, &mut out);
                     self.perform(now, slot, out, None, effects);
                 }
             }
@@ -656,15 +818,17 @@ impl Agreement {
 
     /// Takes a payload that came from a peer. False if it is not what its id names, or was held.
     fn hold_received(&mut self, now: Duration, id: BatchId, payload: Payload, effects: &mut Vec<Effect>) -> bool {
-        !self.payloads.contains_key(&id) && payload.matches(&id) && self.hold(now, id, payload, effects)
+        let matches = payload.matches(&id) || is_broken(Rule::PayloadDigest);
+        !self.payloads.contains_key(&id) && matches && self.hold(now, id, payload, effects)
     }
 
     /// Takes a payload. False if it was held.
     fn hold(&mut self, now: Duration, id: BatchId, payload: Payload, effects: &mut Vec<Effect>) -> bool {
-        if self.payloads.contains_key(&id) {
+        if let Some(held) = self.payloads.get_mut(&id) {
+            held.last = None;
             return false;
         }
-        self.payloads.insert(id, Held { payload, stored: false });
+        self.payloads.insert(id, Held { payload, stored: false, last: None });
         if self.fetching.remove(&id).is_some() {
             let waiting: Vec<_> = self
                 .open
@@ -683,8 +847,8 @@ impl Agreement {
     /// A batch that is decided is of use for some slots more, to peers that are a little behind.
     fn forget(&mut self, id: BatchId) {
         let undelivered = self.open.values().any(|open| open.stage() == Stage::Decided(Some(id)));
-        if !undelivered && self.payloads.contains_key(&id) {
-            self.delivered.push_back((self.frontier, id));
+        if !undelivered {
+            self.let_go_after(self.frontier, id);
         }
     }
 
@@ -748,7 +912,7 @@ impl Agreement {
 
     /// Delivers what is decided in order, and speaks where the window has come to.
     fn move_window(&mut self, now: Duration, effects: &mut Vec<Effect>) {
-        let before = self.frontier;
+        let (before, first) = (self.frontier, effects.len());
         while let Some(open) = self.open.get(&(self.frontier + 1)) {
             let Stage::Decided(value) = open.stage() else { break };
             let batch = match value {
@@ -765,6 +929,9 @@ impl Agreement {
             self.open.remove(&self.frontier);
             self.deliver(now, value, batch, effects);
         }
+        if is_broken(Rule::InOrder) {
+            effects[first..].reverse();
+        }
         if self.frontier > before {
             self.progressed = now;
             effects.push(Effect::Pool(Notice::Frontier(self.frontier)));
@@ -775,6 +942,7 @@ impl Agreement {
             }
         }
         self.say_unsaid(now, effects);
+        self.release_reads(now, effects);
     }
 
     fn deliver(&mut self, now: Duration, value: Value, batch: Option<(BatchId, Payload)>, effects: &mut Vec<Effect>) {
@@ -786,15 +954,70 @@ impl Agreement {
             self.recent.pop_first();
         }
         if let Some(id) = value {
-            self.delivered.push_back((slot, id));
+            self.let_go_after(slot, id);
         }
+        // One that can't be decoded stops the ledger.
+        let replacement = batch.as_ref().and_then(|(_, payload)| payload.replacement().ok().flatten());
         effects.push(Effect::Deliver(slot, batch));
+        if let Some((node, store)) = replacement {
+            self.replaced(Replacement { slot, node, store }, effects);
+        }
         // What is not on its way to the disk yet is kept.
         let unwritten = self.unwritten.first().map_or(slot, |(slot, _)| *slot);
         let keep = unwritten.min(slot.saturating_sub(2 * self.genesis.window));
-        while let Some((_, id)) = self.delivered.pop_front_if(|(slot, _)| *slot < keep) {
-            self.payloads.remove(&id);
+        while let Some((slot, id)) = self.delivered.pop_front_if(|(slot, _)| *slot < keep) {
+            // One that was given up may have been decided after that, or come again.
+            if self.payloads.get(&id).is_some_and(|held| held.last.is_some_and(|last| last <= slot)) {
+                self.payloads.remove(&id);
+            }
         }
+    }
+
+    /// A payload may go from memory a while after this slot.
+    fn let_go_after(&mut self, slot: SlotNumber, id: BatchId) {
+        if let Some(held) = self.payloads.get_mut(&id) {
+            held.last = Some(slot);
+            self.delivered.push_back((slot, id));
+        }
+    }
+
+    // ----- stores -----
+
+    /// A member has a new store, by the log.
+    fn replaced(&mut self, replacement: Replacement, effects: &mut Vec<Effect>) {
+        if !self.stores.add(replacement) {
+            return;
+        }
+        let Replacement { node, store, .. } = replacement;
+        if node != self.me {
+            self.forget_heard(node);
+            if self.linked[node.index()] == store && self.up[node.index()] {
+                effects.push(Effect::MeetAgain(node));
+            }
+        } else if store == self.store {
+            self.save(Commit::default(), Some(Saving::Joining), effects);
+        } else if let Some(span) = self.stores.span(self.me, self.store) {
+            self.fall_silent(span.end);
+        }
+        self.tell_pool_of_stores(effects);
+    }
+
+    /// This store took the place of another, durably.
+    fn speak(&mut self, effects: &mut Vec<Effect>) {
+        if let Some(span) = self.stores.span(self.me, self.store) {
+            self.speaks = span;
+            self.tell_pool_of_stores(effects);
+            self.reserve_ahead(effects);
+        }
+    }
+
+    /// This store was replaced by another, which speaks from slot `end` on. What a former run may have said there, before it
+    /// knew, it did not say: it knows what is decided a window below.
+    fn fall_silent(&mut self, end: SlotNumber) {
+        self.speaks.end = end;
+        self.unsaid.retain(|slot| *slot < end);
+        self.unreserved.retain(|(slot, ..)| *slot < end);
+        self.open.retain(|slot, open| *slot < end || matches!(open.stage(), Stage::Decided(_)));
     }
 
     /// Rule 11, for slots that have come into the window.
@@ -808,7 +1031,7 @@ impl Agreement {
 
     /// Rule 9.
     fn say_again(&self, slot: SlotNumber, to: Option<NodeId>, effects: &mut Vec<Effect>) {
-        let Some(open) = self.open.get(&slot) else { return };
+        let Some(open) = self.open.get(&slot).filter(|_| self.speaks.contains(&slot)) else { return };
         for message in open.said() {
             let message = peer_message(slot, message, None);
             effects.push(match to {
@@ -819,6 +1042,9 @@ impl Agreement {
     }
 
     fn say_all_again(&self, to: Option<NodeId>, effects: &mut Vec<Effect>) {
+        if is_broken(Rule::Repeat) {
+            return;
+        }
         for slot in self.open.range(..=self.frontier + self.genesis.window).map(|(slot, _)| *slot) {
             self.say_again(slot, to, effects);
         }
@@ -826,8 +1052,9 @@ impl Agreement {
 
     // ----- links and time -----
 
-    fn link_up(&mut self, peer: NodeId, effects: &mut Vec<Effect>) {
+    fn link_up(&mut self, peer: NodeId, store: StoreId, effects: &mut Vec<Effect>) {
         self.up[peer.index()] = true;
+        self.linked[peer.index()] = store;
         effects.push(Effect::Pool(Notice::LinkUp(peer)));
         effects.push(Effect::Send(peer, PeerMessage::Promised { count: self.promised }));
         effects.push(Effect::Send(peer, PeerMessage::Alive { decided: self.frontier }));
@@ -931,6 +1158,7 @@ impl Agreement {
         now: Duration,
         slot: SlotNumber,
         decisions: Vec<(SlotNumber, Value)>,
+        replacements: &Replacements,
         effects: &mut Vec<Effect>,
     ) {
         assert!(slot > self.frontier, "a snapshot at slot {slot} is not above the frontier {}", self.frontier);
@@ -944,9 +1172,11 @@ impl Agreement {
         self.unwritten.retain(|(unwritten, _)| *unwritten > slot);
         self.unreserved.retain(|(unreserved, ..)| *unreserved > slot);
         // Payloads of batches that were decided in other slots that were skipped go when they are decided again.
-        let decided = decisions.iter().filter_map(|(_, value)| *value).filter(|id| self.payloads.contains_key(id));
-        self.delivered.extend(decided.map(|id| (slot, id)));
+        decisions.iter().filter_map(|(_, value)| *value).for_each(|id| self.let_go_after(slot, id));
         effects.push(Effect::Pool(Notice::Installed(slot, decisions)));
+        for replacement in replacements.list() {
+            self.replaced(*replacement, effects);
+        }
         self.save(Commit { installed: Some(slot), ..Commit::default() }, None, effects);
         let entered: Vec<_> = self.open.range(..=slot + self.genesis.window).map(|(slot, _)| *slot).collect();
         for slot in entered {
@@ -959,7 +1189,8 @@ impl Agreement {
 
     /// The highest slot in which this node has durably voted or which it knows decided.
     fn read_index(&self) -> SlotNumber {
-        self.highest_vote.max(self.highest_decided)
+        let voted = if is_broken(Rule::ReadSeesVotes) { 0 } else { self.highest_vote };
+        voted.max(self.highest_decided)
     }
 
     fn start_round(&mut self, now: Duration, effects: &mut Vec<Effect>) {
@@ -967,10 +1198,13 @@ impl Agreement {
             return;
         }
         let Some(read) = self.waiting_read.take() else { return };
+        if is_broken(Rule::ReadRound) {
+            return effects.push(Effect::ReadAt { read, slot: 0 });
+        }
         self.rounds += 1;
-        let mut answers = [None; MAX_NODES];
-        answers[self.me.index()] = Some(self.read_index());
-        self.round = Some(ReadRound { number: self.rounds, read, asked: now, answers });
+        let answers = [None; MAX_NODES];
+        let stores = self.stores.version();
+        self.round = Some(ReadRound { number: self.rounds, read, stores, asked: now, answers });
         if self.quorums.members() > 1 {
             effects.push(Effect::Broadcast(PeerMessage::ReadIndex { starts: self.starts, round: self.rounds }));
         }
@@ -987,7 +1221,8 @@ impl Agreement {
         effects: &mut Vec<Effect>,
     ) {
         if let Some(round) = &mut self.round
-            && (starts, number) == (self.starts, round.number)
+            && ((starts, number) == (self.starts, round.number) || is_broken(Rule::ReadEcho))
+            && self.linked[from.index()] == self.stores.current(from)
         {
             round.answers[from.index()] = Some(slot);
             self.finish_round(now, effects);
@@ -995,14 +1230,37 @@ impl Agreement {
     }
 
     fn finish_round(&mut self, now: Duration, effects: &mut Vec<Effect>) {
-        let Some(round) = &self.round else { return };
+        let own = self.is_current().then(|| self.read_index());
+        let Some(round) = &mut self.round else { return };
+        // A store that has become current since the round began answers, too.
+        round.answers[self.me.index()] = round.answers[self.me.index()].or(own);
         let answers = round.answers.iter().flatten();
-        if answers.clone().count() < self.quorums.quorum() {
+        if answers.clone().count() < self.quorums.quorum() && !is_broken(Rule::ReadQuorum) {
             return;
         }
         let slot = answers.copied().max().unwrap_or(0);
-        effects.push(Effect::ReadAt { read: round.read, slot });
+        let ended = EndedRound { read: round.read, slot, stores: round.stores };
+        match self.ended.last_mut().filter(|last| (last.slot, last.stores) == (slot, ended.stores)) {
+            Some(last) => last.read = ended.read,
+            None => self.ended.push(ended),
+        }
         self.round = None;
+        self.release_reads(now, effects);
+        self.start_round(now, effects);
+    }
+
+    /// Lets those reads go whose slot is decided, with all before it. If a store was replaced since their round began, they ask
+    /// again: an answer may have come from a store that others had replaced, and with it left behind, by then. (Those others
+    /// voted in the slot that says so, so a quorum that includes that store names this slot at least.)
+    fn release_reads(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        let (frontier, stores) = (self.frontier, self.stores.version());
+        for EndedRound { read, slot, stores: known } in self.ended.extract_if(.., |ended| ended.slot <= frontier) {
+            if known == stores {
+                effects.push(Effect::ReadAt { read, slot });
+            } else {
+                self.waiting_read = self.waiting_read.max(Some(read));
+            }
+        }
         self.start_round(now, effects);
     }
 

@@ -64,3 +64,4 @@ pub mod coin;
 pub mod owners;
 pub mod pool;
 pub mod slot;
+pub mod stores;

@@ -9,15 +9,18 @@
 //!   message's time, and no slot, that work and turns are not spread alike.
 //! - Where there is no owner, or nothing was decided for a while, anyone proposes in the next slot at once.
 //! - A gap below a slot in use is filled by its owner, with null where nothing waits. An owner that can't be reached, or is
-//!   silent, is replaced by the live nodes in turn.
+//!   silent, is replaced by the live nodes in turn. When a member gets a new store, the slots in which the old one speaks are
+//!   in use: the new one waits for them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::time::Duration;
 
 use rabia_bank_messages::batch::{Action, BatchBuilder, Payload, RequestHeader};
 use rabia_bank_messages::genesis::Genesis;
-use rabia_bank_messages::ids::{BatchId, MAX_NODES, Millis, NodeId, Slot};
+use rabia_bank_messages::ids::{BatchId, Digest, MAX_NODES, Millis, NodeId, Slot, StoreId};
 use rabia_bank_messages::peer::{PeerMessage, Value};
+use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::agreement::Notice;
@@ -40,6 +43,8 @@ pub enum PoolEffect {
     },
     /// This batch is decided already, or given up: this node needs its payload no longer.
     Forget(BatchId),
+    /// This batch, which was given up, came again: its payload is needed.
+    Hold(BatchId, Payload),
     /// This node does not know what became of this batch of its own, or may become of it, and waits for it no longer.
     /// Whoever waits for its requests is told so.
     Abandon(BatchId),
@@ -101,7 +106,7 @@ struct Pending {
 
 impl Pending {
     fn is_ripe(&self, now: Now) -> bool {
-        self.is_ripe_by(now.wall.saturating_add(MAX_STAMP_AHEAD))
+        self.is_ripe_by(now.wall.saturating_add(MAX_STAMP_AHEAD)) || is_broken(Rule::StampAhead)
     }
 
     /// Whether its stamp is no later than this.
@@ -143,10 +148,14 @@ pub struct Pool {
     pending: FxHashMap<BatchId, Pending>,
     waiting: BTreeMap<u64, BatchId>,
     done: FxHashSet<BatchId>,
+    /// Batches that were given up, and did neither come again nor were decided.
+    given_up: FxHashSet<BatchId>,
     done_order: VecDeque<BatchId>,
     owners: Owners,
     slots: BTreeMap<Slot, Seen>,
     frontier: Slot,
+    /// The slots in which this node's store speaks.
+    speaks: Range<Slot>,
     /// When the frontier last moved.
     moved: Duration,
     up: [bool; MAX_NODES],
@@ -161,7 +170,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// The pool of a run. `incarnation` is the store's start counter, raised durably before.
+    /// The pool of a run. `incarnation` is no other run's of this node: see [`Stores::incarnation`](super::stores::Stores::incarnation).
     pub fn new(genesis: Genesis, me: NodeId, incarnation: u64, frontier: Slot) -> Pool {
         Pool {
             me,
@@ -174,10 +183,12 @@ impl Pool {
             pending: FxHashMap::default(),
             waiting: BTreeMap::new(),
             done: FxHashSet::default(),
+            given_up: FxHashSet::default(),
             done_order: VecDeque::new(),
             owners: Owners::new(genesis.clone()),
             slots: BTreeMap::new(),
             frontier,
+            speaks: 0..Slot::MAX,
             moved: Duration::ZERO,
             up: [false; MAX_NODES],
             suspect: [false; MAX_NODES],
@@ -207,6 +218,29 @@ impl Pool {
         if self.gather.is_full() {
             self.form(now, effects);
         }
+    }
+
+    /// Adds a batch that gives a member a new store. Whether it was decided, the bank's state tells.
+    pub fn replace(&mut self, now: Now, node: NodeId, store: StoreId) -> (BatchId, Payload) {
+        self.sequence += 1;
+        self.order += 1;
+        let payload = Payload::replacing(node, store, now.wall);
+        let digest = Digest::of(payload.bytes());
+        let id = BatchId { origin: self.me, incarnation: self.incarnation, sequence: self.sequence, digest };
+        self.add(id, payload.clone(), self.order, now.elapsed, false);
+        (id, payload)
+    }
+
+    fn add(&mut self, id: BatchId, payload: Payload, order: u64, since: Duration, shared: bool) {
+        self.waiting.insert(order, id);
+        self.pending.insert(id, Pending { payload, order, since, slot: None, shared });
+    }
+
+    /// Whether this node's store speaks nowhere in the window: it took the place of another and is not as far yet, or was
+    /// replaced itself. Nothing that is submitted would be proposed.
+    pub fn is_silent(&self) -> bool {
+        let window = self.frontier + 1..self.frontier + self.genesis.window + 1;
+        self.speaks.start >= window.end || self.speaks.end <= window.start
     }
 
     /// Batches of this node that are formed and not decided, and bytes that gather for the next.
@@ -245,7 +279,13 @@ impl Pool {
                 }
                 // Some of it may have been decided in the slots that were skipped, and the others, who know that, would never
                 // back it again. What was not, its origin proposes, or its clients ask for again.
-                self.abandon(effects, |_, _, _| true);
+                if is_broken(Rule::SnapshotSettlesPending) {
+                    self.waiting = self.pending.iter().map(|(id, pending)| (pending.order, *id)).collect();
+                    self.pending.values_mut().for_each(|pending| pending.slot = None);
+                } else {
+                    self.given_up.clear();
+                    self.abandon(effects, |_, _, _| true);
+                }
                 self.frontier(now, frontier);
             }
             Notice::Arrived(id, payload) => self.arrived(now, id, payload, effects),
@@ -264,6 +304,11 @@ impl Pool {
                 effects.extend(shared.map(|message| PoolEffect::Send(Some(peer), message)));
             }
             Notice::LinkDown(peer) => self.up[peer.index()] = false,
+            Notice::Speaks(slots) => self.speaks = slots,
+            Notice::Fill(slot) if slot > self.frontier => {
+                self.slots.entry(slot).or_default();
+            }
+            Notice::Fill(_) => {}
         }
     }
 
@@ -283,6 +328,7 @@ impl Pool {
         given_up.sort_unstable();
         for (id, order) in given_up {
             self.waiting.remove(&order);
+            self.given_up.insert(id);
             effects.push(PoolEffect::Forget(id));
             if id.origin == me {
                 effects.push(PoolEffect::Abandon(id));
@@ -317,6 +363,7 @@ impl Pool {
                     self.expect(now, &pending.payload);
                 }
             }
+            self.given_up.remove(&id);
             self.remember(id);
         }
         if slot <= self.frontier {
@@ -378,17 +425,17 @@ impl Pool {
         if self.pending.contains_key(&id) {
             return;
         }
+        if self.given_up.remove(&id) {
+            effects.push(PoolEffect::Hold(id, payload.clone()));
+        }
         self.order += 1;
-        let order = self.order;
-        self.waiting.insert(order, id);
-        let pending = Pending { payload, order, since: now.elapsed, slot: None, shared: true };
-        let told = &mut self.clock_told[id.origin.index()];
+        let told = self.clock_told[id.origin.index()];
         let again = told.is_none_or(|told| now.elapsed.saturating_sub(told) >= CLOCK_PAUSE);
-        if again && !pending.is_ripe(now) {
-            *told = Some(now.elapsed);
+        self.add(id, payload, self.order, now.elapsed, true);
+        if again && !self.pending[&id].is_ripe(now) {
+            self.clock_told[id.origin.index()] = Some(now.elapsed);
             effects.push(PoolEffect::Send(Some(id.origin), PeerMessage::Clock { wall: now.wall }));
         }
-        self.pending.insert(id, pending);
     }
 
     /// Groups what was gathered into a batch that waits.
@@ -399,18 +446,17 @@ impl Pool {
         self.sequence += 1;
         let stamp = self.stamp(now);
         let (id, payload) = self.gather.finish(self.me, self.incarnation, self.sequence, stamp);
-        let order = self.gather_order;
-        self.waiting.insert(order, id);
-        let pending = Pending { payload: payload.clone(), order, since: now.elapsed, slot: None, shared: false };
-        self.pending.insert(id, pending);
+        self.add(id, payload.clone(), self.gather_order, now.elapsed, false);
         effects.push(PoolEffect::Formed(id, payload));
         Some(id)
     }
 
     /// Proposes whatever can be proposed now. To be called after every change, and at least every 10 ms.
     pub fn pump(&mut self, now: Now, effects: &mut Vec<PoolEffect>) {
-        let last = self.frontier + self.genesis.window;
-        for slot in self.frontier + 1..=last {
+        let windows = if is_broken(Rule::Window) { 2 } else { 1 };
+        let first = self.speaks.start.max(self.frontier + 1);
+        let end = self.speaks.end.min(self.frontier + windows * self.genesis.window + 1);
+        for slot in first..end {
             match self.slots.get(&slot) {
                 Some(seen) if seen.proposed || seen.decided => {}
                 Some(_) => self.join(now, slot, effects),

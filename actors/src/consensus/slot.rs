@@ -12,8 +12,9 @@
 //! [`Slot`] is the whole of it: it takes messages and says which to send and which to make durable first. It knows
 //! nothing of other slots, links, disks or time. The rules are those of the contract, by number, in the parent module.
 
-use rabia_bank_messages::ids::{BatchId, MAX_NODES, NodeId, Phase};
+use rabia_bank_messages::ids::{BatchId, MAX_NODES, MAX_PHASES, NodeId, Phase};
 use rabia_bank_messages::peer::{State, Value, Vote};
+use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rabia_bank_storage::Said;
 
 use rabia_bank_messages::genesis::Quorums;
@@ -112,9 +113,6 @@ pub struct Slot {
     parked: Vec<(NodeId, SlotMessage)>,
 }
 
-/// A slot that needed so many phases is a bug or an attack: the probability is below 2^-1000.
-const MAX_PHASES: Phase = 1_000;
-
 impl Slot {
     /// A slot in which this replica never spoke.
     pub fn new(me: NodeId, quorums: Quorums) -> Slot {
@@ -127,10 +125,14 @@ impl Slot {
     /// `records` are in the order in which they were written; payloads of batches that they name must be held.
     pub fn restored(me: NodeId, quorums: Quorums, records: &[(Phase, Said)]) -> Slot {
         let mut slot = Slot::new(me, quorums);
-        slot.proposals[me.index()] = Some(None);
-        slot.round(1).states[me.index()] = Some(State::Abstain);
+        if !is_broken(Rule::RestartSpeaks) {
+            let state = if is_broken(Rule::TaintedAbstains) { State::Zero } else { State::Abstain };
+            slot.proposals[me.index()] = Some(None);
+            slot.round(1).states[me.index()] = Some(state);
+        }
         slot.stage = Stage::Stated(1);
-        for (phase, said) in records {
+        let skipped = if is_broken(Rule::RestartSaysAll) { records.len().saturating_sub(1) } else { 0 };
+        for (phase, said) in &records[skipped..] {
             match said {
                 Said::State(state) => {
                     assert!(*phase >= 2, "a stored state of phase {phase}: {state:?}");
@@ -206,7 +208,8 @@ impl Slot {
         }
         if message.names().is_some() && !held {
             match self.parked.iter_mut().find(|(sender, parked)| *sender == from && parked.same_kind(&message)) {
-                Some((_, parked)) => *parked = message,
+                Some((_, parked)) if !is_broken(Rule::ParkedReplaced) => *parked = message,
+                Some(_) => {}
                 None => self.parked.push((from, message)),
             }
             return;
@@ -271,6 +274,9 @@ impl Slot {
                 Stage::Stated(phase) => {
                     let Some(vote) = self.vote(phase) else { return };
                     self.stage = Stage::SavingVote(phase, vote);
+                    if is_broken(Rule::VoteDurableFirst) {
+                        effects.push(SlotEffect::Say(SlotMessage::Vote(phase, vote)));
+                    }
                     effects.push(SlotEffect::Save(phase, Said::Vote(vote)));
                     return;
                 }
@@ -278,6 +284,9 @@ impl Slot {
                     let Some(state) = self.next_state(phase, &coin) else { return };
                     assert!(phase < MAX_PHASES, "no decision after {phase} phases: {self:?}");
                     self.stage = Stage::SavingState(phase + 1, state);
+                    if is_broken(Rule::StateDurableFirst) {
+                        effects.push(SlotEffect::Say(SlotMessage::State(phase + 1, state)));
+                    }
                     effects.push(SlotEffect::Save(phase + 1, Said::State(state)));
                     return;
                 }
@@ -292,9 +301,9 @@ impl Slot {
         if proposals().count() < self.quorums.quorum() {
             return None;
         }
-        let majority = proposals()
-            .flatten()
-            .find(|id| proposals().flatten().filter(|other| other == id).count() >= self.quorums.majority());
+        let least = if is_broken(Rule::ProposalMajority) { 1 } else { self.quorums.majority() };
+        let majority =
+            proposals().flatten().find(|id| proposals().flatten().filter(|other| other == id).count() >= least);
         Some(majority.map_or(State::Zero, |id| State::One(*id)))
     }
 
@@ -302,12 +311,16 @@ impl Slot {
     fn vote(&self, phase: Phase) -> Option<Vote> {
         let round = self.rounds.get(phase as usize - 1)?;
         let states = || round.states.iter().flatten();
-        if states().count() < self.quorums.quorum() {
+        let missing = usize::from(is_broken(Rule::StateQuorum));
+        if states().count() + missing < self.quorums.quorum() {
             return None;
         }
-        let majority = states()
-            .filter(|state| **state != State::Abstain)
-            .find(|state| states().filter(|other| other == state).count() >= self.quorums.majority());
+        let agreeing = |state: &State| states().filter(|other| *other == state).count();
+        let enough = |state: &State| match is_broken(Rule::VoteFollowsMajority) {
+            false => agreeing(state) >= self.quorums.majority(),
+            true => agreeing(state) == states().count(),
+        };
+        let majority = states().filter(|state| **state != State::Abstain).find(|state| enough(state));
         Some(match majority {
             Some(State::Zero) => Vote::Zero,
             Some(State::One(id)) => Vote::One(*id),
@@ -320,7 +333,8 @@ impl Slot {
     fn bound(&self) -> Option<(Value, Phase)> {
         (1..).zip(&self.rounds).find_map(|(phase, round)| {
             let votes = || round.votes.iter().flatten();
-            let bound = |vote: &Vote| votes().filter(|other| *other == vote).count() > self.quorums.faults();
+            let needed = self.quorums.faults() + usize::from(!is_broken(Rule::DecisionNeedsVotes));
+            let bound = |vote: &Vote| votes().filter(|other| *other == vote).count() >= needed;
             votes().find_map(|vote| match vote {
                 Vote::One(id) => bound(vote).then_some((Some(*id), phase)),
                 Vote::Zero => bound(vote).then_some((None, phase)),
@@ -336,7 +350,8 @@ impl Slot {
         if votes().count() < self.quorums.quorum() {
             return None;
         }
-        Some(match votes().find(|vote| **vote != Vote::Undecided) {
+        let binds = |vote: &&Vote| **vote != Vote::Undecided && !is_broken(Rule::VoteBindsState);
+        Some(match votes().find(binds) {
             Some(Vote::One(id)) => State::One(*id),
             Some(Vote::Zero | Vote::Undecided) => State::Zero,
             None => self.any_one().filter(|_| coin(phase)).map_or(State::Zero, State::One),
@@ -362,15 +377,9 @@ impl Slot {
     fn count(&mut self, from: NodeId, message: SlotMessage) {
         let from = from.index();
         match message {
-            SlotMessage::Proposal(value) => {
-                self.proposals[from].get_or_insert(value);
-            }
-            SlotMessage::State(phase, state) => {
-                self.round(phase).states[from].get_or_insert(state);
-            }
-            SlotMessage::Vote(phase, vote) => {
-                self.round(phase).votes[from].get_or_insert(vote);
-            }
+            SlotMessage::Proposal(value) => count_first(&mut self.proposals, from, value),
+            SlotMessage::State(phase, state) => count_first(&mut self.round(phase).states, from, state),
+            SlotMessage::Vote(phase, vote) => count_first(&mut self.round(phase).votes, from, vote),
         }
     }
 
@@ -380,5 +389,16 @@ impl Slot {
             self.rounds.resize(index + 1, Round::default());
         }
         &mut self.rounds[index]
+    }
+}
+
+/// Rule 7.
+fn count_first<T>(counted: &mut [Option<T>; MAX_NODES], from: usize, message: T) {
+    if counted[from].is_none() || is_broken(Rule::FirstCounts) {
+        counted[from] = Some(message);
+    } else if is_broken(Rule::OnePerSender)
+        && let Some(free) = counted.iter_mut().find(|place| place.is_none())
+    {
+        *free = Some(message);
     }
 }

@@ -147,13 +147,16 @@ impl Block {
         if found != number {
             return Err(bad(format!("the row is of block {found}")));
         }
+        let Some(first) = number.checked_mul(BLOCK).and_then(|before| before.checked_add(1)) else {
+            return Err(bad("no transaction has such a number".into()));
+        };
         if !(1..=BLOCK).contains(&(rows.len() as u64)) {
             return Err(bad(format!("{} transactions", rows.len())));
         }
         let mut hash = before;
         let (mut time, mut slot) = (0u64, 0u64);
         let mut records = Vec::with_capacity(rows.len());
-        for (row, id) in rows.into_iter().zip(number * BLOCK + 1..) {
+        for (row, id) in rows.into_iter().zip(first..) {
             let bad = |what: &str| bad(format!("transaction {id}: {what}"));
             time = time.checked_add(row.time).ok_or_else(|| bad("the time"))?;
             slot = slot.checked_add(row.slot).ok_or_else(|| bad("the slot"))?;

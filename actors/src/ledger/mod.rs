@@ -40,7 +40,8 @@
 //! # The state digest
 //!
 //! It covers everything that a later answer can depend on: accounts, sessions with the replies they keep, the batches
-//! remembered, log time, the count of requests, and the head of the chain, which covers the history. It does not cover
+//! remembered, log time, the count of requests, the head of the chain, which covers the history, and the stores of members
+//! that were replaced. It does not cover
 //! the slot: a forfeited slot and a repeated batch leave the state as it was. Accounts, sessions and batches are
 //! hashed as sets (`set_hash`): what changes is noted, and hashed when the digest is asked for, or when much has
 //! gathered; so a busy account is hashed once for many changes, and asking costs by what changed since. When it is
@@ -49,11 +50,13 @@
 use rabia_bank_messages::bank::{Command, MAX_BALANCE, MAX_BULK, Query};
 use rabia_bank_messages::batch::{Action, BadPayload, Payload, Request};
 use rabia_bank_messages::client::Feed;
-use rabia_bank_messages::genesis::SessionLimits;
+use rabia_bank_messages::genesis::{Replacement, SessionLimits};
 use rabia_bank_messages::ids::{BatchId, Digest, Millis, Slot};
+use rabia_bank_messages::sabotage::{Rule, is_broken};
 
 use std::sync::Arc;
 
+use crate::consensus::stores::Replacements;
 use batches::AppliedBatches;
 use books::Books;
 use history::Moment;
@@ -99,6 +102,7 @@ pub struct Ledger {
     books: Books,
     sessions: Sessions,
     batches: AppliedBatches,
+    replacements: Replacements,
     applied: Slot,
     /// The highest stamp of a batch so far.
     time: Millis,
@@ -122,6 +126,8 @@ pub enum Applied {
     Repeated,
     /// The outcomes of the batch's requests, in their order.
     Batch(Vec<RequestOutcome>),
+    /// A member was given a new store.
+    Replacement,
 }
 
 /// What came of a request.
@@ -182,6 +188,7 @@ impl Ledger {
             books: Books::new(transaction_limit),
             sessions: Sessions::new(sessions),
             batches: AppliedBatches::default(),
+            replacements: Replacements::default(),
             applied: 0,
             time: 0,
             requests: 0,
@@ -209,13 +216,25 @@ impl Ledger {
             }
             Some((id, payload)) => {
                 let stamp = payload.stamp()?;
-                let requests = payload.requests()?.collect::<Result<Vec<_>, _>>()?;
+                let replacement = payload.replacement()?;
+                let requests = match replacement {
+                    Some(_) => Vec::new(),
+                    None => payload.requests()?.collect::<Result<Vec<_>, _>>()?,
+                };
                 self.decided_slots += 1;
-                if self.batches.insert(id) {
-                    self.time = self.time.max(stamp);
-                    self.sessions.expire_idle(self.time);
-                    let moment = Moment { slot, time: self.time };
-                    Applied::Batch(requests.iter().map(|request| self.apply_request(request, moment)).collect())
+                if self.batches.insert(id) || is_broken(Rule::BatchOnce) {
+                    self.time = if is_broken(Rule::MonotonicTime) { stamp } else { self.time.max(stamp) };
+                    if !is_broken(Rule::SessionsExpire) {
+                        self.sessions.expire_idle(self.time);
+                    }
+                    if let Some((node, store)) = replacement {
+                        // One that was given before is given in vain.
+                        self.replacements.add(Replacement { slot, node, store });
+                        Applied::Replacement
+                    } else {
+                        let moment = Moment { slot, time: self.time };
+                        Applied::Batch(requests.iter().map(|request| self.apply_request(request, moment)).collect())
+                    }
                 } else {
                     self.repeated_batches += 1;
                     Applied::Repeated
@@ -330,7 +349,15 @@ impl Ledger {
             hasher.update(&number.to_be_bytes());
         }
         hasher.update(&self.chain_head().0);
+        for Replacement { slot, node, store } in self.replacements.list() {
+            hasher.update(&slot.to_be_bytes()).update(&[node.get()]).update(&store.0);
+        }
         Digest(*hasher.finalize().as_bytes())
+    }
+
+    /// The stores of members that were replaced.
+    pub fn replacements(&self) -> &Replacements {
+        &self.replacements
     }
 
     /// The figures that are at hand.

@@ -2,7 +2,7 @@
 //! where a struct is an array of its fields in the order of their declaration.
 
 use rabia_bank_messages::bank::{HourVolume, Volume};
-use rabia_bank_messages::genesis::SessionLimits;
+use rabia_bank_messages::genesis::{Replacement, SessionLimits};
 use rabia_bank_messages::ids::{Digest, Millis, SessionKey, Slot};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,9 @@ pub(super) struct StateRow {
     pub(super) batches: Vec<Vec<(u64, u64)>>,
     /// Of the state after `applied`.
     pub(super) digest: Digest,
+    /// The field is not there while there are none: so the rows of most clusters are those of older programs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) replacements: Vec<Replacement>,
 }
 
 /// Where the history stands.

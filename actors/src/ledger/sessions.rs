@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rabia_bank_messages::batch::RequestHeader;
 use rabia_bank_messages::genesis::SessionLimits;
 use rabia_bank_messages::ids::{Millis, SessionKey, Slot};
+use rabia_bank_messages::sabotage::{Rule, is_broken};
 
 use super::outcomes::{CommandOutcome, Rejection};
 use super::rows::{self, BadRow, ReplyRow, SessionRow};
@@ -145,6 +146,9 @@ pub(super) struct Vacancy<'a> {
 impl Vacancy<'_> {
     /// Keeps the outcome of the command, applied in this slot.
     pub(super) fn keep(self, slot: Slot, outcome: CommandOutcome) {
+        if is_broken(Rule::RepliesKept) {
+            return;
+        }
         self.session.kept += outcome.results();
         let reply = Reply { fingerprint: self.fingerprint, slot, outcome, hashed: false };
         let other = self.session.replies.insert(self.name.1, reply);

@@ -16,6 +16,7 @@ use super::history::History;
 use super::rows::{self, BadRow, StateRow, VERSION};
 use super::sessions::{SessionRows, Sessions};
 use super::statistics::Totals;
+use crate::consensus::stores::Replacements;
 
 /// What changed between two snapshots, in rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +109,7 @@ impl Ledger {
             history: self.books.history.to_row(),
             totals: self.books.totals.to_row(),
             batches: self.batches.to_row(),
+            replacements: self.replacements.list().to_vec(),
         }
     }
 }
@@ -197,18 +199,23 @@ impl Loading {
     }
 
     /// The row of the state for a cluster that goes on from these accounts and this history, without the sessions, and
-    /// with nodes that number their batches anew.
+    /// with nodes that number their batches anew and have first stores of their own.
     ///
     /// # Errors
     /// If sessions were added, or the rows do not belong together, as far as can be seen without the digest.
     pub fn into_new_cluster(mut self, last_block: Option<&Block>) -> Result<Vec<u8>, BadRow> {
         self.state.sessions = 0;
         self.state.batches.clear();
+        self.state.replacements.clear();
         let mut ledger = self.build(last_block)?;
         Ok(rows::encode(&ledger.state_row()))
     }
 
     fn build(self, last_block: Option<&Block>) -> Result<Ledger, BadRow> {
+        let (found, expected) = (last_block.map(Block::number), self.last_block());
+        if found != expected {
+            return Err(BadRow(format!("the history goes on from block {expected:?}, not from {found:?}")));
+        }
         let Loading { state, accounts, sessions } = self;
         let counts = [accounts.len() as u64, sessions.len() as u64];
         if counts != [state.accounts, state.sessions] {
@@ -224,10 +231,15 @@ impl Loading {
         let books = Books::restored(state.transaction_limit, accounts, history, totals, state.total_balance);
         let batches = AppliedBatches::from_row(state.batches)
             .ok_or_else(|| BadRow("the batches remembered are not what a ledger remembers".into()))?;
+        let mut replacements = Replacements::default();
+        if !state.replacements.into_iter().all(|replacement| replacements.add(replacement)) {
+            return Err(BadRow("a store took the place of others twice".into()));
+        }
         let ledger = Ledger {
             books,
             sessions,
             batches,
+            replacements,
             applied: state.applied,
             time: state.time,
             requests: state.requests,

@@ -23,15 +23,15 @@ fn part_after(part: SnapshotPart) -> Option<SnapshotPart> {
     }
 }
 
-/// The rows from a place on, [`PIECE`] bytes of them at most, and where it goes on; none after the last row of all.
+/// The rows from a place on, `piece` bytes of them at most, and where it goes on; none after the last row of all.
 ///
 /// # Errors
 /// If the store can't be read.
-pub fn rows_at(view: &BooksView, mut at: SnapshotCursor) -> Result<Offer, StoreError> {
+pub fn rows_at(view: &BooksView, mut at: SnapshotCursor, piece: usize) -> Result<Offer, StoreError> {
     loop {
-        let found = fetch(view, at)?;
+        let found = fetch(view, at, piece)?;
         if !found.is_empty() {
-            let (rows, next) = cut(found, at);
+            let (rows, next) = cut(found, at, piece);
             return Ok((at.part, rows, Some(next)));
         }
         match part_after(at.part) {
@@ -41,26 +41,26 @@ pub fn rows_at(view: &BooksView, mut at: SnapshotCursor) -> Result<Offer, StoreE
     }
 }
 
-fn fetch(view: &BooksView, at: SnapshotCursor) -> Result<Rows, StoreError> {
+fn fetch(view: &BooksView, at: SnapshotCursor, piece: usize) -> Result<Rows, StoreError> {
     let page = u32::try_from(at.row);
     Ok(match at.part {
-        SnapshotPart::Blocks => view.blocks(at.row, PIECE)?.into_iter().map(|(key, row)| (key, row.into())).collect(),
+        SnapshotPart::Blocks => view.blocks(at.row, piece)?.into_iter().map(|(key, row)| (key, row.into())).collect(),
         SnapshotPart::State if at.row > 0 => Rows::new(),
         SnapshotPart::State => view.state()?.into_iter().map(|row| (0, row.into())).collect(),
         SnapshotPart::Accounts => match page {
-            Ok(page) => view.accounts(page, PIECE)?.into_iter().map(|(key, row)| (key.into(), row.into())).collect(),
+            Ok(page) => view.accounts(page, piece)?.into_iter().map(|(key, row)| (key.into(), row.into())).collect(),
             Err(_) => Rows::new(),
         },
         SnapshotPart::Sessions => {
-            view.sessions(at.row, PIECE)?.into_iter().map(|(key, row)| (key, row.into())).collect()
+            view.sessions(at.row, piece)?.into_iter().map(|(key, row)| (key, row.into())).collect()
         }
     })
 }
 
 /// As much as fits, and where it goes on. A row that is longer than all of it is sent in pieces.
-fn cut(found: Rows, at: SnapshotCursor) -> (Rows, SnapshotCursor) {
+fn cut(found: Rows, at: SnapshotCursor, piece: usize) -> (Rows, SnapshotCursor) {
     let mut rows = Rows::new();
-    let mut room = PIECE;
+    let mut room = piece;
     let mut next = at;
     for (number, row) in found {
         let offset = if number == at.row { (at.offset as usize).min(row.len()) } else { 0 };
@@ -97,7 +97,7 @@ mod tests {
             if left.is_empty() {
                 break;
             }
-            let (rows, next) = cut(left, at);
+            let (rows, next) = cut(left, at, PIECE);
             assert!(rows.iter().map(|(_, row)| row.len()).sum::<usize>() <= PIECE);
             assert!(next > at, "no progress from {at:?}");
             pieces.push(rows.iter().map(|(number, row)| (*number, row.len())).collect::<Vec<_>>());

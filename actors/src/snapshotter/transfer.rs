@@ -14,7 +14,7 @@ use rabia_bank_storage::{BooksStore, Snapshot, StoreError};
 use super::offer::Rows;
 use crate::ledger::{BLOCK, BadRow, Block, Ledger};
 use crate::node::Decision;
-use crate::snapshot::{BooksError, Restoring};
+use crate::snapshot::{BooksError, Restoring, full_blocks};
 
 /// The longest row: a session with all the replies that it may keep.
 const MAX_ROW: usize = 64 << 20;
@@ -80,13 +80,14 @@ impl From<BadRow> for TransferError {
 }
 
 impl Transfer {
-    /// Looks which blocks are here already.
+    /// Looks which blocks are here already: those of the last snapshot, which need not be read again, and what an earlier
+    /// transfer stored behind them.
     ///
     /// # Errors
     /// If the store can't be read.
     pub fn begin(books: &BooksStore) -> Result<Transfer, BooksError> {
         let view = books.reader().view()?;
-        let (mut full, mut head) = (0, Digest::ZERO);
+        let (mut full, mut head) = full_blocks(&view)?;
         'blocks: loop {
             let rows = view.blocks(full, READ_BYTES)?;
             if rows.is_empty() {
@@ -121,6 +122,12 @@ impl Transfer {
     /// What to ask for: the snapshot (0 for any), and from where on.
     pub fn wanted(&self) -> (Slot, SnapshotCursor) {
         (self.slot, self.at)
+    }
+
+    /// This node may take a snapshot of its own meanwhile, with a last block that is not full. Blocks that were received are, and
+    /// are not written over.
+    pub fn keep_received(&self, blocks: &mut Vec<(u64, Vec<u8>)>) {
+        blocks.retain(|(number, _)| *number >= self.full);
     }
 
     /// Bytes that came so far.

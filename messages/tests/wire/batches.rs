@@ -4,7 +4,7 @@ use rabia_bank_messages::bank::{Amount, Bulk, Command, MAX_BULK, Operation};
 use rabia_bank_messages::batch::{Action, BatchBuilder, FULL_BATCH_BYTES, MAX_BATCH_REQUESTS, Payload, RequestHeader};
 use rabia_bank_messages::client::{ClientMessage, MAX_CLIENT_MESSAGE};
 use rabia_bank_messages::codec::{Encoding, MAX_PEER_FRAME};
-use rabia_bank_messages::ids::{NodeId, SessionKey};
+use rabia_bank_messages::ids::{NodeId, SessionKey, StoreId};
 
 const HEADER: RequestHeader = RequestHeader { session: 5, key: SessionKey([9; 16]), number: 1, acknowledged: 0 };
 
@@ -99,6 +99,22 @@ fn a_damaged_payload_says_so_once() {
     }
     let longer = [&whole[..], &[0xc0]].concat();
     assert!(Payload::new(longer).requests().unwrap().last().is_some_and(|result| result.is_err()));
-    let other_version = [&[2], &whole[1..]].concat();
+    let other_version = [&[3], &whole[1..]].concat();
     assert!(Payload::new(other_version).stamp().is_err());
+}
+
+#[test]
+fn a_store_is_replaced_by_a_payload_of_its_own() {
+    let payload = Payload::replacing(node(), StoreId([7; 16]), 0x0102);
+    let expected = [&[2, 0, 0, 0, 0, 0, 0, 1, 2, 2][..], &[7; 16]].concat();
+    assert_eq!(payload.bytes()[..], expected);
+    assert_eq!(payload.replacement(), Ok(Some((node(), StoreId([7; 16])))));
+    assert_eq!((payload.stamp(), payload.count()), (Ok(0x0102), Ok(0)));
+    assert!(payload.requests().is_err());
+    assert_eq!(BatchBuilder::default().finish(node(), 1, 1, 77).1.replacement(), Ok(None));
+    for damaged in [&expected[..25], &[&expected[..], &[0]].concat()] {
+        assert!(Payload::new(damaged.to_vec()).replacement().is_err());
+    }
+    let nobody = [&expected[..9], &[8], &expected[10..]].concat();
+    assert!(Payload::new(nobody).replacement().is_err());
 }

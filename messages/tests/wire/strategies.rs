@@ -195,6 +195,7 @@ fn status() -> impl Strategy<Value = Status> {
             phases: [n[4], n[5], n[6], n[7]],
             snapshot_slot: n[1] / 2,
             known_slot: n[1],
+            receiving_bytes: n[1] / 3,
             open_slots: n[8],
             accounts: n[9],
             transactions: n[10],
@@ -345,18 +346,20 @@ pub fn opening() -> impl Strategy<Value = Opening> {
         RefusalReason::Genesis,
         RefusalReason::Node,
         RefusalReason::Store,
+        RefusalReason::Replaced,
         RefusalReason::OldStarts,
         RefusalReason::OldPromises,
         RefusalReason::NoHello,
     ]);
-    let hello = (any::<[[u8; 16]; 3]>(), digest(), node(), node(), any::<(u64, u64)>()).prop_map(
-        |([cluster, store, run], genesis, node, to, (starts, promised))| {
+    let hello = (any::<[[u8; 16]; 3]>(), digest(), node(), node(), any::<(u64, u64, Option<u64>)>()).prop_map(
+        |([cluster, store, run], genesis, node, to, (starts, promised, joined))| {
             Opening::Hello(peer::Hello {
                 cluster: ClusterId(cluster),
                 genesis,
                 node,
                 to,
                 store: StoreId(store),
+                joined,
                 starts,
                 run: RunId(run),
                 promised,

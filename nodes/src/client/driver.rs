@@ -4,7 +4,8 @@
 //! connection without an answer there, and *doubtful* once an attempt may have been executed: its connection broke, or
 //! its answer said so. A refusal by the bank itself settles any request, because the log applies a request number once.
 //! A refusal by the state of one node (busy, no quorum, stopping, the session gone) speaks of that attempt alone: of a
-//! request that is not doubtful it says "not executed", of a doubtful one it says nothing.
+//! request that is not doubtful it says "not executed", of a doubtful one it says nothing. So a command whose only attempt
+//! found the session gone goes on in a new session, and a doubtful one is unknown for good.
 //!
 //! All requests have the same time, so they run out in the order of their numbers, and the first pending number is also
 //! the bound of what the client has acknowledged. A number that was given up as unknown counts as acknowledged: nobody
@@ -25,7 +26,7 @@ use tokio_tungstenite::tungstenite::{self, Bytes, Message};
 
 use super::frame::Incoming;
 use super::link::{self, Sink, Stream};
-use super::{Answered, Ask, ClientOptions, NotReached, Request, Unanswered, Unknown};
+use super::{Answered, Ask, ClientOptions, NotReached, Request, Unanswered, Unknown, is_passing};
 use crate::random;
 
 /// A node must greet, and open the session through the log, within this time; else the next one is asked.
@@ -73,7 +74,7 @@ impl Pending {
 }
 
 /// How far the session of a connection is.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 enum SessionState {
     /// Only queries were asked for so far.
     NotAsked,
@@ -81,6 +82,8 @@ enum SessionState {
     Asked,
     /// Commands may be said.
     Ready,
+    /// The session is gone. What was said in it is still to be answered.
+    Expired(Refusal),
 }
 
 /// One connection.
@@ -299,7 +302,10 @@ impl Driver {
         }
         loop {
             if let Err(leave) = self.step(&mut connection).await {
-                return leave;
+                return match &connection.session {
+                    SessionState::Expired(refusal) => self.lose_session(refusal),
+                    _ => leave,
+                };
             }
             if self.closed && self.pending.is_empty() {
                 return self.say_goodbye(connection).await;
@@ -348,7 +354,7 @@ impl Driver {
             if pending.is_command() {
                 match connection.session {
                     SessionState::Ready => {}
-                    SessionState::Asked => {
+                    SessionState::Asked | SessionState::Expired(_) => {
                         connection.held.push(number);
                         continue;
                     }
@@ -429,7 +435,10 @@ impl Driver {
         };
         match Incoming::decode(encoding, bytes) {
             Ok(Incoming::Welcome(welcome)) => self.welcomed(connection, &welcome),
-            Ok(Incoming::Answer { request, answered }) => self.answered(connection, request, answered),
+            Ok(Incoming::Answer { request, answered }) => {
+                self.answered(connection, request, answered)?;
+                self.leave_if_expired(connection)
+            }
             Ok(Incoming::Error(refusal)) if refusal.code == ErrorCode::SessionExpired => {
                 Err(self.lose_session(&refusal))
             }
@@ -471,10 +480,15 @@ impl Driver {
             return Ok(());
         };
         let speaks_of_attempt = is_about_attempt(refusal.code);
-        if refusal.outcome == Outcome::Refused && !(speaks_of_attempt && pending.doubtful) && !is_passing(refusal.code)
-        {
+        if refusal.outcome == Outcome::Refused && !speaks_of_attempt {
             self.settle(number, Ok(answered));
-        } else if matches!(refusal.code, ErrorCode::SessionExpired | ErrorCode::RequestAcknowledged) {
+        } else if refusal.code == ErrorCode::SessionExpired {
+            if pending.doubtful {
+                let why = refusal.to_string();
+                self.settle(number, Err(Unanswered::Unknown(Unknown { why, last: Some(answered) })));
+            }
+            connection.session = SessionState::Expired(refusal.clone());
+        } else if refusal.code == ErrorCode::RequestAcknowledged {
             let why = refusal.to_string();
             self.settle(number, Err(Unanswered::Unknown(Unknown { why, last: Some(answered) })));
         } else {
@@ -486,9 +500,18 @@ impl Driver {
             }
         }
         match refusal.code {
-            ErrorCode::SessionExpired => Err(self.lose_session(&refusal)),
             ErrorCode::Stopping | ErrorCode::NoQuorum if self.options.urls.len() > 1 => {
                 Err(Leave::Lost(refusal.to_string()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Leaves a connection whose session is gone, once everything that was said in it has its answer.
+    fn leave_if_expired(&mut self, connection: &Connection) -> Result<(), Leave> {
+        match &connection.session {
+            SessionState::Expired(refusal) if !self.pending.values().any(|p| p.is_command() && p.waiting) => {
+                Err(self.lose_session(refusal))
             }
             _ => Ok(()),
         }
@@ -502,7 +525,7 @@ impl Driver {
         }
     }
 
-    /// The session is gone: what was said in it and has no answer will never have one. The rest goes on in a new one.
+    /// The session is gone: what may have been executed in it will never have an answer. The rest goes on in a new one.
     fn lose_session(&mut self, refusal: &Refusal) -> Leave {
         self.session = None;
         self.key = SessionKey(random::bytes());
@@ -530,11 +553,6 @@ impl Driver {
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, farewell).await;
         Leave::Done
     }
-}
-
-/// Refusals that pass by themselves: worth another try.
-fn is_passing(code: ErrorCode) -> bool {
-    matches!(code, ErrorCode::Busy | ErrorCode::NoQuorum | ErrorCode::Stopping)
 }
 
 /// Refusals that speak of one attempt, not of the request.

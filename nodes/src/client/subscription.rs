@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::{SinkExt, Stream, StreamExt};
-use rabia_bank_messages::bank::{ErrorCode, ReadLevel, Refusal, Success, Transaction};
+use rabia_bank_messages::bank::{ReadLevel, Refusal, Success, Transaction};
 use rabia_bank_messages::client::{
     Answer, AnswerResult, CLIENT_VERSION, ClientMessage, Feed, Hello, ServerMessage, Welcome,
 };
@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
 use super::link::{self, Sink};
-use super::{CallError, ClientOptions, NodeUrl, NotReached};
+use super::{CallError, ClientOptions, NodeUrl, NotReached, is_passing};
 use crate::random;
 
 /// A node that said nothing for this long is asked for a sign of life; without one for as long again, it is left.
@@ -52,7 +52,7 @@ impl Subscription {
         assert!(!options.urls.is_empty(), "a subscription needs the URL of at least one node");
         let (teller, news) = mpsc::channel(UNREAD);
         let (served, pause) = (Instant::now(), FIRST_PAUSE);
-        tokio::spawn(Follower { options, feed, teller, cluster: None, served, pause }.run());
+        tokio::spawn(Follower { options, feed, teller, cluster: None, subscribed: false, served, pause }.run());
         Subscription { news }
     }
 
@@ -87,7 +87,9 @@ struct Follower {
     feed: Feed,
     teller: mpsc::Sender<Result<Transaction, CallError>>,
     cluster: Option<ClusterId>,
-    /// When a node said something of use last.
+    /// The node of this connection has said where the feed begins.
+    subscribed: bool,
+    /// When a node that served the feed was left. (It may have been a quiet one.)
     served: Instant,
     pause: Duration,
 }
@@ -102,6 +104,9 @@ impl Follower {
                 Leave::Lost(why) => format!("{url}: {why}"),
             };
             tracing::debug!("a subscription left a node: {why}");
+            if std::mem::take(&mut self.subscribed) {
+                self.served = Instant::now();
+            }
             if self.served.elapsed() >= self.options.timeout {
                 return self.end(CallError::NotReached(NotReached { why })).await;
             }
@@ -200,14 +205,16 @@ impl Follower {
     fn answered(&mut self, answer: Answer) -> Result<(), Leave> {
         match answer.result {
             AnswerResult::Ok(Success::Subscribed { from }) => {
+                if let Some(asked) = self.feed.from.filter(|asked| (*asked).max(1) != from) {
+                    return Err(Leave::Lost(format!("a feed from {asked} on would begin with {from}")));
+                }
                 self.feed.from = Some(from);
-                (self.served, self.pause) = (Instant::now(), FIRST_PAUSE);
+                (self.subscribed, self.pause) = (true, FIRST_PAUSE);
                 Ok(())
             }
             AnswerResult::Ok(other) => Err(Leave::Lost(format!("a subscription was answered with {other:?}"))),
             AnswerResult::Error(refusal) => {
-                let passing = matches!(refusal.code, ErrorCode::Busy | ErrorCode::NoQuorum | ErrorCode::Stopping);
-                Err(if passing { Leave::Lost(refusal.to_string()) } else { Leave::Refused(refusal) })
+                Err(if is_passing(refusal.code) { Leave::Lost(refusal.to_string()) } else { Leave::Refused(refusal) })
             }
         }
     }
@@ -221,7 +228,6 @@ impl Follower {
         }
         self.teller.send(Ok(transaction)).await.map_err(|_| Leave::Gone)?;
         self.feed.from = Some(id + 1);
-        self.served = Instant::now();
         Ok(())
     }
 }

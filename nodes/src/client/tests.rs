@@ -1,7 +1,7 @@
 //! The client against scripted nodes: each test plays the node by hand.
 
 use rabia_bank_messages::bank::{Amount, ErrorCode, Operation};
-use rabia_bank_messages::client::{ClientMessage, Hello};
+use rabia_bank_messages::client::{ClientMessage, Feed, Hello};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
@@ -57,6 +57,18 @@ impl FakeConnection {
         }
     }
 
+    /// Whether the client ends the connection before it says anything more.
+    async fn is_left(&mut self) -> bool {
+        use futures_util::StreamExt;
+        loop {
+            match self.socket.next().await {
+                None | Some(Err(_) | Ok(Message::Close(_))) => return true,
+                Some(Ok(Message::Ping(_))) => {}
+                Some(Ok(_)) => return false,
+            }
+        }
+    }
+
     /// The number and the acknowledgement of the next command.
     async fn hear_command(&mut self) -> (u64, u64) {
         match self.hear().await {
@@ -76,6 +88,23 @@ impl FakeConnection {
             welcome["session"] = json!(session);
         }
         self.say(json!({"welcome": welcome})).await;
+    }
+
+    /// The feed that is subscribed to, after the node has said that it begins here.
+    async fn hear_subscription(&mut self, from: u64) -> Feed {
+        match self.hear().await {
+            ClientMessage::Subscribe { request, feed, .. } => {
+                self.say(json!({"request": request, "slot": 9, "ok": {"from": from}})).await;
+                feed
+            }
+            other => panic!("expected a subscription, got {other:?}"),
+        }
+    }
+
+    async fn say_transaction(&mut self, id: u64) {
+        let transaction = json!({"transaction_id": id, "type": "deposit", "to_account": "alice", "amount": 1,
+            "to_balance": id, "timestamp": 5, "slot": id, "hash": "0".repeat(64)});
+        self.say(json!({"subscription": 1, "transaction": transaction})).await;
     }
 
     async fn say_ok(&mut self, request: u64) {
@@ -177,26 +206,58 @@ async fn an_expired_session_leaves_a_repeated_command_unknown() {
 }
 
 #[tokio::test]
-async fn an_expired_session_refuses_a_first_attempt_and_the_next_command_opens_a_new_session() {
-    let node = FakeNode::new().await;
-    let client = Client::connect(options(&[&node]));
+async fn only_attempts_that_found_no_session_go_on_in_a_new_one() {
+    for outcome in ["unknown", "refused"] {
+        let node = FakeNode::new().await;
+        let client = Client::connect(options(&[&node]));
+        let script = async {
+            let (mut connection, hello) = node.accept_session().await;
+            for number in 1..=3 {
+                assert_eq!(connection.hear_command().await, (number, 0));
+            }
+            // A session that has expired answers no command any more; the client waits for what it still has to say.
+            connection.say_ok(2).await;
+            connection.say_error(3, "session_expired", outcome).await;
+            connection.say_error(1, "session_expired", outcome).await;
+            assert!(connection.is_left().await);
+            let (mut connection, again) = node.accept_session().await;
+            assert!(again.session.is_none());
+            assert_ne!(again.open.unwrap().key, hello.open.unwrap().key);
+            for number in [1, 3] {
+                assert_eq!(connection.hear_command().await, (number, 0));
+                connection.say_ok(number).await;
+            }
+            connection
+        };
+        let calls = futures_util::future::join_all((0..3).map(|_| client.command(deposit())));
+        let (outcomes, _connection) = tokio::join!(calls, script);
+        assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_has_no_answer_in_an_expired_session_is_unknown_and_what_was_not_said_goes_on() {
+    let (node, other) = (FakeNode::new().await, FakeNode::new().await);
+    let client = Client::connect(options(&[&node, &other]));
     let script = async {
-        let (mut connection, hello) = node.accept_session().await;
+        let (mut connection, _) = node.accept_session().await;
+        for _ in 0..2 {
+            connection.hear_command().await;
+        }
+        connection.say_error(2, "session_expired", "unknown").await;
+        // The node is lost before it has told of the other one.
+        drop(connection);
+        let (mut connection, hello) = other.accept_session().await;
+        assert!(hello.open.is_some());
         let (number, _) = connection.hear_command().await;
-        connection.say_error(number, "session_expired", "refused").await;
-        let (mut connection, again) = node.accept_session().await;
-        assert!(again.session.is_none());
-        assert_ne!(again.open.unwrap().key, hello.open.unwrap().key);
-        assert_eq!(connection.hear_command().await, (2, 1));
-        connection.say_ok(2).await;
+        assert_eq!(number, 2);
+        connection.say_ok(number).await;
         connection
     };
-    let calls = async {
-        let outcome = client.command(deposit()).await;
-        assert!(matches!(&outcome, Err(CallError::Refused(r)) if r.code == ErrorCode::SessionExpired), "{outcome:?}");
-        client.command(deposit()).await.unwrap();
-    };
-    tokio::join!(script, calls);
+    let calls = futures_util::future::join(client.command(deposit()), client.command(deposit()));
+    let ((first, second), _connection) = tokio::join!(calls, script);
+    assert!(matches!(first, Err(CallError::Unknown(_))), "{first:?}");
+    second.unwrap();
 }
 
 #[tokio::test]
@@ -382,6 +443,100 @@ async fn many_calls_share_a_connection_and_answers_come_in_any_order() {
     let calls = futures_util::future::join_all((0..100).map(|_| client.command(deposit())));
     let (outcomes, _connection) = tokio::join!(calls, script);
     assert!(outcomes.iter().all(Result::is_ok));
+}
+
+async fn next_id(subscription: &mut Subscription) -> u64 {
+    subscription.next().await.unwrap().unwrap().transaction_id
+}
+
+#[tokio::test]
+async fn a_feed_goes_on_at_the_next_node_behind_what_was_seen_or_reached() {
+    let (first, second) = (FakeNode::new().await, FakeNode::new().await);
+    let feed = Feed { account_id: Some("alice".into()), ..Feed::default() };
+    let mut subscription = Subscription::new(options(&[&first, &second]), feed.clone());
+    let script = async {
+        let (mut connection, hello) = first.accept_session().await;
+        assert!(hello.session.is_none() && hello.open.is_none(), "a feed needs no session");
+        assert_eq!(connection.hear_subscription(4).await, feed);
+        connection.say_transaction(6).await;
+        drop(connection);
+        let (mut connection, _) = second.accept_session().await;
+        assert_eq!(connection.hear_subscription(7).await.from, Some(7));
+        connection.say(json!({"subscription": 1, "reached": 4_107})).await;
+        drop(connection);
+        let (mut connection, _) = first.accept_session().await;
+        assert_eq!(connection.hear_subscription(4_108).await.from, Some(4_108));
+        connection.say_transaction(5_000).await;
+        connection
+    };
+    let seen = async { [next_id(&mut subscription).await, next_id(&mut subscription).await] };
+    let (seen, _connection) = tokio::join!(seen, script);
+    assert_eq!(seen, [6, 5_000]);
+}
+
+#[tokio::test]
+async fn a_node_that_leaves_a_transaction_out_or_says_one_twice_is_left() {
+    let node = FakeNode::new().await;
+    let mut subscription = Subscription::new(options(&[&node]), Feed::default());
+    let script = async {
+        let (mut connection, _) = node.accept_session().await;
+        assert_eq!(connection.hear_subscription(10).await.from, None);
+        connection.say_transaction(10).await;
+        connection.say_transaction(12).await;
+        assert!(connection.is_left().await, "12 came where 11 was to come");
+        let (mut connection, _) = node.accept_session().await;
+        assert_eq!(connection.hear_subscription(11).await.from, Some(11));
+        connection.say_transaction(10).await;
+        assert!(connection.is_left().await, "10 came twice");
+        let (mut connection, _) = node.accept_session().await;
+        assert_eq!(connection.hear_subscription(10).await.from, Some(11));
+        assert!(connection.is_left().await, "the node would begin before");
+        let (mut connection, _) = node.accept_session().await;
+        assert_eq!(connection.hear_subscription(11).await.from, Some(11));
+        connection.say_transaction(11).await;
+        connection
+    };
+    let seen = async { [next_id(&mut subscription).await, next_id(&mut subscription).await] };
+    let (seen, _connection) = tokio::join!(seen, script);
+    assert_eq!(seen, [10, 11]);
+}
+
+#[tokio::test]
+async fn a_feed_that_was_quiet_for_long_survives_the_loss_of_its_node() {
+    let (first, second) = (FakeNode::new().await, FakeNode::new().await);
+    let options = ClientOptions { timeout: Duration::from_millis(500), ..options(&[&first, &second]) };
+    let mut subscription = Subscription::new(options, Feed::default());
+    let script = async {
+        let (mut connection, _) = first.accept_session().await;
+        connection.hear_subscription(3).await;
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        drop(connection);
+        let (mut connection, _) = second.accept_session().await;
+        connection.hear_subscription(3).await;
+        connection.say_transaction(3).await;
+        connection
+    };
+    let (id, connection) = tokio::join!(next_id(&mut subscription), script);
+    assert_eq!(id, 3);
+    // Without any node it ends after its time, with an error.
+    drop((connection, first, second));
+    let ended = subscription.next().await;
+    assert!(matches!(ended, Some(Err(CallError::NotReached(_)))), "{ended:?}");
+    assert!(subscription.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_call_may_wait_for_ever() {
+    let node = FakeNode::new().await;
+    let client = Client::connect(ClientOptions { timeout: Duration::MAX, ..options(&[&node]) });
+    let script = async {
+        let (mut connection, _) = node.accept_session().await;
+        connection.hear_command().await;
+        connection.say_ok(1).await;
+        connection
+    };
+    let (applied, _connection) = tokio::join!(client.command(deposit()), script);
+    applied.unwrap();
 }
 
 #[test]

@@ -111,6 +111,13 @@ fn open(dir: &Path) -> Result<Books, ProgramError> {
         let message = format!("{dir} is the folder of a whole cluster; name that of a node, as {dir}/node-1");
         return Err(io::Error::other(message).into());
     }
+    let (of, report) = (dir.to_owned(), std::panic::take_hook());
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        if terminal::report_damage(panic, &of) {
+            std::process::exit(1);
+        }
+    }));
     Ok(Books::open(dir)?)
 }
 

@@ -14,7 +14,9 @@ use rabia_bank_messages::codec::Encoding;
 use serde_json::{Value, json};
 
 use super::{Connect, Exit, ProgramError, runtime, terminal};
-use crate::client::{Answered, CallError, Client, ClientOptions, NodeUrl, Request, Subscription, Unanswered};
+use crate::client::{
+    Answered, CallError, Client, ClientOptions, NodeUrl, Request, Subscription, Unanswered, is_passing,
+};
 
 /// A status says how things are now: a node that does not answer within this time is reported as not reached.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -342,10 +344,11 @@ fn show_refusal(refusal: &Refusal) {
     eprintln!("{}: {}{at}", console::style(format!("refused, {}", refusal.code)).for_stderr().red(), refusal.message);
 }
 
+/// The bank itself was not reached where a node had nothing to say but that it can't at the moment.
 fn exit_of(refusal: &Refusal) -> Exit {
     match refusal.outcome {
-        Outcome::Refused => Exit::Refused,
-        Outcome::Unknown => Exit::Unknown,
+        Outcome::Refused if !is_passing(refusal.code) => Exit::Refused,
+        Outcome::Refused | Outcome::Unknown => Exit::Unknown,
     }
 }
 

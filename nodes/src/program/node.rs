@@ -1,11 +1,11 @@
 //! `rabia-bank node`: one node, until a signal ends it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use super::{Exit, ProgramError};
+use super::{Exit, ProgramError, terminal};
 use crate::config::NodeConfig;
 use crate::{NodeError, server};
 
@@ -28,7 +28,7 @@ pub struct Args {
 /// # Errors
 /// Why it refused to start, or had to stop.
 pub fn run(args: &Args) -> Result<Exit, ProgramError> {
-    stop_at_panic();
+    stop_at_panic(&args.config);
     let config = NodeConfig::load(&args.config).map_err(|error| NodeError::Refused(error.to_string()))?;
     actix::System::new().block_on(async {
         let shutdown = shutdown(args.stop_with_parent)?;
@@ -37,11 +37,18 @@ pub fn run(args: &Args) -> Result<Exit, ProgramError> {
     })
 }
 
+/// The exit code of a node that needs a person.
+const NEEDS_A_PERSON: i32 = 3;
+
 /// A node is fail-stop: a panic on any thread ends the process, also where a build would unwind.
-fn stop_at_panic() {
+fn stop_at_panic(config: &Path) {
+    let dir = config.parent().unwrap_or(Path::new(".")).to_owned();
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         report(panic);
+        if terminal::report_damage(panic, &dir) {
+            std::process::exit(NEEDS_A_PERSON);
+        }
         std::process::abort();
     }));
 }

@@ -38,12 +38,7 @@ pub struct Args {
 /// # Errors
 /// If stdout can't be written.
 pub fn run(args: &Args) -> Result<Exit, ProgramError> {
-    let settings = Settings {
-        nodes: args.nodes.map(|nodes| nodes as usize),
-        operations: args.ops,
-        trace: args.trace,
-        sabotage: None,
-    };
+    let settings = Settings { nodes: args.nodes.map(|nodes| nodes as usize), operations: args.ops, trace: args.trace };
     let (started, bar) = (Instant::now(), bar(args.seeds));
     let (mut sum, mut seeds, mut failed) = (Report::default(), 0, None);
     for seed in args.seed..args.seed.saturating_add(args.seeds) {
@@ -100,6 +95,7 @@ fn json(seeds: u64, sum: &Report, failed: Option<&(u64, Violation)>) -> serde_js
         "acknowledged": sum.acknowledged,
         "reads": sum.reads,
         "phases": sum.phases,
+        "coin_slots": sum.coin_slots,
         "faults": sum.faults,
         "violations": u64::from(failed.is_some()),
         "first_failing_seed": failed.map(|(seed, _)| seed),
@@ -112,11 +108,13 @@ fn summary(seeds: u64, sum: &Report, started: Instant) -> Result<(), ProgramErro
     let later = decisions - sum.phases[0];
     let share = |part: u64, of: u64| part as f64 * 100.0 / of.max(1) as f64;
     print(format_args!(
-        "{} seeds: {} slots, {:.1} % forfeited; {:.2} % of decisions in a later phase than the first",
+        "{} seeds: {} slots, {:.1} % forfeited; {:.2} % of decisions in a later phase than the first, the coin asked in {} \
+         slots",
         grouped(seeds),
         grouped(sum.slots),
         share(sum.null_slots, sum.slots),
-        share(later, decisions)
+        share(later, decisions),
+        grouped(sum.coin_slots)
     ))?;
     print(format_args!("{} commands acknowledged, {} reads answered", grouped(sum.acknowledged), grouped(sum.reads)))?;
     for (what, count) in &sum.faults {

@@ -1,6 +1,7 @@
 //! The clients: what they ask, of whom, and what they do when no answer comes. Each has one session, some requests in
 //! flight, and little patience: it asks another node with the same request number. Now and then it says something again
-//! that was answered long ago, or another command with an old number.
+//! that was answered long ago, or another command with an old number. Some are slow, or busy in bursts so that their
+//! sessions expire, or never acknowledge anything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use rabia_bank_messages::bank::{
     Amount, Bulk, Command, HistoryFilter, MAX_BALANCE, Operation, Query, ReadLevel, TransactionType,
 };
 use rabia_bank_messages::batch::{Action, RequestHeader};
+use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::ids::{Millis, SessionKey, Slot};
 
 use super::properties::clients::Position;
@@ -26,7 +28,27 @@ pub(super) enum Ask {
     Log(RequestHeader, Action),
     /// For the bank.
     Read(Query, ReadLevel),
+    /// For the bank: transactions of a feed, from this id on, so many at most.
+    Follow(Feed, u64, usize),
 }
+
+/// How a client behaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Manner {
+    /// It asks whenever it may.
+    Steady,
+    /// It asks much, and then nothing for seconds.
+    InBursts,
+    /// It asks one thing after the other, and thinks in between.
+    Slow,
+    /// It never says that it has an answer.
+    NeverAcknowledges,
+    /// It asks again long before an answer can have come.
+    Impatient,
+}
+
+const MANNERS: [Manner; 5] =
+    [Manner::Steady, Manner::InBursts, Manner::Slow, Manner::NeverAcknowledges, Manner::Impatient];
 
 /// A request without an answer.
 #[derive(Clone, Debug)]
@@ -42,6 +64,9 @@ pub(super) struct InFlight {
 #[derive(Debug)]
 pub(super) struct Client {
     index: usize,
+    manner: Manner,
+    /// It begins nothing before.
+    rests: Duration,
     /// The node that it asks, until one does not answer.
     pub(super) home: usize,
     key: SessionKey,
@@ -62,9 +87,11 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(index: usize, members: usize, operations: u64) -> Client {
+    pub(super) fn new(index: usize, members: usize, operations: u64, random: &mut Rng) -> Client {
         Client {
             index,
+            manner: MANNERS[random.usize(..MANNERS.len())],
+            rests: Duration::ZERO,
             home: index % members,
             key: SessionKey([0; 16]),
             sessions: 0,
@@ -95,9 +122,16 @@ impl Client {
         world: &Bounds,
         random: &mut Rng,
     ) -> Option<u64> {
-        if self.left == 0 || self.in_flight.len() >= IN_FLIGHT || self.closing {
+        let in_flight = if self.manner == Manner::Slow { 1 } else { IN_FLIGHT };
+        if self.left == 0 || self.in_flight.len() >= in_flight || self.closing || self.rests > now {
             return None;
         }
+        let rests = match self.manner {
+            Manner::InBursts if random.u32(..40) == 0 => random.u64(200..2_500),
+            Manner::Slow => random.u64(..80),
+            _ => 0,
+        };
+        self.rests = now + Duration::from_millis(rests);
         let Some(session) = self.session else {
             return self.in_flight.is_empty().then(|| self.open(now, after, random));
         };
@@ -108,7 +142,10 @@ impl Client {
         }
         self.left -= 1;
         if random.u32(..3) == 0 {
-            let ask = Ask::Read(query(wall, world, random), self.level(random));
+            let ask = match random.u32(..10) {
+                0 => feed(world, random),
+                _ => Ask::Read(query(wall, world, random), self.level(random)),
+            };
             return Some(self.start(now, after, ask, random));
         }
         let header = self.header(session, self.next);
@@ -130,14 +167,20 @@ impl Client {
     }
 
     fn header(&self, session: u64, number: u64) -> RequestHeader {
-        RequestHeader { session, key: self.key, number, acknowledged: self.acknowledged }
+        let acknowledged = if self.manner == Manner::NeverAcknowledges { 0 } else { self.acknowledged };
+        RequestHeader { session, key: self.key, number, acknowledged }
     }
 
     fn start(&mut self, now: Duration, after: Position, ask: Ask, random: &mut Rng) -> u64 {
         self.marks += 1;
-        let patience = now + Duration::from_millis(random.u64(20..600));
+        let patience = now + self.patience(random);
         self.in_flight.insert(self.marks, InFlight { ask, after, patience });
         self.marks
+    }
+
+    /// How long it waits before it asks again.
+    pub(super) fn patience(&self, random: &mut Rng) -> Duration {
+        Duration::from_millis(if self.manner == Manner::Impatient { random.u64(1..60) } else { random.u64(20..800) })
     }
 
     fn level(&self, random: &mut Rng) -> ReadLevel {
@@ -158,6 +201,13 @@ impl Client {
     /// The session is open.
     pub(super) fn opened(&mut self, session: u64) {
         self.session = Some(session);
+    }
+
+    /// This session is gone. What was asked in it and not answered is unknown.
+    pub(super) fn gone(&mut self, session: u64) {
+        if self.session == Some(session) {
+            self.closed();
+        }
     }
 
     /// The session is closed.
@@ -243,7 +293,15 @@ fn limit(random: &mut Rng) -> u32 {
     }
 }
 
-fn query(wall: Millis, world: &Bounds, random: &mut Rng) -> Query {
+/// A question for the transactions of a feed.
+fn feed(world: &Bounds, random: &mut Rng) -> Ask {
+    let feed =
+        Feed { account_id: maybe(random, name), min_amount: maybe(random, |random| random.u64(..1_000)), from: None };
+    Ask::Follow(feed, random.u64(..world.transactions + 3), random.usize(1..20))
+}
+
+/// Any question, with any combination of what it may say.
+pub(super) fn query(wall: Millis, world: &Bounds, random: &mut Rng) -> Query {
     let time = |random: &mut Rng| match random.u32(..6) {
         0 => 0,
         1 => u64::MAX,

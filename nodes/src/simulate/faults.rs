@@ -18,10 +18,11 @@ pub(super) enum Fault {
     FailingSync,
     ClockJump,
     WipedDisk,
+    OldCopy,
 }
 
 /// All of them.
-pub(super) const FAULTS: [Fault; 13] = [
+pub(super) const FAULTS: [Fault; 14] = [
     Fault::CrashOne,
     Fault::CrashSome,
     Fault::CrashAll,
@@ -35,6 +36,7 @@ pub(super) const FAULTS: [Fault; 13] = [
     Fault::FailingSync,
     Fault::ClockJump,
     Fault::WipedDisk,
+    Fault::OldCopy,
 ];
 
 impl Fault {
@@ -54,6 +56,7 @@ impl Fault {
             Fault::FailingSync => "failing sync",
             Fault::ClockJump => "clock jumped",
             Fault::WipedDisk => "disk wiped",
+            Fault::OldCopy => "copy of a disk made",
         }
     }
 }
@@ -66,17 +69,20 @@ pub(super) struct Weather {
     pub(super) loss: u32,
     pub(super) duplication: u32,
     pub(super) delay: u32,
+    /// Percent of payloads that are damaged on their way.
+    pub(super) damage: u32,
 }
 
 impl Weather {
     pub(super) fn new(random: &mut Rng) -> Weather {
         let kinds = FAULTS.into_iter().filter(|_| random.bool()).collect();
         let [loss, duplication, delay] = [(); 3].map(|()| [0, 0, 1, 5, 15][random.usize(..5)]);
-        Weather { kinds, loss, duplication, delay }
+        let damage = [0, 0, 0, 3][random.usize(..4)];
+        Weather { kinds, loss, duplication, delay, damage }
     }
 
     /// Nothing goes wrong.
     pub(super) fn calm() -> Weather {
-        Weather { kinds: Vec::new(), loss: 0, duplication: 0, delay: 0 }
+        Weather { kinds: Vec::new(), loss: 0, duplication: 0, delay: 0, damage: 0 }
     }
 }

@@ -46,23 +46,6 @@ pub struct Settings {
     pub operations: u64,
     /// Whether to keep the story of the run.
     pub trace: bool,
-    /// A rule to break, to see that it is noticed.
-    pub sabotage: Option<Sabotage>,
-}
-
-/// A rule that the simulator breaks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Sabotage {
-    /// Writes are reported as durable when they begin.
-    SentBeforeDurable,
-    /// Records are not written, but reported as durable.
-    SavesForgotten,
-    /// Disks only say that they synced.
-    DisksLie,
-    /// The last batch is applied again in a forfeited slot, under another name.
-    AppliedTwice,
-    /// Linearizable reads are answered like local ones.
-    ReadsWithoutRound,
 }
 
 /// What happened in a run, or in several.
@@ -78,6 +61,8 @@ pub struct Report {
     pub reads: u64,
     /// Decisions by votes at single nodes: in phase 1, 2, 3, and 4 or later.
     pub phases: [u64; 4],
+    /// Slots in which a node asked the coin.
+    pub coin_slots: u64,
     /// How often each fault was met.
     pub faults: BTreeMap<&'static str, u64>,
 }
@@ -96,6 +81,7 @@ impl Report {
         for (sum, count) in self.phases.iter_mut().zip(other.phases) {
             *sum += count;
         }
+        self.coin_slots += other.coin_slots;
         for (what, count) in &other.faults {
             *self.faults.entry(what).or_default() += count;
         }

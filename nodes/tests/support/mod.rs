@@ -10,6 +10,7 @@
 #![allow(dead_code)]
 
 pub mod books;
+pub mod bulks;
 pub mod proxy;
 
 use std::fs::{self, File, OpenOptions};
@@ -143,6 +144,11 @@ impl Node {
     /// Where it listens for clients, as the client program wants it.
     pub fn url(&self) -> String {
         format!("ws://{}", self.address())
+    }
+
+    /// Whether it was started, and not killed or waited for since.
+    pub fn is_started(&self) -> bool {
+        self.process.is_some()
     }
 
     /// Its process.
@@ -348,6 +354,13 @@ impl Drop for Cluster {
 /// `rabia-bank client` on these URLs with these arguments. Runs until it ends.
 pub fn client<I: IntoIterator<Item = S>, S: AsRef<std::ffi::OsStr>>(urls: &str, args: I) -> Output {
     program(["client", "--connect", urls]).args(args).output().unwrap()
+}
+
+/// What `rabia-bank audit verify` says of the books of a node that is not running; they must be right.
+pub fn audited(node: &Node) -> Value {
+    let output = program(["audit", "verify", "--json", "--data-dir"]).arg(&node.config.data_dir).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 /// How many bytes a file has; 0 if there is none.

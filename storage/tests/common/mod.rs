@@ -236,6 +236,10 @@ impl Model {
             self.records.insert(key, *record);
         }
         self.records.retain(|(slot, _, _), _| !self.decisions.contains_key(slot));
+        for node in &commit.replaced {
+            self.peers.remove(node);
+            self.heard.remove(node);
+        }
         self.peers.extend(commit.peers.iter().copied());
         for (node, slot) in &commit.heard {
             let heard = self.heard.entry(*node).or_default();
@@ -255,6 +259,7 @@ impl Model {
         payloads.sort();
         payloads.dedup();
         Recovered {
+            store: identity().genesis.stores[0],
             starts: self.starts,
             reserved: self.reserved,
             records: self.records.values().copied().collect(),
@@ -315,6 +320,9 @@ impl Model {
             let starts = self.peers.get(&peer).map_or(0, |memory| memory.starts) + 1;
             commit.peers.push((peer, PeerMemory { store: StoreId([peer.get(); 16]), starts, run: RunId([7; 16]) }));
             commit.heard.push((peer, base + random.below(9)));
+        }
+        if random.one_in(20) {
+            commit.replaced.push(node(2 + random.below(2) as u8));
         }
         commit
     }

@@ -17,6 +17,8 @@ use super::{Check, check};
 pub(in crate::simulate) struct Agreement {
     log: Vec<Value>,
     formed: BTreeMap<BatchId, Payload>,
+    /// Batches that were decided, by all of their ids but the digest.
+    names: BTreeMap<(NodeId, u64, u64), BatchId>,
 }
 
 impl Agreement {
@@ -41,6 +43,14 @@ impl Agreement {
         self.log.get(slot.checked_sub(1)? as usize).copied()
     }
 
+    /// A node remembers that a slot was decided on this.
+    pub(in crate::simulate) fn remembered(&self, node: NodeId, slot: Slot, value: Value) -> Check {
+        let agreed = self.decided(slot);
+        check(agreed == Some(value), "agreement", || {
+            format!("node {node} remembers {value:?} for slot {slot}, elsewhere it is {agreed:?}")
+        })
+    }
+
     /// A node whose log ends at `before` delivers a slot. True if it is the first.
     pub(in crate::simulate) fn delivered(
         &mut self,
@@ -54,6 +64,8 @@ impl Agreement {
             check(self.formed.get(id) == Some(payload), "validity", || {
                 format!("slot {slot} is decided on {id}, which nobody formed like that")
             })?;
+            let other = *self.names.entry((id.origin, id.incarnation, id.sequence)).or_insert(*id);
+            check(other == *id, "validity", || format!("two batches have one name: {other} and {id}"))?;
         }
         let value = batch.map(|(id, _)| *id);
         match self.decided(slot) {

@@ -3,10 +3,13 @@
 //!
 //! Source: BANK.md, invariants 1 to 4 and 6.
 
-use rabia_bank_messages::bank::{Query, Success, TransactionType};
-use rabia_bank_messages::ids::{NodeId, Slot};
+use std::sync::Arc;
 
 use rabia_bank_actors::ledger::{Answer, Applied, Ledger, Progress, RequestOutcome};
+use rabia_bank_actors::snapshot::read_block;
+use rabia_bank_messages::bank::{HistoryFilter, Query, Success, TransactionType};
+use rabia_bank_messages::ids::{NodeId, Slot};
+use rabia_bank_storage::BooksReader;
 
 use super::model::{Model, Reply, plain};
 use super::{Check, check};
@@ -15,32 +18,39 @@ use super::{Check, check};
 pub(in crate::simulate) fn same_replies(
     slot: Slot,
     ledger: &Ledger,
+    disk: &BooksReader,
     applied: &Applied,
     model: Option<&[Reply]>,
 ) -> Check {
     let real: Option<Vec<Reply>> = match applied {
-        Applied::Null | Applied::Repeated => None,
-        Applied::Batch(outcomes) => Some(outcomes.iter().map(|outcome| reply(ledger, outcome)).collect()),
+        Applied::Null | Applied::Repeated | Applied::Replacement => None,
+        Applied::Batch(outcomes) => Some(outcomes.iter().map(|outcome| reply(ledger, disk, outcome)).collect()),
     };
     check(real.as_deref() == model, "the ledger is the model", || {
         format!("in slot {slot} the ledger answers {real:?}, the model {model:?}")
     })
 }
 
-/// Simulated nodes keep the whole history in memory.
-pub(in crate::simulate) fn in_memory(progress: Progress) -> Answer {
-    match progress {
-        Progress::Done(answer) => answer,
-        Progress::Reading(reading) => panic!("block {} of the history has left memory", reading.block()),
+/// The answer, with all blocks of the history that it needs.
+fn complete(ledger: &Ledger, disk: &BooksReader, mut progress: Progress) -> Answer {
+    loop {
+        let reading = match progress {
+            Progress::Done(answer) => return plain(answer),
+            Progress::Reading(reading) => reading,
+        };
+        match read_block(disk, reading.block()) {
+            Ok(block) => progress = ledger.resume(*reading, Arc::new(block)),
+            Err(error) => panic!("block {} of the history: {error}", reading.block()),
+        }
     }
 }
 
-fn reply(ledger: &Ledger, outcome: &RequestOutcome) -> Reply {
+fn reply(ledger: &Ledger, disk: &BooksReader, outcome: &RequestOutcome) -> Reply {
     match outcome {
         RequestOutcome::Opened { session } => Reply::Opened(*session),
         RequestOutcome::Closed => Reply::Closed,
         RequestOutcome::Command { slot, replayed, outcome } => {
-            Reply::Command { slot: *slot, replayed: *replayed, answer: plain(in_memory(ledger.render(outcome))) }
+            Reply::Command { slot: *slot, replayed: *replayed, answer: complete(ledger, disk, ledger.render(outcome)) }
         }
         RequestOutcome::Rejected(rejection) => Reply::Rejected(rejection.refusal().code),
     }
@@ -63,31 +73,33 @@ pub(in crate::simulate) fn balance(slot: Slot, ledger: &Ledger, model: &Model) -
 }
 
 /// At the end: all accounts and the whole history of a node's ledger, page by page, are the model's.
-pub(in crate::simulate) fn all_pages(node: NodeId, ledger: &Ledger, model: &Model) -> Check {
-    let slot = ledger.applied();
+pub(in crate::simulate) fn all_pages(node: NodeId, ledger: &Ledger, disk: &BooksReader, model: &Model) -> Check {
     let (mut after, mut before) = (None, None);
     loop {
         let query = Query::ListAccounts { after: after.clone(), limit: Some(7) };
-        let answer = same_answer(node, ledger, model, &query, slot)?;
+        let answer = same_answer(node, ledger, disk, model, &query)?;
         let Some(Success::Accounts { next: Some(next), .. }) = answer else { break };
         after = Some(next);
     }
     loop {
-        let filter = rabia_bank_messages::bank::HistoryFilter { before, limit: Some(100), ..Default::default() };
-        let answer = same_answer(node, ledger, model, &Query::GetTransactionHistory(filter), slot)?;
+        let filter = HistoryFilter { before, limit: Some(100), ..HistoryFilter::default() };
+        let answer = same_answer(node, ledger, disk, model, &Query::GetTransactionHistory(filter))?;
         let Some(Success::Transactions { next: Some(next), .. }) = answer else { return Ok(()) };
         before = Some(next);
     }
 }
 
-fn same_answer(
+/// A node's ledger answers a query as the model does.
+pub(in crate::simulate) fn same_answer(
     node: NodeId,
     ledger: &Ledger,
+    disk: &BooksReader,
     model: &Model,
     query: &Query,
-    slot: Slot,
 ) -> Result<Option<Success>, super::Violation> {
-    let (real, expected) = (ledger.query(query).map(in_memory).map(plain), model.query(query, slot));
+    let slot = ledger.applied();
+    let real = ledger.query(query).map(|progress| complete(ledger, disk, progress));
+    let expected = model.query(query, slot);
     check(real.as_ref() == Some(&expected), "history gives the books", || {
         format!("node {node} answers {query:?} after slot {slot} with {real:?}, the model with {expected:?}")
     })?;

@@ -6,6 +6,7 @@
 //! "Linearizability" (TOPLAS 1990); BANK.md, invariant 6 and "Sessions and retries"; PROTOCOL.md, "Linearizable reads".
 
 use rabia_bank_messages::bank::{Query, ReadLevel};
+use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::ids::Slot;
 
 use super::model::{Answer, Model, plain};
@@ -91,6 +92,23 @@ impl Clients {
         if level == ReadLevel::Linearizable {
             self.seen = self.seen.max((slot, usize::MAX));
         }
+        Ok(())
+    }
+
+    /// A client got the transactions of a feed, looked for as (from which id, among how many, how many at most) says.
+    pub(in crate::simulate) fn followed(
+        &mut self,
+        model: &Model,
+        feed: &Feed,
+        (from, scan, limit): (u64, u64, usize),
+        slot: Slot,
+        answer: Answer,
+    ) -> Check {
+        let expected = model.feed(feed, from, scan, limit, slot);
+        check(answer == expected, "reads", || {
+            format!("{feed:?} from {from} on at slot {slot} was answered {answer:?}, the model answers {expected:?}")
+        })?;
+        self.reads += 1;
         Ok(())
     }
 

@@ -7,8 +7,12 @@ pub(super) mod agreement;
 pub(super) mod books;
 pub(super) mod clients;
 pub(super) mod digests;
+pub(super) mod log_time;
 pub(super) mod model;
+pub(super) mod old_copies;
 pub(super) mod promises;
+pub(super) mod quiet;
+pub(super) mod weak_mvc;
 
 /// A property that does not hold.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -11,6 +11,8 @@ use rabia_bank_messages::bank::{
     Operation, Outcome, Query, Refusal, Statistics, Success, Transaction, TransactionType, Volume,
 };
 use rabia_bank_messages::batch::{Action, Payload, RequestHeader};
+use rabia_bank_messages::client::Feed;
+use rabia_bank_messages::genesis::SessionLimits;
 use rabia_bank_messages::ids::{BatchId, Digest, Millis, NodeId, SessionKey, Slot};
 
 /// What the bank answers. Messages of refusals are for people, and left empty here.
@@ -43,6 +45,7 @@ pub(in crate::simulate) struct Applied {
 struct Session {
     key: SessionKey,
     acknowledged: u64,
+    last_used: Millis,
     open: bool,
 }
 
@@ -50,10 +53,13 @@ struct Session {
 #[derive(Debug)]
 pub(in crate::simulate) struct Model {
     limit: u64,
+    session_limits: SessionLimits,
     balances: BTreeMap<String, u64>,
     /// When each account was created.
     created: BTreeMap<String, (Slot, Millis)>,
     history: Vec<Transaction>,
+    /// The places in the history that each account is in.
+    touching: BTreeMap<String, Vec<usize>>,
     sessions: BTreeMap<u64, Session>,
     /// All commands that were carried out or refused by the bank, by session and request number.
     pub(in crate::simulate) applied: BTreeMap<(u64, u64), Applied>,
@@ -64,9 +70,11 @@ pub(in crate::simulate) struct Model {
 }
 
 impl Model {
-    pub(in crate::simulate) fn new(limit: u64) -> Model {
+    pub(in crate::simulate) fn new(limit: u64, session_limits: SessionLimits) -> Model {
         Model {
             limit,
+            session_limits,
+            touching: BTreeMap::new(),
             balances: BTreeMap::new(),
             created: BTreeMap::new(),
             history: Vec::new(),
@@ -89,6 +97,11 @@ impl Model {
         &self.history
     }
 
+    /// Whether this session is open after the last slot.
+    pub(in crate::simulate) fn is_open(&self, session: u64) -> bool {
+        self.sessions.get(&session).is_some_and(|session| session.open)
+    }
+
     /// Applies the next slot. None if it changes nothing: forfeited, or a batch that was applied before.
     pub(in crate::simulate) fn apply(
         &mut self,
@@ -101,6 +114,10 @@ impl Model {
             return Ok(None);
         }
         self.time = self.time.max(payload.stamp().map_err(|e| e.to_string())?);
+        let (time, idle) = (self.time, self.session_limits.idle_ms);
+        for session in self.sessions.values_mut().filter(|session| time - session.last_used > idle) {
+            session.open = false;
+        }
         let mut replies = Vec::new();
         for (index, request) in payload.requests().map_err(|e| e.to_string())?.enumerate() {
             let request = request.map_err(|e| e.to_string())?;
@@ -112,14 +129,11 @@ impl Model {
 
     fn request(&mut self, index: usize, header: &RequestHeader, action: &Action) -> Reply {
         if *action == Action::Open {
-            let open = self.sessions.iter().find(|(_, session)| session.open && session.key == header.key);
-            let number = open.map_or(self.requests, |(number, _)| *number);
-            let session = Session { key: header.key, acknowledged: 0, open: true };
-            self.sessions.entry(number).or_insert(session);
-            return Reply::Opened(number);
+            return Reply::Opened(self.open(header.key));
         }
         let session = self.sessions.get_mut(&header.session).filter(|s| s.open && s.key == header.key);
         let Some(session) = session else { return Reply::Rejected(ErrorCode::SessionExpired) };
+        session.last_used = self.time;
         let command = match action {
             Action::Command(command) => command,
             Action::Open | Action::Close => {
@@ -146,6 +160,26 @@ impl Model {
                 Reply::Command { slot: self.slot, replayed: false, answer }
             }
         }
+    }
+
+    /// The open session with this key, or a new one, for which those go that were not used for longest.
+    fn open(&mut self, key: SessionKey) -> u64 {
+        let now = self.time;
+        let open = |session: &Session| session.open;
+        if let Some((number, session)) = self.sessions.iter_mut().find(|(_, s)| open(s) && s.key == key) {
+            session.last_used = now;
+            return *number;
+        }
+        while self.sessions.values().filter(|session| open(session)).count() as u64 >= self.session_limits.open {
+            let oldest = self.sessions.iter_mut().filter(|(_, session)| open(session));
+            let Some((_, session)) = oldest.min_by_key(|(number, session)| (session.last_used, **number)) else {
+                break;
+            };
+            session.open = false;
+        }
+        let session = Session { key, acknowledged: 0, last_used: now, open: true };
+        self.sessions.insert(self.requests, session);
+        self.requests
     }
 
     fn command(&mut self, command: &Command) -> Answer {
@@ -221,6 +255,9 @@ impl Model {
             hash: self.history.last().map_or(Digest::ZERO, |last| last.hash),
         };
         transaction.hash = chained(&transaction, transaction.hash);
+        for name in [from, to].into_iter().flatten() {
+            self.touching.entry(name.to_string()).or_default().push(self.history.len());
+        }
         self.history.push(transaction.clone());
         match (kind, to) {
             (TransactionType::Opening, Some(name)) => {
@@ -240,8 +277,10 @@ impl Model {
     /// An account as it was after a slot.
     fn account(&self, name: &str, slot: Slot) -> Option<Account> {
         let (_, created_at) = *self.created.get(name).filter(|(created, _)| *created <= slot)?;
-        let mine: Vec<_> = self.until(slot).iter().filter(|transaction| touches(transaction, name)).collect();
-        let balance = mine.last().map_or(0, |last| {
+        let all = self.touching.get(name).map_or(&[][..], |places| &places[..]);
+        let mine = &all[..all.partition_point(|place| self.history[*place].slot <= slot)];
+        let last = mine.last().map(|place| &self.history[*place]);
+        let balance = last.map_or(0, |last| {
             let from = last.from_account.as_deref() == Some(name);
             if from { last.from_balance } else { last.to_balance }.unwrap_or(0)
         });
@@ -249,7 +288,7 @@ impl Model {
             account_id: name.into(),
             balance,
             created_at,
-            last_transaction_at: mine.last().map(|last| last.timestamp),
+            last_transaction_at: last.map(|last| last.timestamp),
             transaction_count: mine.len() as u64,
         })
     }
@@ -303,6 +342,22 @@ impl Model {
             Query::GetStatistics { large_amount } => Ok(self.statistics(*large_amount, slot)),
             Query::GetStatus {} => Err(refusal(ErrorCode::Malformed)),
         }
+    }
+
+    /// Transactions of a feed with ids from `from` on, oldest first: `limit` at most, of the next `scan`. And where it goes on.
+    pub(in crate::simulate) fn feed(&self, feed: &Feed, from: u64, scan: u64, limit: usize, slot: Slot) -> Answer {
+        let history = self.until(slot);
+        let (mut next, mut transactions) = (from.max(1), Vec::new());
+        let end = (history.len() as u64).min(next.saturating_add(scan) - 1);
+        while next <= end && transactions.len() < limit {
+            let transaction = &history[next as usize - 1];
+            next += 1;
+            let wanted = feed.account_id.as_ref().is_none_or(|name| touches(transaction, name));
+            if wanted && feed.min_amount.is_none_or(|amount| transaction.amount >= amount) {
+                transactions.push(transaction.clone());
+            }
+        }
+        Ok(Success::Transactions { transactions, next: Some(next) })
     }
 
     fn statistics(&self, large_amount: Option<u64>, slot: Slot) -> Success {

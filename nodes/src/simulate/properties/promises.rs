@@ -1,13 +1,14 @@
 //! Promises: votes and States of phases ≥ 2 are durable before they are sent, and stay so until their slot's decision is;
 //! nothing is said at or above the durable mark, nor beyond the window; and a node says one thing per slot, phase and kind:
-//! votes and States ≥ 2 for ever, Proposals and first States in one run.
+//! votes and States ≥ 2 for ever, Proposals and first States in one run. In a slot in which it may have spoken in a former
+//! run it proposes null and abstains.
 //!
-//! Source: PROTOCOL.md, rules 1, 2, 4, 5, 7, 10 and "Slots together".
+//! Source: PROTOCOL.md, rules 1 to 5, 7, 10 and "Slots together".
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use rabia_bank_messages::ids::{NodeId, Phase, Slot};
-use rabia_bank_messages::peer::PeerMessage;
+use rabia_bank_messages::peer::{PeerMessage, State};
 use rabia_bank_storage::{Commit, Record, Recovered, Said};
 
 use super::{Check, check};
@@ -17,13 +18,31 @@ use super::{Check, check};
 struct Durable {
     reserved: Slot,
     records: BTreeMap<(Slot, Phase, bool), Said>,
+    /// All slots up to this one are decided or covered by the books …
+    base: Slot,
+    /// … and of those above it, these are decided.
     decisions: BTreeSet<Slot>,
+    /// Below this one the node may have spoken in a former run.
+    tainted: Slot,
 }
 
 impl Durable {
     fn has(&self, slot: Slot, phase: Phase, said: &Said) -> bool {
         let key = (slot, phase, matches!(said, Said::Vote(_)));
-        self.decisions.contains(&slot) || self.records.get(&key) == Some(said)
+        self.is_decided(slot) || self.records.get(&key) == Some(said)
+    }
+
+    fn is_decided(&self, slot: Slot) -> bool {
+        slot <= self.base || self.decisions.contains(&slot)
+    }
+
+    fn settle(&mut self) {
+        while self.decisions.remove(&(self.base + 1)) {
+            self.base += 1;
+        }
+        let base = self.base;
+        self.decisions.retain(|slot| *slot > base);
+        self.records.retain(|(slot, ..), _| *slot > base && !self.decisions.contains(slot));
     }
 }
 
@@ -46,21 +65,28 @@ impl Promises {
         for (slot, _) in &commit.decisions {
             durable.decisions.insert(*slot);
         }
-        durable.records.retain(|(slot, ..), _| !durable.decisions.contains(slot));
+        durable.base = durable.base.max(commit.installed.unwrap_or(0));
+        durable.settle();
+    }
+
+    /// A node's disk was replaced: it may remember other things.
+    pub(in crate::simulate) fn replaced(&mut self, node: NodeId) {
+        self.durable.remove(&node);
     }
 
     /// A store was opened, and remembers this.
     pub(in crate::simulate) fn recovered(&mut self, node: NodeId, recovered: &Recovered) -> Check {
         let old = self.durable.entry(node).or_default();
-        let mut new = Durable { reserved: recovered.reserved, ..Durable::default() };
-        new.decisions.extend(1..=recovered.decided);
+        let Recovered { reserved, decided, .. } = *recovered;
+        let mut new = Durable { reserved, base: decided, tainted: reserved, ..Durable::default() };
         new.decisions.extend(recovered.sparse.iter().map(|(slot, _)| *slot));
         for Record { slot, phase, said } in &recovered.records {
             new.records.insert((*slot, *phase, matches!(said, Said::Vote(_))), *said);
         }
         let forgotten = |what: String| format!("node {node} forgot over a restart what was durable: {what}");
         check(new.reserved >= old.reserved, "durability", || forgotten(format!("the mark {}", old.reserved)))?;
-        let slot = old.decisions.difference(&new.decisions).next();
+        check(new.base >= old.base, "durability", || forgotten(format!("the log up to slot {}", old.base)))?;
+        let slot = old.decisions.iter().find(|slot| !new.is_decided(**slot));
         check(slot.is_none(), "durability", || forgotten(format!("the decision of slot {slot:?}")))?;
         let lost = old.records.iter().find(|((slot, phase, _), said)| !new.has(*slot, *phase, said));
         check(lost.is_none(), "durability", || forgotten(format!("{lost:?}")))?;
@@ -85,6 +111,16 @@ impl Promises {
             _ => return Ok(()),
         };
         let durable = self.durable.entry(node).or_default();
+        // What is said of a slot that is decided binds nobody.
+        let tainted = slot < durable.tainted && !durable.is_decided(slot);
+        let abstains = match message {
+            PeerMessage::Proposal { value, .. } => !tainted || value.is_none(),
+            PeerMessage::State { phase: 1, state, .. } => tainted == (*state == State::Abstain),
+            _ => true,
+        };
+        check(abstains || durable.is_decided(slot), "tainted slots", || {
+            format!("the mark of node {node} was {} when it started, and it says {message:?}", durable.tainted)
+        })?;
         check(slot < durable.reserved, "reserve", || {
             format!("node {node} speaks at or above its durable mark {}: {message:?}", durable.reserved)
         })?;

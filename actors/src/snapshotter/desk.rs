@@ -1,0 +1,123 @@
+//! The desk: what works on the books, one job at a time, off the core's thread. It saves snapshots of this node, and takes the
+//! rows of one that comes from a peer. It knows no actor and no clock, so that the simulator works at the same desk.
+
+use rabia_bank_messages::ids::Slot;
+use rabia_bank_messages::peer::SnapshotCursor;
+use rabia_bank_storage::BooksStore;
+
+use super::transfer::{Taken, Transfer, TransferError};
+use crate::ledger::Ledger;
+use crate::node::Decision;
+use crate::snapshot::Snapshot;
+
+pub use super::transfer::Answer;
+
+/// The one writer of the books, and the snapshot that it is being sent.
+pub struct Desk {
+    store: BooksStore,
+    transfer: Option<Transfer>,
+}
+
+/// What is to be done.
+pub enum Job {
+    /// Make this snapshot durable.
+    Save(Snapshot),
+    /// Look which part of a peer's snapshot is to be asked for first.
+    Begin,
+    /// Take these rows of a peer's snapshot.
+    Take(Answer),
+}
+
+/// What came of a job.
+pub enum Outcome {
+    /// The snapshot is durable.
+    Saved {
+        /// The slot that it stands after.
+        slot: Slot,
+        /// The newest transaction in it.
+        transactions: u64,
+    },
+    /// This is to be asked for next.
+    Ask(SnapshotWanted),
+    /// A peer's snapshot is complete, verified and durable.
+    Installed {
+        /// The slot that it stands after.
+        slot: Slot,
+        /// The state.
+        ledger: Box<Ledger>,
+        /// The decisions before it that owners of coming slots are read from.
+        decisions: Vec<Decision>,
+    },
+    /// The peer sent what can't be.
+    GaveUp(String),
+    /// The store failed.
+    Failed(String),
+    /// There was nothing to do.
+    Nothing,
+}
+
+/// What a transfer asks for next.
+#[derive(Clone, Copy, Debug)]
+pub struct SnapshotWanted {
+    /// Which snapshot; 0 for any.
+    pub slot: Slot,
+    /// From where on.
+    pub at: SnapshotCursor,
+    /// Bytes that came so far.
+    pub received: u64,
+}
+
+impl Desk {
+    /// A desk with these books on it.
+    pub fn new(store: BooksStore) -> Desk {
+        Desk { store, transfer: None }
+    }
+
+    /// Does a job. Blocks while the disk works.
+    pub fn work(&mut self, job: Job) -> Outcome {
+        match job {
+            // A newer state came from a peer meanwhile.
+            Job::Save(snapshot) if snapshot.changes.slot <= self.store.slot() => Outcome::Nothing,
+            Job::Save(snapshot) => {
+                let (slot, transactions) = (snapshot.changes.slot, snapshot.changes.transactions);
+                let mut rows = snapshot.into_rows();
+                if let Some(transfer) = &self.transfer {
+                    transfer.keep_received(&mut rows.blocks);
+                }
+                match self.store.save(&rows) {
+                    Ok(()) => Outcome::Saved { slot, transactions },
+                    Err(error) => Outcome::Failed(error.to_string()),
+                }
+            }
+            Job::Begin => match Transfer::begin(&self.store) {
+                Ok(transfer) => {
+                    let wanted = wanted(&transfer);
+                    self.transfer = Some(transfer);
+                    Outcome::Ask(wanted)
+                }
+                Err(error) => Outcome::Failed(error.to_string()),
+            },
+            Job::Take(answer) => self.take(answer),
+        }
+    }
+
+    fn take(&mut self, answer: Answer) -> Outcome {
+        let Some(mut transfer) = self.transfer.take() else { return Outcome::Nothing };
+        let slot = answer.slot;
+        match transfer.take(answer, &mut self.store) {
+            Ok(Taken::More) => {
+                let wanted = wanted(&transfer);
+                self.transfer = Some(transfer);
+                Outcome::Ask(wanted)
+            }
+            Ok(Taken::Installed(ledger, decisions)) => Outcome::Installed { slot, ledger, decisions },
+            Err(TransferError::Peer(why)) => Outcome::GaveUp(why),
+            Err(TransferError::Own(error)) => Outcome::Failed(error.to_string()),
+        }
+    }
+}
+
+fn wanted(transfer: &Transfer) -> SnapshotWanted {
+    let (slot, at) = transfer.wanted();
+    SnapshotWanted { slot, at, received: transfer.received() }
+}

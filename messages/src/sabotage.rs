@@ -1,0 +1,141 @@
+//! Rules that tests break on purpose, to see that some check notices.
+//!
+//! Only with the feature `sabotage`, which nothing but tests of this workspace enables, can a rule be broken; otherwise
+//! [`is_broken`] is a constant, and a program has no trace of it. A rule is broken for one thread, which suits the simulator and
+//! the model checks: they run in one.
+
+/// A rule of PROTOCOL.md or BANK.md that the code asks about at the place where it keeps it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[non_exhaustive]
+pub enum Rule {
+    /// Rule 1: nothing is said at or above the durable mark.
+    Reserve,
+    /// Rule 1: slots below the mark of a former run are known to be tainted.
+    TaintRemembered,
+    /// Rule 3 †: a tainted slot abstains. Broken: it states Zero.
+    TaintedAbstains,
+    /// Rule 3: an id needs a majority of proposals. Broken: one is enough.
+    ProposalMajority,
+    /// Rule 4: a vote needs a quorum of States. Broken: one less is enough.
+    StateQuorum,
+    /// Rule 4 †: never Undecided where a majority was seen. Broken: only if all States agree is their value voted for.
+    VoteFollowsMajority,
+    /// Rule 4 †: a vote is durable before it is sent.
+    VoteDurableFirst,
+    /// Rule 5: f + 1 votes decide. Broken: f do.
+    DecisionNeedsVotes,
+    /// Rule 5: a value with a vote is gone on with. Broken: the coin is asked all the same.
+    VoteBindsState,
+    /// Rule 5: the coin is the same everywhere.
+    CommonCoin,
+    /// Rule 5 †: a State of phase 2 or later is durable before it is sent.
+    StateDurableFirst,
+    /// Rule 6 ‡: a message that names an id counts only once its payload is held.
+    PayloadHeld,
+    /// Rule 6 ‡: until the payload is held a later message takes the place.
+    ParkedReplaced,
+    /// Rule 6: records are durable together with the payload that they name.
+    PayloadDurable,
+    /// Rule 6: a payload has the digest that its id says.
+    PayloadDigest,
+    /// Rule 7: senders are counted, not messages.
+    OnePerSender,
+    /// Rule 7: the first message that counts stays.
+    FirstCounts,
+    /// Rule 9: what was said for undecided slots is said again.
+    Repeat,
+    /// Rule 10 †: records of earlier phases stay.
+    RecordsStay,
+    /// Rule 10 †: installing a snapshot removes only what lies at or below it.
+    SnapshotKeepsAbove,
+    /// Rule 11 ‡: Proposal(null) and Abstain are said in slots of a former run.
+    RestartSpeaks,
+    /// Rule 11 ‡: all stored records are said again. Broken: the last one.
+    RestartSaysAll,
+    /// Rule 12: start counters and runs are compared.
+    StartCounters,
+    /// Rule 12: promise counts are compared.
+    PromiseCounts,
+    /// Rule 12: an empty disk refuses to start. Broken in the simulator: a new store is made.
+    StoreMadeOnce,
+    /// Nobody speaks in slot s before it knows all decisions up to s − W. Broken: s − 2W.
+    Window,
+    /// A batch whose stamp is more than a second ahead is not backed.
+    StampAhead,
+    /// Decisions are applied in slot order.
+    InOrder,
+    /// Decided batches are not proposed again by a node that learnt of them by a snapshot.
+    SnapshotSettlesPending,
+    /// A linearizable read asks the others.
+    ReadRound,
+    /// … and waits for a quorum of answers. Broken: the own one is enough.
+    ReadQuorum,
+    /// … which name slots that were only voted in, too.
+    ReadSeesVotes,
+    /// … and are answers to this very round.
+    ReadEcho,
+    /// … and is answered when the slot is applied. Broken in the simulator: at once.
+    ReadWaits,
+    /// A write is reported when it is durable. Broken in the simulator: when it begins.
+    ReportedDurable,
+    /// Records are written. Broken in the simulator: they are forgotten.
+    RecordsWritten,
+    /// A sync syncs. Broken in the simulator: disks only say so.
+    SyncsSync,
+    /// The log goes only where durable books cover it. Broken in the simulator: up to what is applied.
+    BooksCoverLog,
+    /// A batch that is decided twice is applied once.
+    BatchOnce,
+    /// Replies are kept for retries.
+    RepliesKept,
+    /// Sessions end when they were idle for too long.
+    SessionsExpire,
+    /// Log time never goes back.
+    MonotonicTime,
+    /// The sum of all balances is bounded.
+    OverflowChecked,
+}
+
+#[cfg(feature = "sabotage")]
+std::thread_local! {
+    static BROKEN: std::cell::Cell<Option<Rule>> = const { std::cell::Cell::new(None) };
+}
+
+/// Whether this rule is broken on this thread.
+#[cfg(feature = "sabotage")]
+pub fn is_broken(rule: Rule) -> bool {
+    BROKEN.get() == Some(rule)
+}
+
+/// Whether this rule is broken on this thread: never, without the feature `sabotage`.
+#[cfg(not(feature = "sabotage"))]
+#[inline(always)]
+pub const fn is_broken(_: Rule) -> bool {
+    false
+}
+
+/// A rule is broken on this thread for as long as this lives.
+#[cfg(feature = "sabotage")]
+#[derive(Debug)]
+pub struct Broken(());
+
+#[cfg(feature = "sabotage")]
+impl Broken {
+    /// Breaks a rule.
+    ///
+    /// # Panics
+    /// If another one is broken.
+    #[must_use]
+    pub fn rule(rule: Rule) -> Broken {
+        let other = BROKEN.replace(Some(rule));
+        assert_eq!(other, None, "two rules can't be broken at once");
+        Broken(())
+    }
+}
+
+#[cfg(feature = "sabotage")]
+impl Drop for Broken {
+    fn drop(&mut self) {
+        BROKEN.set(None);
+    }
+}

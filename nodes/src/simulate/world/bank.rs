@@ -1,0 +1,328 @@
+//! The proposer and the bank of simulated nodes, and their clients.
+
+use std::sync::Arc;
+
+use rabia_bank_actors::consensus::agreement::{Event, Notice};
+use rabia_bank_actors::consensus::pool::PoolEffect;
+use rabia_bank_actors::ledger::{Applied, Progress, Reading, RequestOutcome};
+use rabia_bank_actors::snapshot::read_block;
+use rabia_bank_messages::bank::{ErrorCode, Query, ReadLevel};
+use rabia_bank_messages::batch::{Action, Payload, RequestHeader};
+use rabia_bank_messages::client::Feed;
+use rabia_bank_messages::ids::{BatchId, Slot};
+use rabia_bank_messages::sabotage::{Rule, is_broken};
+
+use super::super::clients::{Ask, Bounds};
+use super::super::properties::model::plain;
+use super::super::properties::{Check, Violation, books, check, log_time};
+use super::{CLIENT_PACE, ClientReply, Item, MAILBOX, Mail, Waiter, WaitingRead, World, store_violation};
+
+/// Transactions that a feed is looked at for at a time.
+const FOLLOW_SCAN: u64 = 64;
+
+/// What a client wants to know.
+#[derive(Clone, Debug)]
+pub(super) enum Question {
+    Query(Query),
+    /// Transactions of a feed, from this id on, so many at most.
+    Feed(Feed, u64, usize),
+}
+
+/// An answer that waits for a block of the history.
+pub(super) struct OpenAnswer {
+    waiter: Waiter,
+    slot: Slot,
+    reading: Box<Reading>,
+}
+
+impl World {
+    // ----- the proposer -----
+
+    pub(super) fn notices(&mut self, index: usize, notices: Vec<Notice>) -> Check {
+        let Some(mut node) = self.machines[index].node.take() else { return Ok(()) };
+        let (now, mut effects) = (self.clocks(index, &node), Vec::new());
+        for notice in notices {
+            node.pool.notice(now, notice, &mut effects);
+        }
+        self.machines[index].node = Some(node);
+        self.pool_effects(index, effects)?;
+        self.mail(index, MAILBOX, Mail::Pump);
+        Ok(())
+    }
+
+    pub(super) fn pump(&mut self, index: usize) -> Check {
+        let Some(mut node) = self.machines[index].node.take() else { return Ok(()) };
+        let (now, mut effects) = (self.clocks(index, &node), Vec::new());
+        node.pool.pump(now, &mut effects);
+        self.machines[index].node = Some(node);
+        self.pool_effects(index, effects)
+    }
+
+    fn submit(&mut self, index: usize, waiter: Waiter, header: &RequestHeader, action: &Action) -> Check {
+        let Some(mut node) = self.machines[index].node.take() else { return Ok(()) };
+        let (now, mut effects) = (self.clocks(index, &node), Vec::new());
+        node.gathering.push(waiter);
+        node.pool.submit(now, header, action, &mut effects);
+        self.machines[index].node = Some(node);
+        self.pool_effects(index, effects)?;
+        self.mail(index, MAILBOX, Mail::Pump);
+        Ok(())
+    }
+
+    fn pool_effects(&mut self, index: usize, effects: Vec<PoolEffect>) -> Check {
+        let mut events = Vec::new();
+        for effect in effects {
+            match effect {
+                PoolEffect::Formed(id, payload) => {
+                    self.agreement.formed(id, payload.clone())?;
+                    if let Some(node) = &mut self.machines[index].node {
+                        let waiters = std::mem::take(&mut node.gathering);
+                        node.expected.insert(id, waiters);
+                    }
+                    events.push(Event::Hold(id, payload));
+                }
+                PoolEffect::Propose { slot, value, with_payload } => {
+                    events.push(Event::Propose { slot, value, with_payload });
+                }
+                PoolEffect::Forget(id) => events.push(Event::Forget(id)),
+                PoolEffect::Hold(id, payload) => events.push(Event::Hold(id, payload)),
+                // Their clients hear that it is unknown, or nothing: here they hear nothing, and ask again.
+                PoolEffect::Abandon(id) => {
+                    if let Some(node) = &mut self.machines[index].node {
+                        node.expected.remove(&id);
+                    }
+                }
+                PoolEffect::Send(to, message) => {
+                    for peer in (0..self.machines.len()).filter(|peer| *peer != index) {
+                        if to.is_none_or(|to| to.index() == peer) {
+                            self.send(index, peer, message.clone())?;
+                        }
+                    }
+                }
+            }
+        }
+        if !events.is_empty() {
+            self.mail(index, MAILBOX, Mail::Events(events));
+        }
+        Ok(())
+    }
+
+    // ----- the bank -----
+
+    pub(super) fn apply(&mut self, index: usize, slot: Slot, batch: Option<(BatchId, Payload)>) -> Check {
+        let id = self.machines[index].id;
+        let Some(node) = &mut self.machines[index].node else { return Ok(()) };
+        let first = self.agreement.delivered(id, node.ledger.applied(), slot, batch.as_ref())?;
+        let named = batch.as_ref().map(|(id, payload)| (id, payload));
+        let applied = node.ledger.apply(slot, named);
+        let applied = applied.map_err(|error| Violation { property: "apply", what: error.to_string() })?;
+        if first {
+            let clocks = self.machines.iter().map(|machine| machine.highest_clock);
+            log_time::decided(slot, named.map(|(_, payload)| payload), clocks)?;
+            let replies = self.model.apply(slot, named).map_err(|what| Violation { property: "validity", what })?;
+            let what = batch.as_ref().map_or("forfeited".into(), |(id, payload)| {
+                format!("batch {id}, {} requests", payload.count().unwrap_or(0))
+            });
+            self.trace.note(self.now, Some(slot), || format!("node {id} is the first to apply it: {what}"));
+            let Some(node) = &self.machines[index].node else { return Ok(()) };
+            books::same_replies(slot, &node.ledger, &node.books.reader, &applied, replies.as_deref())?;
+            books::balance(slot, &node.ledger, &self.model)?;
+        }
+        let Some(node) = &mut self.machines[index].node else { return Ok(()) };
+        self.digests.after(id, slot, node.ledger.digest())?;
+        let waiters = batch.as_ref().and_then(|(id, _)| node.expected.remove(id));
+        if let (Some(waiters), Applied::Batch(outcomes)) = (waiters, applied) {
+            check(waiters.len() == outcomes.len(), "answers", || {
+                format!("the batch of slot {slot} has {} requests, {} were given", outcomes.len(), waiters.len())
+            })?;
+            for (waiter, outcome) in waiters.into_iter().zip(outcomes) {
+                self.answer_request(index, waiter, slot, &outcome);
+            }
+        }
+        self.note_slot(index, slot, batch.map(|(id, _)| id));
+        self.read_due(index)
+    }
+
+    fn answer_request(&mut self, index: usize, waiter: Waiter, slot: Slot, outcome: &RequestOutcome) {
+        let Some(node) = &self.machines[index].node else { return };
+        match outcome {
+            RequestOutcome::Opened { session } => self.reply(waiter, slot, ClientReply::Opened(*session)),
+            RequestOutcome::Closed => self.reply(waiter, slot, ClientReply::Closed),
+            RequestOutcome::Command { slot, outcome, .. } => {
+                let progress = node.ledger.render(outcome);
+                self.progress(index, waiter, *slot, progress);
+            }
+            RequestOutcome::Rejected(rejection) => {
+                self.reply(waiter, slot, ClientReply::Rejected(rejection.refusal().code));
+            }
+        }
+    }
+
+    /// Gives an answer, or goes on with it when the block that it needs was read.
+    fn progress(&mut self, index: usize, waiter: Waiter, slot: Slot, progress: Progress) {
+        match progress {
+            Progress::Done(answer) => self.reply(waiter, slot, ClientReply::Outcome(plain(answer))),
+            Progress::Reading(reading) => {
+                self.report.count("blocks of the history read");
+                let took = self.micros(100, 5_000);
+                self.mail(index, took, Mail::Block(OpenAnswer { waiter, slot, reading }));
+            }
+        }
+    }
+
+    pub(super) fn read_block(&mut self, index: usize, open: OpenAnswer) -> Check {
+        let OpenAnswer { waiter, slot, reading } = open;
+        let machine = &self.machines[index];
+        let Some(node) = &machine.node else { return Ok(()) };
+        let block = read_block(&node.books.reader, reading.block());
+        let block = block.map_err(|error| store_violation(machine.id, &error))?;
+        let progress = node.ledger.resume(*reading, Arc::new(block));
+        self.progress(index, waiter, slot, progress);
+        Ok(())
+    }
+
+    fn read(&mut self, index: usize, WaitingRead { waiter, question }: WaitingRead) {
+        let Some(node) = &self.machines[index].node else { return };
+        let slot = node.ledger.applied();
+        let progress = match question {
+            Question::Query(query) => node.ledger.query(&query),
+            Question::Feed(feed, id, limit) => Some(node.ledger.transactions_from(&feed, id, FOLLOW_SCAN, limit)),
+        };
+        if let Some(progress) = progress {
+            self.progress(index, waiter, slot, progress);
+        }
+    }
+
+    /// Answers the reads that waited for a slot that is applied now.
+    pub(super) fn read_due(&mut self, index: usize) -> Check {
+        let Some(node) = &mut self.machines[index].node else { return Ok(()) };
+        let later = node.at_slot.split_off(&(node.ledger.applied() + 1));
+        let due = std::mem::replace(&mut node.at_slot, later);
+        due.into_values().flatten().for_each(|read| self.read(index, read));
+        Ok(())
+    }
+
+    fn read_or_wait(&mut self, index: usize, slot: Slot, read: WaitingRead) {
+        let Some(node) = &mut self.machines[index].node else { return };
+        if slot <= node.ledger.applied() || is_broken(Rule::ReadWaits) {
+            return self.read(index, read);
+        }
+        node.at_slot.entry(slot).or_default().push(read);
+    }
+
+    pub(super) fn read_at(&mut self, index: usize, read: u64, slot: Slot) -> Check {
+        let Some(node) = &mut self.machines[index].node else { return Ok(()) };
+        let later = node.rounds.split_off(&(read + 1));
+        let ready = std::mem::replace(&mut node.rounds, later);
+        ready.into_values().for_each(|read| self.read_or_wait(index, slot, read));
+        Ok(())
+    }
+
+    pub(super) fn request(&mut self, index: usize, waiter: Waiter, ask: Ask) -> Check {
+        let (question, level) = match ask {
+            Ask::Log(header, action) => return self.submit(index, waiter, &header, &action),
+            Ask::Read(query, level) => (Question::Query(query), level),
+            Ask::Follow(feed, id, limit) => (Question::Feed(feed, id, limit), ReadLevel::Local),
+        };
+        let read = WaitingRead { waiter, question };
+        match level {
+            ReadLevel::Linearizable => {
+                let Some(node) = &mut self.machines[index].node else { return Ok(()) };
+                node.reads += 1;
+                let number = node.reads;
+                node.rounds.insert(number, read);
+                self.mail(index, MAILBOX, Mail::Events(vec![Event::Read(number)]));
+            }
+            ReadLevel::AtLeast(slot) => self.read_or_wait(index, slot, read),
+            ReadLevel::Local => self.read_or_wait(index, 0, read),
+        }
+        Ok(())
+    }
+
+    fn reply(&mut self, waiter: Waiter, slot: Slot, reply: ClientReply) {
+        if self.percent(self.weather.loss) {
+            return self.report.count("answers to clients lost");
+        }
+        let delay = self.micros(50, 3_000);
+        self.at(delay, Item::Answer { waiter, slot, reply });
+    }
+
+    // ----- clients -----
+
+    /// What generators need to know of the world.
+    pub(super) fn bounds(&self) -> Bounds {
+        Bounds { limit: self.genesis.transaction_limit, transactions: self.model.history().len() as u64 }
+    }
+
+    pub(super) fn client(&mut self, index: usize) -> Check {
+        let pace = CLIENT_PACE + self.micros(0, 5_000);
+        self.at(pace, Item::Client(index));
+        let (now, after, wall, bounds) = (self.now, self.answers.now(), self.true_time(), self.bounds());
+        let client = &mut self.clients[index];
+        let mut marks: Vec<u64> = client.begin(now, after, wall, &bounds, &mut self.random).into_iter().collect();
+        if client.in_flight.values().any(|request| request.patience <= now) {
+            client.home = self.random.usize(..self.machines.len());
+        }
+        let patience = client.patience(&mut self.random);
+        for (mark, request) in &mut client.in_flight {
+            if request.patience <= now {
+                request.patience = now + patience;
+                marks.push(*mark);
+                self.report.count("requests sent again");
+            }
+        }
+        let stray = if !client.is_done() && self.random.u32(..60) == 0 {
+            client.stray(&bounds, &mut self.random)
+        } else {
+            None
+        };
+        let asks: Vec<_> = marks.iter().map(|mark| (Some(*mark), client.in_flight[mark].ask.clone())).collect();
+        for (mark, ask) in asks.into_iter().chain(stray.map(|ask| (None, ask))) {
+            self.ask(Waiter { client: index, mark }, ask);
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, waiter: Waiter, ask: Ask) {
+        let node = self.clients[waiter.client].home;
+        if !self.percent(self.weather.loss) {
+            let delay = self.micros(50, 3_000);
+            self.at(delay, Item::Request { node, waiter, ask });
+        }
+    }
+
+    pub(super) fn answer(&mut self, waiter: Waiter, slot: Slot, reply: ClientReply) -> Check {
+        let client = &mut self.clients[waiter.client];
+        let Some(request) = waiter.mark.and_then(|mark| client.in_flight.remove(&mark)) else { return Ok(()) };
+        match (request.ask, reply) {
+            (Ask::Read(query, level), ClientReply::Outcome(answer)) => {
+                self.answers.read(&self.model, &query, level, request.after, slot, answer)
+            }
+            (Ask::Log(_, Action::Open), ClientReply::Opened(session)) => {
+                client.opened(session);
+                Ok(())
+            }
+            (Ask::Follow(feed, id, limit), ClientReply::Outcome(answer)) => {
+                self.answers.followed(&self.model, &feed, (id, FOLLOW_SCAN, limit), slot, answer)
+            }
+            (Ask::Log(_, Action::Close), ClientReply::Closed) => {
+                client.closed();
+                Ok(())
+            }
+            // An earlier attempt has closed it, or the session has expired. What came of the request is unknown.
+            (Ask::Log(header, action), ClientReply::Rejected(code @ ErrorCode::SessionExpired)) => {
+                self.report.count("sessions expired under a request");
+                let what = || format!("{action:?} of session {} was answered {code:?}", header.session);
+                check(!self.model.is_open(header.session), "sessions", || format!("{}, but it is open", what()))?;
+                client.gone(header.session);
+                Ok(())
+            }
+            (Ask::Log(header, action @ Action::Command(_)), ClientReply::Outcome(answer)) => {
+                client.commanded(header, action, slot);
+                let name = (header.session, header.number);
+                self.answers.command(&self.model, name, request.after, Some(slot), answer)
+            }
+            (ask, reply) => check(false, "answers", || format!("{ask:?} was answered {reply:?}")),
+        }
+    }
+}

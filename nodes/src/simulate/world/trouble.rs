@@ -1,0 +1,312 @@
+//! What goes wrong in a simulated world: crashes and restarts, disks, links, clocks.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rabia_bank_actors::consensus::agreement::{Agreement, TICK};
+use rabia_bank_actors::handshake::Door;
+use rabia_bank_actors::node::rebuild;
+use rabia_bank_actors::proposer::Proposer;
+use rabia_bank_messages::ids::RunId;
+use rabia_bank_messages::sabotage::{Rule, is_broken};
+use rabia_bank_storage::{BooksStore, Commit, Identity, LogStore, Recovered, StoreError};
+
+use super::super::disk::Disk;
+use super::super::faults::{Fault, Weather};
+use super::super::properties::{Check, Violation, check};
+use super::{Books, File, Item, Loss, Machine, Mail, Node, World, store_violation};
+
+/// Both files of a node, open.
+struct Stores {
+    log: LogStore,
+    recovered: Recovered,
+    books: BooksStore,
+}
+
+impl World {
+    // ----- faults -----
+
+    pub(super) fn trouble(&mut self) -> Check {
+        if self.healed {
+            return Ok(());
+        }
+        let next = self.micros(20_000, 400_000);
+        self.at(next, Item::Trouble);
+        if self.weather.kinds.is_empty() {
+            return Ok(());
+        }
+        let fault = self.weather.kinds[self.random.usize(..self.weather.kinds.len())];
+        let index = self.random.usize(..self.machines.len());
+        let members = self.machines.len();
+        let others: Vec<usize> = (0..members).filter(|other| *other != index).collect();
+        let other = others[self.random.usize(..others.len())];
+        let lasts = self.micros(1_000, 600_000);
+        let meets_nothing = match fault {
+            Fault::CrashOne | Fault::Pause | Fault::SlowSyncs | Fault::FailingSync => {
+                self.machines[index].node.is_none()
+            }
+            Fault::WipedDisk | Fault::OldCopy => !self.may_lose(index),
+            Fault::ResetLink => !self.network.works(index, other),
+            _ => false,
+        };
+        if meets_nothing {
+            return Ok(());
+        }
+        self.report.count(fault.name());
+        self.trace.note(self.now, None, || format!("fault: {} (node {})", fault.name(), index + 1));
+        match fault {
+            Fault::CrashOne => self.crash(index, "it was killed")?,
+            Fault::CrashSome => {
+                for node in 0..members {
+                    if self.random.bool() {
+                        self.crash(node, "it was killed")?;
+                    }
+                }
+            }
+            Fault::CrashAll => (0..members).try_for_each(|node| self.crash(node, "it was killed"))?,
+            Fault::Pause => self.machines[index].paused = self.now + lasts,
+            Fault::ResetLink => self.disconnect(index, other)?,
+            Fault::Isolate => {
+                self.network.cut(&[index], &others);
+                self.network.cut(&others, &[index]);
+                self.at(lasts, Item::Mend(index));
+                if self.random.bool() {
+                    others.into_iter().try_for_each(|other| self.disconnect(index, other))?;
+                }
+            }
+            Fault::Halves => {
+                let (a, b) = self.network.halves(&mut self.random);
+                self.network.cut(&a, &b);
+                self.network.cut(&b, &a);
+                a.into_iter().for_each(|node| self.at(lasts, Item::Mend(node)));
+            }
+            Fault::OneWay => {
+                self.network.cut(&[index], &others[..self.random.usize(1..=others.len())]);
+                self.at(lasts, Item::Mend(index));
+            }
+            Fault::Swizzle => {
+                for node in 0..members {
+                    if self.random.bool() {
+                        let (from, to) = (self.micros(0, 300_000), self.micros(300_000, 600_000));
+                        self.at(from, Item::Cut(node));
+                        self.at(to, Item::Mend(node));
+                    }
+                }
+            }
+            Fault::SlowSyncs => self.machines[index].slow_until = self.now + lasts,
+            Fault::FailingSync => {
+                let file = if self.random.bool() { File::Log } else { File::Books };
+                self.machines[index].failing = Some(file);
+            }
+            Fault::ClockJump => self.machines[index].ahead = self.random.i64(-3_000..3_000),
+            Fault::WipedDisk => self.wipe(index)?,
+            Fault::OldCopy => {
+                let Machine { log, books, .. } = &self.machines[index];
+                let copy = Item::OldCopy { node: index, log: log.after_kill(), books: books.after_kill() };
+                let later = lasts + self.micros(0, 1_000_000);
+                self.at(later, copy);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this disk may be emptied: as many nodes may be lost for good as may be down at once.
+    fn may_lose(&self, index: usize) -> bool {
+        let lost = self.machines.iter().filter(|machine| machine.lost.is_some()).count();
+        lost < (self.machines.len() - 1) / 2 && self.machines[index].lost.is_none()
+    }
+
+    /// A disk is emptied. Its node must refuse to start from it, and is lost.
+    fn wipe(&mut self, index: usize) -> Check {
+        self.crash(index, "its disk was wiped")?;
+        let machine = &mut self.machines[index];
+        machine.lost = Some(Loss::Wiped);
+        (machine.log, machine.books) = (Disk::new(Vec::new()), Disk::new(Vec::new()));
+        Ok(())
+    }
+
+    /// Whether all others have heard of every promise of this node. (A peer that has not could be deceived by an old copy,
+    /// and two faults at once, a lost disk and a peer that is cut off, are more than three nodes bear.)
+    fn all_have_heard(&self, index: usize) -> bool {
+        let Some(node) = &self.machines[index].node else { return false };
+        let others = self.machines.iter().filter(|machine| machine.id.index() != index);
+        let id = self.machines[index].id;
+        others
+            .map(|machine| &machine.node)
+            .all(|other| other.as_ref().is_some_and(|other| other.core.heard(id) == node.core.promised()))
+    }
+
+    /// The files of a node are replaced by copies that were made before. Whoever has heard it say more must refuse it.
+    pub(super) fn put_old_copy(&mut self, index: usize, log: Vec<u8>, books: Vec<u8>) -> Check {
+        if self.healed || !self.may_lose(index) || !self.all_have_heard(index) {
+            return Ok(());
+        }
+        self.report.count("old copy of a disk put back");
+        self.crash(index, "an old copy of its disk was put back")?;
+        let machine = &mut self.machines[index];
+        machine.lost = Some(Loss::OldCopy);
+        (machine.log, machine.books) = (Disk::new(log), Disk::new(books));
+        self.promises.replaced(machine.id);
+        self.old_copies.replaced(machine.id);
+        Ok(())
+    }
+
+    pub(super) fn crash(&mut self, index: usize, why: &str) -> Check {
+        self.count_phases(index);
+        let machine = &mut self.machines[index];
+        let Some(mut node) = machine.node.take() else { return Ok(()) };
+        let id = machine.id;
+        self.trace.note(self.now, None, || format!("node {id} is down: {why}"));
+        // What is being written may get to the disk, before or between its syncs.
+        if let Some((_, commit)) = node.writing.take() {
+            self.report.count("crashes between a write and its sync");
+            machine.log.fail_after(self.random.u64(..2));
+            if node.store.commit(&commit).is_ok() {
+                self.promises.committed(id, &commit);
+            }
+        }
+        machine.books.fail_after(self.random.u64(..3));
+        if node.books.die() {
+            self.report.count("crashes while the books were written");
+        }
+        machine.log.kill();
+        machine.books.kill();
+        let power_failure = self.random.bool();
+        for disk in [&mut machine.log, &mut machine.books] {
+            let image = if power_failure { disk.after_power_failure(&mut self.random) } else { disk.after_kill() };
+            *disk = Disk::new(image);
+        }
+        machine.failing = None;
+        for peer in (0..self.machines.len()).filter(|peer| *peer != index) {
+            self.disconnect(index, peer)?;
+        }
+        let after = self.micros(1_000, 500_000);
+        self.at(after, Item::Restart(index));
+        Ok(())
+    }
+
+    pub(super) fn count_phases(&mut self, index: usize) {
+        if let Some(node) = &self.machines[index].node {
+            for (sum, count) in self.report.phases.iter_mut().zip(node.core.counters().phases) {
+                *sum += count;
+            }
+        }
+    }
+
+    pub(super) fn restart(&mut self, index: usize) -> Check {
+        let machine = &mut self.machines[index];
+        if machine.node.is_some() {
+            return Ok(());
+        }
+        let identity = Identity { genesis: self.genesis.clone(), node: machine.id };
+        if is_broken(Rule::SyncsSync) {
+            machine.log.lie();
+            machine.books.lie();
+        }
+        if machine.lost == Some(Loss::Wiped) && is_broken(Rule::StoreMadeOnce) {
+            LogStore::create_with(machine.log.clone(), &identity, 0).map_err(|e| store_violation(machine.id, &e))?;
+            BooksStore::create_with(machine.books.clone(), &identity, None)
+                .map_err(|e| store_violation(machine.id, &e))?;
+            self.promises.replaced(machine.id);
+            machine.lost = None;
+        }
+        // A start may be cut short like anything else.
+        if !self.healed && machine.lost.is_none() && self.now > Duration::ZERO && self.random.u32(..8) == 0 {
+            self.report.count("starts cut short");
+            let disk = if self.random.bool() { &machine.log } else { &machine.books };
+            disk.fail_after(self.random.u64(..3));
+        }
+        let Stores { log: store, recovered, books } = match open(&machine.log, &machine.books, &identity) {
+            Ok(_) if machine.lost == Some(Loss::Wiped) => {
+                return check(false, "store", || "a node started from a wiped disk");
+            }
+            Ok(opened) => opened,
+            Err(_) if machine.lost == Some(Loss::Wiped) => return Ok(()),
+            Err(_) if machine.log.is_dead() || machine.books.is_dead() => {
+                for disk in [&mut machine.log, &mut machine.books] {
+                    *disk = Disk::new(disk.after_power_failure(&mut self.random));
+                }
+                let after = self.micros(1_000, 100_000);
+                self.at(after, Item::Restart(index));
+                return Ok(());
+            }
+            Err(error) => return Err(store_violation(machine.id, &error)),
+        };
+        // What it was to fail in may have passed without that many syncs.
+        machine.log.fail_after(u64::MAX);
+        machine.books.fail_after(u64::MAX);
+        self.promises.recovered(machine.id, &recovered)?;
+        let rebuilt = rebuild(&identity, &books, &store.reader(), recovered.decided);
+        let (mut ledger, last) = rebuilt.map_err(|error| Violation { property: "replay", what: error.to_string() })?;
+        self.digests.after(machine.id, ledger.applied(), ledger.digest())?;
+        for (slot, value) in &last {
+            self.agreement.remembered(machine.id, *slot, *value)?;
+        }
+        let members = self.genesis.members();
+        let books = Books::new(books, ledger.applied(), last.clone(), members);
+        let mut run = [machine.id.get(); 16];
+        run[..8].copy_from_slice(&self.random.u64(..).to_be_bytes());
+        let mut effects = Vec::new();
+        let core = Agreement::new(self.genesis.clone(), machine.id, &recovered, ledger.replacements(), &mut effects);
+        let pool = Proposer::pool(&self.genesis, machine.id, recovered.starts, recovered.decided, last);
+        let (genesis, store_id) = (self.genesis.clone(), recovered.store);
+        let door = Door::new(genesis, machine.id, store_id, recovered.starts, RunId(run), &recovered.peers);
+        let (id, starts, decided) = (machine.id, recovered.starts, recovered.decided);
+        self.weak_mvc.started(id, &recovered);
+        machine.node = Some(Node {
+            starts,
+            store,
+            core,
+            pool,
+            ledger,
+            door,
+            started: self.now,
+            waiting: Commit::default(),
+            ticket: 0,
+            scheduled: false,
+            writing: None,
+            compact: 0,
+            books,
+            meeting: Vec::new(),
+            attached: vec![0; members],
+            gathering: Vec::new(),
+            expected: BTreeMap::new(),
+            rounds: BTreeMap::new(),
+            reads: 0,
+            at_slot: BTreeMap::new(),
+        });
+        self.trace
+            .note(self.now, None, || format!("node {id} starts for the {starts}. time, with the log to {decided}"));
+        self.perform(index, effects)?;
+        self.mail(index, TICK, Mail::Tick);
+        Ok(())
+    }
+
+    /// All faults end.
+    pub(super) fn heal(&mut self) -> Check {
+        self.healed = true;
+        self.weather = Weather::calm();
+        self.trace.note(self.now, None, || "the faults have healed".into());
+        for index in 0..self.machines.len() {
+            self.network.mend(index);
+            let machine = &mut self.machines[index];
+            machine.paused = machine.paused.min(self.now);
+            machine.slow_until = Duration::ZERO;
+            machine.failing = None;
+            (machine.ahead, machine.drift) = (0, 0);
+            self.restart(index)?;
+        }
+        Ok(())
+    }
+}
+
+/// Opens both files as a node does: the log first, which asks for the slot of the books.
+fn open(log: &Disk, books: &Disk, identity: &Identity) -> Result<Stores, StoreError> {
+    let mut opened = None;
+    let (log, recovered) = LogStore::open_with(log.clone(), identity, || {
+        let books = opened.insert(BooksStore::open_with(books.clone(), identity)?);
+        Ok(books.slot())
+    })?;
+    let Some(books) = opened else { unreachable!("the log was opened without the books") };
+    Ok(Stores { log, recovered, books })
+}

@@ -1,0 +1,348 @@
+//! The voter, the log and the links of simulated nodes.
+
+use std::time::Duration;
+
+use rabia_bank_actors::consensus::agreement::{Effect, Event, Ticket};
+use rabia_bank_actors::snapshotter::desk::Answer;
+use rabia_bank_messages::batch::Payload;
+use rabia_bank_messages::ids::{BatchId, Slot};
+use rabia_bank_messages::peer::PeerMessage;
+use rabia_bank_messages::sabotage::{Rule, is_broken};
+use rabia_bank_storage::{Commit, Entries, PeerMemory};
+
+use super::super::properties::{Check, Violation, check};
+use super::{DIAL, File, Item, Loss, MAILBOX, Mail, World, store_violation};
+
+/// Bytes of decided slots in one answer: small, so that catching up takes several.
+const ENTRIES_BYTES: usize = 16 * 1024;
+
+impl World {
+    // ----- the voter -----
+
+    pub(super) fn event(&mut self, index: usize, event: Event) -> Check {
+        let machine = &mut self.machines[index];
+        let (id, Some(node)) = (machine.id, &mut machine.node) else { return Ok(()) };
+        if let Event::Received(from, message) = &event {
+            self.weak_mvc.hears(id, *from, node.core.frontier(), message, |batch| node.core.holds(batch));
+        }
+        let mut effects = Vec::new();
+        node.core.handle(self.now - node.started, event, &mut effects);
+        self.weak_mvc.heard(id, |batch| node.core.holds(batch));
+        self.perform(index, effects)
+    }
+
+    pub(super) fn perform(&mut self, index: usize, effects: Vec<Effect>) -> Check {
+        let mut notices = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Send(to, message) => {
+                    self.said(index, &message)?;
+                    self.send(index, to.index(), message)?;
+                }
+                Effect::Broadcast(message) => {
+                    self.said(index, &message)?;
+                    for to in (0..self.machines.len()).filter(|to| *to != index) {
+                        self.send(index, to, message.clone())?;
+                    }
+                }
+                Effect::Save(ticket, commit) => self.save(index, ticket, commit),
+                Effect::Deliver(slot, batch) => self.mail(index, MAILBOX, Mail::Apply(slot, batch)),
+                Effect::Pool(notice) => notices.push(notice),
+                Effect::ReadAt { read, slot } => self.mail(index, MAILBOX, Mail::ReadAt(read, slot)),
+                Effect::SendEntries { to, from } => {
+                    let decided = self.machines[index].node.as_ref().map_or(0, |node| node.core.frontier());
+                    let took = self.micros(50, 2_000);
+                    self.mail(index, took, Mail::Entries { to: to.index(), from, decided });
+                }
+                Effect::SendStored { to, id } => {
+                    let took = self.micros(50, 2_000);
+                    self.mail(index, took, Mail::Stored { to: to.index(), id });
+                }
+                Effect::MeetAgain(peer) => unreachable!("the store of node {peer} was not replaced"),
+            }
+        }
+        if !notices.is_empty() {
+            self.mail(index, MAILBOX, Mail::Notices(notices));
+        }
+        Ok(())
+    }
+
+    /// This does not happen in an idle cluster. An old copy that nobody listens to may do what it wants.
+    pub(super) fn disturbs(&mut self, index: usize, what: &'static str) {
+        if self.machines[index].lost.is_none() {
+            self.quiet.disturbed(self.now, what);
+        }
+    }
+
+    fn said(&mut self, index: usize, message: &PeerMessage) -> Check {
+        let machine = &self.machines[index];
+        let Some(node) = &machine.node else { return Ok(()) };
+        let (id, window) = (machine.id, self.genesis.window);
+        self.promises.says(id, node.starts, node.core.frontier(), window, message)?;
+        self.weak_mvc.says(id, message)?;
+        let (slot, what) = match message {
+            PeerMessage::Proposal { slot, value, .. } => (*slot, format!("proposes {value:?}")),
+            PeerMessage::State { slot, phase, state } => (*slot, format!("phase {phase}: state {state:?}")),
+            PeerMessage::Vote { slot, phase, vote } => (*slot, format!("phase {phase}: vote {vote:?}")),
+            PeerMessage::Decide { slot, value } => (*slot, format!("tells the decision {value:?}")),
+            _ => return Ok(()),
+        };
+        if !matches!(message, PeerMessage::Decide { .. }) {
+            self.disturbs(index, "a slot is spoken in");
+        }
+        self.trace.note(self.now, Some(slot), || format!("node {id} {what}"));
+        Ok(())
+    }
+
+    // ----- the log -----
+
+    fn save(&mut self, index: usize, ticket: Ticket, mut commit: Commit) {
+        let Some(node) = &mut self.machines[index].node else { return };
+        if is_broken(Rule::RecordsWritten) {
+            commit.records.clear();
+        }
+        let waiting = &mut node.waiting;
+        waiting.reserved = waiting.reserved.max(commit.reserved);
+        waiting.records.append(&mut commit.records);
+        waiting.payloads.append(&mut commit.payloads);
+        waiting.decisions.append(&mut commit.decisions);
+        waiting.peers.append(&mut commit.peers);
+        waiting.installed = waiting.installed.max(commit.installed);
+        if !commit.heard.is_empty() {
+            waiting.heard = commit.heard;
+        }
+        node.ticket = ticket;
+        if is_broken(Rule::ReportedDurable) {
+            self.mail(index, MAILBOX, Mail::Events(vec![Event::Saved(ticket)]));
+        }
+        self.schedule_write(index);
+    }
+
+    /// Decided slots up to this one may go.
+    pub(super) fn compact(&mut self, index: usize, upto: Slot) {
+        let Some(node) = &mut self.machines[index].node else { return };
+        node.compact = node.compact.max(upto);
+        self.schedule_write(index);
+    }
+
+    /// A write begins behind what waits in the mailbox, or when the one that is under way has ended.
+    fn schedule_write(&mut self, index: usize) {
+        let Some(node) = &mut self.machines[index].node else { return };
+        if node.writing.is_none() && !std::mem::replace(&mut node.scheduled, true) {
+            self.mail(index, MAILBOX, Mail::Write);
+        }
+    }
+
+    /// A write has begun: it takes what waits. `ticket` is 0 while nothing waits.
+    pub(super) fn start_write(&mut self, index: usize) {
+        let slow = self.machines[index].slow_until > self.now;
+        let took = if slow { self.micros(5_000, 120_000) } else { self.micros(200, 900) };
+        let Some(node) = &mut self.machines[index].node else { return };
+        node.scheduled = false;
+        let mut commit = std::mem::take(&mut node.waiting);
+        commit.compact = node.store.next_compaction(node.compact);
+        node.writing = Some((std::mem::take(&mut node.ticket), commit));
+        self.mail(index, took, Mail::Written);
+    }
+
+    pub(super) fn written(&mut self, index: usize) -> Check {
+        let machine = &mut self.machines[index];
+        let Some(node) = &mut machine.node else { return Ok(()) };
+        let Some((ticket, commit)) = node.writing.take() else { return Ok(()) };
+        if machine.failing.take_if(|file| *file == File::Log).is_some() {
+            machine.log.fail_after(0);
+        }
+        if let Err(error) = node.store.commit(&commit) {
+            if !machine.log.is_dead() {
+                return Err(store_violation(machine.id, &error));
+            }
+            return self.crash(index, "its disk failed");
+        }
+        let more = node.ticket > 0 || node.store.next_compaction(node.compact).is_some();
+        self.promises.committed(machine.id, &commit);
+        self.disturbs(index, "a log is written");
+        if ticket > 0 && !is_broken(Rule::ReportedDurable) {
+            self.event(index, Event::Saved(ticket))?;
+        }
+        self.attach_met(index, ticket)?;
+        if more {
+            self.schedule_write(index);
+        }
+        Ok(())
+    }
+
+    // ----- links -----
+
+    pub(super) fn send(&mut self, from: usize, to: usize, message: PeerMessage) -> Check {
+        let link = self.network.link(from, to);
+        let attached = self.machines[from].node.as_ref().is_some_and(|node| node.attached[to] == link);
+        if !attached || !self.network.works(from, to) {
+            return Ok(());
+        }
+        let lost = self.network.is_cut(from, to) || self.percent(self.weather.loss);
+        if lost {
+            self.report.count("messages lost");
+            return Ok(());
+        }
+        let twice = self.percent(self.weather.duplication);
+        if twice {
+            self.report.count("messages duplicated");
+        }
+        for _ in 0..=usize::from(twice) {
+            let mut delay = self.micros(40, 160);
+            if self.percent(self.weather.delay) {
+                self.report.count("messages delayed");
+                delay += self.micros(100, 60_000);
+            }
+            let message = self.carry(message.clone());
+            self.at(delay, Item::Message { to, from, link, message });
+        }
+        Ok(())
+    }
+
+    /// What arrives of a message: a payload may be damaged on its way.
+    fn carry(&mut self, mut message: PeerMessage) -> PeerMessage {
+        if self.weather.damage == 0 {
+            return message;
+        }
+        let damage = self.percent(self.weather.damage);
+        let payload = match &mut message {
+            PeerMessage::Proposal { payload: Some(payload), .. } | PeerMessage::Batch { payload, .. } => payload,
+            _ => return message,
+        };
+        if damage {
+            self.report.count("payloads damaged on their way");
+            let mut bytes = payload.bytes().to_vec();
+            let place = self.random.usize(..bytes.len());
+            bytes[place] ^= 1 << self.random.u32(..8);
+            *payload = Payload::new(bytes);
+        }
+        message
+    }
+
+    pub(super) fn arrive(&mut self, to: usize, from: usize, link: u64, message: PeerMessage) -> Check {
+        if self.network.link(from, to) != link {
+            return Ok(());
+        }
+        let Some(node) = &self.machines[to].node else { return Ok(()) };
+        if node.attached[from] != link {
+            // Who answers a call may speak before the caller listens.
+            self.at(Duration::from_millis(1), Item::Message { to, from, link, message });
+            return Ok(());
+        }
+        match message {
+            PeerMessage::Compacted { log_from } => self.compacted(to, from, log_from),
+            PeerMessage::GetSnapshot { slot, at } => {
+                let took = self.micros(50, 3_000);
+                self.mail(to, took, Mail::Offer { to: from, slot, at });
+                Ok(())
+            }
+            PeerMessage::SnapshotRows { slot, at, part, rows, next } => {
+                self.rows(to, from, Answer { slot, at, part, rows, next });
+                Ok(())
+            }
+            message => self.event(to, Event::Received(self.machines[from].id, message)),
+        }
+    }
+
+    pub(super) fn dial(&mut self, a: usize, b: usize) -> Check {
+        let again = DIAL + self.micros(0, 20_000);
+        self.at(again, Item::Dial { a, b });
+        let down = |index: usize| self.machines[index].node.is_none() || self.machines[index].paused > self.now;
+        let cut = self.network.is_cut(a, b) || self.network.is_cut(b, a);
+        if self.network.works(a, b) || cut || down(a) || down(b) {
+            return Ok(());
+        }
+        if self.refuses(a, b)? || self.refuses(b, a)? {
+            self.report.count("handshakes refused");
+            return Ok(());
+        }
+        self.network.turn(a, b);
+        self.meet(a, b)?;
+        self.meet(b, a)
+    }
+
+    /// Whether a node refuses what a peer says of itself. Only an old copy may be refused, or be what refuses.
+    fn refuses(&self, index: usize, peer: usize) -> Result<bool, Violation> {
+        let (id, peer_id) = (self.machines[index].id, self.machines[peer].id);
+        let nodes = self.machines[index].node.as_ref().zip(self.machines[peer].node.as_ref());
+        let Some((node, other)) = nodes else { return Ok(false) };
+        let hello = other.door.introduce(id, None, other.core.promised());
+        let (stores, frontier) = (node.core.stores(), node.core.frontier());
+        let checked = node.door.check(&hello, stores, frontier, |peer| node.core.heard(peer));
+        let Err(refused) = checked else { return Ok(false) };
+        let old_copy = [index, peer].iter().any(|one| self.machines[*one].lost == Some(Loss::OldCopy));
+        check(old_copy, "handshake", || format!("node {id} refuses node {peer_id}: {}", refused.message))?;
+        Ok(true)
+    }
+
+    /// The handshake, from one side: `index` hears what `peer` says of itself, and does not refuse it.
+    fn meet(&mut self, index: usize, peer: usize) -> Check {
+        let link = self.network.link(index, peer);
+        let (id, peer_id) = (self.machines[index].id, self.machines[peer].id);
+        let Some(hello) =
+            self.machines[peer].node.as_ref().map(|node| node.door.introduce(id, None, node.core.promised()))
+        else {
+            return Ok(());
+        };
+        let Some(node) = &mut self.machines[index].node else { return Ok(()) };
+        let memory = PeerMemory { store: hello.store, starts: hello.starts, run: hello.run };
+        self.old_copies.accepted(id, peer_id, memory)?;
+        if !node.door.remember(peer_id, memory) {
+            return self.attach(index, peer, link);
+        }
+        let mut effects = Vec::new();
+        let ticket = node.core.remember_peer(peer_id, memory, &mut effects);
+        node.meeting.push((ticket, peer, link));
+        self.perform(index, effects)
+    }
+
+    pub(super) fn attach_met(&mut self, index: usize, ticket: Ticket) -> Check {
+        let Some(node) = &mut self.machines[index].node else { return Ok(()) };
+        let met: Vec<_> = node.meeting.extract_if(.., |(needed, ..)| *needed <= ticket).collect();
+        met.into_iter().try_for_each(|(_, peer, link)| self.attach(index, peer, link))
+    }
+
+    fn attach(&mut self, index: usize, peer: usize, link: u64) -> Check {
+        if self.network.link(index, peer) != link {
+            return Ok(());
+        }
+        let Some(node) = &mut self.machines[index].node else { return Ok(()) };
+        node.attached[peer] = link;
+        let peer_id = self.machines[peer].id;
+        self.event(index, Event::LinkUp(peer_id, self.genesis.stores[peer_id.index()]))
+    }
+
+    pub(super) fn disconnect(&mut self, a: usize, b: usize) -> Check {
+        if !self.network.works(a, b) {
+            return Ok(());
+        }
+        let link = self.network.link(a, b);
+        self.network.turn(a, b);
+        for (side, peer) in [(a, b), (b, a)] {
+            if self.machines[side].node.as_ref().is_some_and(|node| node.attached[peer] == link) {
+                self.event(side, Event::LinkDown(self.machines[peer].id))?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn send_entries(&mut self, index: usize, to: usize, from: Slot, decided: Slot) -> Check {
+        let machine = &self.machines[index];
+        let Some(node) = &machine.node else { return Ok(()) };
+        let entries = node.store.reader().entries(from, ENTRIES_BYTES).map_err(|e| store_violation(machine.id, &e))?;
+        match entries {
+            Entries::Found(entries) => self.send(index, to, PeerMessage::Entries { entries, decided }),
+            Entries::Compacted { upto } => self.send(index, to, PeerMessage::Compacted { log_from: upto + 1 }),
+        }
+    }
+
+    pub(super) fn send_stored(&mut self, index: usize, to: usize, id: BatchId) -> Check {
+        let machine = &self.machines[index];
+        let Some(node) = &machine.node else { return Ok(()) };
+        match node.store.reader().payload(&id).map_err(|e| store_violation(machine.id, &e))? {
+            Some(payload) => self.send(index, to, PeerMessage::Batch { id, payload }),
+            None => Ok(()),
+        }
+    }
+}

@@ -119,6 +119,7 @@ mod books;
 mod commit;
 mod error;
 mod format;
+mod paced;
 mod place;
 mod probe;
 mod reader;

@@ -1,11 +1,12 @@
 //! A whole cluster and its clients in one thread, in virtual time, from one seed: the code that ships, in a bad world.
 //!
-//! Under simulation are the agreement core, the pool, the ledger, the door and the log store, as they are in a node; the
-//! simulator takes the place of the actors, sockets, disks and clocks around them (`world`). Messages are lost, delayed,
-//! duplicated and reordered (`network`); nodes crash in the middle of writes and starts, alone or together, stand still, lose
-//! their disks; syncs are slow or fail, and what was not synced survives in part (`disk`); clocks jump and drift
-//! (`faults`); clients lose patience and ask others (`clients`). After some seconds everything heals, and all must be
-//! finished within a bound.
+//! Under simulation are the agreement core, the pool, the ledger, the door, the log, the books, and the desk that saves, sends
+//! and takes snapshots, as they are in a node; the simulator takes the place of the actors, sockets, disks and clocks
+//! around them (`world`). Messages are lost, delayed, duplicated and reordered, and payloads damaged (`network`); nodes
+//! crash in the middle of writes and starts, alone or together, stand still, lose their disks or get an old copy back;
+//! syncs are slow or fail, and what was not synced survives in part (`disk`); clocks jump and drift (`faults`); clients lose
+//! patience and ask others, are slow, let their sessions expire, or never acknowledge anything (`clients`). After some seconds
+//! everything heals, and all must be finished within a bound; then the cluster must come to rest.
 //!
 //! What must hold is in `properties`, one file each. A run ends with the first violation.
 //!
@@ -14,15 +15,14 @@
 //!
 //! # Does it find anything?
 //!
-//! Each [`Sabotage`] breaks one rule in the simulator's own runtime. A test runs each until it is caught:
+//! In test builds rules can be broken, one at a time (`rabia_bank_messages::sabotage`). A test of each says that it is
+//! noticed; this command prints by which property, and after how many seeds:
 //!
-//! | sabotage | caught by |
-//! | --- | --- |
-//! | votes are sent before they are durable | durable before sent |
-//! | the log drops what the core binds itself to | durable before sent |
-//! | disks only say that they synced | durability, or a store that can't be opened |
-//! | a batch is applied again in a forfeited slot | the ledger is the model |
-//! | linearizable reads without their round | linearizable reads |
+//! ```text
+//! cargo test --release -p rabia-bank --test simulate -- --ignored --nocapture after_how_many_seeds
+//! ```
+//!
+//! TABLE
 
 mod clients;
 mod disk;

@@ -65,6 +65,10 @@
 //! | 11 ‡ | only the last record is said again | 2, 1, 1 | stuck | 2,507 |
 //! | 11 ‡ | no null and Abstain besides the records | 2, 1, 1 | stuck | 2,507 |
 //! | 12 | restarts find an empty disk | 2, 1, 0 | two decisions | 829,386 |
+//!
+//! Not broken here is the other half of rule 5 †, states of later phases that are sent before they are durable: two states of
+//! one sender then lead to votes that contradict each other, and what a slot makes of those depends on how the nodes are
+//! called, which this search takes for the same.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)] // a test says what failed by failing
 
 mod explorer;
@@ -169,10 +173,4 @@ fn broken_rules_that_many_steps_show_in_three_phases() {
     let scope = scope([A, A, A], 3, 1, 0);
     assert_finds(Finding::TwoDecisions, Broken::TaintIsForgotten, scope);
     assert_finds(Finding::TwoDecisions, Broken::UndecidedAgainstMajority, scope);
-}
-
-#[test]
-#[ignore = "millions of states"]
-fn a_state_that_is_not_durable() {
-    assert_finds(Finding::TwoDecisions, Broken::StateBeforeSync, scope([A, A, A], 3, 1, 0));
 }

@@ -270,6 +270,15 @@ pub struct SnapshotPolicy {
     pub slots: u64,
 }
 
+impl SnapshotPolicy {
+    /// What a node counts for its first snapshot before anything came: the nodes of a cluster take theirs in turn, so that while
+    /// one is busy with it the others are not.
+    fn head_start(self, me: NodeId, members: usize) -> (u64, u64) {
+        let part = |whole: u64| whole / members as u64 * me.index() as u64;
+        (part(self.bytes), part(self.slots))
+    }
+}
+
 /// What the next snapshot is at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum SnapshotStage {
@@ -373,6 +382,7 @@ impl Bank {
         node: Recipient<Failed>,
     ) -> Bank {
         let BankState { ledger, decisions, books, policy } = state;
+        let (head_bytes, head_slots) = policy.head_start(me, genesis.members());
         let replayed = ledger.applied() - gauges.snapshot_slot.load(Ordering::Relaxed);
         gauges.applied_slot.store(ledger.applied(), Ordering::Relaxed);
         Bank {
@@ -387,7 +397,7 @@ impl Bank {
             policy,
             snapshot: SnapshotStage::Waiting,
             snapshot_waiters: Vec::new(),
-            unsaved: (0, replayed),
+            unsaved: (head_bytes, head_slots.max(replayed)),
             decisions: decisions.into(),
             frozen_decisions: Vec::new(),
             clients: FxHashMap::default(),
@@ -555,7 +565,14 @@ impl Bank {
             Ok(block) => Arc::new(block),
             Err(error) => return self.node.do_send(Failed(error.to_string())),
         };
+        let number = block.number();
         match (self.ledger.resume(*reading, block), purpose) {
+            // It would be read again, and again.
+            (Progress::Reading(reading), _) if reading.block() == number => {
+                let why =
+                    format!("block {number} of the history in the books is damaged: its last transactions are missing");
+                self.node.do_send(Failed(why));
+            }
             (Progress::Done(answer), Purpose::Request { slot, replayed }) => {
                 let result = answer.map(Done::Success);
                 if let Some(client) = self.clients.get(&waiter.client) {
@@ -853,7 +870,7 @@ impl Handler<Install> for Bank {
         drop(tokio::task::spawn_blocking(move || drop(old)));
         self.decisions = decisions.into();
         self.snapshot = SnapshotStage::Waiting;
-        self.unsaved = (0, 0);
+        self.unsaved = self.policy.head_start(self.me, self.genesis.members());
         self.gauges.applied_slot.store(new, Ordering::Relaxed);
         // Slots were skipped, and what was answered in them is not known.
         let waiters = std::mem::take(&mut self.expected);

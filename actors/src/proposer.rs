@@ -229,7 +229,9 @@ impl Handler<Submit> for Proposer {
         self.gathering.push(waiter);
         let mut effects = Vec::new();
         self.pool.submit(self.now(), &header, &action, &mut effects);
-        self.perform(effects);
+        if !effects.is_empty() {
+            self.perform(effects);
+        }
         self.schedule(ctx);
     }
 }

@@ -216,7 +216,8 @@ impl Loading {
         if found != expected {
             return Err(BadRow(format!("the history goes on from block {expected:?}, not from {found:?}")));
         }
-        let Loading { state, accounts, sessions } = self;
+        let Loading { state, mut accounts, sessions } = self;
+        accounts.loaded();
         let counts = [accounts.len() as u64, sessions.len() as u64];
         if counts != [state.accounts, state.sessions] {
             let [found, sessions] = counts;

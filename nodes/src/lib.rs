@@ -8,6 +8,7 @@
 //! - [`replace`]: a new store for a member that lost its own.
 //! - [`simulate`]: a whole cluster in one thread, in a bad world.
 //! - [`program`]: `rabia-bank` with its subcommands.
+//! - [`performance`]: what was measured, and how.
 
 pub mod audit;
 pub mod backup;
@@ -17,6 +18,8 @@ pub mod control;
 pub mod create;
 pub mod embed;
 mod node_error;
+#[doc = include_str!("../PERFORMANCE.md")]
+pub mod performance {}
 pub mod program;
 mod random;
 pub mod replace;

@@ -4,9 +4,9 @@
 //! The default run is small and checks that everything is right. The full one measures, alone on the machine and in a release
 //! build, and fails where a figure misses its mark:
 //!
-//! - `cargo test --release -p rabia-bank --test scale -- --ignored million_accounts --nocapture`
+//! - `cargo test --release --workspace --test scale -- --ignored million_accounts --nocapture`
 //!   (`RABIA_BANK_ACCOUNTS=N`, `RABIA_BANK_TRANSACTIONS=N`)
-//! - `cargo test --release -p rabia-bank --test scale -- --ignored was_away --nocapture` (`RABIA_BANK_MISSED=N`)
+//! - `cargo test --release --workspace --test scale -- --ignored was_away --nocapture` (`RABIA_BANK_MISSED=N`)
 //!
 //! What was measured so far is in the crate's module `measured`.
 

@@ -302,7 +302,8 @@ fn away(accounts: u64, missed: u64, snapshot_bytes: u64, settle: Duration) -> Ba
 
 #[test]
 fn a_node_that_missed_much_is_back_and_right() {
-    assert!(away(500, 20_000, 100_000, Duration::from_millis(500)).by_snapshot);
+    // By the log where that still goes back so far, else by a snapshot: what is right then is checked inside.
+    away(500, 20_000, 100_000, Duration::from_millis(500));
 }
 
 /// By the log where it goes back so far, and by a snapshot where it does not.

@@ -256,11 +256,6 @@ pub struct StandingOf {
     pub store: StoreId,
 }
 
-/// Go on collecting the snapshot.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Collect;
-
 /// When a snapshot is due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SnapshotPolicy {
@@ -287,8 +282,8 @@ enum SnapshotStage {
     Saving,
 }
 
-/// Blocks of the snapshot, and eight times as many pages, that are collected at a time: about a millisecond.
-const COLLECT: usize = 16;
+/// Steps of the snapshot that are collected at a time: about a millisecond.
+const COLLECT: usize = 2;
 /// Blocks that are read from disk at once.
 const MAX_READING: usize = 4;
 
@@ -615,7 +610,27 @@ impl Bank {
         self.snapshot = SnapshotStage::Collecting;
         self.frozen_decisions = self.decisions.iter().copied().collect();
         self.ledger.freeze();
-        ctx.notify(Collect);
+        self.collect(ctx);
+    }
+
+    /// Goes on collecting the snapshot. Between two parts all other actors of this thread have their turn: a message of the bank
+    /// to itself would come before them.
+    fn collect(&mut self, ctx: &mut Context<Self>) {
+        // A state that was installed meanwhile makes the snapshot superfluous.
+        if self.snapshot != SnapshotStage::Collecting {
+            return;
+        }
+        match self.ledger.collect(COLLECT) {
+            None => {
+                let turn = tokio::task::yield_now().into_actor(self);
+                ctx.spawn(turn.map(|(), bank, ctx| bank.collect(ctx)));
+            }
+            Some(changes) => {
+                self.snapshot = SnapshotStage::Saving;
+                let decisions = std::mem::take(&mut self.frozen_decisions);
+                self.snapshotter.do_send(Save(Snapshot { changes, decisions }));
+            }
+        }
     }
 
     fn read_at(&mut self, slot: Slot, read: WaitingRead, ctx: &mut Context<Self>) {
@@ -781,25 +796,6 @@ impl Handler<Apply> for Bank {
         self.note_slot(slot, batch.map(|(id, payload)| (id, payload.len() as u64)), ctx);
         self.read_due(ctx);
         self.tell_followers(ctx);
-    }
-}
-
-impl Handler<Collect> for Bank {
-    type Result = ();
-
-    fn handle(&mut self, _: Collect, ctx: &mut Self::Context) {
-        // A state that was installed meanwhile makes the snapshot superfluous.
-        if self.snapshot != SnapshotStage::Collecting {
-            return;
-        }
-        match self.ledger.collect(COLLECT) {
-            None => ctx.notify(Collect),
-            Some(changes) => {
-                self.snapshot = SnapshotStage::Saving;
-                let decisions = std::mem::take(&mut self.frozen_decisions);
-                self.snapshotter.do_send(Save(Snapshot { changes, decisions }));
-            }
-        }
     }
 }
 

@@ -4,9 +4,9 @@
 //! The default run is short. The full ones:
 //!
 //! - Fifty kills at random moments of taking, sending and receiving snapshots:
-//!   `cargo test --release -p rabia-bank --test recovery -- --ignored fifty_moments --nocapture` (`RABIA_BANK_KILLS=N`)
+//!   `cargo test --release --workspace --test recovery -- --ignored fifty_moments --nocapture` (`RABIA_BANK_KILLS=N`)
 //! - A hundred bits, one at a time, at random places of a stopped node's files:
-//!   `cargo test --release -p rabia-bank --test recovery -- --ignored hundred_bits --nocapture` (`RABIA_BANK_FLIPS=N`)
+//!   `cargo test --release --workspace --test recovery -- --ignored hundred_bits --nocapture` (`RABIA_BANK_FLIPS=N`)
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // clippy knows only functions marked as tests, not what they share
 

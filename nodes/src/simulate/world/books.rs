@@ -195,6 +195,10 @@ impl World {
                 books.saved = slot;
                 self.mail(index, MAILBOX, Mail::Installed { slot, ledger, decisions });
             }
+            Outcome::Overtaken { .. } => {
+                books.receiving = None;
+                self.report.count("snapshots overtaken");
+            }
             Outcome::GaveUp(why) => {
                 return check(false, "snapshots", || format!("node {id} could not take one: {why}"));
             }

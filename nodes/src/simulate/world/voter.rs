@@ -22,6 +22,7 @@ impl World {
     pub(super) fn event(&mut self, index: usize, event: Event) -> Check {
         let machine = &mut self.machines[index];
         let (id, Some(node)) = (machine.id, &mut machine.node) else { return Ok(()) };
+        self.weak_mvc.begins(&event);
         if let Event::Received(from, message) = &event {
             self.weak_mvc.hears(id, *from, node.core.frontier(), message, |batch| node.core.holds(batch));
         }
@@ -45,7 +46,10 @@ impl World {
                         self.send(index, to, message.clone())?;
                     }
                 }
-                Effect::Save(ticket, commit) => self.save(index, ticket, commit),
+                Effect::Save(ticket, commit) => {
+                    self.weak_mvc.binds(self.machines[index].id, &commit.records)?;
+                    self.save(index, ticket, commit);
+                }
                 Effect::Deliver(slot, batch) => self.mail(index, MAILBOX, Mail::Apply(slot, batch)),
                 Effect::Pool(notice) => notices.push(notice),
                 Effect::ReadAt { read, slot } => self.mail(index, MAILBOX, Mail::ReadAt(read, slot)),

@@ -705,6 +705,7 @@ impl Agreement {
                     if let Some(id) = bound_to(&said)
                         && !is_broken(Rule::PayloadDurable)
                     {
+                        self.write_again(*id);
                         self.store_payload(*id, &mut commit);
                     }
                     self.save(commit, Some(Saving::Slot(slot)), effects);
@@ -756,6 +757,14 @@ impl Agreement {
             commit.heard = self.genesis.nodes().map(|node| (node, self.heard[node.index()])).collect();
         }
         binds.then_some(self.promising)
+    }
+
+    /// What names a batch that was decided before is written with its payload: the log may have removed that with the first
+    /// decision.
+    fn write_again(&mut self, id: BatchId) {
+        if let Some(held) = self.payloads.get_mut(&id) {
+            held.stored &= held.last.is_none();
+        }
     }
 
     /// A payload is written once.
@@ -946,6 +955,7 @@ impl Agreement {
             self.recent.pop_first();
         }
         if let Some(id) = value {
+            self.write_again(id);
             self.let_go_after(slot, id);
         }
         // One that can't be decoded stops the ledger.
@@ -1161,6 +1171,8 @@ impl Agreement {
         self.recent.retain(|recent, _| *recent > slot);
         self.unwritten.retain(|(unwritten, _)| *unwritten > slot);
         self.unreserved.retain(|(unreserved, ..)| *unreserved > slot);
+        // The log removes what was decided in the slots that were skipped, and which batches that were is not known.
+        self.payloads.values_mut().for_each(|held| held.stored = false);
         // Payloads of batches that were decided in other slots that were skipped go when they are decided again.
         decisions.iter().filter_map(|(_, value)| *value).for_each(|id| self.let_go_after(slot, id));
         effects.push(Effect::Pool(Notice::Installed(slot, decisions)));

@@ -252,6 +252,11 @@ impl Snapshotter {
                 self.gauges.received_bytes.store(0, Ordering::Relaxed);
                 self.neighbours.voter.do_send(Installed { slot, ledger, decisions });
             }
+            Outcome::Overtaken { slot } => {
+                info!(slot, "a snapshot is not needed any more: the slots came one by one meanwhile");
+                self.receiving = None;
+                self.gauges.received_bytes.store(0, Ordering::Relaxed);
+            }
             Outcome::GaveUp(why) => {
                 let from = self.receiving.take().map(|receiving| receiving.from);
                 self.gauges.received_bytes.store(0, Ordering::Relaxed);

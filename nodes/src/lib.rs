@@ -9,6 +9,7 @@
 //! - [`measured`]: what a large and old bank costs.
 //! - [`simulate`]: a whole cluster in one thread, in a bad world.
 //! - [`program`]: `rabia-bank` with its subcommands.
+//! - [`performance`]: what was measured, and how.
 
 pub mod audit;
 pub mod backup;
@@ -19,6 +20,8 @@ pub mod create;
 pub mod embed;
 pub mod measured;
 mod node_error;
+#[doc = include_str!("../PERFORMANCE.md")]
+pub mod performance {}
 pub mod program;
 mod random;
 pub mod replace;

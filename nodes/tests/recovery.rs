@@ -263,7 +263,7 @@ fn live_with(cluster: &mut Cluster, truth: &Truth, damage: &str, noticed: bool) 
     wait_until("the others are there", PATIENCE, || {
         cluster.nodes[..2]
             .iter()
-            .all(|node| node.status().is_some_and(|s| s["connected"].as_array().unwrap().len() > 0))
+            .all(|node| node.status().is_some_and(|s| !s["connected"].as_array().unwrap().is_empty()))
     });
     wait_until("the node is there or has ended", PATIENCE, || {
         cluster.nodes[2].ended().is_some() || cluster.nodes[2].status().is_some()

@@ -404,13 +404,16 @@ enum Pages {
     AsTheyAre,
 }
 
+/// Books that are open: their file, what redb wanted to write meanwhile, whose they are, and where they stand.
+type Opened<B> = (Database, Staged<Paced<B>>, StoreId, Slot);
+
 /// Opens the file and checks whose it is; what redb writes meanwhile is held back.
 fn open_staged<B: StorageBackend>(
     backend: B,
     place: &Place,
     identity: &Identity,
     pages: Pages,
-) -> Result<(Database, Staged<Paced<B>>, StoreId, Slot), StoreError> {
+) -> Result<Opened<B>, StoreError> {
     // redb would make a new database of an empty file.
     if backend.len().map_err(|e| place.io(e))? == 0 {
         return Err(place.damaged("it is empty"));

@@ -36,7 +36,7 @@ pub enum Event {
         /// Send the payload along: the others can't have it yet.
         with_payload: bool,
     },
-    /// The pool has a new batch.
+    /// The pool has a new batch, or one again that it had no more use for.
     Hold(BatchId, Payload),
     /// The pool knows that this batch is decided: its payload came once more.
     Forget(BatchId),
@@ -143,6 +143,8 @@ pub enum Notice {
 pub const TICK: Duration = Duration::from_millis(10);
 /// Rule 8: a decision is on disk after this time, also when nothing else is written.
 const LAZY_WRITE: Duration = Duration::from_millis(100);
+/// So many decisions that wait go along with the next write: one that carries decisions touches two tables more.
+const DECISIONS_TOGETHER: usize = 8;
 /// Rule 9: what was said for an undecided slot is said again after this time.
 const REPEAT: Duration = Duration::from_millis(250);
 /// Payloads and read rounds that were asked for are asked for again after this time.
@@ -158,7 +160,7 @@ const ALIVE: Duration = Duration::from_millis(200);
 /// Decisions that are kept in memory, to answer late messages.
 const RECENT: usize = 4_096;
 /// In windows: messages for slots beyond this are dropped, the sender is far ahead.
-const AHEAD: u64 = 4;
+pub const AHEAD: u64 = 4;
 /// In windows: how far the durable mark of rule 1 is ahead. Far enough to ride on other writes, near enough that a
 /// restart taints few slots.
 const RESERVE: u64 = 3;
@@ -176,6 +178,8 @@ struct Held {
     payload: Payload,
     /// It is on disk, or on its way there in an earlier write.
     stored: bool,
+    /// The slot of its decision, or when the pool had no more use for it; none as long as it has.
+    last: Option<SlotNumber>,
 }
 
 /// A round of the read rule.
@@ -245,6 +249,8 @@ pub struct Agreement {
     saving: VecDeque<(Ticket, Saving)>,
     unwritten: Vec<(SlotNumber, Value)>,
     unwritten_since: Option<Duration>,
+    /// They have waited long enough to go along with the next write, however few.
+    decisions_due: bool,
     /// How many promises each peer was heard to have kept (rule 12). This node's own stand in `promised`.
     heard: [u64; MAX_NODES],
     /// Promises that are durable …
@@ -315,6 +321,7 @@ impl Agreement {
             saving: VecDeque::new(),
             unwritten: Vec::new(),
             unwritten_since: None,
+            decisions_due: false,
             heard: [0; MAX_NODES],
             promised: 0,
             promising: 0,
@@ -339,7 +346,7 @@ impl Agreement {
         agreement.promised = agreement.heard[me.index()];
         agreement.promising = agreement.promised;
         for (id, payload) in &recovered.payloads {
-            agreement.payloads.insert(*id, Held { payload: payload.clone(), stored: true });
+            agreement.payloads.insert(*id, Held { payload: payload.clone(), stored: true, last: None });
         }
         agreement.restore_slots(recovered, effects);
         agreement.tell_pool_of_stores(effects);
@@ -718,10 +725,13 @@ impl Agreement {
 
     // ----- durable writes -----
 
-    /// Adds all that is waiting to the write, and issues it.
+    /// Adds what is waiting to the write, and issues it.
     fn save(&mut self, mut commit: Commit, saving: Option<Saving>, effects: &mut Vec<Effect>) -> Ticket {
-        commit.decisions.append(&mut self.unwritten);
-        self.unwritten_since = None;
+        if self.decisions_due || commit.records.is_empty() || self.unwritten.len() >= DECISIONS_TOGETHER {
+            commit.decisions.append(&mut self.unwritten);
+            self.unwritten_since = None;
+            self.decisions_due = false;
+        }
         let named: Vec<_> = commit.decisions.iter().filter_map(|(_, value)| *value).collect();
         for id in named {
             self.store_payload(id, &mut commit);
@@ -814,10 +824,11 @@ impl Agreement {
 
     /// Takes a payload. False if it was held.
     fn hold(&mut self, now: Duration, id: BatchId, payload: Payload, effects: &mut Vec<Effect>) -> bool {
-        if self.payloads.contains_key(&id) {
+        if let Some(held) = self.payloads.get_mut(&id) {
+            held.last = None;
             return false;
         }
-        self.payloads.insert(id, Held { payload, stored: false });
+        self.payloads.insert(id, Held { payload, stored: false, last: None });
         if self.fetching.remove(&id).is_some() {
             let waiting: Vec<_> = self
                 .open
@@ -836,8 +847,8 @@ impl Agreement {
     /// A batch that is decided is of use for some slots more, to peers that are a little behind.
     fn forget(&mut self, id: BatchId) {
         let undelivered = self.open.values().any(|open| open.stage() == Stage::Decided(Some(id)));
-        if !undelivered && self.payloads.contains_key(&id) {
-            self.delivered.push_back((self.frontier, id));
+        if !undelivered {
+            self.let_go_after(self.frontier, id);
         }
     }
 
@@ -943,7 +954,7 @@ impl Agreement {
             self.recent.pop_first();
         }
         if let Some(id) = value {
-            self.delivered.push_back((slot, id));
+            self.let_go_after(slot, id);
         }
         // One that can't be decoded stops the ledger.
         let replacement = batch.as_ref().and_then(|(_, payload)| payload.replacement().ok().flatten());
@@ -954,8 +965,19 @@ impl Agreement {
         // What is not on its way to the disk yet is kept.
         let unwritten = self.unwritten.first().map_or(slot, |(slot, _)| *slot);
         let keep = unwritten.min(slot.saturating_sub(2 * self.genesis.window));
-        while let Some((_, id)) = self.delivered.pop_front_if(|(slot, _)| *slot < keep) {
-            self.payloads.remove(&id);
+        while let Some((slot, id)) = self.delivered.pop_front_if(|(slot, _)| *slot < keep) {
+            // One that was given up may have been decided after that, or come again.
+            if self.payloads.get(&id).is_some_and(|held| held.last.is_some_and(|last| last <= slot)) {
+                self.payloads.remove(&id);
+            }
+        }
+    }
+
+    /// A payload may go from memory a while after this slot.
+    fn let_go_after(&mut self, slot: SlotNumber, id: BatchId) {
+        if let Some(held) = self.payloads.get_mut(&id) {
+            held.last = Some(slot);
+            self.delivered.push_back((slot, id));
         }
     }
 
@@ -1043,7 +1065,9 @@ impl Agreement {
     }
 
     fn tick(&mut self, now: Duration, effects: &mut Vec<Effect>) {
-        if self.unwritten_since.is_some_and(|since| now.saturating_sub(since) >= LAZY_WRITE) {
+        let unwritten = self.unwritten_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        self.decisions_due = unwritten >= LAZY_WRITE / 2;
+        if unwritten >= LAZY_WRITE {
             self.save(Commit::default(), None, effects);
         }
         if now.saturating_sub(self.repeated.max(self.progressed)) >= REPEAT {
@@ -1148,8 +1172,7 @@ impl Agreement {
         self.unwritten.retain(|(unwritten, _)| *unwritten > slot);
         self.unreserved.retain(|(unreserved, ..)| *unreserved > slot);
         // Payloads of batches that were decided in other slots that were skipped go when they are decided again.
-        let decided = decisions.iter().filter_map(|(_, value)| *value).filter(|id| self.payloads.contains_key(id));
-        self.delivered.extend(decided.map(|id| (slot, id)));
+        decisions.iter().filter_map(|(_, value)| *value).for_each(|id| self.let_go_after(slot, id));
         effects.push(Effect::Pool(Notice::Installed(slot, decisions)));
         for replacement in replacements.list() {
             self.replaced(*replacement, effects);

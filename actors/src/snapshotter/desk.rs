@@ -48,6 +48,11 @@ pub enum Outcome {
         /// The decisions before it that owners of coming slots are read from.
         decisions: Vec<Decision>,
     },
+    /// The slots came one by one meanwhile: the books stand further already than the peer's snapshot at this slot.
+    Overtaken {
+        /// The slot that it stands after.
+        slot: Slot,
+    },
     /// The peer sent what can't be.
     GaveUp(String),
     /// The store failed.
@@ -104,6 +109,9 @@ impl Desk {
     fn take(&mut self, answer: Answer) -> Outcome {
         let Some(mut transfer) = self.transfer.take() else { return Outcome::Nothing };
         let slot = answer.slot;
+        if slot <= self.store.slot() {
+            return Outcome::Overtaken { slot };
+        }
         match transfer.take(answer, &mut self.store) {
             Ok(Taken::More) => {
                 let wanted = wanted(&transfer);

@@ -381,7 +381,8 @@ fn a_node_whose_state_differs_stops_and_keeps_its_files() {
     cluster.nodes[2].start();
     let (stop, applied) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let load = two.send(u64::MAX, &stop, &applied, transfer(100));
-    wait_until("node 3 stops", LONG, || cluster.nodes[2].ended().is_some());
+    // A thousand slots: seconds, but minutes on a machine with much else to do.
+    wait_until("node 3 stops", 4 * LONG, || cluster.nodes[2].ended().is_some());
     let before = applied.load(Ordering::Relaxed);
     wait_until("the others go on", PATIENCE, || applied.load(Ordering::Relaxed) > before + 20);
     stop.store(true, Ordering::Relaxed);

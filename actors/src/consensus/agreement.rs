@@ -143,8 +143,6 @@ pub enum Notice {
 pub const TICK: Duration = Duration::from_millis(10);
 /// Rule 8: a decision is on disk after this time, also when nothing else is written.
 const LAZY_WRITE: Duration = Duration::from_millis(100);
-/// So many decisions that wait go along with the next write: one that carries decisions touches two tables more.
-const DECISIONS_TOGETHER: usize = 8;
 /// Rule 9: what was said for an undecided slot is said again after this time.
 const REPEAT: Duration = Duration::from_millis(250);
 /// Payloads and read rounds that were asked for are asked for again after this time.
@@ -249,8 +247,6 @@ pub struct Agreement {
     saving: VecDeque<(Ticket, Saving)>,
     unwritten: Vec<(SlotNumber, Value)>,
     unwritten_since: Option<Duration>,
-    /// They have waited long enough to go along with the next write, however few.
-    decisions_due: bool,
     /// How many promises each peer was heard to have kept (rule 12). This node's own stand in `promised`.
     heard: [u64; MAX_NODES],
     /// Promises that are durable …
@@ -321,7 +317,6 @@ impl Agreement {
             saving: VecDeque::new(),
             unwritten: Vec::new(),
             unwritten_since: None,
-            decisions_due: false,
             heard: [0; MAX_NODES],
             promised: 0,
             promising: 0,
@@ -710,6 +705,7 @@ impl Agreement {
                     if let Some(id) = bound_to(&said)
                         && !is_broken(Rule::PayloadDurable)
                     {
+                        self.write_again(*id);
                         self.store_payload(*id, &mut commit);
                     }
                     self.save(commit, Some(Saving::Slot(slot)), effects);
@@ -725,13 +721,10 @@ impl Agreement {
 
     // ----- durable writes -----
 
-    /// Adds what is waiting to the write, and issues it.
+    /// Adds all that is waiting to the write, and issues it.
     fn save(&mut self, mut commit: Commit, saving: Option<Saving>, effects: &mut Vec<Effect>) -> Ticket {
-        if self.decisions_due || commit.records.is_empty() || self.unwritten.len() >= DECISIONS_TOGETHER {
-            commit.decisions.append(&mut self.unwritten);
-            self.unwritten_since = None;
-            self.decisions_due = false;
-        }
+        commit.decisions.append(&mut self.unwritten);
+        self.unwritten_since = None;
         let named: Vec<_> = commit.decisions.iter().filter_map(|(_, value)| *value).collect();
         for id in named {
             self.store_payload(id, &mut commit);
@@ -764,6 +757,14 @@ impl Agreement {
             commit.heard = self.genesis.nodes().map(|node| (node, self.heard[node.index()])).collect();
         }
         binds.then_some(self.promising)
+    }
+
+    /// What names a batch that was decided before is written with its payload: the log may have removed that with the first
+    /// decision.
+    fn write_again(&mut self, id: BatchId) {
+        if let Some(held) = self.payloads.get_mut(&id) {
+            held.stored &= held.last.is_none();
+        }
     }
 
     /// A payload is written once.
@@ -954,6 +955,7 @@ impl Agreement {
             self.recent.pop_first();
         }
         if let Some(id) = value {
+            self.write_again(id);
             self.let_go_after(slot, id);
         }
         // One that can't be decoded stops the ledger.
@@ -1065,9 +1067,7 @@ impl Agreement {
     }
 
     fn tick(&mut self, now: Duration, effects: &mut Vec<Effect>) {
-        let unwritten = self.unwritten_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
-        self.decisions_due = unwritten >= LAZY_WRITE / 2;
-        if unwritten >= LAZY_WRITE {
+        if self.unwritten_since.is_some_and(|since| now.saturating_sub(since) >= LAZY_WRITE) {
             self.save(Commit::default(), None, effects);
         }
         if now.saturating_sub(self.repeated.max(self.progressed)) >= REPEAT {
@@ -1171,6 +1171,8 @@ impl Agreement {
         self.recent.retain(|recent, _| *recent > slot);
         self.unwritten.retain(|(unwritten, _)| *unwritten > slot);
         self.unreserved.retain(|(unreserved, ..)| *unreserved > slot);
+        // The log removes what was decided in the slots that were skipped, and which batches that were is not known.
+        self.payloads.values_mut().for_each(|held| held.stored = false);
         // Payloads of batches that were decided in other slots that were skipped go when they are decided again.
         decisions.iter().filter_map(|(_, value)| *value).for_each(|id| self.let_go_after(slot, id));
         effects.push(Effect::Pool(Notice::Installed(slot, decisions)));

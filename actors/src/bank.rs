@@ -256,11 +256,6 @@ pub struct StandingOf {
     pub store: StoreId,
 }
 
-/// Go on collecting the snapshot.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Collect;
-
 /// When a snapshot is due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SnapshotPolicy {
@@ -268,6 +263,15 @@ pub struct SnapshotPolicy {
     pub bytes: u64,
     /// … or so many slots, whichever comes first.
     pub slots: u64,
+}
+
+impl SnapshotPolicy {
+    /// What a node counts for its first snapshot before anything came: the nodes of a cluster take theirs in turn, so that while
+    /// one is busy with it the others are not.
+    fn head_start(self, me: NodeId, members: usize) -> (u64, u64) {
+        let part = |whole: u64| whole / members as u64 * me.index() as u64;
+        (part(self.bytes), part(self.slots))
+    }
 }
 
 /// What the next snapshot is at.
@@ -278,8 +282,8 @@ enum SnapshotStage {
     Saving,
 }
 
-/// Blocks of the snapshot, and eight times as many pages, that are collected at a time: about a millisecond.
-const COLLECT: usize = 16;
+/// Steps of the snapshot that are collected at a time: about a millisecond.
+const COLLECT: usize = 2;
 /// Blocks that are read from disk at once.
 const MAX_READING: usize = 4;
 
@@ -373,6 +377,7 @@ impl Bank {
         node: Recipient<Failed>,
     ) -> Bank {
         let BankState { ledger, decisions, books, policy } = state;
+        let (head_bytes, head_slots) = policy.head_start(me, genesis.members());
         let replayed = ledger.applied() - gauges.snapshot_slot.load(Ordering::Relaxed);
         gauges.applied_slot.store(ledger.applied(), Ordering::Relaxed);
         Bank {
@@ -387,7 +392,7 @@ impl Bank {
             policy,
             snapshot: SnapshotStage::Waiting,
             snapshot_waiters: Vec::new(),
-            unsaved: (0, replayed),
+            unsaved: (head_bytes, head_slots.max(replayed)),
             decisions: decisions.into(),
             frozen_decisions: Vec::new(),
             clients: FxHashMap::default(),
@@ -555,7 +560,14 @@ impl Bank {
             Ok(block) => Arc::new(block),
             Err(error) => return self.node.do_send(Failed(error.to_string())),
         };
+        let number = block.number();
         match (self.ledger.resume(*reading, block), purpose) {
+            // It would be read again, and again.
+            (Progress::Reading(reading), _) if reading.block() == number => {
+                let why =
+                    format!("block {number} of the history in the books is damaged: its last transactions are missing");
+                self.node.do_send(Failed(why));
+            }
             (Progress::Done(answer), Purpose::Request { slot, replayed }) => {
                 let result = answer.map(Done::Success);
                 if let Some(client) = self.clients.get(&waiter.client) {
@@ -598,7 +610,27 @@ impl Bank {
         self.snapshot = SnapshotStage::Collecting;
         self.frozen_decisions = self.decisions.iter().copied().collect();
         self.ledger.freeze();
-        ctx.notify(Collect);
+        self.collect(ctx);
+    }
+
+    /// Goes on collecting the snapshot. Between two parts all other actors of this thread have their turn: a message of the bank
+    /// to itself would come before them.
+    fn collect(&mut self, ctx: &mut Context<Self>) {
+        // A state that was installed meanwhile makes the snapshot superfluous.
+        if self.snapshot != SnapshotStage::Collecting {
+            return;
+        }
+        match self.ledger.collect(COLLECT) {
+            None => {
+                let turn = tokio::task::yield_now().into_actor(self);
+                ctx.spawn(turn.map(|(), bank, ctx| bank.collect(ctx)));
+            }
+            Some(changes) => {
+                self.snapshot = SnapshotStage::Saving;
+                let decisions = std::mem::take(&mut self.frozen_decisions);
+                self.snapshotter.do_send(Save(Snapshot { changes, decisions }));
+            }
+        }
     }
 
     fn read_at(&mut self, slot: Slot, read: WaitingRead, ctx: &mut Context<Self>) {
@@ -767,25 +799,6 @@ impl Handler<Apply> for Bank {
     }
 }
 
-impl Handler<Collect> for Bank {
-    type Result = ();
-
-    fn handle(&mut self, _: Collect, ctx: &mut Self::Context) {
-        // A state that was installed meanwhile makes the snapshot superfluous.
-        if self.snapshot != SnapshotStage::Collecting {
-            return;
-        }
-        match self.ledger.collect(COLLECT) {
-            None => ctx.notify(Collect),
-            Some(changes) => {
-                self.snapshot = SnapshotStage::Saving;
-                let decisions = std::mem::take(&mut self.frozen_decisions);
-                self.snapshotter.do_send(Save(Snapshot { changes, decisions }));
-            }
-        }
-    }
-}
-
 impl Handler<Saved> for Bank {
     type Result = ();
 
@@ -853,7 +866,7 @@ impl Handler<Install> for Bank {
         drop(tokio::task::spawn_blocking(move || drop(old)));
         self.decisions = decisions.into();
         self.snapshot = SnapshotStage::Waiting;
-        self.unsaved = (0, 0);
+        self.unsaved = self.policy.head_start(self.me, self.genesis.members());
         self.gauges.applied_slot.store(new, Ordering::Relaxed);
         // Slots were skipped, and what was answered in them is not known.
         let waiters = std::mem::take(&mut self.expected);

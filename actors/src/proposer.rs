@@ -166,6 +166,7 @@ impl Proposer {
                     events.push(Event::Propose { slot, value, with_payload });
                 }
                 PoolEffect::Forget(id) => events.push(Event::Forget(id)),
+                PoolEffect::Hold(id, payload) => events.push(Event::Hold(id, payload)),
                 PoolEffect::Abandon(id) => {
                     self.done(&id);
                     self.bank.do_send(Abandon(id));
@@ -228,7 +229,9 @@ impl Handler<Submit> for Proposer {
         self.gathering.push(waiter);
         let mut effects = Vec::new();
         self.pool.submit(self.now(), &header, &action, &mut effects);
-        self.perform(effects);
+        if !effects.is_empty() {
+            self.perform(effects);
+        }
         self.schedule(ctx);
     }
 }

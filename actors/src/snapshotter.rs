@@ -197,10 +197,12 @@ impl Snapshotter {
 
     /// Does the next job, if none is under way.
     fn work(&mut self, ctx: &mut Context<Self>) {
-        if self.jobs.is_empty() {
+        // A job stays in its place until the desk is free.
+        let Some(mut desk) = self.desk.take() else { return };
+        let Some(job) = self.jobs.pop_front() else {
+            self.desk = Some(desk);
             return;
-        }
-        let (Some(mut desk), Some(job)) = (self.desk.take(), self.jobs.pop_front()) else { return };
+        };
         let working = tokio::task::spawn_blocking(move || {
             let outcome = desk.work(job);
             (desk, outcome)
@@ -249,6 +251,11 @@ impl Snapshotter {
                 self.gauges.snapshot_slot.store(slot, Ordering::Relaxed);
                 self.gauges.received_bytes.store(0, Ordering::Relaxed);
                 self.neighbours.voter.do_send(Installed { slot, ledger, decisions });
+            }
+            Outcome::Overtaken { slot } => {
+                info!(slot, "a snapshot is not needed any more: the slots came one by one meanwhile");
+                self.receiving = None;
+                self.gauges.received_bytes.store(0, Ordering::Relaxed);
             }
             Outcome::GaveUp(why) => {
                 let from = self.receiving.take().map(|receiving| receiving.from);

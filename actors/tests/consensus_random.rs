@@ -476,6 +476,7 @@ impl World {
                     events.push(Event::Propose { slot, value, with_payload });
                 }
                 PoolEffect::Forget(id) => events.push(Event::Forget(id)),
+                PoolEffect::Hold(id, payload) => events.push(Event::Hold(id, payload)),
                 PoolEffect::Abandon(id) => unreachable!("{id:?} is given up, but there are no snapshots and one clock"),
                 PoolEffect::Send(to, message) => {
                     for peer in 0..self.nodes.len() {

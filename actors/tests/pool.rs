@@ -65,6 +65,11 @@ fn what_waited_before_a_snapshot_is_given_up() {
     pool.notice(at(6_001), Notice::Decided(1_001, Some(*next)), &mut Vec::new());
     pool.notice(at(6_001), Notice::Frontier(1_001), &mut Vec::new());
     assert_eq!(pump(&mut pool, at(9_000)), Vec::new(), "nothing is left to propose");
+
+    // Its origin says it again: the core, which was told to forget it, must keep its payload now.
+    let mut effects = Vec::new();
+    pool.notice(at(9_001), Notice::Arrived(foreign, payload.clone()), &mut effects);
+    assert_eq!(effects, vec![PoolEffect::Hold(foreign, payload.clone())]);
 }
 
 /// The batch that a pool forms of one request.

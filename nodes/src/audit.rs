@@ -14,6 +14,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 
 use rabia_bank_actors::ledger::{BLOCK, Block, BlockRecord, Ledger, Progress, chain_hash};
 use rabia_bank_actors::node::{StartError, replay};
@@ -24,6 +25,9 @@ use rabia_bank_messages::ids::{Digest, Slot};
 use rabia_bank_storage::{BooksReader, Identity, LogReader, StoreError};
 
 use crate::config::{CONFIG_FILE, ConfigError, NodeConfig};
+
+/// Blocks that are read ahead of those that are verified.
+const READ_AHEAD: usize = 64;
 
 /// Why books can't be audited, or are wrong.
 #[derive(Debug, thiserror::Error)]
@@ -158,10 +162,9 @@ impl Books {
     fn for_each(&self, mut take: impl FnMut(&BlockRecord, bool) -> Result<(), AuditError>) -> Result<(), AuditError> {
         let (_, stored) = self.snapshot;
         let mut head = Digest::ZERO;
-        for number in 0..stored.div_ceil(BLOCK) {
-            let block = read_block_of(&self.reader, number)?;
+        self.for_each_block(stored.div_ceil(BLOCK), |block| {
             if block.before() != head {
-                let id = number * BLOCK + 1;
+                let id = block.number() * BLOCK + 1;
                 let what = format!("it follows a transaction with the hash {}, not {head}", block.before());
                 return Err(AuditError::Transaction { id, what });
             }
@@ -169,7 +172,8 @@ impl Books {
                 head = record.transaction.hash;
                 take(record, true)?;
             }
-        }
+            Ok(())
+        })?;
         let mut from = stored + 1;
         while from <= self.transactions() {
             for transaction in self.behind_snapshot(from)? {
@@ -179,6 +183,30 @@ impl Books {
             }
         }
         Ok(())
+    }
+
+    /// The first `count` blocks, in order. They are read, and their hashes computed, on another thread, a little ahead.
+    fn for_each_block(
+        &self,
+        count: u64,
+        mut take: impl FnMut(&Block) -> Result<(), AuditError>,
+    ) -> Result<(), AuditError> {
+        let (ahead, blocks) = mpsc::sync_channel(READ_AHEAD);
+        let reader = &self.reader;
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for number in 0..count {
+                    let block = read_block_of(reader, number);
+                    let last = block.is_err();
+                    // Nobody takes it where an earlier one was wrong.
+                    if ahead.send(block).is_err() || last {
+                        break;
+                    }
+                }
+            });
+            // The end of this loop ends the thread: the receiver goes with it.
+            blocks.into_iter().try_for_each(|block| take(&block?))
+        })
     }
 
     /// Transactions that were made by applying the log.
@@ -357,10 +385,10 @@ impl Replay {
                 continue;
             };
             // Names are allocated once an account, not once a transaction.
-            if !self.accounts.contains_key(name) {
-                self.accounts.insert(name.clone(), Replayed::default());
-            }
-            let Some(state) = self.accounts.get_mut(name) else { unreachable!("{name} was just added") };
+            let mut opened = Replayed::default();
+            let known = self.accounts.get_mut(name);
+            let is_known = known.is_some();
+            let state = known.unwrap_or(&mut opened);
             let expected =
                 if is_source { state.balance.checked_sub(amount) } else { state.balance.checked_add(amount) };
             if expected != Some(balance) || amount == 0 {
@@ -376,6 +404,9 @@ impl Replay {
             }
             *state =
                 Replayed { balance, transactions: state.transactions + 1, last: id, last_at: transaction.timestamp };
+            if !is_known {
+                self.accounts.insert(name.clone(), opened);
+            }
         }
         let newest = self.newest_of_type.entry(transaction.transaction_type).or_default();
         if stored && record.previous_of_type != *newest {

@@ -6,8 +6,10 @@
 //! - [`embed`]: a node inside your own program.
 //! - [`audit`]: the books of a node that is not running; [`backup`]: those of one that is, over its [`control`] socket.
 //! - [`replace`]: a new store for a member that lost its own.
+//! - [`measured`]: what a large and old bank costs.
 //! - [`simulate`]: a whole cluster in one thread, in a bad world.
 //! - [`program`]: `rabia-bank` with its subcommands.
+//! - [`performance`]: what was measured, and how.
 
 pub mod audit;
 pub mod backup;
@@ -16,7 +18,10 @@ pub mod config;
 pub mod control;
 pub mod create;
 pub mod embed;
+pub mod measured;
 mod node_error;
+#[doc = include_str!("../PERFORMANCE.md")]
+pub mod performance {}
 pub mod program;
 mod random;
 pub mod replace;

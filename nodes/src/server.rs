@@ -44,7 +44,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// before every read, so more is not better.
 const CLIENT_READ_BUFFER: usize = 4 << 10;
 /// Bytes that are read from a peer's socket at a time.
-const PEER_READ_BUFFER: usize = 32 << 10;
+const PEER_READ_BUFFER: usize = 16 << 10;
 /// Answers are written to the socket once so many bytes wait, or none follow.
 const WRITE_BUFFER: usize = 64 << 10;
 /// The most bytes that wait inside a socket; the queues before it are bounded far below.

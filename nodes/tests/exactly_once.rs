@@ -404,7 +404,7 @@ fn sessions_are_what_they_were_after_snapshots_and_restarts_of_all_nodes() {
             }
             let late = connection.ask(&json!({"request": 1, "command": said[0].1}));
             assert_eq!(error(&late), ["request_acknowledged", "unknown"]);
-            for (number, key) in [(&closed, &ended), (&number, &wrong), (&json!(1 << 40), &key)] {
+            for (number, key) in [(&closed, &ended), (&number, &wrong), (&json!(1u64 << 40), &key)] {
                 let stranger = in_session(node, number, key).ask(&json!({"request": 2, "command": deposit(2)}));
                 assert_eq!(error(&stranger), ["session_expired", "unknown"]);
             }

@@ -342,6 +342,8 @@ fn bench_measures_and_checks_the_books() {
         assert!(result["acknowledged"].as_u64().unwrap() > 100, "{result}");
         let number = |field: &str| result[field].as_f64().unwrap_or_else(|| panic!("{field} in {result}"));
         assert!(number("per_second") > 100.0, "{result}");
+        let timeline = result["timeline"].as_array().unwrap().iter().map(|done| done.as_u64().unwrap());
+        assert_eq!(timeline.sum::<u64>(), result["acknowledged"].as_u64().unwrap(), "{result}");
         assert!((0.0..=1.0).contains(&number("forfeited_share")), "{result}");
         let percentiles = ["p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms"].map(number);
         assert!(percentiles[0] > 0.0 && percentiles.is_sorted(), "{result}");

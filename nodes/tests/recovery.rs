@@ -4,9 +4,9 @@
 //! The default run is short. The full ones:
 //!
 //! - Fifty kills at random moments of taking, sending and receiving snapshots:
-//!   `cargo test --release -p rabia-bank --test recovery -- --ignored fifty_moments --nocapture` (`RABIA_BANK_KILLS=N`)
+//!   `cargo test --release --workspace --test recovery -- --ignored fifty_moments --nocapture` (`RABIA_BANK_KILLS=N`)
 //! - A hundred bits, one at a time, at random places of a stopped node's files:
-//!   `cargo test --release -p rabia-bank --test recovery -- --ignored hundred_bits --nocapture` (`RABIA_BANK_FLIPS=N`)
+//!   `cargo test --release --workspace --test recovery -- --ignored hundred_bits --nocapture` (`RABIA_BANK_FLIPS=N`)
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // clippy knows only functions marked as tests, not what they share
 
@@ -66,6 +66,12 @@ const RECEIVED: &str = "a snapshot was received and is durable";
 fn begin_to_receive(cluster: &mut Cluster) -> usize {
     let left = wait_for("node 3 answers", PATIENCE, || applied_slot(&cluster.nodes[2]));
     cluster.nodes[2].kill();
+    // They keep the log for a while behind a snapshot that they sent lately, unless they start anew.
+    for node in &mut cluster.nodes[..2] {
+        node.kill();
+        node.start();
+        wait_until("a peer is back", PATIENCE, || node.status().is_some());
+    }
     wait_until("the log of the others has gone", 2 * PATIENCE, || {
         let snapshots = |node: &Node| node.status().map(|status| status["snapshot_slot"].as_u64().unwrap());
         cluster.nodes[..2].iter().all(|node| snapshots(node).is_some_and(|slot| slot > left + 60))
@@ -91,8 +97,8 @@ fn kill_in_snapshots(kills: usize, transactions: u64) {
 
     // How long it takes, undisturbed.
     begin_to_receive(&mut cluster);
-    let (began, said) = (Instant::now(), cluster.nodes[2].log().matches(RECEIVED).count());
-    wait_until("the snapshot is there", PATIENCE, || cluster.nodes[2].log().matches(RECEIVED).count() > said.min(0));
+    let began = Instant::now();
+    wait_until("the snapshot is there", PATIENCE, || cluster.nodes[2].log().contains(RECEIVED));
     let takes = began.elapsed().max(Duration::from_millis(20));
     println!("a snapshot is sent in {takes:?}");
 
@@ -257,7 +263,7 @@ fn live_with(cluster: &mut Cluster, truth: &Truth, damage: &str, noticed: bool) 
     wait_until("the others are there", PATIENCE, || {
         cluster.nodes[..2]
             .iter()
-            .all(|node| node.status().is_some_and(|s| s["connected"].as_array().unwrap().len() > 0))
+            .all(|node| node.status().is_some_and(|s| !s["connected"].as_array().unwrap().is_empty()))
     });
     wait_until("the node is there or has ended", PATIENCE, || {
         cluster.nodes[2].ended().is_some() || cluster.nodes[2].status().is_some()
@@ -375,7 +381,8 @@ fn a_node_whose_state_differs_stops_and_keeps_its_files() {
     cluster.nodes[2].start();
     let (stop, applied) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let load = two.send(u64::MAX, &stop, &applied, transfer(100));
-    wait_until("node 3 stops", LONG, || cluster.nodes[2].ended().is_some());
+    // A thousand slots: seconds, but minutes on a machine with much else to do.
+    wait_until("node 3 stops", 4 * LONG, || cluster.nodes[2].ended().is_some());
     let before = applied.load(Ordering::Relaxed);
     wait_until("the others go on", PATIENCE, || applied.load(Ordering::Relaxed) > before + 20);
     stop.store(true, Ordering::Relaxed);

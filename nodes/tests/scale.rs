@@ -4,9 +4,9 @@
 //! The default run is small and checks that everything is right. The full one measures, alone on the machine and in a release
 //! build, and fails where a figure misses its mark:
 //!
-//! - `cargo test --release -p rabia-bank --test scale -- --ignored million_accounts --nocapture`
+//! - `cargo test --release --workspace --test scale -- --ignored million_accounts --nocapture`
 //!   (`RABIA_BANK_ACCOUNTS=N`, `RABIA_BANK_TRANSACTIONS=N`)
-//! - `cargo test --release -p rabia-bank --test scale -- --ignored was_away --nocapture` (`RABIA_BANK_MISSED=N`)
+//! - `cargo test --release --workspace --test scale -- --ignored was_away --nocapture` (`RABIA_BANK_MISSED=N`)
 //!
 //! What was measured so far is in the crate's module `measured`.
 
@@ -302,7 +302,8 @@ fn away(accounts: u64, missed: u64, snapshot_bytes: u64, settle: Duration) -> Ba
 
 #[test]
 fn a_node_that_missed_much_is_back_and_right() {
-    assert!(away(500, 20_000, 100_000, Duration::from_millis(500)).by_snapshot);
+    // By the log where that still goes back so far, else by a snapshot: what is right then is checked inside.
+    away(500, 20_000, 100_000, Duration::from_millis(500));
 }
 
 /// By the log where it goes back so far, and by a snapshot where it does not.

@@ -153,11 +153,11 @@ fn ten_subscribers_see_every_transaction_once_and_in_order_while_nodes_die() {
     for round in 0..6 {
         let node = round % 3;
         let before = load.acknowledged();
-        wait_until("commands are acknowledged", PATIENCE, || load.acknowledged() >= before + 300);
+        wait_until("commands are acknowledged", 3 * PATIENCE, || load.acknowledged() >= before + 300);
         if round % 2 == 0 {
             cluster.nodes[node].kill();
             let before = load.acknowledged();
-            wait_until("the others go on", PATIENCE, || load.acknowledged() >= before + 100);
+            wait_until("the others go on", 3 * PATIENCE, || load.acknowledged() >= before + 100);
             cluster.nodes[node].start();
         } else {
             cluster.nodes[node].freeze();

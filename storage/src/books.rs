@@ -12,6 +12,7 @@ use redb::{Builder, Database, ReadTransaction, ReadableDatabase, StorageBackend,
 use crate::Identity;
 use crate::error::StoreError;
 use crate::format::{ACCOUNTS, BLOCKS, BOOKS_TABLES, META, META_SLOT, SESSIONS, STATE, STATE_KEY};
+use crate::paced::Paced;
 use crate::place::Place;
 use crate::recover;
 use crate::rows::Rows;
@@ -403,18 +404,21 @@ enum Pages {
     AsTheyAre,
 }
 
+/// Books that are open: their file, what redb wanted to write meanwhile, whose they are, and where they stand.
+type Opened<B> = (Database, Staged<Paced<B>>, StoreId, Slot);
+
 /// Opens the file and checks whose it is; what redb writes meanwhile is held back.
 fn open_staged<B: StorageBackend>(
     backend: B,
     place: &Place,
     identity: &Identity,
     pages: Pages,
-) -> Result<(Database, Staged<B>, StoreId, Slot), StoreError> {
+) -> Result<Opened<B>, StoreError> {
     // redb would make a new database of an empty file.
     if backend.len().map_err(|e| place.io(e))? == 0 {
         return Err(place.damaged("it is empty"));
     }
-    let staged = Staged::new(backend).map_err(|e| place.io(e))?;
+    let staged = Staged::new(Paced::new(backend)).map_err(|e| place.io(e))?;
     let database = Builder::new()
         .set_cache_size(CACHE)
         .set_check_integrity_on_open(pages == Pages::Verified)

@@ -6,7 +6,10 @@
 //! While it is open, one [`LogStore`] writes ([`LogStore::commit`]: all of a [`Commit`] or nothing, one fdatasync), and
 //! any number of [`LogReader`]s on other threads serve catch-up and replay.
 //!
-//! # The file
+//! Beside the log lie the books ([`BooksStore`]): the state of the bank after a slot and the whole history. The log is small,
+//! hot, and verified whole at every start; the books are written once a snapshot and grow with the history.
+//!
+//! # The log's file
 //!
 //! One redb 4 database (redb's file format 3, copy-on-write B-trees with an XXH3 checksum on every page), with six
 //! tables. Keys and values of all of them are byte strings (`&[u8]`). Every integer is big-endian, so that redb's byte
@@ -19,6 +22,7 @@
 //! | `meta` | `store` | 16 bytes: the id of a store that took the place of another (below); no row in a first store |
 //! | `meta` | `starts` | u64: how often the store was opened |
 //! | `meta` | `reserved` | u64: the node has said nothing at or above this slot (rule 1); 1 in a new store |
+//! | `meta` | `compacted` | u64: everything up to this slot was removed, since the books cover it |
 //! | `records` | slot u64, phase u32, kind u8 | MessagePack: kind 0 a `State`, kind 1 a `Vote` (rules 4, 5, 10) |
 //! | `payloads` | origin u8, incarnation u64, sequence u64, digest 32 bytes | the payload as it is |
 //! | `decisions` | slot u64 | MessagePack: the batch id, or nil for a slot that is forfeited |
@@ -50,6 +54,36 @@
 //! first store. Whether a store is the member's *now*, the log of the cluster says, and nothing on this disk alone.
 //! When a member's store was replaced, the rows of the former one in `peers` and `heard` go ([`Commit::replaced`]).
 //!
+//! What the books cover is removed, a few slots with each commit. redb uses the freed pages again, so the file stays as long
+//! as it ever had to be: about two snapshots' worth of batches.
+//!
+//! # The books' file
+//!
+//! Another redb database, with the check values of the log's. Bodies are compressed (LZ4, with the size before it), except in
+//! `meta`. What is in them the ledger says (`rabia-bank-actors`, `ledger`).
+//!
+//! | table | key | body of the value |
+//! | --- | --- | --- |
+//! | `meta` | `format`, `identity` | as in the log |
+//! | `meta` | `slot` | u64: what `state`, `accounts` and `sessions` stand after; 0 in new books |
+//! | `state` | `state` | one row: counters, figures, the head of the chain, the digest of the whole state, the last decisions |
+//! | `accounts` | page u32 | 64 accounts, by the order of their creation |
+//! | `sessions` | number u64 | a session with the replies that it keeps |
+//! | `blocks` | number u64 | 512 transactions of the history; the last block may have fewer |
+//!
+//! - A snapshot is one transaction with the rows that changed since the one before, so the file always holds one whole state. It
+//!   is committed in two phases and with redb's quick repair: two syncs, off the path of every answer, and for that the file
+//!   opens in the same time whatever its size, also after a crash.
+//! - *Blocks are the archive.* A block that is full is sealed: it is never written again, has the same bytes on every node, and
+//!   carries the hash before its first transaction and the one of its last, so that whoever reads it recomputes the chain
+//!   in it. Histories, subscriptions, audits, backups and transfers to other nodes read blocks; nothing else of old
+//!   transactions is kept anywhere, in memory or on disk. They lie in the file of the accounts, and not in files of their own,
+//!   because one commit then covers both, and because opening does not read them.
+//! - For the same reason damage is found when a row is read, by its check value, its chain, and, for the state with all accounts
+//!   and sessions, by the digest at every start. [`BooksReader::open`], which audits use, verifies every page first.
+//! - Pages that a snapshot frees are used by the next but one. The file therefore has room for the accounts about three times, and
+//!   the history once.
+//!
 //! # What is assumed of the disk, and what is not
 //!
 //! - When fdatasync returns, what was written before is on the disk. A disk or a virtual machine that lies about this
@@ -57,7 +91,7 @@
 //! - A write that was not synced may be there, or not, or in part, at any boundary between bytes, and in any order with
 //!   others. Bytes outside of it stay as they are. A commit is one such set of writes and one fdatasync; redb tells a
 //!   torn commit from a whole one by its checksums. (A commit that makes the file longer syncs that first.)
-//! - Other damage, a byte or a gigabyte, is found when the store is opened: every page is verified against its checksum
+//! - Other damage of the log, a byte or a gigabyte, is found when it is opened: every page is verified against its checksum
 //!   then, before anything in it is believed. Opening therefore reads the whole file (a second or two per GB).
 //! - One kind can't be found: damage of the very pages of the last commit before a crash (not before a clean stop), or of
 //!   the one byte (offset 9) that says which commit is the last, done between the crash and the next start. It looks
@@ -85,6 +119,7 @@ mod books;
 mod commit;
 mod error;
 mod format;
+mod paced;
 mod place;
 mod probe;
 mod reader;

@@ -36,7 +36,7 @@ pub enum Event {
         /// Send the payload along: the others can't have it yet.
         with_payload: bool,
     },
-    /// The pool has a new batch.
+    /// The pool has a new batch, or one again that it had no more use for.
     Hold(BatchId, Payload),
     /// The pool knows that this batch is decided: its payload came once more.
     Forget(BatchId),
@@ -158,7 +158,7 @@ const ALIVE: Duration = Duration::from_millis(200);
 /// Decisions that are kept in memory, to answer late messages.
 const RECENT: usize = 4_096;
 /// In windows: messages for slots beyond this are dropped, the sender is far ahead.
-const AHEAD: u64 = 4;
+pub const AHEAD: u64 = 4;
 /// In windows: how far the durable mark of rule 1 is ahead. Far enough to ride on other writes, near enough that a
 /// restart taints few slots.
 const RESERVE: u64 = 3;
@@ -176,6 +176,8 @@ struct Held {
     payload: Payload,
     /// It is on disk, or on its way there in an earlier write.
     stored: bool,
+    /// The slot of its decision, or when the pool had no more use for it; none as long as it has.
+    last: Option<SlotNumber>,
 }
 
 /// A round of the read rule.
@@ -339,7 +341,7 @@ impl Agreement {
         agreement.promised = agreement.heard[me.index()];
         agreement.promising = agreement.promised;
         for (id, payload) in &recovered.payloads {
-            agreement.payloads.insert(*id, Held { payload: payload.clone(), stored: true });
+            agreement.payloads.insert(*id, Held { payload: payload.clone(), stored: true, last: None });
         }
         agreement.restore_slots(recovered, effects);
         agreement.tell_pool_of_stores(effects);
@@ -703,6 +705,7 @@ impl Agreement {
                     if let Some(id) = bound_to(&said)
                         && !is_broken(Rule::PayloadDurable)
                     {
+                        self.write_again(*id);
                         self.store_payload(*id, &mut commit);
                     }
                     self.save(commit, Some(Saving::Slot(slot)), effects);
@@ -754,6 +757,14 @@ impl Agreement {
             commit.heard = self.genesis.nodes().map(|node| (node, self.heard[node.index()])).collect();
         }
         binds.then_some(self.promising)
+    }
+
+    /// What names a batch that was decided before is written with its payload: the log may have removed that with the first
+    /// decision.
+    fn write_again(&mut self, id: BatchId) {
+        if let Some(held) = self.payloads.get_mut(&id) {
+            held.stored &= held.last.is_none();
+        }
     }
 
     /// A payload is written once.
@@ -814,10 +825,11 @@ impl Agreement {
 
     /// Takes a payload. False if it was held.
     fn hold(&mut self, now: Duration, id: BatchId, payload: Payload, effects: &mut Vec<Effect>) -> bool {
-        if self.payloads.contains_key(&id) {
+        if let Some(held) = self.payloads.get_mut(&id) {
+            held.last = None;
             return false;
         }
-        self.payloads.insert(id, Held { payload, stored: false });
+        self.payloads.insert(id, Held { payload, stored: false, last: None });
         if self.fetching.remove(&id).is_some() {
             let waiting: Vec<_> = self
                 .open
@@ -836,8 +848,8 @@ impl Agreement {
     /// A batch that is decided is of use for some slots more, to peers that are a little behind.
     fn forget(&mut self, id: BatchId) {
         let undelivered = self.open.values().any(|open| open.stage() == Stage::Decided(Some(id)));
-        if !undelivered && self.payloads.contains_key(&id) {
-            self.delivered.push_back((self.frontier, id));
+        if !undelivered {
+            self.let_go_after(self.frontier, id);
         }
     }
 
@@ -943,7 +955,8 @@ impl Agreement {
             self.recent.pop_first();
         }
         if let Some(id) = value {
-            self.delivered.push_back((slot, id));
+            self.write_again(id);
+            self.let_go_after(slot, id);
         }
         // One that can't be decoded stops the ledger.
         let replacement = batch.as_ref().and_then(|(_, payload)| payload.replacement().ok().flatten());
@@ -954,8 +967,19 @@ impl Agreement {
         // What is not on its way to the disk yet is kept.
         let unwritten = self.unwritten.first().map_or(slot, |(slot, _)| *slot);
         let keep = unwritten.min(slot.saturating_sub(2 * self.genesis.window));
-        while let Some((_, id)) = self.delivered.pop_front_if(|(slot, _)| *slot < keep) {
-            self.payloads.remove(&id);
+        while let Some((slot, id)) = self.delivered.pop_front_if(|(slot, _)| *slot < keep) {
+            // One that was given up may have been decided after that, or come again.
+            if self.payloads.get(&id).is_some_and(|held| held.last.is_some_and(|last| last <= slot)) {
+                self.payloads.remove(&id);
+            }
+        }
+    }
+
+    /// A payload may go from memory a while after this slot.
+    fn let_go_after(&mut self, slot: SlotNumber, id: BatchId) {
+        if let Some(held) = self.payloads.get_mut(&id) {
+            held.last = Some(slot);
+            self.delivered.push_back((slot, id));
         }
     }
 
@@ -1147,9 +1171,10 @@ impl Agreement {
         self.recent.retain(|recent, _| *recent > slot);
         self.unwritten.retain(|(unwritten, _)| *unwritten > slot);
         self.unreserved.retain(|(unreserved, ..)| *unreserved > slot);
+        // The log removes what was decided in the slots that were skipped, and which batches that were is not known.
+        self.payloads.values_mut().for_each(|held| held.stored = false);
         // Payloads of batches that were decided in other slots that were skipped go when they are decided again.
-        let decided = decisions.iter().filter_map(|(_, value)| *value).filter(|id| self.payloads.contains_key(id));
-        self.delivered.extend(decided.map(|id| (slot, id)));
+        decisions.iter().filter_map(|(_, value)| *value).for_each(|id| self.let_go_after(slot, id));
         effects.push(Effect::Pool(Notice::Installed(slot, decisions)));
         for replacement in replacements.list() {
             self.replaced(*replacement, effects);

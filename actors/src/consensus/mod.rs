@@ -82,6 +82,14 @@
 //! The cores take events and append effects. What must be durable before it is sent is an effect of its own: the message
 //! comes out only when the write was reported back, whoever drives the core.
 //!
+//! # How it is checked
+//!
+//! - `tests/slot_model`: every interleaving of one slot with the real [`slot::Slot`]: up to three phases, restarts, deaths,
+//!   crashes between a write and its sync, payloads that are lost; 4.6 million states with three nodes and three phases.
+//!   Rules are broken there one by one, to see that the search finds what that breaks; its page has the tables.
+//! - `tests/scenarios`: stories of the protocol, message by message, to read.
+//! - `tests/consensus_random.rs`: whole clusters of these cores under random faults.
+//!
 //! # Caveats
 //!
 //! - Replicas fail by stopping, not by lying: peers are trusted once the handshake accepted them.

@@ -43,6 +43,8 @@ pub enum PoolEffect {
     },
     /// This batch is decided already, or given up: this node needs its payload no longer.
     Forget(BatchId),
+    /// This batch, which was given up, came again: its payload is needed.
+    Hold(BatchId, Payload),
     /// This node does not know what became of this batch of its own, or may become of it, and waits for it no longer.
     /// Whoever waits for its requests is told so.
     Abandon(BatchId),
@@ -146,6 +148,8 @@ pub struct Pool {
     pending: FxHashMap<BatchId, Pending>,
     waiting: BTreeMap<u64, BatchId>,
     done: FxHashSet<BatchId>,
+    /// Batches that were given up, and did neither come again nor were decided.
+    given_up: FxHashSet<BatchId>,
     done_order: VecDeque<BatchId>,
     owners: Owners,
     slots: BTreeMap<Slot, Seen>,
@@ -179,6 +183,7 @@ impl Pool {
             pending: FxHashMap::default(),
             waiting: BTreeMap::new(),
             done: FxHashSet::default(),
+            given_up: FxHashSet::default(),
             done_order: VecDeque::new(),
             owners: Owners::new(genesis.clone()),
             slots: BTreeMap::new(),
@@ -278,6 +283,7 @@ impl Pool {
                     self.waiting = self.pending.iter().map(|(id, pending)| (pending.order, *id)).collect();
                     self.pending.values_mut().for_each(|pending| pending.slot = None);
                 } else {
+                    self.given_up.clear();
                     self.abandon(effects, |_, _, _| true);
                 }
                 self.frontier(now, frontier);
@@ -322,6 +328,7 @@ impl Pool {
         given_up.sort_unstable();
         for (id, order) in given_up {
             self.waiting.remove(&order);
+            self.given_up.insert(id);
             effects.push(PoolEffect::Forget(id));
             if id.origin == me {
                 effects.push(PoolEffect::Abandon(id));
@@ -356,6 +363,7 @@ impl Pool {
                     self.expect(now, &pending.payload);
                 }
             }
+            self.given_up.remove(&id);
             self.remember(id);
         }
         if slot <= self.frontier {
@@ -416,6 +424,9 @@ impl Pool {
         }
         if self.pending.contains_key(&id) {
             return;
+        }
+        if self.given_up.remove(&id) {
+            effects.push(PoolEffect::Hold(id, payload.clone()));
         }
         self.order += 1;
         let told = self.clock_told[id.origin.index()];

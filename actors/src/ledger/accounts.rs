@@ -184,19 +184,34 @@ impl Accounts {
         }
         for row in rows {
             let AccountRow { name, balance, created_at, last_transaction, last_at, transaction_count } = row;
-            if self.find(&name).is_some() {
+            let index =
+                u32::try_from(self.states.len()).map(AccountIndex).map_err(|_| bad("no place for it".into()))?;
+            let name = Arc::<str>::from(name);
+            if self.by_name.insert(Arc::clone(&name), index).is_some() {
                 return Err(bad(format!("account {name} is there twice")));
             }
-            let index = self.create(&name, created_at);
-            let state = &mut self.states[index.get()];
-            state.balance = balance;
-            state.last = (last_transaction > 0).then_some(Last { transaction: last_transaction, at: last_at });
-            state.transaction_count = transaction_count;
+            self.states.push(AccountState {
+                name,
+                balance,
+                created_at,
+                last: (last_transaction > 0).then_some(Last { transaction: last_transaction, at: last_at }),
+                transaction_count,
+                hashed: SetHash::default(),
+                changed: true,
+            });
+            self.changed.push(index);
         }
         // As it was saved.
-        self.pages.states[page as usize] = PageState::Clean;
-        self.pages.changed.clear();
+        self.pages.states.push(PageState::Clean);
         Ok(())
+    }
+
+    /// All pages are loaded: puts the accounts in order, all at once, for one by one takes several times as long.
+    pub(super) fn loaded(&mut self) {
+        let places = (0..).map(AccountIndex);
+        let mut names: Vec<_> = self.states.iter().map(|state| Arc::clone(&state.name)).zip(places).collect();
+        names.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        self.in_order = names.into_iter().collect();
     }
 
     /// How many there are.

@@ -48,6 +48,11 @@ pub enum Outcome {
         /// The decisions before it that owners of coming slots are read from.
         decisions: Vec<Decision>,
     },
+    /// The slots came one by one meanwhile: the books stand further already than the peer's snapshot at this slot.
+    Overtaken {
+        /// The slot that it stands after.
+        slot: Slot,
+    },
     /// The peer sent what can't be.
     GaveUp(String),
     /// The store failed.
@@ -80,7 +85,11 @@ impl Desk {
             Job::Save(snapshot) if snapshot.changes.slot <= self.store.slot() => Outcome::Nothing,
             Job::Save(snapshot) => {
                 let (slot, transactions) = (snapshot.changes.slot, snapshot.changes.transactions);
-                match self.store.save(&snapshot.into_rows()) {
+                let mut rows = snapshot.into_rows();
+                if let Some(transfer) = &self.transfer {
+                    transfer.keep_received(&mut rows.blocks);
+                }
+                match self.store.save(&rows) {
                     Ok(()) => Outcome::Saved { slot, transactions },
                     Err(error) => Outcome::Failed(error.to_string()),
                 }
@@ -100,6 +109,9 @@ impl Desk {
     fn take(&mut self, answer: Answer) -> Outcome {
         let Some(mut transfer) = self.transfer.take() else { return Outcome::Nothing };
         let slot = answer.slot;
+        if slot <= self.store.slot() {
+            return Outcome::Overtaken { slot };
+        }
         match transfer.take(answer, &mut self.store) {
             Ok(Taken::More) => {
                 let wanted = wanted(&transfer);

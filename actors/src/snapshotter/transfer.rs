@@ -124,6 +124,12 @@ impl Transfer {
         (self.slot, self.at)
     }
 
+    /// This node may take a snapshot of its own meanwhile, with a last block that is not full. Blocks that were received are, and
+    /// are not written over.
+    pub fn keep_received(&self, blocks: &mut Vec<(u64, Vec<u8>)>) {
+        blocks.retain(|(number, _)| *number >= self.full);
+    }
+
     /// Bytes that came so far.
     pub fn received(&self) -> u64 {
         self.received

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rabia_bank_actors::consensus::agreement::{Agreement, Effect, Event, Notice, Ticket};
 use rabia_bank_actors::consensus::coin::coin;
 use rabia_bank_actors::consensus::pool::{Now, Pool, PoolEffect};
+use rabia_bank_actors::consensus::stores::Replacements;
 use rabia_bank_messages::batch::{Action, BatchBuilder, Payload, RequestHeader};
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{BatchId, ClusterId, NodeId, Phase, SessionKey, Slot, StoreId};
@@ -161,7 +162,8 @@ impl Cluster {
     /// Makes durable what nodes write.
     pub fn sync(&mut self, node: Option<u8>) {
         for node in self.members().filter(|member| node.is_none_or(|node| node == *member)) {
-            while let Some((ticket, commit)) = self.node(node).running.as_mut().and_then(|run| run.writing.pop_front()) {
+            while let Some((ticket, commit)) = self.node(node).running.as_mut().and_then(|run| run.writing.pop_front())
+            {
                 self.node(node).disk.write(&commit);
                 self.event(node, Event::Saved(ticket));
             }
@@ -198,9 +200,10 @@ impl Cluster {
 
     pub fn start(&mut self, node: u8) {
         let (genesis, id) = (self.genesis.clone(), self.node(node).id);
-        let recovered = self.node(node).disk.recover();
+        let store = genesis.stores[id.index()];
+        let recovered = self.node(node).disk.recover(store);
         let mut effects = Vec::new();
-        let agreement = Agreement::new(genesis.clone(), id, &recovered, &mut effects);
+        let agreement = Agreement::new(genesis.clone(), id, &recovered, &Replacements::default(), &mut effects);
         let pool = self.pools.then(|| {
             let mut pool = Pool::new(genesis, id, recovered.starts, recovered.decided);
             for (slot, value) in &self.node(node).disk.decisions {
@@ -247,7 +250,7 @@ impl Cluster {
 
     /// A snapshot of the state after this slot came, and is durable.
     pub fn install(&mut self, node: u8, slot: Slot) {
-        self.event(node, Event::Installed { slot, decisions: Vec::new() });
+        self.event(node, Event::Installed { slot, decisions: Vec::new(), replacements: Replacements::default() });
     }
 
     /// On which side the coin falls.
@@ -300,8 +303,10 @@ impl Cluster {
         if self.is_up(a) && self.is_up(b) && !self.cut.contains(&pair(a, b)) {
             self.linked.insert(pair(a, b));
             let (id_a, id_b) = (self.node(a).id, self.node(b).id);
-            self.event(a, Event::LinkUp(id_b));
-            self.event(b, Event::LinkUp(id_a));
+            let store = |id: NodeId| self.genesis.stores[id.index()];
+            let (store_a, store_b) = (store(id_a), store(id_b));
+            self.event(a, Event::LinkUp(id_b, store_b));
+            self.event(b, Event::LinkUp(id_a, store_a));
         }
     }
 
@@ -350,6 +355,7 @@ impl Cluster {
                         self.send(node, Some(to), PeerMessage::Batch { id, payload });
                     }
                 }
+                Effect::MeetAgain(peer) => unreachable!("the store of node {peer} was not replaced"),
             }
         }
         if self.pools && self.is_up(node) {
@@ -380,6 +386,11 @@ impl Cluster {
                     self.event(node, Event::Propose { slot, value, with_payload });
                 }
                 PoolEffect::Forget(id) => self.event(node, Event::Forget(id)),
+                PoolEffect::Hold(id, payload) => self.event(node, Event::Hold(id, payload)),
+                PoolEffect::Abandon(id) => {
+                    let name = self.name(Some(id));
+                    self.note(format!("  {node} gives up {name}"));
+                }
                 PoolEffect::Send(to, message) => self.send(node, to, message),
             }
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rabia_bank_actors::consensus::slot::bound_to;
 use rabia_bank_messages::batch::Payload;
-use rabia_bank_messages::ids::{BatchId, NodeId, Slot};
+use rabia_bank_messages::ids::{BatchId, NodeId, Slot, StoreId};
 use rabia_bank_messages::peer::{Entry, Value};
 use rabia_bank_storage::{Commit, Record, Recovered, Said};
 
@@ -43,13 +43,14 @@ impl Disk {
     }
 
     /// What a start finds.
-    pub fn recover(&mut self) -> Recovered {
+    pub fn recover(&mut self, store: StoreId) -> Recovered {
         self.starts += 1;
         let decided = (self.base + 1..).take_while(|slot| self.decisions.contains_key(slot)).last();
         let decided = decided.unwrap_or(self.base);
         let named = self.records.values().filter_map(|record| bound_to(&record.said).copied());
         let payloads: BTreeMap<_, _> = named.map(|id| (id, self.payloads[&id].clone())).collect();
         Recovered {
+            store,
             starts: self.starts,
             reserved: self.reserved,
             records: self.records.values().copied().collect(),
@@ -64,8 +65,6 @@ impl Disk {
     /// The decided log from a slot on.
     pub fn entries(&self, from: Slot) -> Vec<Entry> {
         let decided = (from..).map_while(|slot| Some((slot, *self.decisions.get(&slot)?)));
-        decided
-            .map(|(slot, value)| Entry { slot, batch: value.map(|id| (id, self.payloads[&id].clone())) })
-            .collect()
+        decided.map(|(slot, value)| Entry { slot, batch: value.map(|id| (id, self.payloads[&id].clone())) }).collect()
     }
 }

@@ -36,11 +36,12 @@ scripts! {
     five_nodes_two_down
     forfeit
     hearing_first_proposes_the_same
-    idle_owner_gives_its_slot_up
     link_breaks_and_comes_back
     normal_case
     old_messages_are_answered
     one_node_alone
+    owner_proposes_for_others
+    owner_that_is_down_is_replaced
     payload_is_missing
     payload_lost_with_its_proposer
     reserved_before_speaking
@@ -50,7 +51,6 @@ scripts! {
     restart_in_proposal
     restart_while_vote_is_written
     read_waits_for_votes
-    silent_owner_is_replaced
     snapshot_installed
     straggler
     window_is_closed

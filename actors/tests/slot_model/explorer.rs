@@ -19,8 +19,6 @@ pub enum Broken {
     UndecidedAgainstMajority,
     /// Rule 4: a vote is sent before it is durable.
     VoteBeforeSync,
-    /// Rule 5: a state of phase 2 or later is sent before it is durable.
-    StateBeforeSync,
     /// Rule 6: what names a batch counts without its payload.
     CountsWithoutPayload,
     /// Rule 6: a record is written without the payload that it binds its node to.
@@ -243,12 +241,10 @@ impl<const N: usize> Explorer<N> {
             Outcome::Still => false,
             Outcome::Beyond => true,
             Outcome::Goes { to, mut says, decides } => {
-                if let Some((kind, word)) = to.writes() {
-                    match (self.scope.broken, kind) {
-                        (Some(Broken::VoteBeforeSync), Kind::Vote(_))
-                        | (Some(Broken::StateBeforeSync), Kind::State(_)) => says.add(kind, word),
-                        _ => {}
-                    }
+                if let Some((kind @ Kind::Vote(_), word)) = to.writes()
+                    && self.scope.broken == Some(Broken::VoteBeforeSync)
+                {
+                    says.add(kind, word);
                 }
                 let mut next = *world;
                 next.nodes[index].said.join(&says);

@@ -29,16 +29,46 @@
 //!
 //! # What was found
 //!
-//! Agreement holds and nothing gets stuck. One core of a machine with two, development profile; the small ones run in the default
-//! suite, the large ones are named tests that are ignored:
-//! `cargo test --workspace --test slot_model -- --ignored --test-threads 1 --nocapture`.
+//! Agreement holds and nothing gets stuck in:
 //!
-//! COUNTS
+//! | nodes | payloads at first | phases | restarts | deaths | states |
+//! | --- | --- | --- | --- | --- | --- |
+//! | 1 | one batch | 3 | 3 | 0 | 180 |
+//! | 1 | two batches | 3 | 3 | 0 | 266 |
+//! | 2 | one batch, at one node | 3 | 2 | 0 | 10,391 |
+//! | 2 | two batches, at one node each | 3 | 1 | 0 | 12,115 |
+//! | 3 | one batch, at one node | 2 | 1 | 0 | 449,666 |
+//! | 3 | one batch, at one node | 2 | 1 | 1 | 1,126,366 |
+//! | 3 | one batch, at all nodes | 2 | 2 | 0 | 2,022,585 |
+//! | 3 | one batch, at one node | 3 | 1 | 0 | 4,593,679 |
+//! | 4 | one batch, at one node | 2 | 1 | 0 | 3,679,215 |
 //!
-//! Each rule of [`Broken`] was broken on its own, by the model around the slot: it forgets records, hides messages or lets
-//! them come too early.
+//! A state takes some 45 bytes. In the development profile about 300,000 states are explored in a second, on a core that has
+//! nothing else to do. What takes seconds is in the default suite, the rest are tests that are ignored:
+//! `cargo test --workspace --test slot_model -- --ignored --test-threads 1 --nocapture`. What is said and counted before the
+//! end of the phases is all explored; what comes in later phases is not.
 //!
-//! BROKEN
+//! Each rule of [`Broken`] was broken on its own, by the model around the slot: it forgets records, hides messages or lets them
+//! come too early. All of them are found, with three nodes:
+//!
+//! | rule | broken | phases, restarts, deaths | found | after states |
+//! | --- | --- | --- | --- | --- |
+//! | 1, 3 † | who may have spoken and forgotten starts afresh | 3, 1, 0 | two decisions | 3,504,555 |
+//! | 4 † | undecided though a majority was seen | 3, 1, 0 | two decisions | 4,033,303 |
+//! | 4 † | a vote is sent before it is durable | 2, 1, 0 | two decisions | 422,821 |
+//! | 6 ‡ | what names a batch counts without its payload | 2, 1, 1 | stuck | 123,852 |
+//! | 6 ‡ | a record without its payload | 2, 1, 1 | stuck | 64,488 |
+//! | 7 | a message counts as often as it is repeated | 2, 0, 0 | two decisions | 1,271 |
+//! | 8 | a decision is kept for oneself | 2, 1, 0 | stuck | 12,413 |
+//! | 10 † | records go with a decision that is not durable | 2, 1, 0 | two decisions | 417,070 |
+//! | 10 † | a record overwrites the one before | 2, 1, 1 | stuck | 57,123 |
+//! | 11 ‡ | only the last record is said again | 2, 1, 1 | stuck | 2,507 |
+//! | 11 ‡ | no null and Abstain besides the records | 2, 1, 1 | stuck | 2,507 |
+//! | 12 | restarts find an empty disk | 2, 1, 0 | two decisions | 829,386 |
+//!
+//! Not broken here is the other half of rule 5 †, states of later phases that are sent before they are durable: two states of
+//! one sender then lead to votes that contradict each other, and what a slot makes of those depends on how the nodes are
+//! called, which this search takes for the same.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)] // a test says what failed by failing
 
 mod explorer;
@@ -67,8 +97,8 @@ fn assert_finds<const N: usize>(expected: Finding, broken: Broken, scope: Scope<
 fn one_or_two_nodes() {
     assert_holds(scope([A], 3, 3, 0));
     assert_holds(scope([A | B], 3, 3, 0));
-    assert_holds(scope([A, 0], 2, 2, 0));
-    assert_holds(scope([A, B], 2, 1, 0));
+    assert_holds(scope([A, 0], 3, 2, 0));
+    assert_holds(scope([A, B], 3, 1, 0));
 }
 
 #[test]
@@ -78,28 +108,69 @@ fn three_nodes_with_one_restart() {
 
 #[test]
 fn broken_rules_that_few_steps_show() {
-    assert_finds(Finding::Stuck, Broken::CountsWithoutPayload, scope([A, 0, 0], 2, 1, 1));
-    assert_finds(Finding::Stuck, Broken::PayloadNotStored, scope([A, 0, 0], 2, 1, 1));
-    assert_finds(Finding::TwoDecisions, Broken::SenderCountsTwice, scope([A, A, A], 2, 0, 0));
-    assert_finds(Finding::Stuck, Broken::DecisionIsNotTold, scope([A, 0, 0], 2, 1, 0));
-    assert_finds(Finding::Stuck, Broken::RecordsAreOverwritten, scope([A, 0, 0], 2, 1, 1));
-    assert_finds(Finding::Stuck, Broken::OnlyLastRecordIsSaid, scope([A, 0, 0], 2, 1, 1));
-    assert_finds(Finding::Stuck, Broken::NoNullAndAbstain, scope([A, 0, 0], 2, 1, 1));
-    // With one node everything is shorter.
-    assert_finds(Finding::TwoDecisions, Broken::TaintIsForgotten, scope([A], 2, 1, 0));
-    assert_finds(Finding::TwoDecisions, Broken::VoteBeforeSync, scope([A], 2, 1, 0));
-    assert_finds(Finding::TwoDecisions, Broken::RecordsGoEarly, scope([A], 2, 1, 0));
-    assert_finds(Finding::TwoDecisions, Broken::EmptyDisk, scope([A], 2, 1, 0));
+    use Finding::{Stuck, TwoDecisions};
+    assert_finds(TwoDecisions, Broken::TaintIsForgotten, scope([A, A], 2, 2, 0));
+    assert_finds(Stuck, Broken::VoteBeforeSync, scope([A, A], 2, 2, 0));
+    assert_finds(Stuck, Broken::CountsWithoutPayload, scope([A, 0, 0], 2, 1, 1));
+    assert_finds(Stuck, Broken::PayloadNotStored, scope([A, 0, 0], 2, 1, 1));
+    assert_finds(TwoDecisions, Broken::SenderCountsTwice, scope([A, A, A], 2, 0, 0));
+    assert_finds(Stuck, Broken::DecisionIsNotTold, scope([A, 0, 0], 2, 1, 0));
+    assert_finds(TwoDecisions, Broken::RecordsGoEarly, scope([A], 2, 1, 0));
+    assert_finds(Stuck, Broken::RecordsAreOverwritten, scope([A, A], 2, 2, 0));
+    assert_finds(Stuck, Broken::OnlyLastRecordIsSaid, scope([A, 0, 0], 2, 1, 1));
+    assert_finds(Stuck, Broken::NoNullAndAbstain, scope([A, 0, 0], 2, 1, 1));
+    assert_finds(Stuck, Broken::EmptyDisk, scope([A], 2, 1, 0));
 }
 
 #[test]
 #[ignore = "millions of states"]
-fn broken_rules_that_many_steps_show() {
-    let one_restart = |phases| scope([A, A, A], phases, 1, 0);
-    assert_finds(Finding::TwoDecisions, Broken::VoteBeforeSync, one_restart(2));
-    assert_finds(Finding::TwoDecisions, Broken::RecordsGoEarly, one_restart(2));
-    assert_finds(Finding::TwoDecisions, Broken::EmptyDisk, one_restart(2));
-    assert_finds(Finding::TwoDecisions, Broken::TaintIsForgotten, one_restart(3));
-    assert_finds(Finding::TwoDecisions, Broken::UndecidedAgainstMajority, one_restart(3));
-    assert_finds(Finding::TwoDecisions, Broken::StateBeforeSync, one_restart(3));
+fn three_nodes_with_one_restart_and_one_death() {
+    assert_holds(scope([A, 0, 0], 2, 1, 1));
+}
+
+#[test]
+#[ignore = "millions of states"]
+fn three_nodes_with_two_restarts() {
+    assert_holds(scope([A, A, A], 2, 2, 0));
+}
+
+#[test]
+#[ignore = "millions of states"]
+fn three_nodes_with_two_restarts_and_one_death() {
+    assert_holds(scope([A, 0, 0], 2, 2, 1));
+}
+
+#[test]
+#[ignore = "millions of states"]
+fn three_nodes_with_one_restart_in_three_phases() {
+    assert_holds(scope([A, 0, 0], 3, 1, 0));
+}
+
+#[test]
+#[ignore = "millions of states"]
+fn three_nodes_with_two_batches_and_one_restart() {
+    assert_holds(scope([A, B, 0], 2, 1, 0));
+}
+
+#[test]
+#[ignore = "millions of states"]
+fn four_nodes_with_one_restart() {
+    assert_holds(scope([A, 0, 0, 0], 2, 1, 0));
+}
+
+#[test]
+#[ignore = "millions of states"]
+fn broken_rules_that_many_steps_show_in_two_phases() {
+    let scope = scope([A, A, A], 2, 1, 0);
+    assert_finds(Finding::TwoDecisions, Broken::VoteBeforeSync, scope);
+    assert_finds(Finding::TwoDecisions, Broken::RecordsGoEarly, scope);
+    assert_finds(Finding::TwoDecisions, Broken::EmptyDisk, scope);
+}
+
+#[test]
+#[ignore = "millions of states"]
+fn broken_rules_that_many_steps_show_in_three_phases() {
+    let scope = scope([A, A, A], 3, 1, 0);
+    assert_finds(Finding::TwoDecisions, Broken::TaintIsForgotten, scope);
+    assert_finds(Finding::TwoDecisions, Broken::UndecidedAgainstMajority, scope);
 }

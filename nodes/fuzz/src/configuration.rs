@@ -30,7 +30,11 @@ pub fn check(input: &[u8]) {
 /// Files that are right, and one that leaves out all that it can.
 pub fn seeds() -> Vec<Vec<u8>> {
     let member = |node: u8| {
-        format!("[[member]]\nnode = {node}\nstore = \"{:032x}\"\naddress = \"127.0.0.1:{}\"\n", node, 7200 + u16::from(node))
+        format!(
+            "[[member]]\nnode = {node}\nstore = \"{:032x}\"\naddress = \"127.0.0.1:{}\"\n",
+            node,
+            7200 + u16::from(node)
+        )
     };
     let small = format!("cluster = \"{:032x}\"\nnode = 1\n{}", 9, member(1));
     let three = format!(

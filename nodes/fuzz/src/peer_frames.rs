@@ -61,6 +61,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         PeerMessage::Entries { entries: vec![Entry { slot: 3, batch: Some((id, payload.1.clone())) }], decided: 9 },
         PeerMessage::Alive { decided: 9 },
         PeerMessage::Promised { count: 9 },
+        PeerMessage::Clock { wall: 9 },
         PeerMessage::Compacted { log_from: 5 },
     ];
     let mut all = codec::start_frame();
@@ -74,7 +75,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let store = StoreId([2; 16]);
     let genesis = Genesis::new(ClusterId([9; 16]), vec![store]).digest();
     let (cluster, run) = (ClusterId([9; 16]), RunId([7; 16]));
-    let hello = Hello { cluster, genesis, node, to: node, store, starts: 3, run, promised: 4 };
+    let hello = Hello { cluster, genesis, node, to: node, store, joined: Some(5), starts: 3, run, promised: 4 };
     seeds.extend([all, payload.1.bytes().to_vec(), codec::encode_opening(&Opening::Hello(hello))]);
     seeds
 }

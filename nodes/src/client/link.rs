@@ -19,8 +19,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// Written to the socket in pieces of this size at least, unless flushed before.
 const WRITE_BUFFER_BYTES: usize = 64 << 10;
-/// Most sessions exchange small messages, and a program may have thousands.
-const READ_BUFFER_BYTES: usize = 16 << 10;
+/// Most sessions exchange small messages, and a program may have thousands. The socket zeroes so many bytes before every
+/// read, so more is not better.
+const READ_BUFFER_BYTES: usize = 4 << 10;
 
 pub(super) type Sink = SplitSink<WebSocketStream<TcpStream>, Message>;
 pub(super) type Stream = SplitStream<WebSocketStream<TcpStream>>;

@@ -102,6 +102,20 @@ pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     std::iter::once(head).chain(rows.iter().map(|row| line(row, &is_right))).collect()
 }
 
+/// Says what it means if redb has panicked: it does where a page of a file is not what it wrote, and it was not verified when
+/// the file was opened. Answers whether it was that.
+pub(super) fn report_damage(panic: &std::panic::PanicHookInfo<'_>, node_dir: &Path) -> bool {
+    let is_damage = panic.location().is_some_and(|at| at.file().contains("/redb-"));
+    if is_damage {
+        let dir = node_dir.display();
+        eprintln!(
+            "error: {BOOKS_FILE} or {LOG_FILE} in {dir} is damaged: a page of it is not what was written. Nothing was served or \
+             voted from it. Keep the files, and check the disk; `rabia-bank audit verify --data-dir {dir}` says more"
+        );
+    }
+    is_damage
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,18 +134,4 @@ mod tests {
         let plain: Vec<String> = lines.iter().map(|line| console::strip_ansi_codes(line).into_owned()).collect();
         assert_eq!(plain, ["id      sum", "a     1,000", "long      5"]);
     }
-}
-
-/// Says what it means if redb has panicked: it does where a page of a file is not what it wrote, and it was not verified when
-/// the file was opened. Answers whether it was that.
-pub(super) fn report_damage(panic: &std::panic::PanicHookInfo<'_>, node_dir: &Path) -> bool {
-    let is_damage = panic.location().is_some_and(|at| at.file().contains("/redb-"));
-    if is_damage {
-        let dir = node_dir.display();
-        eprintln!(
-            "error: {BOOKS_FILE} or {LOG_FILE} in {dir} is damaged: a page of it is not what was written. Nothing was served or \
-             voted from it. Keep the files, and check the disk; `rabia-bank audit verify --data-dir {dir}` says more"
-        );
-    }
-    is_damage
 }

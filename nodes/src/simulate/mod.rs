@@ -1,11 +1,12 @@
 //! A whole cluster and its clients in one thread, in virtual time, from one seed: the code that ships, in a bad world.
 //!
-//! Under simulation are the agreement core, the pool, the ledger, the door and the log store, as they are in a node; the
-//! simulator takes the place of the actors, sockets, disks and clocks around them (`world`). Messages are lost, delayed,
-//! duplicated and reordered (`network`); nodes crash in the middle of writes and starts, alone or together, stand still, lose
-//! their disks; syncs are slow or fail, and what was not synced survives in part (`disk`); clocks jump and drift
-//! (`faults`); clients lose patience and ask others (`clients`). After some seconds everything heals, and all must be
-//! finished within a bound.
+//! Under simulation are the agreement core, the pool, the ledger, the door, the log, the books, and the desk that saves, sends
+//! and takes snapshots, as they are in a node; the simulator takes the place of the actors, sockets, disks and clocks
+//! around them (`world`). Messages are lost, delayed, duplicated and reordered, and payloads damaged (`network`); nodes
+//! crash in the middle of writes and starts, alone or together, stand still, lose their disks or get an old copy back;
+//! syncs are slow or fail, and what was not synced survives in part (`disk`); clocks jump and drift (`faults`); clients lose
+//! patience and ask others, are slow, let their sessions expire, or never acknowledge anything (`clients`). After some seconds
+//! everything heals, and all must be finished within a bound; then the cluster must come to rest.
 //!
 //! What must hold is in `properties`, one file each. A run ends with the first violation.
 //!
@@ -14,15 +15,56 @@
 //!
 //! # Does it find anything?
 //!
-//! Each [`Sabotage`] breaks one rule in the simulator's own runtime. A test runs each until it is caught:
+//! In test builds rules can be broken, one at a time: `Rule` in `rabia_bank_messages::sabotage` says what each of them is. The
+//! test `broken_rules_are_noticed` runs those that are found at once; this command runs all, and prints by which property they
+//! are noticed and with which seed (with `OPS` of so many requests, `SEEDS` at most, `RULE` only this one):
 //!
-//! | sabotage | caught by |
-//! | --- | --- |
-//! | votes are sent before they are durable | durable before sent |
-//! | the log drops what the core binds itself to | durable before sent |
-//! | disks only say that they synced | durability, or a store that can't be opened |
-//! | a batch is applied again in a forfeited slot | the ledger is the model |
-//! | linearizable reads without their round | linearizable reads |
+//! ```text
+//! cargo test --release -p rabia-bank --test simulate -- --ignored --nocapture after_how_many_seeds
+//! ```
+//!
+//! Measured with 300 requests a seed, those with * with 2,000, from seed 1 on:
+//!
+//! | broken rule | noticed by | seed |
+//! | --- | --- | --- |
+//! | `Reserve` * (rule 1) | reserve | 1 |
+//! | `TaintRemembered` * (rule 1) | tainted slots | 1 |
+//! | `TaintedAbstains` * (rule 3 †) | tainted slots | 1 |
+//! | `ProposalMajority` * (rule 3) | messages follow from messages | 1 |
+//! | `StateQuorum` * (rule 4) | messages follow from messages | 1 |
+//! | `VoteDurableFirst` * (rule 4 †) | durable before sent | 1 |
+//! | `DecisionNeedsVotes` * (rule 5) | messages follow from messages | 1 |
+//! | `VoteBindsState` * (rule 5) | a bound value stays | 1 |
+//! | `CommonCoin` * (rule 5) | messages follow from messages | 1 |
+//! | `StateDurableFirst` * (rule 5 †) | durable before sent | 1 |
+//! | `PayloadHeld` * (rule 6 ‡) | messages follow from messages | 1 |
+//! | `PayloadDurable` * (rule 6) | store | 1 |
+//! | `PayloadDigest` (rule 6) | validity | 5 |
+//! | `OnePerSender` (rule 7) | messages follow from messages | 2 |
+//! | `Repeat` (rule 9) | liveness | 1 |
+//! | `RecordsStay` (rule 10 †) | durability | 2 |
+//! | `RestartSpeaks` (rule 11 ‡) | liveness | 2 |
+//! | `StoreMadeOnce` (rule 12) | one message per sender | 8 |
+//! | `Window` | window | 1 |
+//! | `StampAhead` | log time | 2 |
+//! | `InOrder` | order | 1 |
+//! | `ReadRound` | linearizable reads | 2 |
+//! | `ReadQuorum` | linearizable reads | 8 |
+//! | `ReadSeesVotes` | linearizable reads | 17 |
+//! | `ReadWaits` | linearizable reads | 1 |
+//! | `ReportedDurable` (a sync comes before what it allows) | durable before sent | 1 |
+//! | `RecordsWritten` | durable before sent | 1 |
+//! | `SyncsSync` | store | 1 |
+//! | `BooksCoverLog` | store | 1 |
+//! | `BatchOnce` | the ledger is the model | 3 |
+//! | `RepliesKept` | the ledger is the model | 1 |
+//! | `SessionsExpire` | the ledger is the model | 4 |
+//! | `MonotonicTime` | assertions (an overflow) | 1 |
+//! | `OverflowChecked` | assertions | 6 |
+//!
+//! Not measured to the end, or not noticed yet: `VoteFollowsMajority` and `FirstCounts` (there are checks for both in `weak_mvc`
+//! since the last measurement), `ParkedReplaced` (not within 3 seeds of 2,000 requests), `SnapshotKeepsAbove`,
+//! `SnapshotSettlesPending`, `RestartSaysAll`, `StartCounters`, `PromiseCounts`, `ReadEcho`.
 
 mod clients;
 mod disk;

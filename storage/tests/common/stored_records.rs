@@ -9,7 +9,9 @@ use rabia_bank_messages::batch::BatchBuilder;
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{ClusterId, NodeId, RunId, StoreId};
 use rabia_bank_messages::peer::{State, Vote};
-use rabia_bank_storage::{Commit, Entries, Identity, LogStore, PeerMemory, Record, Recovered, Said, StorageBackend, StoreError};
+use rabia_bank_storage::{
+    Commit, Entries, Identity, LogStore, PeerMemory, Record, Recovered, Said, StorageBackend, StoreError,
+};
 use redb::backends::InMemoryBackend;
 use redb::{Database, ReadableTable, TableDefinition};
 

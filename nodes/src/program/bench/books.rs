@@ -23,6 +23,8 @@ pub(super) const LARGEST_TRANSFER: u64 = 100;
 const ACCOUNTS_AT_ONCE: usize = 1_000;
 /// The most accounts of a run: their balances are held in memory, and read back at the end.
 pub(super) const MAX_ACCOUNTS: u64 = 10_000_000;
+/// What was done is counted in steps of this length, so that a dip and the time to come out of it can be seen.
+const TIMELINE_STEP: Duration = Duration::from_millis(100);
 /// The longest latency that the histogram tells apart, in microseconds: an hour.
 const LONGEST_US: u64 = 3_600_000_000;
 
@@ -57,6 +59,9 @@ pub(super) struct Measure {
     pub refused: u64,
     pub unknown: u64,
     pub not_reached: u64,
+    /// Applied transfers and answered reads in each [`TIMELINE_STEP`].
+    pub timeline: Vec<u64>,
+    began: Instant,
     last_acknowledged: Instant,
     /// The longest time between two acknowledgements, over all clients.
     pub longest_gap: Duration,
@@ -73,6 +78,8 @@ impl Measure {
             refused: 0,
             unknown: 0,
             not_reached: 0,
+            timeline: Vec::new(),
+            began: now,
             last_acknowledged: now,
             longest_gap: Duration::ZERO,
         })
@@ -81,6 +88,16 @@ impl Measure {
     pub(super) fn note_acknowledgement(&mut self, now: Instant) {
         self.longest_gap = self.longest_gap.max(now.saturating_duration_since(self.last_acknowledged));
         self.last_acknowledged = now;
+    }
+
+    fn note_done(&mut self, now: Instant, count: u64) {
+        let step = now.saturating_duration_since(self.began).as_millis() / TIMELINE_STEP.as_millis();
+        // A run is shorter than 2^32 steps by far.
+        let step = step as usize;
+        if self.timeline.len() <= step {
+            self.timeline.resize(step + 1, 0);
+        }
+        self.timeline[step] += count;
     }
 }
 
@@ -130,6 +147,7 @@ impl Books {
         if applied > 0 {
             let now = Instant::now();
             measure.note_acknowledgement(now);
+            measure.note_done(now, applied);
             let us = now.saturating_duration_since(begun).as_micros() as u64;
             if is_read {
                 measure.reads += applied;

@@ -64,11 +64,19 @@ pub(super) async fn ask(urls: &[NodeUrl]) -> States {
     States(join_all(urls.iter().map(ask)).await)
 }
 
+/// Whether a node that was asked twice, so many seconds apart, was not started in between. It says for how long it has run
+/// in whole seconds, and one that was started a moment ago has done less than before.
+fn is_same_run(before: &Status, after: &Status, seconds: f64) -> bool {
+    let ran_on = after.uptime_s as f64 + 1.0 >= before.uptime_s as f64 + seconds;
+    let did_more = |done: fn(&Status) -> u64| done(before) <= done(after);
+    ran_on && did_more(|s| s.commits) && did_more(|s| s.process.cpu_ms) && did_more(|s| s.phases.iter().sum())
+}
+
 impl States {
     /// What happened between `before` and now, `seconds` later. A node that was started meanwhile is left out.
     pub(super) fn since(&self, before: &States, seconds: f64) -> ClusterFigures {
         let pairs = before.0.iter().zip(&self.0).filter_map(|(before, after)| before.as_ref().zip(after.as_ref()));
-        let pairs: Vec<_> = pairs.filter(|(before, after)| before.uptime_s <= after.uptime_s).collect();
+        let pairs: Vec<_> = pairs.filter(|(before, after)| is_same_run(before, after, seconds)).collect();
         let Some((first, last)) = pairs.first() else { return ClusterFigures::default() };
         let null = last.null_slots - first.null_slots;
         let slots = last.decided_slots - first.decided_slots + null;

@@ -32,6 +32,8 @@ pub(super) struct Results {
     pub reads: Option<Reads>,
     /// The longest time between two acknowledgements, over all clients.
     pub longest_gap_ms: f64,
+    /// Applied transfers and answered reads in each tenth of a second.
+    pub timeline: Vec<u64>,
     /// What the nodes say.
     #[serde(flatten)]
     pub cluster: ClusterFigures,
@@ -108,6 +110,7 @@ impl Results {
                 per_second: per_second(measured.reads),
                 latency: Latency::of(&measured.read_latency_us),
             }),
+            timeline: measured.timeline.clone(),
             longest_gap_ms: measured.longest_gap.as_micros() as f64 / 1_000.0,
             transfers_per_slot: carried.filter(|slots| *slots >= 1.0).map(|slots| acknowledged as f64 / slots),
             syncs_per_transfer: sum(|node| node.syncs),

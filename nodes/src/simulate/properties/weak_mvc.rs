@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rabia_bank_actors::consensus::agreement::{AHEAD, Event};
 use rabia_bank_actors::consensus::coin::coin;
 use rabia_bank_messages::genesis::{Genesis, Quorums};
 use rabia_bank_messages::ids::{BatchId, ClusterId, MAX_NODES, NodeId, Phase, Slot};
@@ -120,8 +121,12 @@ struct Together {
 #[derive(Debug)]
 pub(in crate::simulate) struct WeakMvc {
     cluster: ClusterId,
+    window: u64,
     quorums: Quorums,
     nodes: Vec<BTreeMap<Slot, Seen>>,
+    /// What counts at a node now is what counted when it chose what it says now. (Where one message brings payloads that
+    /// others waited for, it may have chosen in between.)
+    exact: bool,
     slots: BTreeMap<Slot, Together>,
     coins: BTreeSet<Slot>,
     /// What was said to be decided, by whoever decided it first.
@@ -131,9 +136,9 @@ pub(in crate::simulate) struct WeakMvc {
 impl WeakMvc {
     pub(in crate::simulate) fn new(genesis: &Genesis) -> WeakMvc {
         let nodes = vec![BTreeMap::new(); genesis.members()];
-        let (cluster, quorums) = (genesis.cluster, genesis.quorums());
+        let (cluster, window, quorums) = (genesis.cluster, genesis.window, genesis.quorums());
         let (slots, coins, decided) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
-        WeakMvc { cluster, quorums, nodes, slots, coins, decided }
+        WeakMvc { cluster, window, quorums, nodes, exact: false, slots, coins, decided }
     }
 
     /// Slots in which somebody asked the coin.
@@ -153,6 +158,30 @@ impl WeakMvc {
             };
             seen.entry(slot).or_default().hear(node, &message, true);
         }
+    }
+
+    /// Something is about to happen to a node.
+    pub(in crate::simulate) fn begins(&mut self, event: &Event) {
+        let brings = |message: &PeerMessage| match message {
+            PeerMessage::Proposal { payload, .. } => payload.is_some(),
+            message => matches!(message, PeerMessage::Entries { .. }),
+        };
+        self.exact = !matches!(event, Event::Received(_, message) if brings(message));
+    }
+
+    /// A node writes what it binds itself to. Never Undecided where it has seen a majority.
+    pub(in crate::simulate) fn binds(&self, node: NodeId, records: &[Record]) -> Check {
+        for Record { slot, phase, said } in records {
+            let row = self.nodes[node.index()].get(slot).and_then(|seen| seen.states.get(phase));
+            let (Said::Vote(Vote::Undecided), Some(row), true) = (said, row, self.exact) else { continue };
+            let backing = |state: &State| counted(row).filter(|other| *other == state).count();
+            let majority =
+                counted(row).find(|state| **state != State::Abstain && backing(state) >= self.quorums.majority());
+            check(majority.is_none(), "majorities are voted for", || {
+                format!("node {node} votes Undecided in slot {slot}, phase {phase}, though it counts {row:?}")
+            })?;
+        }
+        Ok(())
     }
 
     /// A message is about to reach a node, whose log ends at `frontier`. `holds` tells which payloads it has.
@@ -178,7 +207,8 @@ impl WeakMvc {
         if slots.first_key_value().is_some_and(|(slot, _)| *slot <= frontier) {
             *slots = slots.split_off(&(frontier + 1));
         }
-        if slot > frontier {
+        // What is too far ahead is dropped.
+        if slot > frontier && slot <= frontier + AHEAD * self.window {
             let held = brings || names.is_none_or(|id| holds(&id));
             slots.entry(slot).or_default().hear(from, message, held);
         }
@@ -237,6 +267,11 @@ impl WeakMvc {
             // Where it must, another property says.
             State::Abstain => true,
             State::One(id) => proposals.iter().filter(|value| **value == Some(id)).count() >= self.quorums.majority(),
+            State::Zero if self.exact => {
+                let backing = |value: &Value| proposals.iter().filter(|other| *other == value).count();
+                let majority = |value: &Value| value.is_some() && backing(value) >= self.quorums.majority();
+                proposals.len() >= self.quorums.quorum() && !proposals.iter().any(majority)
+            }
             State::Zero => self.can_avoid_majority(&proposals, |value| value.is_some()),
         }
     }

@@ -85,6 +85,7 @@ impl World {
                     events.push(Event::Propose { slot, value, with_payload });
                 }
                 PoolEffect::Forget(id) => events.push(Event::Forget(id)),
+                PoolEffect::Hold(id, payload) => events.push(Event::Hold(id, payload)),
                 // Their clients hear that it is unknown, or nothing: here they hear nothing, and ask again.
                 PoolEffect::Abandon(id) => {
                     if let Some(node) = &mut self.machines[index].node {
@@ -270,7 +271,11 @@ impl World {
                 self.report.count("requests sent again");
             }
         }
-        let stray = if self.random.u32(..60) == 0 { client.stray(&bounds, &mut self.random) } else { None };
+        let stray = if !client.is_done() && self.random.u32(..60) == 0 {
+            client.stray(&bounds, &mut self.random)
+        } else {
+            None
+        };
         let asks: Vec<_> = marks.iter().map(|mark| (Some(*mark), client.in_flight[mark].ask.clone())).collect();
         for (mark, ask) in asks.into_iter().chain(stray.map(|ask| (None, ask))) {
             self.ask(Waiter { client: index, mark }, ask);

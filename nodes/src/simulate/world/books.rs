@@ -179,7 +179,7 @@ impl World {
                 node.ledger.forget(transactions);
                 self.compact(index, upto);
                 self.report.count("snapshots saved");
-                self.quiet.disturbed(self.now, "a snapshot is saved");
+                self.disturbs(index, "a snapshot is saved");
                 self.trace.note(self.now, None, || format!("node {id} has saved a snapshot at slot {slot}"));
             }
             Outcome::Ask(wanted) => {
@@ -194,6 +194,10 @@ impl World {
                 books.installed = Some(now);
                 books.saved = slot;
                 self.mail(index, MAILBOX, Mail::Installed { slot, ledger, decisions });
+            }
+            Outcome::Overtaken { .. } => {
+                books.receiving = None;
+                self.report.count("snapshots overtaken");
             }
             Outcome::GaveUp(why) => {
                 return check(false, "snapshots", || format!("node {id} could not take one: {why}"));

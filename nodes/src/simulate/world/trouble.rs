@@ -125,9 +125,20 @@ impl World {
         Ok(())
     }
 
+    /// Whether all others have heard of every promise of this node. (A peer that has not could be deceived by an old copy,
+    /// and two faults at once, a lost disk and a peer that is cut off, are more than three nodes bear.)
+    fn all_have_heard(&self, index: usize) -> bool {
+        let Some(node) = &self.machines[index].node else { return false };
+        let others = self.machines.iter().filter(|machine| machine.id.index() != index);
+        let id = self.machines[index].id;
+        others
+            .map(|machine| &machine.node)
+            .all(|other| other.as_ref().is_some_and(|other| other.core.heard(id) == node.core.promised()))
+    }
+
     /// The files of a node are replaced by copies that were made before. Whoever has heard it say more must refuse it.
     pub(super) fn put_old_copy(&mut self, index: usize, log: Vec<u8>, books: Vec<u8>) -> Check {
-        if self.healed || !self.may_lose(index) {
+        if self.healed || !self.may_lose(index) || !self.all_have_heard(index) {
             return Ok(());
         }
         self.report.count("old copy of a disk put back");

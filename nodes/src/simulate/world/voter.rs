@@ -10,7 +10,7 @@ use rabia_bank_messages::peer::PeerMessage;
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rabia_bank_storage::{Commit, Entries, PeerMemory};
 
-use super::super::properties::{Check, check};
+use super::super::properties::{Check, Violation, check};
 use super::{DIAL, File, Item, Loss, MAILBOX, Mail, World, store_violation};
 
 /// Bytes of decided slots in one answer: small, so that catching up takes several.
@@ -22,6 +22,7 @@ impl World {
     pub(super) fn event(&mut self, index: usize, event: Event) -> Check {
         let machine = &mut self.machines[index];
         let (id, Some(node)) = (machine.id, &mut machine.node) else { return Ok(()) };
+        self.weak_mvc.begins(&event);
         if let Event::Received(from, message) = &event {
             self.weak_mvc.hears(id, *from, node.core.frontier(), message, |batch| node.core.holds(batch));
         }
@@ -45,7 +46,10 @@ impl World {
                         self.send(index, to, message.clone())?;
                     }
                 }
-                Effect::Save(ticket, commit) => self.save(index, ticket, commit),
+                Effect::Save(ticket, commit) => {
+                    self.weak_mvc.binds(self.machines[index].id, &commit.records)?;
+                    self.save(index, ticket, commit);
+                }
                 Effect::Deliver(slot, batch) => self.mail(index, MAILBOX, Mail::Apply(slot, batch)),
                 Effect::Pool(notice) => notices.push(notice),
                 Effect::ReadAt { read, slot } => self.mail(index, MAILBOX, Mail::ReadAt(read, slot)),
@@ -67,6 +71,13 @@ impl World {
         Ok(())
     }
 
+    /// This does not happen in an idle cluster. An old copy that nobody listens to may do what it wants.
+    pub(super) fn disturbs(&mut self, index: usize, what: &'static str) {
+        if self.machines[index].lost.is_none() {
+            self.quiet.disturbed(self.now, what);
+        }
+    }
+
     fn said(&mut self, index: usize, message: &PeerMessage) -> Check {
         let machine = &self.machines[index];
         let Some(node) = &machine.node else { return Ok(()) };
@@ -80,7 +91,9 @@ impl World {
             PeerMessage::Decide { slot, value } => (*slot, format!("tells the decision {value:?}")),
             _ => return Ok(()),
         };
-        self.quiet.disturbed(self.now, "a slot is spoken in");
+        if !matches!(message, PeerMessage::Decide { .. }) {
+            self.disturbs(index, "a slot is spoken in");
+        }
         self.trace.note(self.now, Some(slot), || format!("node {id} {what}"));
         Ok(())
     }
@@ -151,7 +164,7 @@ impl World {
         }
         let more = node.ticket > 0 || node.store.next_compaction(node.compact).is_some();
         self.promises.committed(machine.id, &commit);
-        self.quiet.disturbed(self.now, "a log is written");
+        self.disturbs(index, "a log is written");
         if ticket > 0 && !is_broken(Rule::ReportedDurable) {
             self.event(index, Event::Saved(ticket))?;
         }
@@ -244,12 +257,30 @@ impl World {
         if self.network.works(a, b) || cut || down(a) || down(b) {
             return Ok(());
         }
+        if self.refuses(a, b)? || self.refuses(b, a)? {
+            self.report.count("handshakes refused");
+            return Ok(());
+        }
         self.network.turn(a, b);
         self.meet(a, b)?;
         self.meet(b, a)
     }
 
-    /// The handshake, from one side: `index` hears what `peer` says of itself.
+    /// Whether a node refuses what a peer says of itself. Only an old copy may be refused, or be what refuses.
+    fn refuses(&self, index: usize, peer: usize) -> Result<bool, Violation> {
+        let (id, peer_id) = (self.machines[index].id, self.machines[peer].id);
+        let nodes = self.machines[index].node.as_ref().zip(self.machines[peer].node.as_ref());
+        let Some((node, other)) = nodes else { return Ok(false) };
+        let hello = other.door.introduce(id, None, other.core.promised());
+        let (stores, frontier) = (node.core.stores(), node.core.frontier());
+        let checked = node.door.check(&hello, stores, frontier, |peer| node.core.heard(peer));
+        let Err(refused) = checked else { return Ok(false) };
+        let old_copy = [index, peer].iter().any(|one| self.machines[*one].lost == Some(Loss::OldCopy));
+        check(old_copy, "handshake", || format!("node {id} refuses node {peer_id}: {}", refused.message))?;
+        Ok(true)
+    }
+
+    /// The handshake, from one side: `index` hears what `peer` says of itself, and does not refuse it.
     fn meet(&mut self, index: usize, peer: usize) -> Check {
         let link = self.network.link(index, peer);
         let (id, peer_id) = (self.machines[index].id, self.machines[peer].id);
@@ -259,13 +290,6 @@ impl World {
             return Ok(());
         };
         let Some(node) = &mut self.machines[index].node else { return Ok(()) };
-        if let Err(refused) =
-            node.door.check(&hello, node.core.stores(), node.core.frontier(), |peer| node.core.heard(peer))
-        {
-            let old_copy = [index, peer].iter().any(|one| self.machines[*one].lost == Some(Loss::OldCopy));
-            self.report.count("handshakes refused");
-            return check(old_copy, "handshake", || format!("node {id} refuses node {peer_id}: {}", refused.message));
-        }
         let memory = PeerMemory { store: hello.store, starts: hello.starts, run: hello.run };
         self.old_copies.accepted(id, peer_id, memory)?;
         if !node.door.remember(peer_id, memory) {

@@ -792,9 +792,13 @@ fn run(seed: u64, members: usize, loss: u64, faults: &[(u64, Fault)]) -> (Slot, 
     world.run_until(Duration::from_secs(2));
     world.faults = false;
     let deadline = Duration::from_secs(22);
-    // By now all are back. Whoever is asked must answer.
+    // By now all are back, or soon, with new stores. Whoever is asked must answer.
     world.run_until(Duration::from_millis(2_500));
     let living: Vec<usize> = (0..members).filter(|node| !world.dead.contains(node)).collect();
+    while !world.replacing.is_empty() || living.iter().any(|node| !world.nodes[*node].up) {
+        assert!(world.now < deadline, "seed {seed}, n {members}: no new stores for {:?}", world.replacing);
+        world.run_until(world.now + Duration::from_millis(100));
+    }
     let first = world.submitted + 1;
     for node in &living {
         world.submit(*node);

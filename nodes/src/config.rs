@@ -50,7 +50,7 @@ pub const DEFAULT_PEER_PORT: u16 = 7_201;
 pub struct Member {
     /// Its number.
     pub node: NodeId,
-    /// Its store, fixed when the cluster was created.
+    /// Its first store, fixed when the cluster was created. It stays here when the store is replaced: the log says by which.
     pub store: StoreId,
     /// Where the other members reach it: `host:port`.
     pub address: String,

@@ -37,6 +37,35 @@
 //!     it, and refuse a store that counts less: it is an old copy, however recent. (The contract compares the mark of rule 1
 //!     instead, which lets a copy pass that is younger than the mark is far.)
 //!
+//! # Replacing a lost store
+//!
+//! A member whose store is lost gets a new one by a command in the log, decided in slot r ([`stores`]). It is not enough that
+//! the new store abstains where the old one may have spoken: a vote that is forgotten may have bound a decision. So below r + W
+//! only the old store speaks for the member, from r + W on only the new one, and each slot sees one store a member:
+//!
+//! - The new store says nothing before it has r durably in its own log: a new store that starts again and does not find r there
+//!   has said nothing. The old one says nothing from r + W on, and its node stops when all slots below are decided. Old and new
+//!   keep apart by their own rule; who hears them checks it again.
+//! - The slots up to r + W − 1 are decided by the others, with null where nothing waits. Then the new store is as far as
+//!   the old one was.
+//! - A new store answers in the read rule once it knows all slots up to r + W − 1. A read whose round began before its node knew
+//!   of a replacement is asked again: a store that was replaced may have answered. (Whoever decided slot r + W or a later one
+//!   knows r, and r was voted for by f + 1 members, of which each quorum of answers has one: so the node waits for r at
+//!   least, and learns of it.)
+//! - What peers remember of the old store (rule 12) goes with the decision of r, in one write or one that comes after: what is
+//!   remembered of another store than the member's is of no meaning.
+//! - A node that is behind r meets the new store all the same: it takes decisions from it, and nothing else
+//!   ([`handshake`](crate::handshake)).
+//! - With f = 0 there is no such command, for what the lost store promised is nowhere else.
+//!
+//! The old store may be alive when it is replaced, several members may be replaced at once (as many as may be down), and one
+//! member twice in a row. A command that is given again changes nothing.
+//!
+//! What a new store can't know is what its peers were heard to have promised: until it has heard them itself, it takes an old
+//! copy of another member's store for that store. The other nodes do not.
+//!
+//! # Many slots
+//!
 //! Up to W slots are in agreement at once; nobody speaks in slot s before it knows all decisions up to s − W. Decisions
 //! are delivered in slot order without gaps. A batch may be decided in two slots: the ledger applies it once.
 //!
@@ -46,6 +75,7 @@
 //!   exhaustively.
 //! - [`agreement`]: all slots in the window, durable writes and their order (rules 1, 4 to 6, 10), repeating, catching up,
 //!   and the read rule.
+//! - [`stores`]: which store speaks for a member in which slot.
 //! - [`pool`] and [`owners`]: which batch to propose in which slot. Never a matter of safety.
 //! - [`coin`]: the common coin.
 //!
@@ -65,7 +95,7 @@
 //! - Replicas fail by stopping, not by lying: peers are trusted once the handshake accepted them.
 //! - A tainted node always proposes null, although the contract would let it back the owner's batch: one rule less, and
 //!   only the few slots after a restart are concerned.
-//! - Membership and the replacement of a lost store are not part of this version.
+//! - Members can get a new store, but members can't be added or removed.
 
 pub mod agreement;
 pub mod coin;

@@ -94,6 +94,10 @@ const FOUND: &[(u64, u64)] = &[
     (5, 500),
     // A snapshot that was still being received was installed over newer books.
     (88, 300),
+    // Decisions that waited long for the disk named a payload that had gone with another decision of the same batch.
+    (22, 600),
+    // Books covered a slot that the log lacked after a crash; whoever asked for it got nothing, for ever.
+    (242, 200),
 ];
 
 #[test]

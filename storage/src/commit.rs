@@ -95,6 +95,16 @@ pub(crate) fn write(database: &Database, place: &Place, marks: Marks, commit: &C
     Ok(Marks { reserved, compacted })
 }
 
+/// Removes what is decided or recorded up to a slot. Answers up to where all is removed.
+pub(crate) fn compact(
+    transaction: &WriteTransaction,
+    place: &Place,
+    compacted: Slot,
+    upto: Option<Slot>,
+) -> Result<Slot, StoreError> {
+    Writer { transaction, place }.compact(compacted, upto)
+}
+
 /// Removes the payloads that neither a decision nor a record names.
 pub(crate) fn remove_unnamed_payloads(transaction: &WriteTransaction, place: &Place) -> Result<(), StoreError> {
     let mut named = BTreeSet::new();
@@ -194,6 +204,11 @@ impl<'t> Writer<'t> {
                 return Err(self
                     .place
                     .contradiction(format_args!("reserved is {reserved}, so it can't hold {record:?}")));
+            }
+            if matches!(said, Said::State(State::Abstain)) || matches!(said, Said::State(_) if *phase == 1) {
+                return Err(self
+                    .place
+                    .contradiction(format_args!("nobody is bound by {record:?}, and nothing reads it back")));
             }
             if decisions.contains(&format::slot_key(*slot))? {
                 continue;

@@ -49,13 +49,13 @@ pub(crate) fn store_of(identity: &Identity, place: &Place) -> Result<StoreId, St
 }
 
 /// Reads everything but the decided log's payloads, and checks it.
-/// Also answers which slot was removed last.
+/// Also answers which slots were removed.
 pub(crate) fn read(
     database: &Database,
     place: &Place,
     identity: &Identity,
     base: impl FnOnce() -> Result<Slot, StoreError>,
-) -> Result<(Recovered, Slot), StoreError> {
+) -> Result<(Recovered, Removed), StoreError> {
     let transaction = database.begin_read().map_err(|e| place.redb(e))?;
     let meta = Rows::read(&transaction, META, place)?;
     let store = check_identity(&meta, place, identity)?;
@@ -69,10 +69,35 @@ pub(crate) fn read(
         return Err(StoreError::Gap { file: place.file(), compacted, books: base });
     }
     let (decided, sparse) = read_decisions(&transaction, place, base)?;
+    let removed =
+        Removed { upto: compacted, to_remove: lacking(&transaction, place, compacted, base)?.then_some(base) };
     let records = read_records(&transaction, place, reserved, base)?;
     let payloads = read_payloads(&transaction, place, &records)?;
     let (peers, heard) = (read_peers(&transaction, place)?, read_heard(&transaction, place)?);
-    Ok((Recovered { store, starts, reserved, records, payloads, decided, sparse, peers, heard }, compacted))
+    Ok((Recovered { store, starts, reserved, records, payloads, decided, sparse, peers, heard }, removed))
+}
+
+/// How far the log was removed, since the books cover it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Removed {
+    /// Up to this slot.
+    pub(crate) upto: Slot,
+    /// Up to this slot it must go now: it has a gap there.
+    pub(crate) to_remove: Option<Slot>,
+}
+
+/// Whether slots are missing that the books cover. Decisions are written lazily, so the books may be durable before them. Who is
+/// asked for such a slot must not say that the log has it.
+fn lacking(transaction: &ReadTransaction, place: &Place, compacted: Slot, base: Slot) -> Result<bool, StoreError> {
+    let decisions = Rows::read(transaction, DECISIONS, place)?;
+    let mut next = compacted + 1;
+    for row in decisions.from(&format::slot_key(next))? {
+        if reader::decision(&decisions, &row?)?.0 != next {
+            break;
+        }
+        next += 1;
+    }
+    Ok(next <= base)
 }
 
 pub(crate) type ReadRows<'p> = Rows<'p, ReadOnlyTable<&'static [u8], &'static [u8]>>;

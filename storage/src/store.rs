@@ -14,7 +14,7 @@ use crate::error::StoreError;
 use crate::format::{META, META_COMPACTED, META_RESERVED, META_STARTS, TABLES};
 use crate::place::Place;
 use crate::reader::LogReader;
-use crate::recover::{self, Recovered};
+use crate::recover::{self, Recovered, Removed};
 use crate::rows::Rows;
 use crate::staged::Staged;
 
@@ -227,22 +227,23 @@ fn open_on(
     identity: &Identity,
     base: impl FnOnce() -> Result<Slot, StoreError>,
 ) -> Result<(LogStore, Recovered), StoreError> {
-    let (database, staged, mut recovered, compacted) = open_staged(backend, &place, identity, base)?;
+    let (database, staged, mut recovered, removed) = open_staged(backend, &place, identity, base)?;
     staged.let_go().map_err(|e| place.io(e))?;
-    recovered.starts = raise_starts(&database, &place, recovered.starts)?;
+    let compacted;
+    (recovered.starts, compacted) = raise_starts(&database, &place, recovered.starts, removed)?;
     let reserved = recovered.reserved;
     let store = LogStore { database: Arc::new(database), place, reserved, compacted, stopped: None };
     Ok((store, recovered))
 }
 
 /// Opens a log and verifies all of it; what redb writes meanwhile is held back, so that a file that is refused stays as it was.
-/// Also answers which slot was removed last.
+/// Also answers which slots were removed.
 pub(crate) fn open_staged<B: StorageBackend>(
     backend: B,
     place: &Place,
     identity: &Identity,
     base: impl FnOnce() -> Result<Slot, StoreError>,
-) -> Result<(Database, Staged<B>, Recovered, Slot), StoreError> {
+) -> Result<(Database, Staged<B>, Recovered, Removed), StoreError> {
     recover::store_of(identity, place)?;
     // redb would make a new database of an empty file.
     if backend.len().map_err(|e| place.io(e))? == 0 {
@@ -254,22 +255,24 @@ pub(crate) fn open_staged<B: StorageBackend>(
         .set_check_integrity_on_open(true)
         .create_with_backend(staged.clone())
         .map_err(|e| place.redb(e))?;
-    let (recovered, compacted) = recover::read(&database, place, identity, base)?;
-    Ok((database, staged, recovered, compacted))
+    let (recovered, removed) = recover::read(&database, place, identity, base)?;
+    Ok((database, staged, recovered, removed))
 }
 
-/// Counts this start, and removes payloads that no row names: nobody knows of them any more. Two syncs instead of one, so that
-/// damage of its pages is not taken for a torn write.
-fn raise_starts(database: &Database, place: &Place, starts: u64) -> Result<u64, StoreError> {
+/// Counts this start, and removes a part of the log that has a gap, and payloads that no row names: nobody knows of them any
+/// more. Two syncs instead of one, so that damage of its pages is not taken for a torn write. Answers the count, and how far the
+/// log was removed.
+fn raise_starts(database: &Database, place: &Place, starts: u64, removed: Removed) -> Result<(u64, Slot), StoreError> {
     let Some(raised) = starts.checked_add(1) else {
         return Err(place.damaged("the start counter is at its end"));
     };
     let mut transaction = database.begin_write().map_err(|e| place.redb(e))?;
     transaction.set_two_phase_commit(true);
     Rows::write(&transaction, META, place)?.put(META_STARTS, &raised.to_be_bytes())?;
+    let compacted = commit::compact(&transaction, place, removed.upto, removed.to_remove)?;
     commit::remove_unnamed_payloads(&transaction, place)?;
     transaction.commit().map_err(|e| place.redb(e))?;
-    Ok(raised)
+    Ok((raised, compacted))
 }
 
 #[cfg(unix)]

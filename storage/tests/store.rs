@@ -275,6 +275,34 @@ fn readers_read_while_the_writer_writes() {
     }
 }
 
+/// Decisions are written lazily, so after a crash the books may cover slots that the log lacks. Who asks for them must hear that
+/// they are gone, and not that there is nothing: it would ask for ever.
+#[test]
+fn a_log_that_lacks_what_the_books_cover_begins_behind_them() {
+    let (_directory, path) = new_store();
+    let (mut store, _) = open(&path);
+    let slots = [1, 2, 5, 6].map(|slot| batch(1, slot, 100));
+    let decisions = [1, 2, 5, 6].into_iter().zip(&slots).map(|(slot, (id, _))| (slot, Some(*id))).collect();
+    store.commit(&Commit { payloads: slots.to_vec(), decisions, ..Commit::default() }).unwrap();
+    drop(store);
+
+    // The books stand in the gapless part: nothing goes.
+    let (store, recovered) = LogStore::open(&path, &identity(), || Ok(2)).unwrap();
+    assert_eq!(recovered.decided, 2);
+    assert_eq!(found(store.reader().entries(1, usize::MAX).unwrap()).len(), 2);
+    drop(store);
+
+    let (store, recovered) = LogStore::open(&path, &identity(), || Ok(4)).unwrap();
+    assert_eq!(recovered.decided, 6);
+    for slot in 1..=4 {
+        let entries = store.reader().entries(slot, usize::MAX).unwrap();
+        assert!(matches!(entries, Entries::Compacted { upto: 4 }), "slot {slot}: {entries:?}");
+    }
+    let left = found(store.reader().entries(5, usize::MAX).unwrap());
+    assert_eq!(left.iter().map(|entry| entry.slot).collect::<Vec<_>>(), [5, 6]);
+    assert!(store.reader().payload(&slots[0].0).unwrap().is_none(), "a payload that nothing names is still there");
+}
+
 fn found(entries: Entries) -> Vec<Entry> {
     match entries {
         Entries::Found(entries) => entries,

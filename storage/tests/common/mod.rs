@@ -288,9 +288,11 @@ impl Model {
         }
         for _ in 0..random.below(4) {
             let slot = base + 1 + random.below(6);
-            let phase = 1 + random.below(3) as Phase;
+            let kind = random.below(4);
+            // Only States of later phases are promises.
+            let phase = if kind == 1 || kind == 2 { 2 } else { 1 } + random.below(3) as Phase;
             let (id, payload) = batch(1 + random.below(3) as u8, slot, 30 + random.below(3) as usize * 3000);
-            let said = match random.below(4) {
+            let said = match kind {
                 0 => Said::Vote(Vote::Undecided),
                 1 => Said::State(State::Zero),
                 2 => Said::State(State::One(id)),

@@ -5,7 +5,7 @@
 //! 1. [`prepare`] makes an empty store under a new random id in the folder of the node. What was there is set aside, in a folder
 //!    beside it, and never deleted.
 //! 2. [`tell`] asks another node, which runs, to put the new store into the log. A node answers that only on its control socket
-//!    ([`control`](crate::control)), so whoever can write to a running node's folder may do this, and nobody else. The new
+//!    ([`control`]), so whoever can write to a running node's folder may do this, and nobody else. The new
 //!    store says nothing before all nodes know it from the log, and the old one nothing after.
 //!
 //! Then the node is started as ever, and catches up. Each step can be interrupted at any point, and the whole be done again: a

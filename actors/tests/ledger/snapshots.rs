@@ -4,10 +4,12 @@
 use std::iter;
 
 use fastrand::Rng;
-use rabia_bank_actors::ledger::{BLOCK, Ledger, Progress};
+use rabia_bank_actors::ledger::{Applied, BLOCK, Ledger, Progress};
 use rabia_bank_messages::bank::{Command, HistoryFilter, Operation, Query, TransactionType};
-use rabia_bank_messages::batch::Action;
+use rabia_bank_messages::batch::{Action, Payload};
 use rabia_bank_messages::client::Feed;
+use rabia_bank_messages::genesis::Replacement;
+use rabia_bank_messages::ids::{BatchId, Digest, NodeId, StoreId};
 
 use crate::support::*;
 
@@ -184,4 +186,25 @@ fn altered_rows_are_found() {
         missing(&mut rows);
         assert!(rows.load().is_err());
     }
+}
+
+#[test]
+fn replaced_stores_are_part_of_the_state() {
+    let mut bank = Bank::new();
+    bank.done(create("a", 5));
+    let (node, slot) = (NodeId::new(2).unwrap(), bank.ledger.applied());
+    let mut digests = vec![bank.ledger.digest()];
+    // The same store is given twice, as by somebody who has not seen the first time decided.
+    for (sequence, store) in [(901, 0x22), (902, 0x22), (903, 0x23)] {
+        let payload = Payload::replacing(node, StoreId([store; 16]), 1_000);
+        let id = BatchId { origin: node, incarnation: 1, sequence, digest: Digest::of(payload.bytes()) };
+        assert_eq!(bank.apply(Some((&id, &payload))), Applied::Replacement);
+        assert!(!digests.contains(&bank.ledger.digest()));
+        digests.push(bank.ledger.digest());
+    }
+    let replacement = |slot, store| Replacement { slot, node, store: StoreId([store; 16]) };
+    let expected = [replacement(slot + 1, 0x22), replacement(slot + 3, 0x23)];
+    assert_eq!(bank.ledger.replacements().list(), expected);
+    bank.reload();
+    assert_eq!(bank.ledger.replacements().list(), expected);
 }

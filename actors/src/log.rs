@@ -89,20 +89,10 @@ impl Actor for Log {
 impl Handler<Persist> for Log {
     type Result = ();
 
-    fn handle(&mut self, Persist { ticket, mut commit }: Persist, ctx: &mut Self::Context) {
+    fn handle(&mut self, Persist { ticket, commit }: Persist, ctx: &mut Self::Context) {
         assert!(ticket > self.ticket, "ticket {ticket} after {}", self.ticket);
         self.ticket = ticket;
-        let waiting = &mut self.waiting;
-        waiting.reserved = waiting.reserved.max(commit.reserved);
-        waiting.records.append(&mut commit.records);
-        waiting.payloads.append(&mut commit.payloads);
-        waiting.decisions.append(&mut commit.decisions);
-        waiting.peers.append(&mut commit.peers);
-        waiting.replaced.append(&mut commit.replaced);
-        waiting.installed = waiting.installed.max(commit.installed);
-        if !commit.heard.is_empty() {
-            waiting.heard = commit.heard;
-        }
+        self.waiting.add(commit);
         self.schedule(ctx);
     }
 }

@@ -43,6 +43,23 @@ pub struct Commit {
 }
 
 impl Commit {
+    /// Adds what another commit holds, so that one write carries both.
+    pub fn add(&mut self, other: Commit) {
+        // Named one by one, so that none is forgotten.
+        let Commit { reserved, records, payloads, decisions, peers, heard, replaced, installed, compact } = other;
+        self.reserved = self.reserved.max(reserved);
+        self.records.extend(records);
+        self.payloads.extend(payloads);
+        self.decisions.extend(decisions);
+        self.peers.extend(peers);
+        self.replaced.extend(replaced);
+        self.installed = self.installed.max(installed);
+        self.compact = self.compact.max(compact);
+        if !heard.is_empty() {
+            self.heard = heard;
+        }
+    }
+
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         let Commit { reserved, records, payloads, decisions, peers, compact, installed, heard, replaced } = self;

@@ -105,16 +105,7 @@ impl World {
         if is_broken(Rule::RecordsWritten) {
             commit.records.clear();
         }
-        let waiting = &mut node.waiting;
-        waiting.reserved = waiting.reserved.max(commit.reserved);
-        waiting.records.append(&mut commit.records);
-        waiting.payloads.append(&mut commit.payloads);
-        waiting.decisions.append(&mut commit.decisions);
-        waiting.peers.append(&mut commit.peers);
-        waiting.installed = waiting.installed.max(commit.installed);
-        if !commit.heard.is_empty() {
-            waiting.heard = commit.heard;
-        }
+        node.waiting.add(commit);
         node.ticket = ticket;
         if is_broken(Rule::ReportedDurable) {
             self.mail(index, MAILBOX, Mail::Events(vec![Event::Saved(ticket)]));

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use rabia_bank_messages::bank::{ErrorCode, Outcome, Refusal};
 use rabia_bank_messages::client::{CLIENT_VERSION, ClientMessage, Hello, OpenSession, SessionName, Welcome};
 use rabia_bank_messages::codec::Encoding;
@@ -41,6 +41,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Requests that are taken from the callers at once.
 const ASKS_AT_ONCE: usize = 256;
+/// Frames that are heard at once.
+const FRAMES_AT_ONCE: usize = 256;
 /// Bytes that are gathered for one flush.
 const BYTES_AT_ONCE: usize = 64 << 10;
 /// How long the end of a session may take.
@@ -320,7 +322,7 @@ impl Driver {
         let mut asks = Vec::new();
         tokio::select! {
             biased;
-            frame = connection.stream.next() => self.hear(connection, frame)?,
+            frame = connection.stream.next() => self.hear_all(connection, frame)?,
             taken = self.asks.recv_many(&mut asks, ASKS_AT_ONCE), if self.has_room() => {
                 self.closed = taken == 0;
                 if self.pending.is_empty() {
@@ -412,6 +414,20 @@ impl Driver {
                 connection.unflushed = true;
                 connection.sink.feed(Message::Ping(Bytes::new())).await.map_err(lost)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Hears this frame, and those that have come with it.
+    fn hear_all(
+        &mut self,
+        connection: &mut Connection,
+        first: Option<Result<Message, tungstenite::Error>>,
+    ) -> Result<(), Leave> {
+        self.hear(connection, first)?;
+        for _ in 1..FRAMES_AT_ONCE {
+            let Some(frame) = connection.stream.next().now_or_never() else { break };
+            self.hear(connection, frame)?;
         }
         Ok(())
     }

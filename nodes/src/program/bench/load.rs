@@ -92,8 +92,11 @@ impl Load {
                 None => {
                     let in_flight = self.in_flight;
                     clients.spawn_local(async move {
-                        let loops = (0..in_flight).map(|_| sender.closed_loop(end));
-                        futures_util::future::join_all(loops).await;
+                        let mut loops = JoinSet::new();
+                        for _ in 0..in_flight {
+                            loops.spawn_local(sender.clone().closed_loop(end));
+                        }
+                        loops.join_all().await;
                         sender.close().await;
                     });
                 }
@@ -190,7 +193,7 @@ impl Sender {
     }
 
     /// Keeps one request under way.
-    async fn closed_loop(&self, end: Instant) {
+    async fn closed_loop(self: Rc<Self>, end: Instant) {
         loop {
             let now = Instant::now();
             if now >= end {

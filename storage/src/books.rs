@@ -140,7 +140,7 @@ impl BooksStore {
     pub fn install(&mut self, snapshot: &Snapshot) -> Result<(), StoreError> {
         let install = |writer: &Writer<'_>| {
             for table in [ACCOUNTS, SESSIONS] {
-                Rows::write(writer.transaction, table, writer.place)?.retain(|_| false)?;
+                Rows::write(writer.transaction, table, writer.place)?.clear()?;
             }
             writer.put(snapshot)
         };

@@ -6,10 +6,10 @@ use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::ids::{BatchId, NodeId, Slot};
 use rabia_bank_messages::peer::{State, Value, Vote};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
-use redb::{Database, Durability, ReadableTable, WriteTransaction};
+use redb::{Database, Durability, WriteTransaction};
 
 use crate::error::StoreError;
-use crate::format::{self, DECISIONS, HEARD, Kind, META, META_COMPACTED, META_RESERVED, PAYLOADS, PEERS, RECORDS};
+use crate::format::{self, Kind, LOG, META, META_COMPACTED, META_RESERVED, PAYLOAD_KEY, Part};
 use crate::place::Place;
 use crate::rows::Rows;
 use crate::{PeerMemory, Record, Said};
@@ -98,7 +98,7 @@ pub(crate) fn write(database: &Database, place: &Place, marks: Marks, commit: &C
     // redb's default, said here because everything rests on it.
     let immediate = transaction.set_durability(Durability::Immediate);
     assert!(immediate.is_ok(), "a commit could not be made durable at once: {immediate:?}");
-    let writer = Writer { transaction: &transaction, place };
+    let mut writer = Writer::new(&transaction, place)?;
     let reserved = writer.reserve(marks.reserved, commit.reserved)?;
     // Payloads before what names them, decisions before the records that they make superfluous.
     writer.put_payloads(&commit.payloads)?;
@@ -108,6 +108,7 @@ pub(crate) fn write(database: &Database, place: &Place, marks: Marks, commit: &C
     writer.put_peers(&commit.peers)?;
     writer.put_heard(&commit.heard)?;
     let compacted = writer.compact(marks.compacted, commit.compact.max(commit.installed))?;
+    drop(writer);
     transaction.commit().map_err(|e| place.redb(e))?;
     Ok(Marks { reserved, compacted })
 }
@@ -119,35 +120,36 @@ pub(crate) fn compact(
     compacted: Slot,
     upto: Option<Slot>,
 ) -> Result<Slot, StoreError> {
-    Writer { transaction, place }.compact(compacted, upto)
+    Writer::new(transaction, place)?.compact(compacted, upto)
 }
 
 /// Removes the payloads that neither a decision nor a record names.
 pub(crate) fn remove_unnamed_payloads(transaction: &WriteTransaction, place: &Place) -> Result<(), StoreError> {
+    let mut log = Rows::write(transaction, LOG, place)?;
     let mut named = BTreeSet::new();
-    let decisions = Rows::write(transaction, DECISIONS, place)?;
-    for row in decisions.from(&[])? {
-        named.extend(reader::decision(&decisions, &row?)?.1);
+    for row in log.part_from(&Part::Decision.begin())? {
+        named.extend(reader::decision(&log, &row?)?.1);
     }
-    let records = Rows::write(transaction, RECORDS, place)?;
-    for row in records.from(&[])? {
-        named.extend(recover::record(&records, &row?)?.said.batch());
+    for row in log.part_from(&Part::Record.begin())? {
+        named.extend(recover::record(&log, &row?)?.said.batch());
     }
-    let keys: BTreeSet<[u8; format::BATCH_KEY]> = named.iter().map(format::batch_key).collect();
-    Rows::write(transaction, PAYLOADS, place)?
-        .retain(|key| key.try_into().is_ok_and(|key: [u8; format::BATCH_KEY]| keys.contains(&key)))
+    let keys: BTreeSet<[u8; PAYLOAD_KEY]> = named.iter().map(format::payload_key).collect();
+    log.retain(Part::Payload, |key| key.try_into().is_ok_and(|key: [u8; PAYLOAD_KEY]| keys.contains(&key)))
 }
 
 struct Writer<'t> {
     transaction: &'t WriteTransaction,
     place: &'t Place,
+    log: Rows<'t, redb::Table<'t, &'static [u8], &'static [u8]>>,
 }
 
-type Table<'t> = Rows<'t, redb::Table<'t, &'static [u8], &'static [u8]>>;
-
 impl<'t> Writer<'t> {
-    fn table(&self, name: &'static str) -> Result<Table<'t>, StoreError> {
-        Rows::write(self.transaction, name, self.place)
+    fn new(transaction: &'t WriteTransaction, place: &'t Place) -> Result<Writer<'t>, StoreError> {
+        Ok(Writer { transaction, place, log: Rows::write(transaction, LOG, place)? })
+    }
+
+    fn put_mark(&self, key: &[u8], slot: Slot) -> Result<(), StoreError> {
+        Rows::write(self.transaction, META, self.place)?.put(key, &slot.to_be_bytes())
     }
 
     fn reserve(&self, old: Slot, new: Option<Slot>) -> Result<Slot, StoreError> {
@@ -156,38 +158,29 @@ impl<'t> Writer<'t> {
             return Err(self.place.contradiction(format_args!("reserved would go down from {old} to {new}")));
         }
         if new > old {
-            self.table(META)?.put(META_RESERVED, &new.to_be_bytes())?;
+            self.put_mark(META_RESERVED, new)?;
         }
         Ok(new)
     }
 
-    fn put_payloads(&self, payloads: &[(BatchId, Payload)]) -> Result<(), StoreError> {
-        if payloads.is_empty() {
-            return Ok(());
-        }
-        let mut rows = self.table(PAYLOADS)?;
+    fn put_payloads(&mut self, payloads: &[(BatchId, Payload)]) -> Result<(), StoreError> {
         for (id, payload) in payloads {
-            let key = format::batch_key(id);
-            if rows.contains(&key)? {
+            let key = format::payload_key(id);
+            if self.log.contains(&key)? {
                 continue;
             }
             if !payload.matches(id) {
                 return Err(self.place.contradiction(format_args!("the payload of {id} does not have its digest")));
             }
-            rows.put(&key, payload.bytes())?;
+            self.log.put(&key, payload.bytes())?;
         }
         Ok(())
     }
 
-    fn put_decisions(&self, decisions: &[(Slot, Value)]) -> Result<(), StoreError> {
-        if decisions.is_empty() {
-            return Ok(());
-        }
-        let (mut rows, mut records) = (self.table(DECISIONS)?, self.table(RECORDS)?);
-        let payloads = self.table(PAYLOADS)?;
+    fn put_decisions(&mut self, decisions: &[(Slot, Value)]) -> Result<(), StoreError> {
         for (slot, value) in decisions {
-            let key = format::slot_key(*slot);
-            match rows.get_value::<Value>(&key)? {
+            let key = format::decision_key(*slot);
+            match self.log.get_value::<Value>(&key)? {
                 Some(old) if old == *value => continue,
                 Some(old) => {
                     return Err(self.place.contradiction(format_args!(
@@ -200,21 +193,16 @@ impl<'t> Writer<'t> {
                 return Err(self.place.contradiction("slot 0 would be decided"));
             }
             if let Some(id) = value {
-                self.check_held(&payloads, id, format_args!("the decision of slot {slot}"))?;
+                self.check_held(id, format_args!("the decision of slot {slot}"))?;
             }
-            rows.put_value(&key, value)?;
+            self.log.put_value(&key, value)?;
             let (first, last) = format::record_keys(*slot);
-            records.remove_range(&first, &last)?;
+            self.log.remove_range(&first, &last)?;
         }
         Ok(())
     }
 
-    fn put_records(&self, records: &[Record], reserved: Slot) -> Result<(), StoreError> {
-        if records.is_empty() {
-            return Ok(());
-        }
-        let mut rows = self.table(RECORDS)?;
-        let (decisions, payloads) = (self.table(DECISIONS)?, self.table(PAYLOADS)?);
+    fn put_records(&mut self, records: &[Record], reserved: Slot) -> Result<(), StoreError> {
         for record in records {
             let Record { slot, phase, said } = record;
             if *slot == 0 || *phase == 0 || *slot >= reserved {
@@ -227,7 +215,7 @@ impl<'t> Writer<'t> {
                     .place
                     .contradiction(format_args!("nobody is bound by {record:?}, and nothing reads it back")));
             }
-            if decisions.contains(&format::slot_key(*slot))? {
+            if self.log.contains(&format::decision_key(*slot))? {
                 continue;
             }
             let key = format::record_key(*slot, *phase, Kind::of(said));
@@ -235,7 +223,7 @@ impl<'t> Writer<'t> {
                 Said::State(state) => format::encode(state),
                 Said::Vote(vote) => format::encode(vote),
             };
-            match rows.get(&key)? {
+            match self.log.get(&key)? {
                 Some(old) if old == body => continue,
                 Some(_) => {
                     return Err(self.place.contradiction(format_args!("another promise was made before {record:?}")));
@@ -243,46 +231,36 @@ impl<'t> Writer<'t> {
                 None => {}
             }
             if let Some(id) = said.batch() {
-                self.check_held(&payloads, &id, format_args!("{record:?}"))?;
+                self.check_held(&id, format_args!("{record:?}"))?;
             }
             if is_broken(Rule::RecordsStay) {
                 let (first, last) = format::record_keys(*slot);
-                rows.remove_range(&first, &last)?;
+                self.log.remove_range(&first, &last)?;
             }
-            rows.put(&key, &body)?;
+            self.log.put(&key, &body)?;
         }
         Ok(())
     }
 
-    fn check_held<T: ReadableTable<&'static [u8], &'static [u8]>>(
-        &self,
-        payloads: &Rows<'_, T>,
-        id: &BatchId,
-        by: std::fmt::Arguments<'_>,
-    ) -> Result<(), StoreError> {
-        if payloads.contains(&format::batch_key(id))? {
+    fn check_held(&self, id: &BatchId, by: std::fmt::Arguments<'_>) -> Result<(), StoreError> {
+        if self.log.contains(&format::payload_key(id))? {
             return Ok(());
         }
         Err(self.place.contradiction(format_args!("{by} names batch {id}, whose payload is not held")))
     }
 
-    fn forget_peers(&self, replaced: &[NodeId]) -> Result<(), StoreError> {
+    fn forget_peers(&mut self, replaced: &[NodeId]) -> Result<(), StoreError> {
         for node in replaced {
-            let key = format::node_key(*node);
-            self.table(PEERS)?.remove(&key)?;
-            self.table(HEARD)?.remove(&key)?;
+            self.log.remove(&format::node_key(Part::Peer, *node))?;
+            self.log.remove(&format::node_key(Part::Heard, *node))?;
         }
         Ok(())
     }
 
-    fn put_peers(&self, peers: &[(NodeId, PeerMemory)]) -> Result<(), StoreError> {
-        if peers.is_empty() {
-            return Ok(());
-        }
-        let mut rows = self.table(PEERS)?;
+    fn put_peers(&mut self, peers: &[(NodeId, PeerMemory)]) -> Result<(), StoreError> {
         for (node, new) in peers {
-            let key = format::node_key(*node);
-            if let Some(old) = rows.get_value::<PeerMemory>(&key)? {
+            let key = format::node_key(Part::Peer, *node);
+            if let Some(old) = self.log.get_value::<PeerMemory>(&key)? {
                 let older = new.starts < old.starts || new.starts == old.starts && new.run != old.run;
                 if new.store == old.store && older {
                     return Err(self
@@ -290,56 +268,50 @@ impl<'t> Writer<'t> {
                         .contradiction(format_args!("node {node} is remembered as {old:?}, and would be as {new:?}")));
                 }
             }
-            rows.put_value(&key, new)?;
+            self.log.put_value(&key, new)?;
         }
         Ok(())
     }
 
-    fn put_heard(&self, heard: &[(NodeId, Slot)]) -> Result<(), StoreError> {
-        if heard.is_empty() {
-            return Ok(());
-        }
-        let mut rows = self.table(HEARD)?;
+    fn put_heard(&mut self, heard: &[(NodeId, Slot)]) -> Result<(), StoreError> {
         for (node, slot) in heard {
-            let key = format::node_key(*node);
-            if rows.get_u64(&key)?.is_none_or(|old| old < *slot) {
-                rows.put(&key, &slot.to_be_bytes())?;
+            let key = format::node_key(Part::Heard, *node);
+            if self.log.get_u64(&key)?.is_none_or(|old| old < *slot) {
+                self.log.put(&key, &slot.to_be_bytes())?;
             }
         }
         Ok(())
     }
 
     /// Removes what is decided or recorded up to a slot, with the payloads that nothing above it names.
-    fn compact(&self, old: Slot, new: Option<Slot>) -> Result<Slot, StoreError> {
+    fn compact(&mut self, old: Slot, new: Option<Slot>) -> Result<Slot, StoreError> {
         let Some(new) = new.filter(|new| *new > old) else { return Ok(old) };
-        let (mut decisions, mut records) = (self.table(DECISIONS)?, self.table(RECORDS)?);
         let mut removed = BTreeSet::new();
-        for row in decisions.from(&[])? {
-            let (slot, value) = reader::decision(&decisions, &row?)?;
+        for row in self.log.part_from(&Part::Decision.begin())? {
+            let (slot, value) = reader::decision(&self.log, &row?)?;
             if slot > new {
                 break;
             }
             removed.extend(value);
         }
-        decisions.remove_range(&format::slot_key(0), &format::slot_key(new))?;
+        self.log.remove_range(&format::decision_key(0), &format::decision_key(new))?;
         let last = if is_broken(Rule::SnapshotKeepsAbove) { Slot::MAX } else { new };
-        records.remove_range(&format::record_keys(0).0, &format::record_keys(last).1)?;
+        self.log.remove_range(&format::record_keys(0).0, &format::record_keys(last).1)?;
         // A batch that is decided twice is so within two windows, and a window is much shorter than this.
-        for row in decisions.from(&[])?.take(TWICE_WITHIN) {
-            if let Some(id) = reader::decision(&decisions, &row?)?.1 {
+        for row in self.log.part_from(&Part::Decision.begin())?.take(TWICE_WITHIN) {
+            if let Some(id) = reader::decision(&self.log, &row?)?.1 {
                 removed.remove(&id);
             }
         }
-        for row in records.from(&[])? {
-            if let Some(id) = recover::record(&records, &row?)?.said.batch() {
+        for row in self.log.part_from(&Part::Record.begin())? {
+            if let Some(id) = recover::record(&self.log, &row?)?.said.batch() {
                 removed.remove(&id);
             }
         }
-        let mut payloads = self.table(PAYLOADS)?;
         for id in removed {
-            payloads.remove(&format::batch_key(&id))?;
+            self.log.remove(&format::payload_key(&id))?;
         }
-        self.table(META)?.put(META_COMPACTED, &new.to_be_bytes())?;
+        self.put_mark(META_COMPACTED, new)?;
         Ok(new)
     }
 }

@@ -1,24 +1,39 @@
 //! How rows are laid out: the tables, their keys, and the check value on every value. The crate's page has it in full.
 
-use rabia_bank_messages::ids::{BatchId, NodeId, Phase, Slot};
+use rabia_bank_messages::ids::{BatchId, Digest, NodeId, Phase, Slot};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::Said;
 
 /// The version of the file format that this program reads and writes.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 4;
 /// The version of a store that took the place of another. The same but for one row, by which a program that knows only the
 /// former would be misled.
-pub(crate) const FORMAT_REPLACING: u32 = 3;
+pub(crate) const FORMAT_REPLACING: u32 = 5;
 
 pub(crate) const META: &str = "meta";
-pub(crate) const RECORDS: &str = "records";
-pub(crate) const PAYLOADS: &str = "payloads";
-pub(crate) const DECISIONS: &str = "decisions";
-pub(crate) const PEERS: &str = "peers";
-pub(crate) const HEARD: &str = "heard";
-pub(crate) const TABLES: [&str; 6] = [META, RECORDS, PAYLOADS, DECISIONS, PEERS, HEARD];
+/// Nearly all that a commit writes lies in this one table, and close together: every page that a commit touches costs a write.
+pub(crate) const LOG: &str = "log";
+pub(crate) const TABLES: [&str; 2] = [META, LOG];
+
+/// What a row of the log is: the first byte of its key. The newest decisions lie next to the records of open slots and to what is
+/// known of peers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Part {
+    Payload = 1,
+    Decision = 2,
+    Record = 3,
+    Heard = 4,
+    Peer = 5,
+}
+
+impl Part {
+    /// Where the rows of this part begin.
+    pub(crate) const fn begin(self) -> [u8; 1] {
+        [self as u8]
+    }
+}
 
 pub(crate) const STATE: &str = "state";
 pub(crate) const ACCOUNTS: &str = "accounts";
@@ -44,7 +59,7 @@ pub(crate) fn check_value(table: &str, key: &[u8], body: &[u8]) -> [u8; CHECK] {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(table.as_bytes());
     hasher.update(&[0]);
-    hasher.update(&(key.len() as u32).to_be_bytes()); // the longest key has 49 bytes
+    hasher.update(&(key.len() as u32).to_be_bytes()); // the longest key has 50 bytes
     hasher.update(key);
     hasher.update(body);
     hasher.finalize().to_be_bytes()
@@ -66,30 +81,38 @@ impl Kind {
     }
 }
 
-pub(crate) fn slot_key(slot: Slot) -> [u8; 8] {
-    slot.to_be_bytes()
+const DECISION_KEY: usize = 1 + 8;
+
+pub(crate) fn decision_key(slot: Slot) -> [u8; DECISION_KEY] {
+    let mut key = [Part::Decision as u8; DECISION_KEY];
+    key[1..].copy_from_slice(&slot.to_be_bytes());
+    key
 }
 
-pub(crate) fn read_slot_key(key: &[u8]) -> Option<Slot> {
-    key.try_into().ok().map(Slot::from_be_bytes)
+pub(crate) fn read_decision_key(key: &[u8]) -> Option<Slot> {
+    let slot = key.strip_prefix(&Part::Decision.begin())?;
+    slot.try_into().ok().map(Slot::from_be_bytes)
 }
 
-pub(crate) fn node_key(node: NodeId) -> [u8; 1] {
-    [node.get()]
+/// The key of a row of [`Part::Heard`] or [`Part::Peer`].
+pub(crate) fn node_key(part: Part, node: NodeId) -> [u8; 2] {
+    [part as u8, node.get()]
 }
 
-pub(crate) fn read_node_key(key: &[u8]) -> Option<NodeId> {
-    let [number] = key.try_into().ok()?;
-    NodeId::new(number)
+pub(crate) fn read_node_key(part: Part, key: &[u8]) -> Option<NodeId> {
+    match key.strip_prefix(&part.begin())? {
+        [number] => NodeId::new(*number),
+        _ => None,
+    }
 }
 
-const RECORD_KEY: usize = 8 + 4 + 1;
+const RECORD_KEY: usize = 1 + 8 + 4 + 1;
 
 pub(crate) fn record_key(slot: Slot, phase: Phase, kind: Kind) -> [u8; RECORD_KEY] {
-    let mut key = [0; RECORD_KEY];
-    key[..8].copy_from_slice(&slot.to_be_bytes());
-    key[8..12].copy_from_slice(&phase.to_be_bytes());
-    key[12] = kind as u8;
+    let mut key = [Part::Record as u8; RECORD_KEY];
+    key[1..9].copy_from_slice(&slot.to_be_bytes());
+    key[9..13].copy_from_slice(&phase.to_be_bytes());
+    key[13] = kind as u8;
     key
 }
 
@@ -99,7 +122,7 @@ pub(crate) fn record_keys(slot: Slot) -> ([u8; RECORD_KEY], [u8; RECORD_KEY]) {
 }
 
 pub(crate) fn read_record_key(key: &[u8]) -> Option<(Slot, Phase, Kind)> {
-    let (slot, rest) = key.split_first_chunk()?;
+    let (slot, rest) = key.strip_prefix(&Part::Record.begin())?.split_first_chunk()?;
     let (phase, rest) = rest.split_first_chunk()?;
     let kind = match rest {
         [0] => Kind::State,
@@ -109,15 +132,37 @@ pub(crate) fn read_record_key(key: &[u8]) -> Option<(Slot, Phase, Kind)> {
     Some((Slot::from_be_bytes(*slot), Phase::from_be_bytes(*phase), kind))
 }
 
-pub(crate) const BATCH_KEY: usize = 1 + 8 + 8 + 32;
+pub(crate) const PAYLOAD_KEY: usize = 1 + 1 + 8 + 8 + 32;
 
-pub(crate) fn batch_key(id: &BatchId) -> [u8; BATCH_KEY] {
-    let mut key = [0; BATCH_KEY];
-    key[0] = id.origin.get();
-    key[1..9].copy_from_slice(&id.incarnation.to_be_bytes());
-    key[9..17].copy_from_slice(&id.sequence.to_be_bytes());
-    key[17..].copy_from_slice(&id.digest.0);
+pub(crate) fn payload_key(id: &BatchId) -> [u8; PAYLOAD_KEY] {
+    let mut key = [Part::Payload as u8; PAYLOAD_KEY];
+    key[1] = id.origin.get();
+    key[2..10].copy_from_slice(&id.incarnation.to_be_bytes());
+    key[10..18].copy_from_slice(&id.sequence.to_be_bytes());
+    key[18..].copy_from_slice(&id.digest.0);
     key
+}
+
+fn read_payload_key(key: &[u8]) -> Option<BatchId> {
+    let (origin, rest) = key.strip_prefix(&Part::Payload.begin())?.split_first()?;
+    let (incarnation, rest) = rest.split_first_chunk()?;
+    let (sequence, digest) = rest.split_first_chunk()?;
+    Some(BatchId {
+        origin: NodeId::new(*origin)?,
+        incarnation: u64::from_be_bytes(*incarnation),
+        sequence: u64::from_be_bytes(*sequence),
+        digest: Digest(digest.try_into().ok()?),
+    })
+}
+
+/// Says in words which row of the log has this key; nothing of a key that no row has.
+pub(crate) fn describe(key: &[u8]) -> Option<String> {
+    let decision = || read_decision_key(key).map(|slot| format!("decision of slot {slot}"));
+    let record = || read_record_key(key).map(|(slot, phase, kind)| format!("{kind:?} of slot {slot}, phase {phase}"));
+    let payload = || read_payload_key(key).map(|id| format!("payload of batch {id}"));
+    let heard = || read_node_key(Part::Heard, key).map(|node| format!("promises heard of node {node}"));
+    let peer = || read_node_key(Part::Peer, key).map(|node| format!("memory of node {node}"));
+    decision().or_else(record).or_else(payload).or_else(heard).or_else(peer)
 }
 
 /// MessagePack, in compact form.
@@ -144,7 +189,6 @@ pub(crate) fn read_u64(body: &[u8]) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
-    use rabia_bank_messages::ids::Digest;
     use rabia_bank_messages::peer::{State, Value, Vote};
 
     use super::*;
@@ -169,23 +213,43 @@ mod tests {
 
     #[test]
     fn keys_of_other_lengths_and_kinds_are_refused() {
-        assert_eq!(read_record_key(&[0; RECORD_KEY - 1]), None);
-        assert_eq!(read_record_key(&[0; RECORD_KEY + 1]), None);
-        assert_eq!(read_record_key(&[2; RECORD_KEY]), None);
-        assert_eq!(read_slot_key(&[0; 7]), None);
-        assert_eq!(read_node_key(&[0]), None);
-        assert_eq!(read_node_key(&[8]), None);
+        let record = record_key(1, 1, Kind::Vote);
+        assert_eq!(read_record_key(&record[..RECORD_KEY - 1]), None);
+        assert_eq!(read_record_key(&[&record[..], &[0]].concat()), None);
+        assert_eq!(read_record_key(&[&record[..RECORD_KEY - 1], &[2]].concat()), None);
+        assert_eq!(read_record_key(&[Part::Peer as u8; RECORD_KEY]), None);
+        assert_eq!(read_decision_key(&decision_key(7)), Some(7));
+        assert_eq!(read_decision_key(&decision_key(7)[..8]), None);
+        assert_eq!(read_decision_key(&record), None);
+        assert_eq!(read_node_key(Part::Heard, &[Part::Heard as u8, 1]), NodeId::new(1));
+        for wrong in
+            [&[Part::Heard as u8, 0][..], &[Part::Heard as u8, 8], &[Part::Heard as u8], &[Part::Peer as u8, 1]]
+        {
+            assert_eq!(read_node_key(Part::Heard, wrong), None);
+        }
+    }
+
+    #[test]
+    fn rows_are_described_by_what_they_are() {
+        let Some(node) = NodeId::new(3) else { unreachable!() };
+        let id = BatchId { origin: node, incarnation: 2, sequence: 300, digest: Digest([7; 32]) };
+        assert_eq!(describe(&decision_key(5)).unwrap(), "decision of slot 5");
+        assert_eq!(describe(&record_key(5, 2, Kind::Vote)).unwrap(), "Vote of slot 5, phase 2");
+        assert_eq!(describe(&payload_key(&id)).unwrap(), format!("payload of batch {id}"));
+        assert_eq!(describe(&node_key(Part::Heard, node)).unwrap(), "promises heard of node 3");
+        assert_eq!(describe(&node_key(Part::Peer, node)).unwrap(), "memory of node 3");
+        assert_eq!(describe(b"starts"), None);
     }
 
     #[test]
     fn the_check_value_covers_table_key_and_body() {
-        let whole = check_value("peers", b"k", b"body");
-        assert_ne!(whole, check_value("heard", b"k", b"body"));
-        assert_ne!(whole, check_value("peers", b"l", b"body"));
-        assert_ne!(whole, check_value("peers", b"kb", b"ody"));
-        assert_ne!(whole, check_value("peers", b"k", b"bodx"));
-        // The exact value, so that a change of the format is seen: crc32("peers" 00 00000001 "k" "body").
-        assert_eq!(u32::from_be_bytes(whole), crc32fast::hash(b"peers\0\0\0\0\x01kbody"));
+        let whole = check_value("log", b"k", b"body");
+        assert_ne!(whole, check_value("meta", b"k", b"body"));
+        assert_ne!(whole, check_value("log", b"l", b"body"));
+        assert_ne!(whole, check_value("log", b"kb", b"ody"));
+        assert_ne!(whole, check_value("log", b"k", b"bodx"));
+        // The exact value, so that a change of the format is seen: crc32("log" 00 00000001 "k" "body").
+        assert_eq!(u32::from_be_bytes(whole), crc32fast::hash(b"log\0\0\0\0\x01kbody"));
     }
 
     /// Files that are out there are read by these bytes: if this fails, the format has changed, and its version must.

@@ -11,23 +11,27 @@
 //!
 //! # The log's file
 //!
-//! One redb 4 database (redb's file format 3, copy-on-write B-trees with an XXH3 checksum on every page), with six
-//! tables. Keys and values of all of them are byte strings (`&[u8]`). Every integer is big-endian, so that redb's byte
+//! One redb 4 database (redb's file format 3, copy-on-write B-trees with an XXH3 checksum on every page), with two
+//! tables. Keys and values of both are byte strings (`&[u8]`). Every integer is big-endian, so that redb's byte
 //! order is the order of numbers, and rows that come later are appended.
 //!
 //! | table | key | body of the value |
 //! | --- | --- | --- |
-//! | `meta` | `format` | u32: the version of everything on this page, [`FORMAT`]; 3 in a store that took the place of another |
+//! | `meta` | `format` | u32: the version of everything on this page, [`FORMAT`]; 5 in a store that took the place of another |
 //! | `meta` | `identity` | MessagePack: [`Identity`] |
 //! | `meta` | `store` | 16 bytes: the id of a store that took the place of another (below); no row in a first store |
 //! | `meta` | `starts` | u64: how often the store was opened |
 //! | `meta` | `reserved` | u64: the node has said nothing at or above this slot (rule 1); 1 in a new store |
 //! | `meta` | `compacted` | u64: everything up to this slot was removed, since the books cover it |
-//! | `records` | slot u64, phase u32, kind u8 | MessagePack: kind 0 a `State`, kind 1 a `Vote` (rules 4, 5, 10) |
-//! | `payloads` | origin u8, incarnation u64, sequence u64, digest 32 bytes | the payload as it is |
-//! | `decisions` | slot u64 | MessagePack: the batch id, or nil for a slot that is forfeited |
-//! | `peers` | node u8 | MessagePack: [`PeerMemory`] (rule 12) |
-//! | `heard` | node u8 | u64: how many promises this peer was heard to have kept, or this node has (rule 12) |
+//! | `log` | 1, origin u8, incarnation u64, sequence u64, digest 32 bytes | a payload as it is |
+//! | `log` | 2, slot u64 | a decision. MessagePack: the batch id, or nil for a slot that is forfeited |
+//! | `log` | 3, slot u64, phase u32, kind u8 | a record. MessagePack: kind 0 a `State`, kind 1 a `Vote` (rules 4, 5, 10) |
+//! | `log` | 4, node u8 | u64: how many promises this peer was heard to have kept, or this node has (rule 12) |
+//! | `log` | 5, node u8 | MessagePack: [`PeerMemory`] (rule 12) |
+//!
+//! The first byte of a key in `log` says what the row is. They share a table, in this order, because redb writes every page
+//! on the way to a row that changed, and each is work: the newest decisions, the records of open slots and what is known of peers are
+//! neighbours, mostly in one page.
 //!
 //! A value is a check value and the body. The check value is a CRC-32 (IEEE, as in zlib; u32) over the table's name, a
 //! zero byte, the length of the key (u32), the key, and the body: a row that stands in a wrong place fails it as one
@@ -50,9 +54,9 @@
 //! A member whose store is lost gets a new one, under a new random id ([`LogStore::create_replacing`],
 //! [`BooksStore::create_replacing`]). The identity in it is the cluster's and the member's as ever; the row `store` says that it
 //! is another store than the first one, which the identity names. So a file of the former store beside a new one is found
-//! ([`BooksStore::check_store`]). The format is version 3, so that a program that does not know of the row can't take it for a
+//! ([`BooksStore::check_store`]). The format is another version, so that a program that does not know of the row can't take it for a
 //! first store. Whether a store is the member's *now*, the log of the cluster says, and nothing on this disk alone.
-//! When a member's store was replaced, the rows of the former one in `peers` and `heard` go ([`Commit::replaced`]).
+//! When a member's store was replaced, what is remembered and was heard of the former one goes ([`Commit::replaced`]).
 //!
 //! What the books cover is removed, a few slots with each commit. redb uses the freed pages again, so the file stays as long
 //! as it ever had to be: about two snapshots' worth of batches.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::StoreError;
-use crate::format::FORMAT;
+use crate::format::{self, FORMAT, LOG};
 
 /// The file, shared by a store and its readers.
 #[derive(Clone, Debug)]
@@ -26,7 +26,10 @@ impl Place {
     }
 
     pub(crate) fn damaged_row(&self, table: &str, key: &[u8], what: impl Display) -> StoreError {
-        self.damaged(format_args!("table {table}, key {}: {what}", show_key(key)))
+        match format::describe(key).filter(|_| table == LOG) {
+            Some(row) => self.damaged(format_args!("table {table}, {row}: {what}")),
+            None => self.damaged(format_args!("table {table}, key {}: {what}", show_key(key))),
+        }
     }
 
     pub(crate) fn contradiction(&self, what: impl Display) -> StoreError {

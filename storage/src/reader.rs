@@ -9,7 +9,7 @@ use rabia_bank_messages::peer::{Entry, Value};
 use redb::{Database, ReadableDatabase, ReadableTable};
 
 use crate::error::StoreError;
-use crate::format::{self, DECISIONS, META, META_COMPACTED, PAYLOADS};
+use crate::format::{self, LOG, META, META_COMPACTED};
 use crate::place::Place;
 use crate::recover::Recovered;
 use crate::rows::{Row, Rows};
@@ -68,17 +68,16 @@ impl LogReader {
         if 0 < from && from <= upto {
             return Ok(Entries::Compacted { upto });
         }
-        let decisions = Rows::read(&transaction, DECISIONS, &self.place)?;
-        let payloads = Rows::read(&transaction, PAYLOADS, &self.place)?;
+        let log = Rows::read(&transaction, LOG, &self.place)?;
         let mut entries: Vec<Entry> = Vec::new();
         let mut bytes = 0usize;
-        for (row, expected) in decisions.from(&format::slot_key(from))?.zip(from..) {
-            let (slot, value) = decision(&decisions, &row?)?;
+        for (row, expected) in log.part_from(&format::decision_key(from))?.zip(from..) {
+            let (slot, value) = decision(&log, &row?)?;
             if slot != expected {
                 break;
             }
             let batch = match value {
-                Some(id) => Some((id, named_payload(&payloads, &id)?)),
+                Some(id) => Some((id, named_payload(&log, &id)?)),
                 None => None,
             };
             bytes += ENTRY_OVERHEAD + batch.as_ref().map_or(0, |(_, payload)| payload.len());
@@ -96,7 +95,7 @@ impl LogReader {
     /// [`StoreError::Damaged`] if it fails its check; [`StoreError::Io`].
     pub fn payload(&self, id: &BatchId) -> Result<Option<Payload>, StoreError> {
         let transaction = self.database.begin_read().map_err(|e| self.place.redb(e))?;
-        payload(&Rows::read(&transaction, PAYLOADS, &self.place)?, id)
+        payload(&Rows::read(&transaction, LOG, &self.place)?, id)
     }
 }
 
@@ -104,11 +103,11 @@ type Bytes = &'static [u8];
 
 /// Decodes a row of the decided log.
 pub(crate) fn decision<T: ReadableTable<Bytes, Bytes>>(
-    decisions: &Rows<'_, T>,
+    log: &Rows<'_, T>,
     row: &Row,
 ) -> Result<(Slot, Value), StoreError> {
-    let damaged = |what: String| decisions.damaged(&row.key, what);
-    match format::read_slot_key(&row.key) {
+    let damaged = |what: String| log.damaged(&row.key, what);
+    match format::read_decision_key(&row.key) {
         Some(slot) if slot > 0 => Ok((slot, format::decode(&row.body).map_err(damaged)?)),
         _ => Err(damaged("no number of a slot".into())),
     }
@@ -116,23 +115,20 @@ pub(crate) fn decision<T: ReadableTable<Bytes, Bytes>>(
 
 /// A payload that a record or a decision names, so that it must be there.
 pub(crate) fn named_payload<T: ReadableTable<Bytes, Bytes>>(
-    payloads: &Rows<'_, T>,
+    log: &Rows<'_, T>,
     id: &BatchId,
 ) -> Result<Payload, StoreError> {
-    payload(payloads, id)?.ok_or_else(|| {
-        payloads.damaged(&format::batch_key(id), "a record or a decision names this payload, but it is missing")
+    payload(log, id)?.ok_or_else(|| {
+        log.damaged(&format::payload_key(id), "a record or a decision names this payload, but it is missing")
     })
 }
 
-fn payload<T: ReadableTable<Bytes, Bytes>>(
-    payloads: &Rows<'_, T>,
-    id: &BatchId,
-) -> Result<Option<Payload>, StoreError> {
-    let key = format::batch_key(id);
-    let Some(body) = payloads.get(&key)? else { return Ok(None) };
+fn payload<T: ReadableTable<Bytes, Bytes>>(log: &Rows<'_, T>, id: &BatchId) -> Result<Option<Payload>, StoreError> {
+    let key = format::payload_key(id);
+    let Some(body) = log.get(&key)? else { return Ok(None) };
     let payload = Payload::new(body);
     if !payload.matches(id) {
-        return Err(payloads.damaged(&key, "the payload does not have the digest of its id"));
+        return Err(log.damaged(&key, "the payload does not have the digest of its id"));
     }
     Ok(Some(payload))
 }

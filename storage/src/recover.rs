@@ -4,12 +4,12 @@ use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{BatchId, MAX_PHASES, NodeId, Slot, StoreId};
 use rabia_bank_messages::peer::{State, Value, Vote};
-use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable};
+use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable};
 
 use crate::error::StoreError;
 use crate::format::{
-    self, DECISIONS, FORMAT, FORMAT_REPLACING, HEARD, Kind, META, META_COMPACTED, META_FORMAT, META_IDENTITY,
-    META_RESERVED, META_STARTS, META_STORE, PAYLOADS, PEERS, RECORDS, TABLES,
+    self, FORMAT, FORMAT_REPLACING, Kind, LOG, META, META_COMPACTED, META_FORMAT, META_IDENTITY, META_RESERVED,
+    META_STARTS, META_STORE, Part,
 };
 use crate::place::Place;
 use crate::reader;
@@ -59,22 +59,32 @@ pub(crate) fn read(
     let transaction = database.begin_read().map_err(|e| place.redb(e))?;
     let meta = Rows::read(&transaction, META, place)?;
     let store = check_identity(&meta, place, identity)?;
-    for table in TABLES {
-        Rows::read(&transaction, table, place)?;
-    }
+    let log = Rows::read(&transaction, LOG, place)?;
+    refuse_strangers(&log)?;
     let counter = |key| meta.get_u64(key)?.ok_or_else(|| meta.damaged(key, "the row is missing"));
     let (starts, reserved) = (counter(META_STARTS)?, counter(META_RESERVED)?);
     let (compacted, base) = (counter(META_COMPACTED)?, base()?);
     if compacted > base {
         return Err(StoreError::Gap { file: place.file(), compacted, books: base });
     }
-    let (decided, sparse) = read_decisions(&transaction, place, base)?;
-    let removed =
-        Removed { upto: compacted, to_remove: lacking(&transaction, place, compacted, base)?.then_some(base) };
-    let records = read_records(&transaction, place, reserved, base)?;
-    let payloads = read_payloads(&transaction, place, &records)?;
-    let (peers, heard) = (read_peers(&transaction, place)?, read_heard(&transaction, place)?);
+    let (decided, sparse) = read_decisions(&log, base)?;
+    let removed = Removed { upto: compacted, to_remove: lacking(&log, compacted, base)?.then_some(base) };
+    let records = read_records(&log, reserved, base)?;
+    let payloads = read_payloads(&log, &records)?;
+    let (peers, heard) = (read_peers(&log)?, read_heard(&log)?);
     Ok((Recovered { store, starts, reserved, records, payloads, decided, sparse, peers, heard }, removed))
+}
+
+/// Rows that belong to no part lie before the first or behind the last one.
+fn refuse_strangers(log: &ReadRows<'_>) -> Result<(), StoreError> {
+    let (first, last) = (Part::Payload as u8, Part::Peer as u8);
+    for row in [log.from(&[])?.next(), log.from(&[last + 1])?.next()].into_iter().flatten() {
+        let Row { key, .. } = row?;
+        if !key.first().is_some_and(|part| (first..=last).contains(part)) {
+            return Err(log.damaged(&key, "no row of the log has such a key"));
+        }
+    }
+    Ok(())
 }
 
 /// How far the log was removed, since the books cover it.
@@ -88,11 +98,10 @@ pub(crate) struct Removed {
 
 /// Whether slots are missing that the books cover. Decisions are written lazily, so the books may be durable before them. Who is
 /// asked for such a slot must not say that the log has it.
-fn lacking(transaction: &ReadTransaction, place: &Place, compacted: Slot, base: Slot) -> Result<bool, StoreError> {
-    let decisions = Rows::read(transaction, DECISIONS, place)?;
+fn lacking(log: &ReadRows<'_>, compacted: Slot, base: Slot) -> Result<bool, StoreError> {
     let mut next = compacted + 1;
-    for row in decisions.from(&format::slot_key(next))? {
-        if reader::decision(&decisions, &row?)?.0 != next {
+    for row in log.part_from(&format::decision_key(next))? {
+        if reader::decision(log, &row?)?.0 != next {
             break;
         }
         next += 1;
@@ -186,15 +195,10 @@ fn difference(file: &Genesis, configuration: &Genesis) -> String {
 }
 
 /// Decisions up to `base` are of no use any more.
-fn read_decisions(
-    transaction: &ReadTransaction,
-    place: &Place,
-    base: Slot,
-) -> Result<(Slot, Vec<(Slot, Value)>), StoreError> {
-    let decisions = Rows::read(transaction, DECISIONS, place)?;
+fn read_decisions(log: &ReadRows<'_>, base: Slot) -> Result<(Slot, Vec<(Slot, Value)>), StoreError> {
     let (mut decided, mut sparse) = (base, Vec::new());
-    for row in decisions.from(&format::slot_key(base + 1))? {
-        let (slot, value) = reader::decision(&decisions, &row?)?;
+    for row in log.part_from(&format::decision_key(base + 1))? {
+        let (slot, value) = reader::decision(log, &row?)?;
         if sparse.is_empty() && slot == decided + 1 {
             decided = slot;
         } else {
@@ -205,24 +209,17 @@ fn read_decisions(
 }
 
 /// Records up to `base` are of no use any more: those slots are decided.
-fn read_records(
-    transaction: &ReadTransaction,
-    place: &Place,
-    reserved: Slot,
-    base: Slot,
-) -> Result<Vec<Record>, StoreError> {
-    let rows = Rows::read(transaction, RECORDS, place)?;
-    let decisions = Rows::read(transaction, DECISIONS, place)?;
+fn read_records(log: &ReadRows<'_>, reserved: Slot, base: Slot) -> Result<Vec<Record>, StoreError> {
     let mut records = Vec::new();
-    for row in rows.from(&format::record_keys(base + 1).0)? {
+    for row in log.part_from(&format::record_keys(base + 1).0)? {
         let row = row?;
-        let record = record(&rows, &row)?;
+        let record = record(log, &row)?;
         if record.slot >= reserved {
             let what = format!("something was said at or above the reserved slot {reserved}");
-            return Err(rows.damaged(&row.key, what));
+            return Err(log.damaged(&row.key, what));
         }
-        if decisions.contains(&format::slot_key(record.slot))? {
-            return Err(rows.damaged(&row.key, "the slot is decided, so its records should be gone"));
+        if log.contains(&format::decision_key(record.slot))? {
+            return Err(log.damaged(&row.key, "the slot is decided, so its records should be gone"));
         }
         records.push(record);
     }
@@ -231,10 +228,10 @@ fn read_records(
 
 /// Decodes a row of the records.
 pub(crate) fn record<T: ReadableTable<&'static [u8], &'static [u8]>>(
-    rows: &Rows<'_, T>,
+    log: &Rows<'_, T>,
     row: &Row,
 ) -> Result<Record, StoreError> {
-    let damaged = |what: String| rows.damaged(&row.key, what);
+    let damaged = |what: String| log.damaged(&row.key, what);
     let (slot, phase, kind) = format::read_record_key(&row.key).ok_or_else(|| damaged("no key of a record".into()))?;
     let said = match kind {
         Kind::State => Said::State(format::decode::<State>(&row.body).map_err(damaged)?),
@@ -252,36 +249,31 @@ pub(crate) fn record<T: ReadableTable<&'static [u8], &'static [u8]>>(
     Ok(Record { slot, phase, said })
 }
 
-fn read_payloads(
-    transaction: &ReadTransaction,
-    place: &Place,
-    records: &[Record],
-) -> Result<Vec<(BatchId, Payload)>, StoreError> {
-    let rows = Rows::read(transaction, PAYLOADS, place)?;
+fn read_payloads(log: &ReadRows<'_>, records: &[Record]) -> Result<Vec<(BatchId, Payload)>, StoreError> {
     let mut ids: Vec<BatchId> = records.iter().filter_map(|record| record.said.batch()).collect();
     ids.sort_unstable();
     ids.dedup();
-    ids.into_iter().map(|id| Ok((id, reader::named_payload(&rows, &id)?))).collect()
+    ids.into_iter().map(|id| Ok((id, reader::named_payload(log, &id)?))).collect()
 }
 
-fn read_peers(transaction: &ReadTransaction, place: &Place) -> Result<Vec<(NodeId, PeerMemory)>, StoreError> {
-    let rows = Rows::read(transaction, PEERS, place)?;
-    let mut peers = Vec::new();
-    for row in rows.from(&[])? {
-        let row = row?;
-        let node = format::read_node_key(&row.key).ok_or_else(|| rows.damaged(&row.key, "no number of a node"))?;
-        peers.push((node, format::decode(&row.body).map_err(|e| rows.damaged(&row.key, e))?));
-    }
-    Ok(peers)
+fn read_peers(log: &ReadRows<'_>) -> Result<Vec<(NodeId, PeerMemory)>, StoreError> {
+    read_nodes(log, Part::Peer, |body| format::decode(body))
 }
 
-fn read_heard(transaction: &ReadTransaction, place: &Place) -> Result<Vec<(NodeId, Slot)>, StoreError> {
-    let rows = Rows::read(transaction, HEARD, place)?;
-    let mut heard = Vec::new();
-    for row in rows.from(&[])? {
-        let row = row?;
-        let node = format::read_node_key(&row.key).ok_or_else(|| rows.damaged(&row.key, "no number of a node"))?;
-        heard.push((node, format::read_u64(&row.body).map_err(|e| rows.damaged(&row.key, e))?));
-    }
-    Ok(heard)
+fn read_heard(log: &ReadRows<'_>) -> Result<Vec<(NodeId, Slot)>, StoreError> {
+    read_nodes(log, Part::Heard, format::read_u64)
+}
+
+/// A part that has a row a node.
+fn read_nodes<T>(
+    log: &ReadRows<'_>,
+    part: Part,
+    read: impl Fn(&[u8]) -> Result<T, String>,
+) -> Result<Vec<(NodeId, T)>, StoreError> {
+    let rows = log.part_from(&part.begin())?.map(|row| {
+        let Row { key, body } = row?;
+        let node = format::read_node_key(part, &key).ok_or_else(|| log.damaged(&key, "no number of a node"))?;
+        Ok((node, read(&body).map_err(|e| log.damaged(&key, e))?))
+    });
+    rows.collect()
 }

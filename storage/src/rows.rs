@@ -2,12 +2,12 @@
 
 use std::fmt::Display;
 
-use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::{Range, ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::StoreError;
-use crate::format::{self, CHECK};
+use crate::format::{self, CHECK, Part};
 use crate::place::Place;
 
 type Bytes = &'static [u8];
@@ -65,9 +65,15 @@ impl<'p, 't> Rows<'p, Table<'t, Bytes, Bytes>> {
         self.table.remove(key).map(|_| ()).map_err(|e| self.place.redb(e))
     }
 
-    /// Removes the rows whose keys are not to be kept.
-    pub(crate) fn retain(&mut self, keep: impl Fn(&[u8]) -> bool) -> Result<(), StoreError> {
-        self.table.retain(|key, _| keep(key)).map_err(|e| self.place.redb(e))
+    /// Removes all rows.
+    pub(crate) fn clear(&mut self) -> Result<(), StoreError> {
+        self.table.retain(|_, _| false).map_err(|e| self.place.redb(e))
+    }
+
+    /// Removes the rows of a part of the log whose keys are not to be kept.
+    pub(crate) fn retain(&mut self, part: Part, keep: impl Fn(&[u8]) -> bool) -> Result<(), StoreError> {
+        let (begin, end) = (&part.begin()[..], &[part as u8 + 1][..]);
+        self.table.retain_in(begin..end, |key, _| keep(key)).map_err(|e| self.place.redb(e))
     }
 
     /// Removes all rows from the first to the last key, both included.
@@ -76,7 +82,7 @@ impl<'p, 't> Rows<'p, Table<'t, Bytes, Bytes>> {
     }
 }
 
-impl<T: ReadableTable<Bytes, Bytes>> Rows<'_, T> {
+impl<'p, T: ReadableTable<Bytes, Bytes>> Rows<'p, T> {
     /// The body of a row.
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         match self.table.get(key).map_err(|e| self.place.redb(e))? {
@@ -102,7 +108,23 @@ impl<T: ReadableTable<Bytes, Bytes>> Rows<'_, T> {
 
     /// All rows from this key on, in order. Empty for all rows.
     pub(crate) fn from(&self, first: &[u8]) -> Result<impl Iterator<Item = Result<Row, StoreError>>, StoreError> {
-        let rows = self.table.range(first..).map_err(|e| self.place.redb(e))?;
+        self.rows(self.table.range(first..))
+    }
+
+    /// The rows of a part of the log from this key on, which is one of the part's.
+    pub(crate) fn part_from<'r>(
+        &'r self,
+        first: &[u8],
+    ) -> Result<impl Iterator<Item = Result<Row, StoreError>> + use<'r, 'p, T>, StoreError> {
+        let end = [first[0] + 1];
+        self.rows(self.table.range(first..&end[..]))
+    }
+
+    fn rows<'r>(
+        &'r self,
+        range: redb::Result<Range<'r, Bytes, Bytes>>,
+    ) -> Result<impl Iterator<Item = Result<Row, StoreError>> + use<'r, 'p, T>, StoreError> {
+        let rows = range.map_err(|e| self.place.redb(e))?;
         Ok(rows.map(|row| {
             let (key, value) = row.map_err(|e| self.place.redb(e))?;
             let body = self.body(key.value(), value.value())?;

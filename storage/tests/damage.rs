@@ -219,8 +219,12 @@ fn row(table: &str, key: &[u8], body: &[u8]) -> Vec<u8> {
     [&crc32fast::hash(&covered).to_be_bytes()[..], body].concat()
 }
 
+fn decision_key(slot: Slot) -> Vec<u8> {
+    [&[2][..], &slot.to_be_bytes()].concat()
+}
+
 fn record_key(slot: Slot, phase: u32, kind: u8) -> Vec<u8> {
-    [&slot.to_be_bytes()[..], &phase.to_be_bytes(), &[kind]].concat()
+    [&[3][..], &slot.to_be_bytes(), &phase.to_be_bytes(), &[kind]].concat()
 }
 
 /// Slot 1 decided on a batch, slot 2 on nothing; in slot 3 a vote and a state for another batch.
@@ -247,33 +251,33 @@ fn small_store() -> Vec<u8> {
 
 fn batch_key(origin: u8, sequence: u64) -> Vec<u8> {
     let (id, _) = batch(origin, sequence, 500);
-    [&[origin][..], &1u64.to_be_bytes(), &sequence.to_be_bytes(), &id.digest.0].concat()
+    [&[1, origin][..], &1u64.to_be_bytes(), &sequence.to_be_bytes(), &id.digest.0].concat()
 }
 
 #[test]
 fn every_row_is_covered_by_its_check_value() {
     let image = small_store();
-    let rows: [(&str, Vec<u8>); 11] = [
-        ("meta", b"format".to_vec()),
-        ("meta", b"identity".to_vec()),
-        ("meta", b"starts".to_vec()),
-        ("meta", b"reserved".to_vec()),
-        ("records", record_key(3, 1, 1)),
-        ("records", record_key(3, 2, 0)),
-        ("payloads", batch_key(1, 1)),
-        ("payloads", batch_key(2, 1)),
-        ("decisions", 1u64.to_be_bytes().to_vec()),
-        ("peers", vec![2]),
-        ("heard", vec![2]),
+    let payload = |origin, sequence| format!("payload of batch {}", batch(origin, sequence, 500).0);
+    let rows: [(&str, Vec<u8>, String); 11] = [
+        ("meta", b"format".to_vec(), "key format".into()),
+        ("meta", b"identity".to_vec(), "key identity".into()),
+        ("meta", b"starts".to_vec(), "key starts".into()),
+        ("meta", b"reserved".to_vec(), "key reserved".into()),
+        ("log", record_key(3, 1, 1), "Vote of slot 3, phase 1".into()),
+        ("log", record_key(3, 2, 0), "State of slot 3, phase 2".into()),
+        ("log", batch_key(1, 1), payload(1, 1)),
+        ("log", batch_key(2, 1), payload(2, 1)),
+        ("log", decision_key(1), "decision of slot 1".into()),
+        ("log", vec![5, 2], "memory of node 2".into()),
+        ("log", vec![4, 2], "promises heard of node 2".into()),
     ];
-    for (table, key) in &rows {
+    for (table, key, shown) in &rows {
         for short in [0, 3] {
             let error = read(tamper(image.clone(), table, key, |_| Some(vec![0; short]))).unwrap_err();
             assert!(matches!(error, StoreError::Damaged { .. }), "{table}: {error:?}");
         }
         let error = read(tamper(image.clone(), table, key, flip_last)).unwrap_err();
-        let shown = if *table == "meta" { String::from_utf8(key.clone()).unwrap() } else { hex::encode(key) };
-        let expected = format!("table {table}, key {shown}: the check value does not fit");
+        let expected = format!("table {table}, {shown}: the check value does not fit");
         assert!(matches!(&error, StoreError::Damaged { what, .. } if *what == expected), "{error}");
     }
 }
@@ -288,14 +292,14 @@ fn rows_that_contradict_each_other_are_damage() {
         ("meta", b"reserved".to_vec(), Some(3u64.to_be_bytes().to_vec()), "at or above the reserved slot 3"),
         ("meta", b"starts".to_vec(), Some(vec![0; 9]), "9 bytes where 8 should be"),
         ("meta", b"starts".to_vec(), Some(vec![0xFF; 8]), "the start counter is at its end"),
-        ("payloads", batch_key(1, 1), None, "names this payload, but it is missing"),
-        ("payloads", batch_key(2, 1), None, "names this payload, but it is missing"),
-        ("payloads", batch_key(1, 1), Some(vec![1; 500]), "does not have the digest of its id"),
-        ("records", record_key(2, 1, 1), Some(b"\xa4Zero".to_vec()), "the slot is decided"),
-        ("records", record_key(4, 1, 2), Some(b"\xa4Zero".to_vec()), "no key of a record"),
-        ("records", record_key(4, 1, 1), Some(b"\xa7Abstain".to_vec()), "unknown variant"),
-        ("decisions", 0u64.to_be_bytes().to_vec(), Some(vec![0xC0]), "no number of a slot"),
-        ("decisions", 3u64.to_be_bytes().to_vec(), Some(vec![0xC0, 0xC0]), "not the encoding of what it decodes to"),
+        ("log", batch_key(1, 1), None, "names this payload, but it is missing"),
+        ("log", batch_key(2, 1), None, "names this payload, but it is missing"),
+        ("log", batch_key(1, 1), Some(vec![1; 500]), "does not have the digest of its id"),
+        ("log", record_key(2, 1, 1), Some(b"\xa4Zero".to_vec()), "the slot is decided"),
+        ("log", record_key(4, 1, 2), Some(b"\xa4Zero".to_vec()), "no key of a record"),
+        ("log", record_key(4, 1, 1), Some(b"\xa7Abstain".to_vec()), "unknown variant"),
+        ("log", decision_key(0), Some(vec![0xC0]), "no number of a slot"),
+        ("log", decision_key(3), Some(vec![0xC0, 0xC0]), "not the encoding of what it decodes to"),
     ];
     for (table, key, body, expected) in cases {
         let new = body.map(|body| row(table, &key, &body));
@@ -308,11 +312,11 @@ fn rows_that_contradict_each_other_are_damage() {
 fn a_row_that_was_moved_is_damage() {
     let image = small_store();
     let mut moved = None;
-    let taken = tamper(image, "decisions", &1u64.to_be_bytes(), |row| {
+    let taken = tamper(image, "log", &decision_key(1), |row| {
         moved.clone_from(&row);
         row
     });
-    let error = read(tamper(taken, "decisions", &3u64.to_be_bytes(), |_| moved)).unwrap_err();
+    let error = read(tamper(taken, "log", &decision_key(3), |_| moved)).unwrap_err();
     assert!(matches!(&error, StoreError::Damaged { what, .. } if what.contains("check value")), "{error}");
 }
 
@@ -328,8 +332,8 @@ fn a_later_format_is_not_read() {
 #[test]
 fn damage_of_a_payload_is_found_when_it_is_served() {
     let image = small_store();
-    let wrong = row("payloads", &batch_key(1, 1), &[1; 500]);
-    let image = tamper(image, "payloads", &batch_key(1, 1), |_| Some(wrong));
+    let wrong = row("log", &batch_key(1, 1), &[1; 500]);
+    let image = tamper(image, "log", &batch_key(1, 1), |_| Some(wrong));
     let (store, recovered) = LogStore::open_with(Disk::new(image), &identity(), || Ok(0)).unwrap();
     assert_eq!(recovered.decided, 2);
     assert!(matches!(store.reader().payload(&batch(1, 1, 500).0), Err(StoreError::Damaged { .. })));

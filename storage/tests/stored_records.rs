@@ -27,7 +27,7 @@ fn rows_that_were_altered_are_refused_or_harmless() {
 #[test]
 fn records_that_no_node_writes_are_refused() {
     let record = |phase: u32, kind: u8, body: &[u8]| {
-        let key = [&7u64.to_be_bytes()[..], &phase.to_be_bytes(), &[kind]].concat();
+        let key = [&[3][..], &7u64.to_be_bytes(), &phase.to_be_bytes(), &[kind]].concat();
         [&[0, key.len() as u8][..], &key, &(body.len() as u16).to_be_bytes(), body].concat()
     };
     for (phase, kind, body) in [
@@ -40,6 +40,10 @@ fn records_that_no_node_writes_are_refused() {
         let input = record(phase, kind, body);
         assert!(stored_records::refuses(&input), "phase {phase}, kind {kind}, {body:?}");
         stored_records::check(&input);
+    }
+    for stranger in [&[][..], &[0], &[6, 1]] {
+        let input = [&[0, stranger.len() as u8][..], stranger, &[0, 0]].concat();
+        assert!(stored_records::refuses(&input), "no row of a log has the key {stranger:?}");
     }
     assert!(!stored_records::refuses(&record(1, 1, b"\xa4Zero")));
     assert!(!stored_records::refuses(&record(2, 0, b"\xa4Zero")));

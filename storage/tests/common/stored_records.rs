@@ -15,7 +15,7 @@ use rabia_bank_storage::{
 use redb::backends::InMemoryBackend;
 use redb::{Database, ReadableTable, TableDefinition};
 
-const TABLES: [&str; 6] = ["records", "decisions", "payloads", "peers", "heard", "meta"];
+const TABLES: [&str; 2] = ["log", "meta"];
 
 type Bytes = &'static [u8];
 

@@ -27,7 +27,7 @@ const PAGE: usize = 64;
 const REHASH_AT: usize = 4096;
 
 /// The place of an account in the table.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub(super) struct AccountIndex(u32);
 
 impl AccountIndex {
@@ -175,10 +175,11 @@ impl Accounts {
         self.pages.frozen.is_empty().then(|| std::mem::take(&mut self.pages.encoded))
     }
 
-    /// Adds the accounts of the next page of a snapshot. Pages come in order, all but the last one full.
+    /// Adds the accounts of the next page of a snapshot. Pages come in order, all but the last one full. They can't be found
+    /// before all are [`loaded`](Accounts::loaded).
     pub(super) fn load(&mut self, page: u32, bytes: &[u8]) -> Result<(), BadRow> {
         let bad = |why: String| BadRow(format!("page {page} of the accounts: {why}"));
-        let rows: Vec<AccountRow<Box<str>>> = rows::decode(|| format!("page {page} of the accounts"), bytes)?;
+        let rows: Vec<AccountRow<&str>> = rows::decode(|| format!("page {page} of the accounts"), bytes)?;
         if page as usize * PAGE != self.states.len() || !(1..=PAGE).contains(&rows.len()) {
             return Err(bad(format!("{} accounts, where {} came before", rows.len(), self.states.len())));
         }
@@ -186,12 +187,8 @@ impl Accounts {
             let AccountRow { name, balance, created_at, last_transaction, last_at, transaction_count } = row;
             let index =
                 u32::try_from(self.states.len()).map(AccountIndex).map_err(|_| bad("no place for it".into()))?;
-            let name = Arc::<str>::from(name);
-            if self.by_name.insert(Arc::clone(&name), index).is_some() {
-                return Err(bad(format!("account {name} is there twice")));
-            }
             self.states.push(AccountState {
-                name,
+                name: Arc::from(name),
                 balance,
                 created_at,
                 last: (last_transaction > 0).then_some(Last { transaction: last_transaction, at: last_at }),
@@ -206,12 +203,18 @@ impl Accounts {
         Ok(())
     }
 
-    /// All pages are loaded: puts the accounts in order, all at once, for one by one takes several times as long.
-    pub(super) fn loaded(&mut self) {
-        let places = (0..).map(AccountIndex);
-        let mut names: Vec<_> = self.states.iter().map(|state| Arc::clone(&state.name)).zip(places).collect();
+    /// All pages are loaded: lets accounts be found, all at once, for one by one takes several times as long.
+    pub(super) fn loaded(&mut self) -> Result<(), BadRow> {
+        let named = |(place, state): (u32, &AccountState)| (Arc::clone(&state.name), AccountIndex(place));
+        self.by_name.reserve(self.states.len());
+        self.by_name.extend((0..).zip(&self.states).map(named));
+        let mut names: Vec<_> = (0..).zip(&self.states).map(named).collect();
         names.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        if let Some(twice) = names.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(BadRow(format!("account {} is there twice", twice[0].0)));
+        }
         self.in_order = names.into_iter().collect();
+        Ok(())
     }
 
     /// How many there are.
@@ -300,6 +303,8 @@ impl Accounts {
     /// The hash of the set of all accounts, at the cost of those that changed since it was last asked for.
     pub(super) fn set_hash(&mut self) -> SetHash {
         let mut scratch = Vec::new();
+        // In the order of their places, the memory of the next ones is there before it is asked for.
+        self.changed.sort_unstable();
         for index in self.changed.drain(..) {
             let state = &mut self.states[index.get()];
             self.hash.subtract(state.hashed);

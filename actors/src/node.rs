@@ -330,7 +330,7 @@ pub fn replay(
         };
         for entry in entries {
             let batch = entry.batch.as_ref().map(|(id, payload)| (id, payload));
-            let applied = ledger.apply(entry.slot, batch);
+            let applied = ledger.replay(entry.slot, batch);
             applied.map_err(|why| StartError::Replay { slot: entry.slot, why: why.to_string() })?;
             decisions.push((entry.slot, entry.batch.map(|(id, _)| id)));
         }
@@ -340,6 +340,8 @@ pub fn replay(
         }
     }
     decisions.retain(|(slot, _)| *slot >= keep);
+    // Hashes what has changed: the first one who asks must not wait for it.
+    ledger.digest();
     Ok((ledger, decisions))
 }
 

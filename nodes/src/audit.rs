@@ -128,6 +128,7 @@ impl Books {
             opened => opened.map_err(BooksError::from)?,
         };
         let Some(reader) = books else { unreachable!("the log was opened without the books") };
+        reader.check_store(recovered.store).map_err(BooksError::from)?;
         let view = reader.view().map_err(BooksError::from)?;
         let restored = restore(&view)?;
         let (ledger, decisions) = restored.unwrap_or_else(|| {

@@ -111,10 +111,14 @@ pub fn prepare(config: &NodeConfig, force: bool) -> Result<Prepared, ReplaceErro
     Ok(Prepared { store, set_aside, again: false })
 }
 
-/// Which store lies in the folder, if it can be opened: all of the log is verified.
+/// Which store lies in the folder, if it can be opened and both files are of it: all of the log is verified.
 fn look(config: &NodeConfig, identity: &Identity) -> Result<StoreId, StoreError> {
-    let base = || BooksReader::open(&config.books_path(), identity)?.view().map(|view| view.slot());
-    let (_, recovered) = LogReader::open(&config.log_path(), identity, base)?;
+    let mut books = None;
+    let (_, recovered) = LogReader::open(&config.log_path(), identity, || {
+        let reader = books.insert(BooksReader::open(&config.books_path(), identity)?);
+        reader.view().map(|view| view.slot())
+    })?;
+    books.map_or(Ok(()), |reader| reader.check_store(recovered.store))?;
     Ok(recovered.store)
 }
 
@@ -185,6 +189,10 @@ mod tests {
         (temp, config)
     }
 
+    fn identity(config: &NodeConfig) -> Identity {
+        Identity { genesis: config.genesis(), node: config.node }
+    }
+
     #[test]
     fn a_store_is_prepared_once_and_nothing_is_deleted() {
         let (_temp, config) = cluster(3);
@@ -196,6 +204,12 @@ mod tests {
         assert!(aside.join(BOOKS_FILE).is_file());
         let again = prepare(&config, false).unwrap();
         assert_eq!(again, Prepared { set_aside: None, again: true, ..prepared.clone() });
+        // Books of the former store were put beside the new log: a node would not start from them.
+        let beside = config.data_dir.join("new-books");
+        fs::rename(config.books_path(), &beside).unwrap();
+        fs::copy(aside.join(BOOKS_FILE), config.books_path()).unwrap();
+        assert!(matches!(look(&config, &identity(&config)), Err(StoreError::OtherStore { .. })));
+        fs::rename(&beside, config.books_path()).unwrap();
         // Interrupted between the books and the log, it begins anew.
         fs::remove_file(config.log_path()).unwrap();
         let anew = prepare(&config, false).unwrap();
@@ -220,7 +234,7 @@ mod tests {
             assert!(error.contains("Restore a backup"), "{error}");
         }
         let (_temp, config) = cluster(3);
-        let identity = Identity { genesis: config.genesis(), node: config.node };
+        let identity = identity(&config);
         let (open, _) = LogStore::open(&config.log_path(), &identity, || Ok(0)).unwrap();
         assert!(matches!(prepare(&config, true), Err(ReplaceError::Running { .. })));
         drop(open);

@@ -518,6 +518,42 @@ fn a_node_that_dies_is_started_again_and_one_that_was_stopped_is_not() {
 }
 
 #[test]
+fn a_node_that_refuses_to_start_is_left_alone_until_that_is_put_right() {
+    let temp = tempfile::tempdir().unwrap();
+    let cluster = ClusterProgram::start(temp.path().join("bank"), Some(free_base_port(3)), &[]);
+    let base_port = cluster.base_port;
+    lines(&client(&cluster.urls(), ["create-account", "kept", "42"]));
+    let data_dir = cluster.stop();
+    let folder = data_dir.join("node-3");
+    std::fs::write(folder.join("log.redb"), "damaged").unwrap();
+
+    // The others serve without it. Why it is missing is told, and how it comes back.
+    let background = Background::start(&["cluster", "--data-dir", data_dir.to_str().unwrap()]);
+    wait_until("two of three are ready", PATIENCE, || {
+        let stdout = background.stdout();
+        stdout.contains("Rabia Bank is ready: 2 of 3 nodes") && stdout.contains("node 3  does not run")
+    });
+    let mut cluster = ClusterProgram { background, data_dir, base_port };
+    let stderr = cluster.background.stderr();
+    let config = folder.join("node.toml").display().to_string();
+    for word in ["log.redb is damaged", "node 3 refuses to start (exit code 3)", &format!("node --config {config}")] {
+        assert!(stderr.contains(word), "\"{word}\" is missing in: {stderr}");
+    }
+    assert!(!stderr.contains("starting it again"), "{stderr}");
+    assert_eq!(lines(&client(&cluster.urls(), ["balance", "kept"])), ["42"]);
+
+    assert_code(&program(["replace", "--config", &config]).output().unwrap(), 0);
+    let mut alone = Background::start(&["node", "--config", &config]);
+    wait_until("node 3 runs alone and has its links", PATIENCE, || cluster.is_connected(3));
+    let third_node = format!("ws://{}", cluster.address(3));
+    assert_eq!(lines(&client(&third_node, ["balance", "kept"])), ["42"]);
+    for child in [&mut alone.child, &mut cluster.background.child] {
+        support::signal(child.id(), Signal::SIGTERM);
+        assert_eq!(support::wait_for_end(child, PATIENCE).code(), Some(0));
+    }
+}
+
+#[test]
 fn with_no_restart_a_dead_node_stays_dead_and_the_last_one_takes_the_program_along() {
     let temp = tempfile::tempdir().unwrap();
     let mut cluster = ClusterProgram::start(temp.path().join("bank"), Some(free_base_port(3)), &["--no-restart"]);

@@ -58,12 +58,6 @@ fn fails(output: &Output, words: &[&str]) {
     }
 }
 
-fn wipe(node: &Node) {
-    fs::remove_dir_all(&node.config.data_dir).unwrap();
-    fs::create_dir(&node.config.data_dir).unwrap();
-    fs::write(&node.config_path, node.config.to_toml()).unwrap();
-}
-
 fn copy_store(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for name in [LOG_FILE, BOOKS_FILE, CONFIG_FILE] {
@@ -101,7 +95,7 @@ fn a_wiped_node_comes_back_under_load_and_its_old_copy_does_not() {
         &urls([&cluster.nodes[0], &cluster.nodes[2]]).into_iter().map(|url| vec![url]).collect::<Vec<_>>(),
         &Writing { pace: Duration::from_millis(1), ..Writing::default() },
     );
-    wipe(&cluster.nodes[1]);
+    cluster.nodes[1].wipe();
     replaced(&cluster.nodes[1], &[]);
     let again = replaced(&cluster.nodes[1], &[]);
     assert!(again.contains("is there in"), "the same store is told again: {again}");
@@ -134,6 +128,8 @@ fn a_wiped_node_comes_back_under_load_and_its_old_copy_does_not() {
     assert_eq!(cluster.nodes[1].wait().code(), Some(REFUSED));
     let log = cluster.nodes[1].log().split_off(said);
     assert!(log.contains("was an old file put back?") || log.contains("is missing or an old copy"), "{log}");
+    let audit = program(["audit", "verify", "--data-dir"]).arg(&cluster.nodes[1].config.data_dir).output().unwrap();
+    fails(&audit, &["old"]);
     copy_store(&new, &cluster.nodes[1].config.data_dir);
     cluster.nodes[1].start();
     cluster.wait_ready();

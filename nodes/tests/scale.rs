@@ -7,6 +7,7 @@
 //! - `cargo test --release --workspace --test scale -- --ignored million_accounts --nocapture`
 //!   (`RABIA_BANK_ACCOUNTS=N`, `RABIA_BANK_TRANSACTIONS=N`)
 //! - `cargo test --release --workspace --test scale -- --ignored was_away --nocapture` (`RABIA_BANK_MISSED=N`)
+//! - `cargo test --release --workspace --test scale -- --ignored was_wiped --nocapture` (the same)
 //!
 //! What was measured so far is in the crate's module `measured`.
 
@@ -25,7 +26,7 @@ use rabia_bank::client::{Client, ClientOptions, NodeUrl};
 use rabia_bank_messages::bank::{Command, Query, ReadLevel};
 use support::books::block_on;
 use support::bulks::{Bulks, LONG, OPENING, account, clients, opening, transfer};
-use support::{Cluster, Node, audited, resident_memory, wait_until};
+use support::{Cluster, Node, audited, program, resident_memory, wait_until};
 
 /// What must hold in a full run.
 const START: Duration = Duration::from_secs(5);
@@ -35,6 +36,10 @@ const DISK_PER_TRANSACTION: f64 = 250.0;
 const STALL: Duration = Duration::from_millis(100);
 const VERIFIED_PER_SECOND: f64 = 500_000.0;
 const BACK: Duration = Duration::from_secs(20);
+const WIPED_BACK: Duration = Duration::from_secs(60);
+
+/// How often a start is measured.
+const STARTS: usize = 3;
 
 fn from_environment(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().unwrap())
@@ -180,18 +185,22 @@ fn grow(accounts: u64, transactions: u64, snapshot_bytes: u64) -> Grown {
     assert_eq!(states[0]["total_balance"], accounts * OPENING);
     assert_eq!(states[0]["transactions"], accounts + transactions);
 
-    cluster.nodes[2].kill();
-    let one = start_to_serving(&mut cluster.nodes[2..])[0];
-    println!("one node after kill -9, the others idle: serves after {one:?}");
-    cluster.wait_ready();
-    cluster.nodes.iter_mut().for_each(Node::kill);
-    for node in &mut cluster.nodes {
-        node.config.limits.snapshot_bytes = snapshot_bytes;
-        fs::write(&node.config_path, node.config.to_toml()).unwrap();
+    let mut started = Duration::ZERO;
+    for _ in 0..STARTS {
+        cluster.nodes[2].kill();
+        let one = start_to_serving(&mut cluster.nodes[2..])[0];
+        println!("one node after kill -9, the others idle: serves after {one:?}");
+        cluster.wait_ready();
+        cluster.nodes.iter_mut().for_each(Node::kill);
+        for node in &mut cluster.nodes {
+            node.config.limits.snapshot_bytes = snapshot_bytes;
+            fs::write(&node.config_path, node.config.to_toml()).unwrap();
+        }
+        let all = start_to_serving(&mut cluster.nodes);
+        println!("all nodes after kill -9, at once: serve after {all:?}");
+        cluster.wait_ready();
+        started = all.into_iter().chain([one, started]).max().unwrap();
     }
-    let all = start_to_serving(&mut cluster.nodes);
-    println!("all nodes after kill -9, at once: serve after {all:?}");
-    cluster.wait_ready();
     println!("memory after the start: {:.0?} MiB", memory_of(&cluster).into_iter().map(mib).collect::<Vec<_>>());
 
     let stall = stall_while_snapshots_are_taken(&cluster, accounts, 5);
@@ -210,7 +219,7 @@ fn grow(accounts: u64, transactions: u64, snapshot_bytes: u64) -> Grown {
         assert_eq!(verified["state_digest"], states[0]["state_digest"]);
     }
     Grown {
-        started: all.into_iter().chain([one]).max().unwrap(),
+        started,
         memory,
         disk_per_transaction,
         stall,
@@ -259,8 +268,22 @@ fn rate(applied: &AtomicU64, during: impl FnOnce()) -> f64 {
     (applied.load(Ordering::Relaxed) - before) as f64 / began.elapsed().as_secs_f64()
 }
 
+/// What becomes of the node that is away.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It is started again.
+    Returns,
+    /// It has lost its data, and is given a new store first.
+    IsReplaced,
+}
+
+fn replace(node: &Node) {
+    let output = program(["replace", "--config"]).arg(&node.config_path).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// One node is away for so many transfers and comes back while clients of the other two go on.
-fn away(accounts: u64, missed: u64, snapshot_bytes: u64, settle: Duration) -> Back {
+fn away(accounts: u64, missed: u64, snapshot_bytes: u64, settle: Duration, fate: Fate) -> Back {
     let mut cluster = Cluster::start_with(3, |config| config.limits.snapshot_bytes = snapshot_bytes);
     let fill = |nodes: &[Node]| Bulks { clients: clients(nodes), size: 2_000, pace: Duration::ZERO };
     fill(&cluster.nodes).send_all(accounts, opening);
@@ -268,6 +291,9 @@ fn away(accounts: u64, missed: u64, snapshot_bytes: u64, settle: Duration) -> Ba
     cluster.nodes[2].kill();
     fill(&cluster.nodes[..2]).send_all(missed, transfer(accounts));
     println!("the node was away for {missed} transactions; the others' snapshots are at {} bytes", snapshot_bytes);
+    if fate == Fate::IsReplaced {
+        cluster.nodes[2].wipe();
+    }
 
     let (stop, applied) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let two = clients(&cluster.nodes[..2]);
@@ -275,8 +301,11 @@ fn away(accounts: u64, missed: u64, snapshot_bytes: u64, settle: Duration) -> Ba
     let load = bulks.send(u64::MAX, &stop, &applied, transfer(accounts));
     let before = rate(&applied, || std::thread::sleep(settle));
     let began = Instant::now();
-    cluster.nodes[2].start();
     let meanwhile = rate(&applied, || {
+        if fate == Fate::IsReplaced {
+            replace(&cluster.nodes[2]);
+        }
+        cluster.nodes[2].start();
         wait_until("the node is back", LONG, || {
             let goal = applied_slot(&cluster.nodes[0]);
             goal.is_some() && applied_slot(&cluster.nodes[2]) >= goal
@@ -303,7 +332,13 @@ fn away(accounts: u64, missed: u64, snapshot_bytes: u64, settle: Duration) -> Ba
 #[test]
 fn a_node_that_missed_much_is_back_and_right() {
     // By the log where that still goes back so far, else by a snapshot: what is right then is checked inside.
-    away(500, 20_000, 100_000, Duration::from_millis(500));
+    away(500, 20_000, 100_000, Duration::from_millis(500), Fate::Returns);
+}
+
+#[test]
+fn a_wiped_node_that_is_replaced_is_back_and_right() {
+    let Back { by_snapshot, .. } = away(500, 20_000, 100_000, Duration::from_millis(500), Fate::IsReplaced);
+    assert!(by_snapshot, "nobody else has its slots");
 }
 
 /// By the log where it goes back so far, and by a snapshot where it does not.
@@ -313,9 +348,20 @@ fn a_node_that_was_away_is_back() {
     let missed = from_environment("RABIA_BANK_MISSED", 1_000_000);
     for snapshot_bytes in [256 << 20, 8 << 20] {
         let Back { took, by_snapshot, before, meanwhile } =
-            away(100_000, missed, snapshot_bytes, Duration::from_secs(5));
+            away(100_000, missed, snapshot_bytes, Duration::from_secs(5), Fate::Returns);
         assert_eq!(by_snapshot, snapshot_bytes == 8 << 20);
         assert!(took <= BACK, "it took {took:?}");
         assert!(meanwhile >= before / 2.0, "{meanwhile:.0} transfers a second, {before:.0} before");
     }
+}
+
+#[test]
+#[ignore = "measures: to be run alone, in a release build"]
+fn a_node_that_was_wiped_is_back() {
+    let missed = from_environment("RABIA_BANK_MISSED", 1_000_000);
+    let Back { took, by_snapshot, before, meanwhile } =
+        away(100_000, missed, 8 << 20, Duration::from_secs(5), Fate::IsReplaced);
+    assert!(by_snapshot);
+    assert!(took <= WIPED_BACK, "it took {took:?}");
+    assert!(meanwhile >= before / 2.0, "{meanwhile:.0} transfers a second, {before:.0} before");
 }

@@ -107,10 +107,7 @@ impl BooksStore {
     /// # Errors
     /// [`StoreError::OtherStore`] if they are of a store that this one took the place of.
     pub fn check_store(&self, log: StoreId) -> Result<(), StoreError> {
-        match self.store == log {
-            true => Ok(()),
-            false => Err(StoreError::OtherStore { file: self.place.file(), found: self.store, expected: log }),
-        }
+        check_store(&self.place, self.store, log)
     }
 
     /// Makes a snapshot durable: adds what changed.
@@ -170,7 +167,7 @@ impl BooksStore {
 
     /// Reads what is committed, on any thread, while this store goes on writing.
     pub fn reader(&self) -> BooksReader {
-        BooksReader { database: Arc::clone(&self.database), place: self.place.clone() }
+        BooksReader { database: Arc::clone(&self.database), place: self.place.clone(), store: self.store }
     }
 }
 
@@ -179,6 +176,7 @@ impl BooksStore {
 pub struct BooksReader {
     database: Arc<Database>,
     place: Place,
+    store: StoreId,
 }
 
 impl BooksReader {
@@ -189,8 +187,8 @@ impl BooksReader {
     /// As for [`BooksStore::open`].
     pub fn open(path: &Path, identity: &Identity) -> Result<BooksReader, StoreError> {
         let (backend, place) = open_file(path)?;
-        let (database, ..) = open_staged(backend, &place, identity, Pages::Verified)?;
-        Ok(BooksReader { database: Arc::new(database), place })
+        let (database, _, store, _) = open_staged(backend, &place, identity, Pages::Verified)?;
+        Ok(BooksReader { database: Arc::new(database), place, store })
     }
 
     /// Opens books that [`open`](BooksReader::open) says are damaged, to find out which rows are. redb may panic where it
@@ -200,8 +198,16 @@ impl BooksReader {
     /// As for [`BooksStore::open`].
     pub fn open_damaged(path: &Path, identity: &Identity) -> Result<BooksReader, StoreError> {
         let (backend, place) = open_file(path)?;
-        let (database, ..) = open_staged(backend, &place, identity, Pages::AsTheyAre)?;
-        Ok(BooksReader { database: Arc::new(database), place })
+        let (database, _, store, _) = open_staged(backend, &place, identity, Pages::AsTheyAre)?;
+        Ok(BooksReader { database: Arc::new(database), place, store })
+    }
+
+    /// Checks that these are the books of the log beside them.
+    ///
+    /// # Errors
+    /// As for [`BooksStore::check_store`].
+    pub fn check_store(&self, log: StoreId) -> Result<(), StoreError> {
+        check_store(&self.place, self.store, log)
     }
 
     /// The books as they are now, for as long as the view lives. The file grows meanwhile, if it is written to.
@@ -306,6 +312,13 @@ impl BooksView {
 
 fn number(key: &[u8]) -> Option<u64> {
     key.try_into().ok().map(u64::from_be_bytes)
+}
+
+fn check_store(place: &Place, books: StoreId, log: StoreId) -> Result<(), StoreError> {
+    match books == log {
+        true => Ok(()),
+        false => Err(StoreError::OtherStore { file: place.file(), found: books, expected: log }),
+    }
 }
 
 /// Compresses a row.

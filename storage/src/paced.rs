@@ -12,7 +12,7 @@ use std::time::Instant;
 use redb::{BackendError, StorageBackend};
 
 /// So much is written between two syncs: a few milliseconds' work for a disk.
-const STEP: u64 = 1 << 20;
+const STEP: u64 = 256 << 10;
 
 /// The backend, for redb.
 #[derive(Debug)]

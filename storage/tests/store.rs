@@ -8,7 +8,9 @@ use std::path::Path;
 use common::{Model, Random, batch, identity, node, read_log, state, vote};
 use rabia_bank_messages::ids::{ClusterId, RunId, StoreId};
 use rabia_bank_messages::peer::{Entry, State, Vote};
-use rabia_bank_storage::{BooksStore, Commit, Entries, Identity, LogStore, PeerMemory, Recovered, StoreError};
+use rabia_bank_storage::{
+    BooksReader, BooksStore, Commit, Entries, Identity, LogStore, PeerMemory, Recovered, StoreError,
+};
 use tempfile::TempDir;
 
 fn new_store() -> (TempDir, std::path::PathBuf) {
@@ -324,6 +326,10 @@ fn a_store_takes_the_place_of_another_under_an_id_of_its_own() {
     let books = [directory.path().join("first-books.redb"), directory.path().join("second-books.redb")];
     BooksStore::create(&books[0], &identity(), None).unwrap();
     BooksStore::create_replacing(&books[1], &identity(), store).unwrap();
+    let [first, second] = [&books[0], &books[1]].map(|path| BooksReader::open(path, &identity()).unwrap());
+    second.check_store(store).unwrap();
+    assert!(matches!(first.check_store(store), Err(StoreError::OtherStore { .. })));
+    drop((first, second));
     let [first, second] = books.map(|path| BooksStore::open(&path, &identity()).unwrap());
     second.check_store(store).unwrap();
     first.check_store(identity().genesis.stores[0]).unwrap();

@@ -6,14 +6,16 @@
 //! # Snapshots
 //!
 //! The table is saved in pages of [`PAGE`] accounts. A page that changes is noted. When a snapshot is taken these pages
-//! are frozen, and encoded bit by bit while the bank goes on ([`Accounts::collect`]); a frozen page that is about to change
-//! is encoded first. So a snapshot shows the table as it was when it was frozen, and nobody waits for it.
+//! are frozen, and encoded bit by bit while the bank goes on ([`Accounts::collect`]); of an account on a frozen page that is
+//! about to change, what it was is kept until then. So a snapshot shows the table as it was when it was frozen, and nobody
+//! waits for it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use rabia_bank_messages::ids::Millis;
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use super::rows::{self, AccountRow, BadRow};
@@ -27,7 +29,7 @@ const PAGE: usize = 64;
 const REHASH_AT: usize = 4096;
 
 /// The place of an account in the table.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub(super) struct AccountIndex(u32);
 
 impl AccountIndex {
@@ -67,15 +69,21 @@ pub(super) struct AccountState {
 }
 
 impl AccountState {
-    fn to_row(&self) -> AccountRow<&str> {
-        let last = self.last.unwrap_or(Last { transaction: 0, at: 0 });
+    fn standing(&self) -> Standing {
+        let AccountState { balance, last, transaction_count, .. } = *self;
+        Standing { balance, last, transaction_count }
+    }
+
+    /// The row of this account, as it stood then.
+    fn to_row(&self, Standing { balance, last, transaction_count }: Standing) -> AccountRow<&str> {
+        let last = last.unwrap_or(Last { transaction: 0, at: 0 });
         AccountRow {
             name: &self.name,
-            balance: self.balance,
+            balance,
             created_at: self.created_at,
             last_transaction: last.transaction,
             last_at: last.at,
-            transaction_count: self.transaction_count,
+            transaction_count,
         }
     }
 
@@ -89,6 +97,14 @@ impl AccountState {
         scratch.extend_from_slice(self.name.as_bytes());
         SetHash::of(scratch)
     }
+}
+
+/// What transactions change of an account.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Standing {
+    balance: u64,
+    last: Option<Last>,
+    transaction_count: u64,
 }
 
 /// All accounts.
@@ -112,8 +128,10 @@ enum PageState {
     Clean,
     /// To be saved by the next snapshot.
     Changed,
-    /// To be saved by the snapshot that is being taken, as it is now.
+    /// To be saved by the snapshot that is being taken.
     Frozen,
+    /// The same, and it changed since, so that the next snapshot saves it too.
+    FrozenAndChanged,
 }
 
 /// Which pages changed since they were saved.
@@ -122,39 +140,57 @@ struct Pages {
     states: Vec<PageState>,
     changed: Vec<u32>,
     frozen: Vec<u32>,
+    /// How many accounts there were when pages were frozen.
+    frozen_accounts: usize,
+    /// Accounts on frozen pages that changed since, as they were.
+    before: FxHashMap<AccountIndex, Standing>,
     /// Pages as they were when they were frozen.
     encoded: Vec<(u32, Vec<u8>)>,
 }
 
 impl Pages {
-    /// The page is about to change.
-    fn touch(&mut self, page: usize, accounts: &[AccountState]) {
+    /// This account is about to change, or to be created or taken away.
+    fn touch(&mut self, index: AccountIndex, accounts: &[AccountState]) {
+        let page = index.get() / PAGE;
         if page >= self.states.len() {
             self.states.resize(page + 1, PageState::Clean);
         }
-        match self.states[page] {
-            PageState::Changed => return,
-            PageState::Clean => {}
-            PageState::Frozen => self.encode(page, accounts),
+        let state = self.states[page];
+        if matches!(state, PageState::Frozen | PageState::FrozenAndChanged) && index.get() < self.frozen_accounts {
+            self.before.entry(index).or_insert_with(|| accounts[index.get()].standing());
         }
-        self.states[page] = PageState::Changed;
+        self.states[page] = match state {
+            PageState::Clean => PageState::Changed,
+            PageState::Frozen => PageState::FrozenAndChanged,
+            PageState::Changed | PageState::FrozenAndChanged => return,
+        };
         self.changed.push(page as u32); // places are u32, so pages are
     }
 
+    /// Encodes a frozen page as it was.
     fn encode(&mut self, page: usize, accounts: &[AccountState]) {
-        let end = accounts.len().min((page + 1) * PAGE);
-        if let Some(accounts) = accounts.get(page * PAGE..end).filter(|accounts| !accounts.is_empty()) {
-            let rows: Vec<_> = accounts.iter().map(AccountState::to_row).collect();
-            self.encoded.push((page as u32, rows::encode(&rows)));
+        let places = page * PAGE..self.frozen_accounts.min((page + 1) * PAGE);
+        // The page of accounts that were taken away again may be empty.
+        if !places.is_empty() {
+            let row = |place: usize| {
+                let (account, index) = (&accounts[place], AccountIndex(place as u32));
+                account.to_row(self.before.get(&index).copied().unwrap_or_else(|| account.standing()))
+            };
+            self.encoded.push((page as u32, rows::encode(&places.map(row).collect::<Vec<_>>())));
         }
+        self.states[page] = match self.states[page] {
+            PageState::FrozenAndChanged => PageState::Changed,
+            _ => PageState::Clean,
+        };
     }
 }
 
 impl Accounts {
     /// Begins a snapshot with all pages that changed since the last one, as they are now.
     pub(super) fn freeze(&mut self) {
-        let Pages { states, changed, frozen, .. } = &mut self.pages;
+        let Pages { states, changed, frozen, frozen_accounts, .. } = &mut self.pages;
         assert!(frozen.is_empty(), "a snapshot is being taken already");
+        *frozen_accounts = self.states.len();
         std::mem::swap(frozen, changed);
         for page in frozen.iter() {
             states[*page as usize] = PageState::Frozen;
@@ -165,20 +201,19 @@ impl Accounts {
     pub(super) fn collect(&mut self, count: usize) -> Option<Vec<(u32, Vec<u8>)>> {
         for _ in 0..count {
             let Some(page) = self.pages.frozen.pop() else { break };
-            let page = page as usize;
-            // One that was changed since was encoded then.
-            if self.pages.states[page] == PageState::Frozen {
-                self.pages.encode(page, &self.states);
-                self.pages.states[page] = PageState::Clean;
-            }
+            self.pages.encode(page as usize, &self.states);
         }
-        self.pages.frozen.is_empty().then(|| std::mem::take(&mut self.pages.encoded))
+        self.pages.frozen.is_empty().then(|| {
+            self.pages.before = FxHashMap::default();
+            std::mem::take(&mut self.pages.encoded)
+        })
     }
 
-    /// Adds the accounts of the next page of a snapshot. Pages come in order, all but the last one full.
+    /// Adds the accounts of the next page of a snapshot. Pages come in order, all but the last one full. They can't be found
+    /// before all are [`loaded`](Accounts::loaded).
     pub(super) fn load(&mut self, page: u32, bytes: &[u8]) -> Result<(), BadRow> {
         let bad = |why: String| BadRow(format!("page {page} of the accounts: {why}"));
-        let rows: Vec<AccountRow<Box<str>>> = rows::decode(|| format!("page {page} of the accounts"), bytes)?;
+        let rows: Vec<AccountRow<&str>> = rows::decode(|| format!("page {page} of the accounts"), bytes)?;
         if page as usize * PAGE != self.states.len() || !(1..=PAGE).contains(&rows.len()) {
             return Err(bad(format!("{} accounts, where {} came before", rows.len(), self.states.len())));
         }
@@ -186,12 +221,8 @@ impl Accounts {
             let AccountRow { name, balance, created_at, last_transaction, last_at, transaction_count } = row;
             let index =
                 u32::try_from(self.states.len()).map(AccountIndex).map_err(|_| bad("no place for it".into()))?;
-            let name = Arc::<str>::from(name);
-            if self.by_name.insert(Arc::clone(&name), index).is_some() {
-                return Err(bad(format!("account {name} is there twice")));
-            }
             self.states.push(AccountState {
-                name,
+                name: Arc::from(name),
                 balance,
                 created_at,
                 last: (last_transaction > 0).then_some(Last { transaction: last_transaction, at: last_at }),
@@ -206,12 +237,18 @@ impl Accounts {
         Ok(())
     }
 
-    /// All pages are loaded: puts the accounts in order, all at once, for one by one takes several times as long.
-    pub(super) fn loaded(&mut self) {
-        let places = (0..).map(AccountIndex);
-        let mut names: Vec<_> = self.states.iter().map(|state| Arc::clone(&state.name)).zip(places).collect();
+    /// All pages are loaded: lets accounts be found, all at once, for one by one takes several times as long.
+    pub(super) fn loaded(&mut self) -> Result<(), BadRow> {
+        let named = |(place, state): (u32, &AccountState)| (Arc::clone(&state.name), AccountIndex(place));
+        self.by_name.reserve(self.states.len());
+        self.by_name.extend((0..).zip(&self.states).map(named));
+        let mut names: Vec<_> = (0..).zip(&self.states).map(named).collect();
         names.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        if let Some(twice) = names.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(BadRow(format!("account {} is there twice", twice[0].0)));
+        }
         self.in_order = names.into_iter().collect();
+        Ok(())
     }
 
     /// How many there are.
@@ -231,7 +268,7 @@ impl Accounts {
 
     /// The account at this place, to change it.
     pub(super) fn get_mut(&mut self, index: AccountIndex) -> &mut AccountState {
-        self.pages.touch(index.get() / PAGE, &self.states);
+        self.pages.touch(index, &self.states);
         let state = &mut self.states[index.get()];
         if !state.changed {
             state.changed = true;
@@ -255,7 +292,7 @@ impl Accounts {
     pub(super) fn create(&mut self, name: &str, created_at: Millis) -> AccountIndex {
         let count = self.states.len();
         let Ok(place) = u32::try_from(count) else { panic!("no place for more than {count} accounts") };
-        self.pages.touch(count / PAGE, &self.states);
+        self.pages.touch(AccountIndex(place), &self.states);
         let (index, name) = (AccountIndex(place), Arc::<str>::from(name));
         let other = self.by_name.insert(Arc::clone(&name), index);
         assert!(other.is_none(), "account {name} was created as {index:?}, but exists as {other:?}");
@@ -278,8 +315,8 @@ impl Accounts {
         if count == self.states.len() {
             return;
         }
-        for page in count / PAGE..=(self.states.len() - 1) / PAGE {
-            self.pages.touch(page, &self.states);
+        for place in count..self.states.len() {
+            self.pages.touch(AccountIndex(place as u32), &self.states);
         }
         for state in self.states.drain(count..) {
             assert_eq!(state.balance, 0, "account {} was taken away with money in it", state.name);
@@ -300,6 +337,8 @@ impl Accounts {
     /// The hash of the set of all accounts, at the cost of those that changed since it was last asked for.
     pub(super) fn set_hash(&mut self) -> SetHash {
         let mut scratch = Vec::new();
+        // In the order of their places, the memory of the next ones is there before it is asked for.
+        self.changed.sort_unstable();
         for index in self.changed.drain(..) {
             let state = &mut self.states[index.get()];
             self.hash.subtract(state.hashed);

@@ -142,7 +142,7 @@ impl Block {
     /// that it begins with to the one that it ends with.
     pub fn decode(number: u64, bytes: &[u8]) -> Result<Block, BadRow> {
         let bad = |why: String| BadRow(format!("block {number} of the history: {why}"));
-        let row: BlockRow<Box<str>> = rows::decode(|| format!("block {number} of the history"), bytes)?;
+        let row: BlockRow<&str> = rows::decode(|| format!("block {number} of the history"), bytes)?;
         let BlockRow { number: found, before, last, names, records: rows } = row;
         if found != number {
             return Err(bad(format!("the row is of block {found}")));
@@ -203,10 +203,10 @@ impl<'a> Names<'a> {
 
 impl RecordRow {
     /// The transaction, but for its hash.
-    fn record(&self, id: u64, timestamp: Millis, slot: Slot, names: &[Box<str>]) -> Option<BlockRecord> {
+    fn record(&self, id: u64, timestamp: Millis, slot: Slot, names: &[&str]) -> Option<BlockRecord> {
         let kind = TransactionType::ALL.into_iter().find(|kind| type_index(*kind) == usize::from(self.kind))?;
         let name = |side: &Option<SideRow>| match side {
-            Some(side) => names.get(side.name as usize).cloned().map(Some),
+            Some(side) => names.get(side.name as usize).map(|name| Some(Box::from(*name))),
             None => Some(None),
         };
         let previous = |side: &Option<SideRow>| forth(id, side.as_ref().map_or(0, |side| side.back));

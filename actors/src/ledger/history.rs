@@ -95,9 +95,10 @@ pub(super) struct Record {
 /// - A record points only to records with lower ids.
 #[derive(Debug)]
 pub(super) struct History {
-    /// The newest records: those with ids above `forgotten`.
-    records: VecDeque<Record>,
-    /// So many of the oldest are in durable blocks only.
+    /// The newest records: those with ids above `forgotten`, block by block; all but the last are full, none is empty. (One
+    /// long queue would have to be copied when it grows, and nobody would be served meanwhile.)
+    blocks: VecDeque<Vec<Record>>,
+    /// So many of the oldest are in durable blocks only: all those of whole blocks.
     forgotten: u64,
     /// The hash of the newest record of these, and when it was applied.
     before: (Digest, Moment),
@@ -108,19 +109,21 @@ pub(super) struct History {
 impl Default for History {
     fn default() -> History {
         let before = (Digest::ZERO, Moment { slot: 0, time: 0 });
-        History { records: VecDeque::new(), forgotten: 0, before, newest_of_type: [0; 4] }
+        History { blocks: VecDeque::new(), forgotten: 0, before, newest_of_type: [0; 4] }
     }
 }
 
 impl History {
     /// How many records there are: also the id of the newest.
     pub(super) fn len(&self) -> u64 {
-        self.forgotten + self.records.len() as u64
+        let before_last = self.blocks.len().saturating_sub(1) as u64 * BLOCK;
+        self.forgotten + before_last + self.blocks.back().map_or(0, |block| block.len() as u64)
     }
 
     /// The hash of the newest record, and when it was applied.
     fn newest(&self) -> (Digest, Moment) {
-        self.records.back().map_or(self.before, |record| (record.hash, record.moment))
+        let newest = self.blocks.back().and_then(|block| block.last());
+        newest.map_or(self.before, |record| (record.hash, record.moment))
     }
 
     /// The hash of the newest record.
@@ -135,7 +138,19 @@ impl History {
 
     /// The record with this id, if it is in memory.
     pub(super) fn find(&self, id: u64) -> Option<&Record> {
-        self.records.get(usize::try_from(id.checked_sub(self.forgotten + 1)?).ok()?)
+        let place = id.checked_sub(self.forgotten + 1)?;
+        self.blocks.get((place / BLOCK) as usize)?.get((place % BLOCK) as usize)
+    }
+
+    fn push(&mut self, record: Record) {
+        match self.blocks.back_mut() {
+            Some(block) if (block.len() as u64) < BLOCK => block.push(record),
+            _ => {
+                let mut block = Vec::with_capacity(BLOCK as usize);
+                block.push(record);
+                self.blocks.push_back(block);
+            }
+        }
     }
 
     /// Adds a record and returns its id.
@@ -152,13 +167,17 @@ impl History {
         let link = Link { id, kind, amount, time, slot, from: side(movement.from()), to: side(movement.to()) };
         let hash = link.hash(previous);
         let previous_of_type = std::mem::replace(&mut self.newest_of_type[type_index(kind)], id);
-        self.records.push_back(Record { movement, amount, moment, previous_of_type, hash });
+        self.push(Record { movement, amount, moment, previous_of_type, hash });
         id
     }
 
     /// Takes the newest record away: an atomic bulk is undone.
     pub(super) fn pop(&mut self) -> Option<Record> {
-        let record = self.records.pop_back()?;
+        let block = self.blocks.back_mut()?;
+        let record = block.pop()?;
+        if block.is_empty() {
+            self.blocks.pop_back();
+        }
         self.newest_of_type[type_index(record.movement.transaction_type())] = record.previous_of_type;
         Some(record)
     }
@@ -166,7 +185,8 @@ impl History {
     /// The records with an id above `id`, oldest first. They must be in memory.
     pub(super) fn since(&self, id: u64) -> impl Iterator<Item = &Record> {
         assert!(id >= self.forgotten, "records from {id} on were asked for, {} are forgotten", self.forgotten);
-        self.records.range((id - self.forgotten) as usize..)
+        let (block, record) = ((id - self.forgotten) / BLOCK, (id - self.forgotten) % BLOCK);
+        self.blocks.iter().skip(block as usize).flatten().skip(record as usize)
     }
 
     /// The block with this number, as far as its transactions go up to `end`. They must be in memory.
@@ -186,13 +206,12 @@ impl History {
 
     /// The blocks with the transactions up to `id` are durable: of these, only the newest stay in memory.
     pub(super) fn forget(&mut self, id: u64) {
-        let keep = self.len().saturating_sub(KEEP);
-        let full = id - id % BLOCK;
-        while self.forgotten < keep.min(full)
-            && let Some(record) = self.records.pop_front()
+        let forget = id.min(self.len().saturating_sub(KEEP));
+        while self.forgotten + BLOCK <= forget
+            && let Some(block) = self.blocks.pop_front()
         {
-            self.forgotten += 1;
-            self.before = (record.hash, record.moment);
+            self.forgotten += BLOCK;
+            self.before = block.last().map_or(self.before, |record| (record.hash, record.moment));
         }
     }
 
@@ -207,12 +226,13 @@ impl History {
     pub(super) fn from_row(row: &HistoryRow, last: Option<&Block>, accounts: &Accounts) -> Result<History, BadRow> {
         let HistoryRow { transactions, head, newest_of_type, slot, time } = *row;
         let mut history = History {
-            records: VecDeque::new(),
+            blocks: VecDeque::new(),
             forgotten: transactions,
             before: (head, Moment { slot, time }),
             newest_of_type,
         };
         let Some(block) = last else { return Ok(history) };
+        history.forgotten = block.number() * BLOCK;
         for record in block.records() {
             let id = record.transaction.transaction_id;
             if id > transactions {
@@ -220,9 +240,8 @@ impl History {
             }
             let record = Record::from_block(record, accounts)
                 .ok_or_else(|| BadRow(format!("transaction {id} names an account that is not there")))?;
-            history.records.push_back(record);
+            history.push(record);
         }
-        history.forgotten = block.number() * BLOCK;
         // The moment before the block is not known, and not after that of its first transaction.
         history.before = (block.before(), Moment { slot: 0, time: 0 });
         if (history.len(), history.head()) != (transactions, head) {

@@ -4,7 +4,6 @@
 use rabia_bank_messages::bank::{HourVolume, Volume};
 use rabia_bank_messages::genesis::{Replacement, SessionLimits};
 use rabia_bank_messages::ids::{Digest, Millis, SessionKey, Slot};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::outcomes::CommandOutcome;
@@ -110,13 +109,36 @@ pub(super) fn encode(row: &impl Serialize) -> Vec<u8> {
     }
 }
 
-/// Decodes a row, all of it.
-pub(super) fn decode<T: DeserializeOwned>(what: impl FnOnce() -> String, bytes: &[u8]) -> Result<T, BadRow> {
-    let mut rest = bytes;
+/// Decodes a row, all of it. Text in it need not be copied.
+pub(super) fn decode<'a, T: Deserialize<'a>>(what: impl FnOnce() -> String, bytes: &'a [u8]) -> Result<T, BadRow> {
+    let mut row = rmp_serde::Deserializer::from_read_ref(bytes);
     let bad = |why: String| BadRow(format!("{}: {why}", what()));
-    match rmp_serde::from_read(&mut rest) {
-        Ok(row) if rest.is_empty() => Ok(row),
-        Ok(_) => Err(bad(format!("{} bytes behind its end", rest.len()))),
-        Err(error) => Err(bad(error.to_string())),
+    let value = match T::deserialize(&mut row) {
+        Ok(value) => value,
+        Err(error) => return Err(bad(error.to_string())),
+    };
+    // It does not say how far it read. Where nothing is left no value can begin, not even an empty one.
+    match <()>::deserialize(&mut row) {
+        Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
+        _ => Err(bad("bytes behind its end".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_ends_with_its_value() {
+        let row = encode(&("name", 7u8));
+        let decoded = decode::<(&str, u8)>(|| "row".into(), &row);
+        assert_eq!(decoded, Ok(("name", 7)));
+        for behind in 0..=u8::MAX {
+            let longer = [&row[..], &[behind]].concat();
+            assert!(decode::<(&str, u8)>(|| "row".into(), &longer).is_err(), "{behind:#x} behind it was ignored");
+        }
+        for length in 0..row.len() {
+            assert!(decode::<(&str, u8)>(|| "row".into(), &row[..length]).is_err(), "{length} bytes were enough");
+        }
     }
 }

@@ -220,7 +220,7 @@ impl Loading {
             return Err(BadRow(format!("the history goes on from block {expected:?}, not from {found:?}")));
         }
         let Loading { state, mut accounts, sessions } = self;
-        accounts.loaded();
+        accounts.loaded()?;
         let counts = [accounts.len() as u64, sessions.len() as u64];
         if counts != [state.accounts, state.sessions] {
             let [found, sessions] = counts;

@@ -3,7 +3,8 @@
 //! Each child is `rabia-bank node --config DIR/node-K/node.toml`, nothing more, so that any node may as well be stopped
 //! and run alone. Its stdin is a pipe that closes when this process goes, however it goes, and it goes then too. A child
 //! that dies is started again, after a pause that grows while it keeps dying; one that stops by itself (code 0: somebody
-//! asked it to), refuses to start (code 3), or keeps dying at once is left alone, and this process ends with the last.
+//! asked it to), refuses to start (code 3), or keeps dying at once is left alone, and this process ends with the last. The
+//! others serve without it, and whoever put right why it refuses starts it alone.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -171,15 +172,16 @@ async fn announce(
     lives: Vec<(Option<NodeConfig>, watch::Receiver<Life>)>,
     spinner: ProgressBar,
 ) -> Result<(), ProgramError> {
-    let mut ready: Vec<(NodeConfig, u32)> = Vec::new();
+    let (mut ready, mut gone): (Vec<(NodeConfig, u32)>, Vec<NodeId>) = Default::default();
     for (config, mut life) in lives {
         let Some(config) = config else { continue };
         let answers = tokio::select! {
             () = ready_soon(&config) => true,
             () = wait_for(&mut life, |life| *life == Life::Gone) => false,
         };
-        if let (true, Life::Running { pid }) = (answers, &*life.borrow()) {
-            ready.push((config, *pid));
+        match (answers, &*life.borrow()) {
+            (true, Life::Running { pid }) => ready.push((config, *pid)),
+            _ => gone.push(config.node),
         }
     }
     if ready.is_empty() {
@@ -193,6 +195,9 @@ async fn announce(
     for (config, pid) in &ready {
         let NodeConfig { node, client_listen, .. } = config;
         terminal::print(format_args!("  node {node}  ws://{client_listen}/v1/client  process {pid}"))?;
+    }
+    for node in gone {
+        terminal::print(format_args!("  node {node}  does not run: what it said is above"))?;
     }
     terminal::print(examples(&ready))?;
     Ok(())
@@ -271,7 +276,11 @@ impl Keeper {
                 self.say("stopped, as somebody asked it to; not started again");
                 break;
             } else if status.code() == Some(REFUSED_TO_START) {
-                self.say(&format!("refuses to start ({end}); the reason is above. Left alone until that is put right"));
+                self.say(&format!(
+                    "refuses to start ({end}); the reason is above. Left alone. Once that is put right, start it with:\n  \
+                     rabia-bank node --config {}",
+                    self.config_path.display()
+                ));
                 break;
             } else if !self.restart {
                 self.say(&format!("died ({end}); not started again (--no-restart)"));

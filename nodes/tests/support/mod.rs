@@ -178,6 +178,13 @@ impl Node {
         process.wait().unwrap();
     }
 
+    /// It loses all its data, and keeps its configuration. It must not be running.
+    pub fn wipe(&self) {
+        fs::remove_dir_all(&self.config.data_dir).unwrap();
+        fs::create_dir(&self.config.data_dir).unwrap();
+        fs::write(&self.config_path, self.config.to_toml()).unwrap();
+    }
+
     /// Asks it to stop, and waits until it has.
     pub fn stop(&mut self) {
         let mut process = self.process.take().expect("the node is not running");

@@ -104,6 +104,7 @@ impl Door {
                 );
                 return refuse(RefusalReason::Replaced, message);
             }
+            Standing::Unknown if is_broken(Rule::NewStoreByLog) => {}
             Standing::Unknown if hello.joined.is_some_and(|slot| slot > frontier) => return Ok(Met::Stranger),
             Standing::Unknown => {
                 let message = format!(

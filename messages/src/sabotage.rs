@@ -32,7 +32,7 @@ pub enum Rule {
     StateDurableFirst,
     /// Rule 6 ‡: a message that names an id counts only once its payload is held.
     PayloadHeld,
-    /// Rule 6 ‡: until the payload is held a later message takes the place.
+    /// Rule 6 ‡: until the payload is held a later message takes the place. Broken: the first one keeps it.
     ParkedReplaced,
     /// Rule 6: records are durable together with the payload that they name.
     PayloadDurable,
@@ -58,6 +58,12 @@ pub enum Rule {
     PromiseCounts,
     /// Rule 12: an empty disk refuses to start. Broken in the simulator: a new store is made.
     StoreMadeOnce,
+    /// A new store speaks once the log says that it took the place of another. Broken: at once, and it is believed.
+    NewStoreByLog,
+    /// … from r + W on. Broken: from r + 1 on.
+    NewStoreWindow,
+    /// … and answers reads when it knows all slots in which the former one spoke. Broken: at once.
+    NewStoreReads,
     /// Nobody speaks in slot s before it knows all decisions up to s − W. Broken: s − 2W.
     Window,
     /// A batch whose stamp is more than a second ahead is not backed.

@@ -584,3 +584,14 @@ fn a_killed_cluster_program_takes_its_nodes_along_and_leaves_nothing_locked() {
     assert_eq!(lines(&client(&again.urls(), ["balance", "survivor"])), ["9"]);
     again.stop();
 }
+
+#[test]
+fn simulated_seeds_are_the_same_on_any_number_of_threads() {
+    let run = |jobs| {
+        let output = program(["simulate", "--seeds", "5", "--ops", "100", "--json", "--jobs", jobs]).output().unwrap();
+        lines(&output)
+    };
+    let one = run("1");
+    assert_eq!(run("1"), one, "again");
+    assert_eq!(run("2"), one, "two threads");
+}

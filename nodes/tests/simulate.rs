@@ -1,19 +1,24 @@
 //! Simulated clusters: the same seed is the same run, hundreds of seeds are clean, and broken rules are noticed.
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a test says what failed by failing
 
+use std::thread::available_parallelism;
 use std::time::Instant;
 
-use rabia_bank::simulate::{Report, Run, Settings, run};
+use rabia_bank::simulate::{Jobs, Report, Settings, run};
 use rabia_bank_messages::sabotage::{Broken, Rule};
 
 fn settings(operations: u64) -> Settings {
     Settings { nodes: None, operations, trace: false }
 }
 
-fn clean(seed: u64, settings: &Settings) -> Run {
-    let run = run(seed, settings);
-    assert_eq!(run.violation, None, "seed {seed}, {settings:?}");
-    run
+/// The runs of these seeds up to the first with a violation, with a rule broken, if any.
+fn runs(rule: Option<Rule>, seeds: u64, settings: Settings) -> Jobs {
+    let threads = available_parallelism().unwrap().get();
+    let run = move |seed| {
+        let _broken = rule.map(Broken::rule);
+        run(seed, &settings)
+    };
+    Jobs::start(1..seeds + 1, threads, run).unwrap()
 }
 
 #[test]
@@ -30,10 +35,9 @@ fn the_same_seed_is_the_same_run() {
 
 #[test]
 fn hundreds_of_seeds_are_clean() {
-    let settings = settings(200);
     let mut sum = Report::default();
-    for seed in 1..=300 {
-        let run = clean(seed, &settings);
+    for (seed, run) in runs(None, 300, settings(200)) {
+        assert_eq!(run.violation, None, "seed {seed}");
         assert!(run.report.slots > 20 && run.report.acknowledged > 10, "seed {seed}: {:?}", run.report);
         sum.add(&run.report);
     }
@@ -68,6 +72,9 @@ const RULES: &[Rule] = &[
     Rule::StartCounters,
     Rule::PromiseCounts,
     Rule::StoreMadeOnce,
+    Rule::NewStoreByLog,
+    Rule::NewStoreWindow,
+    Rule::NewStoreReads,
     Rule::Window,
     Rule::StampAhead,
     Rule::InOrder,
@@ -103,7 +110,7 @@ const FOUND: &[(u64, u64)] = &[
 #[test]
 fn seeds_that_found_something_are_clean() {
     for (seed, operations) in FOUND {
-        clean(*seed, &settings(*operations));
+        assert_eq!(run(*seed, &settings(*operations)).violation, None, "seed {seed}, {operations} requests");
     }
 }
 
@@ -134,10 +141,8 @@ const FEW: u64 = 12;
 
 /// Which property catches a broken rule first, and with which seed.
 fn caught(rule: Rule, seeds: u64, operations: u64) -> Option<(u64, &'static str, String)> {
-    let _broken = Broken::rule(rule);
-    let settings = settings(operations);
-    let found = (1..=seeds).find_map(|seed| Some((seed, run(seed, &settings).violation?)));
-    found.map(|(seed, violation)| (seed, violation.property, violation.what))
+    let (seed, run) = runs(Some(rule), seeds, settings(operations)).last()?;
+    run.violation.map(|violation| (seed, violation.property, violation.what))
 }
 
 #[test]

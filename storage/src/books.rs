@@ -68,6 +68,18 @@ impl BooksStore {
         create_file(path, |backend, place| write_new(backend, place, identity, Some(store), None))
     }
 
+    /// The same on a backend, which must be empty.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] if there is anything on the backend.
+    pub fn create_replacing_with(
+        backend: impl StorageBackend,
+        identity: &Identity,
+        store: StoreId,
+    ) -> Result<(), StoreError> {
+        create_on(backend, |backend, place| write_new(backend, place, identity, Some(store), None))
+    }
+
     /// Creates books on a backend, which must be empty, and closes them.
     ///
     /// # Errors

@@ -292,6 +292,7 @@ impl Agreement {
     ) -> Agreement {
         let quorums = genesis.quorums();
         let stores = Stores::new(&genesis, replacements);
+        let silent = if is_broken(Rule::NewStoreByLog) { 0 } else { SlotNumber::MAX };
         let mut linked = [recovered.store; MAX_NODES];
         genesis.nodes().for_each(|node| linked[node.index()] = stores.current(node));
         let mut agreement = Agreement {
@@ -299,7 +300,7 @@ impl Agreement {
             quorums,
             starts: recovered.starts,
             store: recovered.store,
-            speaks: stores.span(me, recovered.store).unwrap_or(SlotNumber::MAX..SlotNumber::MAX),
+            speaks: stores.span(me, recovered.store).unwrap_or(silent..SlotNumber::MAX),
             stores,
             linked,
             unforgotten: Vec::new(),
@@ -447,7 +448,8 @@ impl Agreement {
     /// Whether this store knows all slots in which a former one spoke, and is the member's newest: what it says of the highest
     /// slot that it voted in counts.
     pub fn is_current(&self) -> bool {
-        self.speaks.start <= self.frontier + 1 && self.speaks.end == SlotNumber::MAX
+        let knows_all = self.speaks.start <= self.frontier + 1 || is_broken(Rule::NewStoreReads);
+        knows_all && self.speaks.end == SlotNumber::MAX
     }
 
     /// How many slots are in agreement and undecided.
@@ -613,7 +615,7 @@ impl Agreement {
     fn counts(&self, from: NodeId, slot: SlotNumber) -> bool {
         let known = slot <= self.frontier + self.genesis.window;
         let store = if known { self.stores.of(from, slot) } else { self.stores.current(from) };
-        store == self.linked[from.index()]
+        store == self.linked[from.index()] || is_broken(Rule::NewStoreByLog)
     }
 
     /// Rule 8: whoever still speaks in a decided slot is told the decision.

@@ -206,15 +206,17 @@ impl Slot {
         {
             return;
         }
-        if message.names().is_some() && !held {
-            match self.parked.iter_mut().find(|(sender, parked)| *sender == from && parked.same_kind(&message)) {
-                Some((_, parked)) if !is_broken(Rule::ParkedReplaced) => *parked = message,
-                Some(_) => {}
-                None => self.parked.push((from, message)),
-            }
+        let parked = self.parked.iter_mut().find(|(sender, parked)| *sender == from && parked.same_kind(&message));
+        if parked.is_some() && is_broken(Rule::ParkedReplaced) {
             return;
         }
-        self.count(from, message);
+        if message.names().is_none() || held {
+            return self.count(from, message);
+        }
+        match parked {
+            Some((_, parked)) => *parked = message,
+            None => self.parked.push((from, message)),
+        }
     }
 
     /// Tells that the payload of `id` is held now: messages that waited for it count.

@@ -12,6 +12,7 @@ use std::ops::Range;
 
 use rabia_bank_messages::genesis::{Genesis, Replacement};
 use rabia_bank_messages::ids::{NodeId, Slot, StoreId};
+use rabia_bank_messages::sabotage::{Rule, is_broken};
 
 /// All replacements in the log up to a slot, in their order, each store once: part of the bank's state.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -118,7 +119,7 @@ impl Stores {
 
     /// The first slot in which the store that a replacement brings may speak.
     pub fn speaks_from(&self, replacement: &Replacement) -> Slot {
-        replacement.slot + self.window
+        replacement.slot + if is_broken(Rule::NewStoreWindow) { 1 } else { self.window }
     }
 
     /// The newest store of a member.

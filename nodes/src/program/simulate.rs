@@ -1,6 +1,7 @@
 //! `rabia-bank simulate`: many seeds, or one to look at.
 
 use std::io::IsTerminal;
+use std::thread::available_parallelism;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -8,7 +9,7 @@ use serde_json::json;
 
 use super::terminal::{grouped, print};
 use super::{Exit, ProgramError};
-use crate::simulate::{self, Report, Settings, Violation};
+use crate::simulate::{self, Jobs, Report, Settings, Violation};
 
 /// What to simulate.
 #[derive(clap::Args, Debug)]
@@ -16,9 +17,12 @@ pub struct Args {
     /// The first seed.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How many seeds, one after the other.
+    /// How many seeds: up to the first that fails.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
+    /// How many seeds at once; what is printed does not depend on it. Default: as many as there are processors.
+    #[arg(long, value_name = "THREADS", value_parser = clap::value_parser!(u64).range(1..))]
+    jobs: Option<u64>,
     /// How many nodes, from 3 to 5. Default: by turns.
     #[arg(long, value_parser = clap::value_parser!(u64).range(3..=5))]
     nodes: Option<u64>,
@@ -28,33 +32,30 @@ pub struct Args {
     /// Print one JSON object, the same for the same seeds.
     #[arg(long)]
     json: bool,
-    /// Print what happened, slot by slot.
-    #[arg(long)]
+    /// Print what happened, slot by slot, in the run of one seed.
+    #[arg(long, conflicts_with = "seeds")]
     trace: bool,
 }
 
 /// Runs the seeds up to the first that fails.
 ///
 /// # Errors
-/// If stdout can't be written.
+/// If stdout can't be written, or no threads can be had.
 pub fn run(args: &Args) -> Result<Exit, ProgramError> {
     let settings = Settings { nodes: args.nodes.map(|nodes| nodes as usize), operations: args.ops, trace: args.trace };
     let (started, bar) = (Instant::now(), bar(args.seeds));
+    simulate::name_seeds_of_panics();
+    let range = args.seed..args.seed.saturating_add(args.seeds);
+    let runs = Jobs::start(range, threads(args)?, move |seed| simulate::run(seed, &settings))?;
     let (mut sum, mut seeds, mut failed) = (Report::default(), 0, None);
-    for seed in args.seed..args.seed.saturating_add(args.seeds) {
-        let hook = announce(command(args, seed));
-        let run = simulate::run(seed, &settings);
-        std::panic::set_hook(hook);
+    for (seed, run) in runs {
         seeds += 1;
         bar.inc(1);
         sum.add(&run.report);
         for line in &run.trace {
             print(line)?;
         }
-        if let Some(violation) = run.violation {
-            failed = Some((seed, violation));
-            break;
-        }
+        failed = run.violation.map(|violation| (seed, violation));
     }
     bar.finish_and_clear();
     if args.json {
@@ -67,18 +68,10 @@ pub fn run(args: &Args) -> Result<Exit, ProgramError> {
     Ok(Exit::Refused)
 }
 
-type Hook = Box<dyn Fn(&std::panic::PanicHookInfo<'_>) + Sync + Send + 'static>;
-
-/// Where panics abort, nothing but the hook can still tell how to come here again. Answers the hook until now.
-fn announce(command: String) -> Hook {
-    let before = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        eprintln!("violation: an assertion failed: {panic}\nagain: {command}");
-        if cfg!(panic = "abort") {
-            std::process::exit(1);
-        }
-    }));
-    before
+/// How many threads run seeds.
+fn threads(args: &Args) -> std::io::Result<usize> {
+    let wanted = args.jobs.map_or_else(|| available_parallelism().map(|jobs| jobs.get() as u64), Ok)?;
+    Ok(wanted.min(args.seeds) as usize)
 }
 
 /// The command that runs this seed alone.

@@ -77,14 +77,17 @@
 mod clients;
 mod disk;
 mod faults;
+mod jobs;
 mod network;
 mod properties;
 mod trace;
 mod world;
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+pub use jobs::{Jobs, name_seeds_of_panics};
 pub use properties::Violation;
 
 /// What to simulate.
@@ -149,18 +152,23 @@ pub struct Run {
     pub trace: Vec<String>,
 }
 
-/// Runs one seed. An assertion that fails in the code under simulation is a violation too, where panics unwind; where they
-/// abort, the process ends with the panic's message.
+/// Runs one seed. An assertion that fails in the code under simulation is a violation too. (Where panics abort, [`Jobs`] and
+/// [`name_seeds_of_panics`] see to that.)
 pub fn run(seed: u64, settings: &Settings) -> Run {
     let running = catch_unwind(AssertUnwindSafe(|| match world::World::new(seed, settings) {
         Ok(world) => world.run(),
         Err(violation) => (Report::default(), Some(violation), Vec::new()),
     }));
-    let (report, violation, trace) = running.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        let what = text.unwrap_or_else(|| "a panic without words".to_owned());
-        (Report::default(), Some(Violation { property: "assertions", what }), Vec::new())
-    });
-    Run { report, violation, trace }
+    match running {
+        Ok((report, violation, trace)) => Run { report, violation, trace },
+        Err(panic) => panicked(&*panic),
+    }
+}
+
+/// What is left of a run in which an assertion failed.
+fn panicked(panic: &(dyn Any + Send)) -> Run {
+    let text = panic.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    let what = text.unwrap_or_else(|| "a panic without words".to_owned());
+    Run { report: Report::default(), violation: Some(Violation { property: "assertions", what }), trace: Vec::new() }
 }

@@ -5,6 +5,7 @@
 
 mod bank;
 mod books;
+mod stores;
 mod trouble;
 mod voter;
 
@@ -26,13 +27,15 @@ use rabia_bank_storage::{BooksStore, Commit, Identity, LogStore};
 
 use self::bank::{OpenAnswer, Question};
 use self::books::Books;
+use self::stores::SetAside;
 use super::clients::{Ask, Client};
 use super::disk::Disk;
 use super::faults::Weather;
 use super::network::Network;
 use super::properties::model::{Answer, Model};
 use super::properties::{
-    Check, Violation, agreement, books as book_keeping, check, clients, digests, old_copies, promises, quiet, weak_mvc,
+    Check, Violation, agreement, books as book_keeping, check, clients, digests, old_copies, promises, quiet,
+    read_rounds, stores as members_stores, weak_mvc,
 };
 use super::trace::Trace;
 use super::{Report, Settings};
@@ -68,11 +71,14 @@ struct Waiter {
 struct WaitingRead {
     waiter: Waiter,
     question: Question,
+    /// What was applied anywhere when it was asked: what a linearizable read must see.
+    sees: Slot,
 }
 
 /// A running node.
 struct Node {
-    starts: u64,
+    /// Which run of its machine this is, with whatever store.
+    run: u64,
     store: LogStore,
     core: Agreement,
     pool: Pool,
@@ -104,6 +110,13 @@ struct Machine {
     node: Option<Node>,
     log: Disk,
     books: Disk,
+    /// The store on these disks, the one that its member shall have, and the disks with the other of the two.
+    store: StoreId,
+    newest: StoreId,
+    aside: Option<SetAside>,
+    /// The newest store is not as far as its member was.
+    replacing: bool,
+    runs: u64,
     /// It is not counted on any more.
     lost: Option<Loss>,
     paused: Duration,
@@ -181,9 +194,23 @@ enum Item {
     Mend(usize),
     Cut(usize),
     Restart(usize),
+    /// An end of this link does not want it any more.
+    HangUp {
+        a: usize,
+        b: usize,
+        link: u64,
+    },
+    /// Somebody asks a node to give this one a new store, until it is decided.
+    AskForStore {
+        node: usize,
+        store: StoreId,
+    },
+    /// The other disks are put into a machine.
+    Exchange(usize),
     /// The files of a node are replaced by copies that were made before.
     OldCopy {
         node: usize,
+        store: StoreId,
         log: Vec<u8>,
         books: Vec<u8>,
     },
@@ -218,6 +245,8 @@ pub(super) struct World {
     digests: digests::Digests,
     promises: promises::Promises,
     old_copies: old_copies::OldCopies,
+    stores: members_stores::Stores,
+    read_rounds: read_rounds::ReadRounds,
     quiet: quiet::Quiet,
     answers: clients::Clients,
     model: Model,
@@ -249,7 +278,7 @@ impl World {
             })
             .collect();
         let mut world = World {
-            weather: Weather::new(&mut random),
+            weather: Weather::new(seed, &mut random),
             snapshot_slots: [7, 30, 120, u64::MAX][random.usize(..4)],
             piece: [300, 4_096, 1 << 20][random.usize(..3)],
             random,
@@ -265,6 +294,8 @@ impl World {
             digests: digests::Digests::default(),
             promises: promises::Promises::default(),
             old_copies: old_copies::OldCopies::default(),
+            stores: members_stores::Stores::new(&genesis),
+            read_rounds: read_rounds::ReadRounds::new(genesis.quorums().quorum()),
             quiet: quiet::Quiet::default(),
             answers: clients::Clients::default(),
             model: Model::new(genesis.transaction_limit, genesis.sessions),
@@ -294,11 +325,17 @@ impl World {
         BooksStore::create_with(books.clone(), &identity, None).map_err(|error| store_violation(id, &error))?;
         let drift = if self.random.bool() { self.random.i64(-20..20) } else { 0 };
         let ahead = self.random.i64(-300..300);
+        let store = self.genesis.stores[id.index()];
         self.machines.push(Machine {
             id,
             node: None,
             log: Disk::new(log.after_kill()),
             books: Disk::new(books.after_kill()),
+            store,
+            newest: store,
+            aside: None,
+            replacing: false,
+            runs: 0,
             lost: None,
             paused: Duration::ZERO,
             slow_until: Duration::ZERO,
@@ -375,7 +412,8 @@ impl World {
     fn is_finished(&self) -> bool {
         let end = self.agreement.slots();
         let level = |machine: &Machine| {
-            machine.lost.is_some() || machine.node.as_ref().is_some_and(|node| node.ledger.applied() == end)
+            let up_to_date = machine.node.as_ref().is_some_and(|node| node.ledger.applied() == end);
+            machine.lost.is_some() || (up_to_date && !machine.replacing)
         };
         self.clients.iter().all(Client::is_done) && self.machines.iter().all(level)
     }
@@ -424,7 +462,7 @@ impl World {
 
     fn mail(&mut self, node: usize, after: Duration, mail: Mail) {
         if let Some(running) = &self.machines[node].node {
-            let run = running.starts;
+            let run = running.run;
             self.at(after, Item::Mail { node, run, mail });
         }
     }
@@ -462,7 +500,7 @@ impl World {
         match item {
             Item::Message { to, from, link, message } => self.arrive(to, from, link, message),
             Item::Mail { node, run, mail } => {
-                if self.machines[node].node.as_ref().is_some_and(|running| running.starts == run) {
+                if self.machines[node].node.as_ref().is_some_and(|running| running.run == run) {
                     self.open_mail(node, mail)?;
                 }
                 Ok(())
@@ -485,7 +523,11 @@ impl World {
                 Ok(())
             }
             Item::Restart(node) => self.restart(node),
-            Item::OldCopy { node, log, books } => self.put_old_copy(node, log, books),
+            Item::HangUp { a, b, link } if self.network.link(a, b) == link => self.disconnect(a, b),
+            Item::HangUp { .. } => Ok(()),
+            Item::AskForStore { node, store } => self.ask_for_store(node, store),
+            Item::Exchange(node) => self.exchange_now_and_then(node),
+            Item::OldCopy { node, store, log, books } => self.put_old_copy(node, store, log, books),
         }
     }
 
@@ -516,6 +558,7 @@ impl World {
                 self.event(index, Event::Tick)?;
                 self.pump(index)?;
                 self.ask_rows_again(index)?;
+                self.look_after_store(index)?;
                 self.mail(index, TICK, Mail::Tick);
                 Ok(())
             }

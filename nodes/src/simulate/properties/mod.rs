@@ -12,6 +12,8 @@ pub(super) mod model;
 pub(super) mod old_copies;
 pub(super) mod promises;
 pub(super) mod quiet;
+pub(super) mod read_rounds;
+pub(super) mod stores;
 pub(super) mod weak_mvc;
 
 /// A property that does not hold.

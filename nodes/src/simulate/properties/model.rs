@@ -102,7 +102,7 @@ impl Model {
         self.sessions.get(&session).is_some_and(|session| session.open)
     }
 
-    /// Applies the next slot. None if it changes nothing: forfeited, or a batch that was applied before.
+    /// Applies the next slot. None if it is no business of clients: forfeited, a batch that was applied before, or a new store.
     pub(in crate::simulate) fn apply(
         &mut self,
         slot: Slot,
@@ -117,6 +117,9 @@ impl Model {
         let (time, idle) = (self.time, self.session_limits.idle_ms);
         for session in self.sessions.values_mut().filter(|session| time - session.last_used > idle) {
             session.open = false;
+        }
+        if payload.replacement().map_err(|e| e.to_string())?.is_some() {
+            return Ok(None);
         }
         let mut replies = Vec::new();
         for (index, request) in payload.requests().map_err(|e| e.to_string())?.enumerate() {

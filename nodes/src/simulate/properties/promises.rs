@@ -7,13 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rabia_bank_messages::ids::{NodeId, Phase, Slot};
+use rabia_bank_messages::ids::{NodeId, Phase, Slot, StoreId};
 use rabia_bank_messages::peer::{PeerMessage, State};
 use rabia_bank_storage::{Commit, Record, Recovered, Said};
 
 use super::{Check, check};
 
-/// What is known to be durable at one node, kept beside its store.
+/// What is known to be durable in one store, kept beside it.
 #[derive(Debug, Default)]
 struct Durable {
     reserved: Slot,
@@ -49,15 +49,15 @@ impl Durable {
 /// What all nodes promised and said.
 #[derive(Debug, Default)]
 pub(in crate::simulate) struct Promises {
-    durable: BTreeMap<NodeId, Durable>,
+    durable: BTreeMap<StoreId, Durable>,
     /// By node, run (0 for what holds in all runs), slot, phase and kind.
     said: BTreeMap<(NodeId, u64, Slot, Phase, u8), PeerMessage>,
 }
 
 impl Promises {
     /// A store reported this commit as durable.
-    pub(in crate::simulate) fn committed(&mut self, node: NodeId, commit: &Commit) {
-        let durable = self.durable.entry(node).or_default();
+    pub(in crate::simulate) fn committed(&mut self, store: StoreId, commit: &Commit) {
+        let durable = self.durable.entry(store).or_default();
         durable.reserved = durable.reserved.max(commit.reserved.unwrap_or(0));
         for Record { slot, phase, said } in &commit.records {
             durable.records.insert((*slot, *phase, matches!(said, Said::Vote(_))), *said);
@@ -69,14 +69,14 @@ impl Promises {
         durable.settle();
     }
 
-    /// A node's disk was replaced: it may remember other things.
-    pub(in crate::simulate) fn replaced(&mut self, node: NodeId) {
-        self.durable.remove(&node);
+    /// Another disk has this store: it may remember other things.
+    pub(in crate::simulate) fn moved(&mut self, store: StoreId) {
+        self.durable.remove(&store);
     }
 
     /// A store was opened, and remembers this.
     pub(in crate::simulate) fn recovered(&mut self, node: NodeId, recovered: &Recovered) -> Check {
-        let old = self.durable.entry(node).or_default();
+        let old = self.durable.entry(recovered.store).or_default();
         let Recovered { reserved, decided, .. } = *recovered;
         let mut new = Durable { reserved, base: decided, tainted: reserved, ..Durable::default() };
         new.decisions.extend(recovered.sparse.iter().map(|(slot, _)| *slot));
@@ -97,8 +97,7 @@ impl Promises {
     /// A node whose log ends at `frontier` says this to others.
     pub(in crate::simulate) fn says(
         &mut self,
-        node: NodeId,
-        run: u64,
+        (node, store, run): (NodeId, StoreId, u64),
         frontier: Slot,
         window: u64,
         message: &PeerMessage,
@@ -110,7 +109,7 @@ impl Promises {
             PeerMessage::Vote { slot, phase, vote } => (*slot, *phase, 2, Some(Said::Vote(*vote))),
             _ => return Ok(()),
         };
-        let durable = self.durable.entry(node).or_default();
+        let durable = self.durable.entry(store).or_default();
         // What is said of a slot that is decided binds nobody.
         let tainted = slot < durable.tainted && !durable.is_decided(slot);
         let abstains = match message {

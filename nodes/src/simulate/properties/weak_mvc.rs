@@ -4,7 +4,7 @@
 //! one sender, kind and phase the first counts that can (rules 6 and 7). When the node speaks, some of what counts must allow
 //! it: a State the proposals or the votes before it, a vote the States, a decision f + 1 votes. And between all nodes: votes
 //! of one phase for two values, two batches in one slot's States, or anything but the decided value after the phase that
-//! decided can't be.
+//! decided can't be. Nor does a node wait for a quorum of proposals that it has.
 //!
 //! Source: PROTOCOL.md, "Rules for one slot"; Rabia (SOSP 2021), algorithm 2 and the lemmas of section 4.
 
@@ -184,7 +184,8 @@ impl WeakMvc {
         Ok(())
     }
 
-    /// A message is about to reach a node, whose log ends at `frontier`. `holds` tells which payloads it has.
+    /// A message of a store that speaks for its member is about to reach a node, whose log ends at `frontier`. `holds` tells
+    /// which payloads it has.
     pub(in crate::simulate) fn hears(
         &mut self,
         node: NodeId,
@@ -220,6 +221,20 @@ impl WeakMvc {
             let held: Vec<BatchId> = seen.parked().filter(|id| holds(id)).collect();
             held.into_iter().for_each(|id| seen.hold(id));
         }
+    }
+
+    /// A node has acted on a message for this slot: it does not wait for what it has.
+    pub(in crate::simulate) fn acted(&self, node: NodeId, slot: Slot) -> Check {
+        let Some(seen) = self.nodes[node.index()].get(&slot).filter(|_| !self.decided.contains_key(&slot)) else {
+            return Ok(());
+        };
+        let waits = seen.proposals[node.index()].counts.is_some()
+            && seen.states.get(&1).is_none_or(|row| row[node.index()].counts.is_none());
+        check(
+            !waits || counted(&seen.proposals).count() < self.quorums.quorum(),
+            "nobody waits for what it has",
+            || format!("node {node} has a quorum of proposals in slot {slot}, and says no State: {seen:?}"),
+        )
     }
 
     /// A node says this. What it said in a former run may be said again at any time.

@@ -59,7 +59,8 @@ impl World {
     }
 
     fn submit(&mut self, index: usize, waiter: Waiter, header: &RequestHeader, action: &Action) -> Check {
-        let Some(mut node) = self.machines[index].node.take() else { return Ok(()) };
+        // The client of a node that is silent hears that it is busy: here it hears nothing, and asks another.
+        let Some(mut node) = self.machines[index].node.take_if(|node| !node.pool.is_silent()) else { return Ok(()) };
         let (now, mut effects) = (self.clocks(index, &node), Vec::new());
         node.gathering.push(waiter);
         node.pool.submit(now, header, action, &mut effects);
@@ -116,12 +117,16 @@ impl World {
         let named = batch.as_ref().map(|(id, payload)| (id, payload));
         let applied = node.ledger.apply(slot, named);
         let applied = applied.map_err(|error| Violation { property: "apply", what: error.to_string() })?;
+        check(self.stores.tell(node.ledger.replacements().list(), slot), "one store a member", || {
+            format!("after slot {slot} the ledger of node {id} knows of {:?}", node.ledger.replacements())
+        })?;
         if first {
             let clocks = self.machines.iter().map(|machine| machine.highest_clock);
             log_time::decided(slot, named.map(|(_, payload)| payload), clocks)?;
             let replies = self.model.apply(slot, named).map_err(|what| Violation { property: "validity", what })?;
-            let what = batch.as_ref().map_or("forfeited".into(), |(id, payload)| {
-                format!("batch {id}, {} requests", payload.count().unwrap_or(0))
+            let what = batch.as_ref().map_or("forfeited".into(), |(id, payload)| match payload.replacement() {
+                Ok(Some((node, store))) => format!("batch {id}, node {node} has the store {store} now"),
+                _ => format!("batch {id}, {} requests", payload.count().unwrap_or(0)),
             });
             self.trace.note(self.now, Some(slot), || format!("node {id} is the first to apply it: {what}"));
             let Some(node) = &self.machines[index].node else { return Ok(()) };
@@ -181,7 +186,7 @@ impl World {
         Ok(())
     }
 
-    fn read(&mut self, index: usize, WaitingRead { waiter, question }: WaitingRead) {
+    fn read(&mut self, index: usize, WaitingRead { waiter, question, .. }: WaitingRead) {
         let Some(node) = &self.machines[index].node else { return };
         let slot = node.ledger.applied();
         let progress = match question {
@@ -214,6 +219,10 @@ impl World {
         let Some(node) = &mut self.machines[index].node else { return Ok(()) };
         let later = node.rounds.split_off(&(read + 1));
         let ready = std::mem::replace(&mut node.rounds, later);
+        let sees = ready.values().map(|read| read.sees).max().unwrap_or(0);
+        check(slot >= sees, "linearizable reads", || {
+            format!("reads of node {} wait for slot {slot}, but {sees} was applied before they were asked", index + 1)
+        })?;
         ready.into_values().for_each(|read| self.read_or_wait(index, slot, read));
         Ok(())
     }
@@ -224,7 +233,7 @@ impl World {
             Ask::Read(query, level) => (Question::Query(query), level),
             Ask::Follow(feed, id, limit) => (Question::Feed(feed, id, limit), ReadLevel::Local),
         };
-        let read = WaitingRead { waiter, question };
+        let read = WaitingRead { waiter, question, sees: self.agreement.slots() };
         match level {
             ReadLevel::Linearizable => {
                 let Some(node) = &mut self.machines[index].node else { return Ok(()) };

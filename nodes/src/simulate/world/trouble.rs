@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rabia_bank_actors::consensus::agreement::{Agreement, TICK};
+use rabia_bank_actors::consensus::stores::{Standing, Stores as MembersStores};
 use rabia_bank_actors::handshake::Door;
 use rabia_bank_actors::node::rebuild;
 use rabia_bank_actors::proposer::Proposer;
-use rabia_bank_messages::ids::RunId;
+use rabia_bank_messages::ids::{RunId, StoreId};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rabia_bank_storage::{BooksStore, Commit, Identity, LogStore, Recovered, StoreError};
 
@@ -46,6 +47,7 @@ impl World {
                 self.machines[index].node.is_none()
             }
             Fault::WipedDisk | Fault::OldCopy => !self.may_lose(index),
+            Fault::ReplacedDisk => !self.may_replace(index),
             Fault::ResetLink => !self.network.works(index, other),
             _ => false,
         };
@@ -101,19 +103,22 @@ impl World {
             Fault::ClockJump => self.machines[index].ahead = self.random.i64(-3_000..3_000),
             Fault::WipedDisk => self.wipe(index)?,
             Fault::OldCopy => {
-                let Machine { log, books, .. } = &self.machines[index];
-                let copy = Item::OldCopy { node: index, log: log.after_kill(), books: books.after_kill() };
+                let Machine { store, log, books, .. } = &self.machines[index];
+                let (log, books) = (log.after_kill(), books.after_kill());
+                let copy = Item::OldCopy { node: index, store: *store, log, books };
                 let later = lasts + self.micros(0, 1_000_000);
                 self.at(later, copy);
             }
+            Fault::ReplacedDisk => self.replace_disk(index)?,
         }
         Ok(())
     }
 
-    /// Whether this disk may be emptied: as many nodes may be lost for good as may be down at once.
-    fn may_lose(&self, index: usize) -> bool {
-        let lost = self.machines.iter().filter(|machine| machine.lost.is_some()).count();
-        lost < (self.machines.len() - 1) / 2 && self.machines[index].lost.is_none()
+    /// Whether this disk may be emptied: as many nodes may be lost for good, or not be back yet, as may be down at once.
+    pub(super) fn may_lose(&self, index: usize) -> bool {
+        let is_lost = |machine: &Machine| machine.lost.is_some() || machine.replacing;
+        let lost = self.machines.iter().filter(|machine| is_lost(machine)).count();
+        lost < (self.machines.len() - 1) / 2 && !is_lost(&self.machines[index])
     }
 
     /// A disk is emptied. Its node must refuse to start from it, and is lost.
@@ -121,6 +126,7 @@ impl World {
         self.crash(index, "its disk was wiped")?;
         let machine = &mut self.machines[index];
         machine.lost = Some(Loss::Wiped);
+        machine.aside = None;
         (machine.log, machine.books) = (Disk::new(Vec::new()), Disk::new(Vec::new()));
         Ok(())
     }
@@ -137,8 +143,11 @@ impl World {
     }
 
     /// The files of a node are replaced by copies that were made before. Whoever has heard it say more must refuse it.
-    pub(super) fn put_old_copy(&mut self, index: usize, log: Vec<u8>, books: Vec<u8>) -> Check {
-        if self.healed || !self.may_lose(index) || !self.all_have_heard(index) {
+    /// (A former store knows only what it had heard until then, and could be deceived by the copy.)
+    pub(super) fn put_old_copy(&mut self, index: usize, store: StoreId, log: Vec<u8>, books: Vec<u8>) -> Check {
+        let former = self.machines.iter().any(|machine| machine.aside.is_some() || machine.replacing);
+        let other = self.machines[index].store != store;
+        if self.healed || former || other || !self.may_lose(index) || !self.all_have_heard(index) {
             return Ok(());
         }
         self.report.count("old copy of a disk put back");
@@ -146,8 +155,8 @@ impl World {
         let machine = &mut self.machines[index];
         machine.lost = Some(Loss::OldCopy);
         (machine.log, machine.books) = (Disk::new(log), Disk::new(books));
-        self.promises.replaced(machine.id);
-        self.old_copies.replaced(machine.id);
+        self.promises.moved(store);
+        self.old_copies.moved(store);
         Ok(())
     }
 
@@ -162,7 +171,7 @@ impl World {
             self.report.count("crashes between a write and its sync");
             machine.log.fail_after(self.random.u64(..2));
             if node.store.commit(&commit).is_ok() {
-                self.promises.committed(id, &commit);
+                self.promises.committed(machine.store, &commit);
             }
         }
         machine.books.fail_after(self.random.u64(..3));
@@ -207,7 +216,8 @@ impl World {
             LogStore::create_with(machine.log.clone(), &identity, 0).map_err(|e| store_violation(machine.id, &e))?;
             BooksStore::create_with(machine.books.clone(), &identity, None)
                 .map_err(|e| store_violation(machine.id, &e))?;
-            self.promises.replaced(machine.id);
+            machine.store = self.genesis.stores[machine.id.index()];
+            self.promises.moved(machine.store);
             machine.lost = None;
         }
         // A start may be cut short like anything else.
@@ -236,11 +246,17 @@ impl World {
         machine.log.fail_after(u64::MAX);
         machine.books.fail_after(u64::MAX);
         self.promises.recovered(machine.id, &recovered)?;
+        self.old_copies.started(recovered.store);
+        self.read_rounds.started(machine.id);
         let rebuilt = rebuild(&identity, &books, &store.reader(), recovered.decided);
         let (mut ledger, last) = rebuilt.map_err(|error| Violation { property: "replay", what: error.to_string() })?;
         self.digests.after(machine.id, ledger.applied(), ledger.digest())?;
         for (slot, value) in &last {
             self.agreement.remembered(machine.id, *slot, *value)?;
+        }
+        let standing = MembersStores::new(&self.genesis, ledger.replacements()).standing(machine.id, recovered.store);
+        if matches!(standing, Standing::Former(_)) {
+            return self.retire(index);
         }
         let members = self.genesis.members();
         let books = Books::new(books, ledger.applied(), last.clone(), members);
@@ -248,13 +264,15 @@ impl World {
         run[..8].copy_from_slice(&self.random.u64(..).to_be_bytes());
         let mut effects = Vec::new();
         let core = Agreement::new(self.genesis.clone(), machine.id, &recovered, ledger.replacements(), &mut effects);
-        let pool = Proposer::pool(&self.genesis, machine.id, recovered.starts, recovered.decided, last);
+        let incarnation = core.stores().incarnation(machine.id, recovered.store, recovered.starts);
+        let pool = Proposer::pool(&self.genesis, machine.id, incarnation, recovered.decided, last);
         let (genesis, store_id) = (self.genesis.clone(), recovered.store);
         let door = Door::new(genesis, machine.id, store_id, recovered.starts, RunId(run), &recovered.peers);
         let (id, starts, decided) = (machine.id, recovered.starts, recovered.decided);
         self.weak_mvc.started(id, &recovered);
+        machine.runs += 1;
         machine.node = Some(Node {
-            starts,
+            run: machine.runs,
             store,
             core,
             pool,
@@ -294,6 +312,9 @@ impl World {
             machine.slow_until = Duration::ZERO;
             machine.failing = None;
             (machine.ahead, machine.drift) = (0, 0);
+            if machine.store != machine.newest {
+                self.exchange(index)?;
+            }
             self.restart(index)?;
         }
         Ok(())
@@ -308,5 +329,6 @@ fn open(log: &Disk, books: &Disk, identity: &Identity) -> Result<Stores, StoreEr
         Ok(books.slot())
     })?;
     let Some(books) = opened else { unreachable!("the log was opened without the books") };
+    books.check_store(recovered.store)?;
     Ok(Stores { log, recovered, books })
 }

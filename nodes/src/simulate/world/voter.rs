@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use rabia_bank_actors::consensus::agreement::{Effect, Event, Ticket};
+use rabia_bank_actors::handshake::Met;
 use rabia_bank_actors::snapshotter::desk::Answer;
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::ids::{BatchId, Slot};
-use rabia_bank_messages::peer::PeerMessage;
+use rabia_bank_messages::peer::{Hello, PeerMessage, RefusalReason};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rabia_bank_storage::{Commit, Entries, PeerMemory};
 
@@ -20,16 +21,37 @@ impl World {
     // ----- the voter -----
 
     pub(super) fn event(&mut self, index: usize, event: Event) -> Check {
+        let slot = self.hears(index, &event);
         let machine = &mut self.machines[index];
         let (id, Some(node)) = (machine.id, &mut machine.node) else { return Ok(()) };
-        self.weak_mvc.begins(&event);
-        if let Event::Received(from, message) = &event {
-            self.weak_mvc.hears(id, *from, node.core.frontier(), message, |batch| node.core.holds(batch));
-        }
         let mut effects = Vec::new();
         node.core.handle(self.now - node.started, event, &mut effects);
         self.weak_mvc.heard(id, |batch| node.core.holds(batch));
-        self.perform(index, effects)
+        self.perform(index, effects)?;
+        slot.map_or(Ok(()), |slot| self.weak_mvc.acted(id, slot))
+    }
+
+    /// The properties take note of what is about to happen to a node. Answers the slot, if it is about one.
+    fn hears(&mut self, index: usize, event: &Event) -> Option<Slot> {
+        let machine = &self.machines[index];
+        let node = machine.node.as_ref()?;
+        self.weak_mvc.begins(event);
+        let Event::Received(from, message) = event else { return None };
+        self.read_rounds.hears(machine.id, *from, message);
+        let (store, frontier) = (self.machines[from.index()].store, node.core.frontier());
+        if let PeerMessage::Promised { count } = message {
+            self.old_copies.hears(machine.store, store, *count);
+        }
+        let slot = match message {
+            PeerMessage::Proposal { slot, .. } | PeerMessage::State { slot, .. } | PeerMessage::Vote { slot, .. } => {
+                *slot
+            }
+            _ => return None,
+        };
+        if self.stores.counts(*from, store, slot, frontier) {
+            self.weak_mvc.hears(machine.id, *from, frontier, message, |batch| node.core.holds(batch));
+        }
+        Some(slot)
     }
 
     pub(super) fn perform(&mut self, index: usize, effects: Vec<Effect>) -> Check {
@@ -50,7 +72,10 @@ impl World {
                     self.weak_mvc.binds(self.machines[index].id, &commit.records)?;
                     self.save(index, ticket, commit);
                 }
-                Effect::Deliver(slot, batch) => self.mail(index, MAILBOX, Mail::Apply(slot, batch)),
+                Effect::Deliver(slot, batch) => {
+                    self.stores.decided(slot, batch.as_ref().map(|(_, payload)| payload))?;
+                    self.mail(index, MAILBOX, Mail::Apply(slot, batch));
+                }
                 Effect::Pool(notice) => notices.push(notice),
                 Effect::ReadAt { read, slot } => self.mail(index, MAILBOX, Mail::ReadAt(read, slot)),
                 Effect::SendEntries { to, from } => {
@@ -62,7 +87,7 @@ impl World {
                     let took = self.micros(50, 2_000);
                     self.mail(index, took, Mail::Stored { to: to.index(), id });
                 }
-                Effect::MeetAgain(peer) => unreachable!("the store of node {peer} was not replaced"),
+                Effect::MeetAgain(peer) => self.meet_again(index, peer.index()),
             }
         }
         if !notices.is_empty() {
@@ -82,8 +107,11 @@ impl World {
         let machine = &self.machines[index];
         let Some(node) = &machine.node else { return Ok(()) };
         let (id, window) = (machine.id, self.genesis.window);
-        self.promises.says(id, node.starts, node.core.frontier(), window, message)?;
+        let (store, frontier) = (machine.store, node.core.frontier());
+        self.stores.says(id, store, frontier, message)?;
+        self.promises.says((id, store, node.run), frontier, window, message)?;
         self.weak_mvc.says(id, message)?;
+        self.read_rounds.says(id, message)?;
         let (slot, what) = match message {
             PeerMessage::Proposal { slot, value, .. } => (*slot, format!("proposes {value:?}")),
             PeerMessage::State { slot, phase, state } => (*slot, format!("phase {phase}: state {state:?}")),
@@ -154,7 +182,7 @@ impl World {
             return self.crash(index, "its disk failed");
         }
         let more = node.ticket > 0 || node.store.next_compaction(node.compact).is_some();
-        self.promises.committed(machine.id, &commit);
+        self.promises.committed(machine.store, &commit);
         self.disturbs(index, "a log is written");
         if ticket > 0 && !is_broken(Rule::ReportedDurable) {
             self.event(index, Event::Saved(ticket))?;
@@ -248,41 +276,64 @@ impl World {
         if self.network.works(a, b) || cut || down(a) || down(b) {
             return Ok(());
         }
-        if self.refuses(a, b)? || self.refuses(b, a)? {
-            self.report.count("handshakes refused");
-            return Ok(());
+        let Some((to_a, to_b)) = self.introduce(b, a).zip(self.introduce(a, b)) else { return Ok(()) };
+        match (self.greet(a, &to_a)?, self.greet(b, &to_b)?) {
+            (Ok(at_a), Ok(at_b)) => {
+                self.network.turn(a, b);
+                self.meet(a, to_a, at_a)?;
+                self.meet(b, to_b, at_b)
+            }
+            refused => {
+                self.report.count("handshakes refused");
+                // Who is told that its store was replaced stops.
+                for (told, by) in [(b, refused.0), (a, refused.1)] {
+                    if by == Err(RefusalReason::Replaced) {
+                        self.retire(told)?;
+                    }
+                }
+                Ok(())
+            }
         }
-        self.network.turn(a, b);
-        self.meet(a, b)?;
-        self.meet(b, a)
     }
 
-    /// Whether a node refuses what a peer says of itself. Only an old copy may be refused, or be what refuses.
-    fn refuses(&self, index: usize, peer: usize) -> Result<bool, Violation> {
-        let (id, peer_id) = (self.machines[index].id, self.machines[peer].id);
-        let nodes = self.machines[index].node.as_ref().zip(self.machines[peer].node.as_ref());
-        let Some((node, other)) = nodes else { return Ok(false) };
-        let hello = other.door.introduce(id, None, other.core.promised());
+    fn introduce(&self, index: usize, to: usize) -> Option<Hello> {
+        let node = self.machines[index].node.as_ref()?;
+        Some(node.door.introduce(self.machines[to].id, node.core.joined(), node.core.promised()))
+    }
+
+    /// What a node makes of what a peer says of itself. Only an old copy may be refused, or be what refuses, and a store
+    /// that is not its member's yet, or not any more.
+    fn greet(&self, index: usize, hello: &Hello) -> Result<Result<Met, RefusalReason>, Violation> {
+        let machine = &self.machines[index];
+        let Some(node) = &machine.node else { return Ok(Err(RefusalReason::Node)) };
         let (stores, frontier) = (node.core.stores(), node.core.frontier());
-        let checked = node.door.check(&hello, stores, frontier, |peer| node.core.heard(peer));
-        let Err(refused) = checked else { return Ok(false) };
-        let old_copy = [index, peer].iter().any(|one| self.machines[*one].lost == Some(Loss::OldCopy));
-        check(old_copy, "handshake", || format!("node {id} refuses node {peer_id}: {}", refused.message))?;
-        Ok(true)
+        let checked = node.door.check(hello, stores, frontier, |peer| node.core.heard(peer));
+        let Err(refused) = checked else { return Ok(checked.map_err(|refused| refused.reason)) };
+        let old_copy = [index, hello.node.index()].iter().any(|one| self.machines[*one].lost == Some(Loss::OldCopy));
+        let known = self.stores.newest(hello.node, frontier);
+        let other = match refused.reason {
+            RefusalReason::Store => self.stores.replaced_in(hello.store).is_none_or(|slot| slot > frontier),
+            RefusalReason::Replaced => known != hello.store,
+            _ => false,
+        };
+        check(old_copy || other, "handshake", || {
+            format!("node {} refuses node {}: {}", machine.id, hello.node, refused.message)
+        })?;
+        Ok(Err(refused.reason))
     }
 
-    /// The handshake, from one side: `index` hears what `peer` says of itself, and does not refuse it.
-    fn meet(&mut self, index: usize, peer: usize) -> Check {
+    /// The handshake, from one side: `index` hears what a peer says of itself, and does not refuse it.
+    fn meet(&mut self, index: usize, hello: Hello, met: Met) -> Check {
+        let (peer_id, peer) = (hello.node, hello.node.index());
         let link = self.network.link(index, peer);
-        let (id, peer_id) = (self.machines[index].id, self.machines[peer].id);
-        let Some(hello) =
-            self.machines[peer].node.as_ref().map(|node| node.door.introduce(id, None, node.core.promised()))
-        else {
-            return Ok(());
-        };
-        let Some(node) = &mut self.machines[index].node else { return Ok(()) };
+        let machine = &mut self.machines[index];
+        let Some(node) = &mut machine.node else { return Ok(()) };
+        if met == Met::Stranger {
+            self.report.count("stores met before the log told of them");
+            return self.attach(index, peer, link);
+        }
         let memory = PeerMemory { store: hello.store, starts: hello.starts, run: hello.run };
-        self.old_copies.accepted(id, peer_id, memory)?;
+        self.old_copies.accepted(machine.store, memory, hello.promised)?;
         if !node.door.remember(peer_id, memory) {
             return self.attach(index, peer, link);
         }
@@ -302,10 +353,21 @@ impl World {
         if self.network.link(index, peer) != link {
             return Ok(());
         }
+        let (peer_id, store) = (self.machines[peer].id, self.machines[peer].store);
         let Some(node) = &mut self.machines[index].node else { return Ok(()) };
         node.attached[peer] = link;
-        let peer_id = self.machines[peer].id;
-        self.event(index, Event::LinkUp(peer_id, self.genesis.stores[peer_id.index()]))
+        if node.core.stores().current(peer_id) == store && !node.door.remembers(peer_id, store) {
+            // It was a stranger when they met, a moment ago.
+            self.meet_again(index, peer);
+            return Ok(());
+        }
+        self.event(index, Event::LinkUp(peer_id, store))
+    }
+
+    fn meet_again(&mut self, index: usize, peer: usize) {
+        let link = self.network.link(index, peer);
+        self.report.count("stores met again");
+        self.at(MAILBOX, Item::HangUp { a: index, b: peer, link });
     }
 
     pub(super) fn disconnect(&mut self, a: usize, b: usize) -> Check {

@@ -1,0 +1,61 @@
+//! Read rounds: a node goes on to its next round only when a quorum, itself included, has answered the last one. Answers
+//! to another round, or to another run's, are none.
+//!
+//! Source: PROTOCOL.md, "Linearizable reads without the log".
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rabia_bank_messages::ids::NodeId;
+use rabia_bank_messages::peer::PeerMessage;
+
+use super::{Check, check};
+
+/// A round, and who has answered it.
+#[derive(Debug)]
+struct Round {
+    /// The run of the node, by its start counter, and the number of the round.
+    name: (u64, u64),
+    answered: BTreeSet<NodeId>,
+}
+
+/// The last round of each node.
+#[derive(Debug)]
+pub(in crate::simulate) struct ReadRounds {
+    quorum: usize,
+    last: BTreeMap<NodeId, Round>,
+}
+
+impl ReadRounds {
+    pub(in crate::simulate) fn new(quorum: usize) -> ReadRounds {
+        ReadRounds { quorum, last: BTreeMap::new() }
+    }
+
+    /// A node starts.
+    pub(in crate::simulate) fn started(&mut self, node: NodeId) {
+        self.last.remove(&node);
+    }
+
+    /// A message is about to reach a node.
+    pub(in crate::simulate) fn hears(&mut self, node: NodeId, from: NodeId, message: &PeerMessage) {
+        if let PeerMessage::ReadIndexAnswer { starts, round, .. } = message
+            && let Some(last) = self.last.get_mut(&node).filter(|last| last.name == (*starts, *round))
+        {
+            last.answered.insert(from);
+        }
+    }
+
+    /// A node says this.
+    pub(in crate::simulate) fn says(&mut self, node: NodeId, message: &PeerMessage) -> Check {
+        let PeerMessage::ReadIndex { starts, round } = message else { return Ok(()) };
+        let name = (*starts, *round);
+        let quorum = self.quorum;
+        let last = self.last.entry(node).or_insert_with(|| Round { name, answered: BTreeSet::new() });
+        if last.name == name {
+            return Ok(());
+        }
+        let ended = std::mem::replace(last, Round { name, answered: BTreeSet::new() });
+        check(ended.answered.len() + 1 >= quorum, "read rounds", || {
+            format!("node {node} asks in round {round}, but the one before had no quorum of answers: {ended:?}")
+        })
+    }
+}

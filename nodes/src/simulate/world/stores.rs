@@ -1,0 +1,140 @@
+//! New stores for members, made and asked for as `rabia-bank replace` does it: where the disk is lost, and where it is not. What
+//! was set aside may be put back, a former store beside its new one in turns; it must find out that it has no part any more.
+
+use std::time::Duration;
+
+use rabia_bank_actors::consensus::agreement::Event;
+use rabia_bank_messages::ids::StoreId;
+use rabia_bank_storage::{BooksStore, Identity, LogStore};
+
+use super::super::disk::Disk;
+use super::super::properties::Check;
+use super::{Item, Loss, MAILBOX, Mail, World, store_violation};
+
+/// Whoever wants a new store decided asks again after this time.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+/// Disks that are not in their machine.
+pub(super) struct SetAside {
+    store: StoreId,
+    log: Disk,
+    books: Disk,
+}
+
+impl World {
+    /// Whether this member may get a new store. Nobody may have to tell an old copy of another member's store from that store
+    /// then: a new one has not heard enough of it.
+    pub(super) fn may_replace(&self, index: usize) -> bool {
+        self.may_lose(index) && !self.is_old_copy_about()
+    }
+
+    fn is_old_copy_about(&self) -> bool {
+        self.machines.iter().any(|machine| machine.lost == Some(Loss::OldCopy))
+    }
+
+    /// A disk is replaced by another, with a new store: it is lost for good, or set aside, or in use until its node hears of
+    /// it.
+    pub(super) fn replace_disk(&mut self, index: usize) -> Check {
+        let store = StoreId((u128::from(self.random.u64(..)) << 64 | index as u128).to_be_bytes());
+        let machine = &mut self.machines[index];
+        let (log, books) = (Disk::new(Vec::new()), Disk::new(Vec::new()));
+        let identity = Identity { genesis: self.genesis.clone(), node: machine.id };
+        let failed = |error| store_violation(machine.id, &error);
+        BooksStore::create_replacing_with(books.clone(), &identity, store).map_err(failed)?;
+        LogStore::create_replacing_with(log.clone(), &identity, store).map_err(failed)?;
+        let (log, books) = (Disk::new(log.after_kill()), Disk::new(books.after_kill()));
+        machine.aside = Some(SetAside { store, log, books });
+        (machine.newest, machine.replacing) = (store, true);
+        match self.random.u32(..3) {
+            0 => {
+                self.exchange(index)?;
+                self.machines[index].aside = None;
+            }
+            1 => self.exchange(index)?,
+            _ => {}
+        }
+        for _ in 0..self.random.u32(..3) {
+            let later = self.micros(0, 2_000_000);
+            self.at(later, Item::Exchange(index));
+        }
+        let later = self.micros(0, 300_000);
+        self.at(later, Item::AskForStore { node: index, store });
+        Ok(())
+    }
+
+    /// Somebody asks a running node to put a new store into the log.
+    pub(super) fn ask_for_store(&mut self, of: usize, store: StoreId) -> Check {
+        if self.stores.replaced_in(store).is_some() || self.machines[of].newest != store {
+            return Ok(());
+        }
+        self.at(ASK_AGAIN, Item::AskForStore { node: of, store });
+        let running = |index: &usize| *index != of && self.machines[*index].node.is_some();
+        let running: Vec<usize> = (0..self.machines.len()).filter(running).collect();
+        if running.is_empty() {
+            return Ok(());
+        }
+        let at = running[self.random.usize(..running.len())];
+        let Some(mut node) = self.machines[at].node.take() else { return Ok(()) };
+        let (batch, payload) = node.pool.replace(self.clocks(at, &node), self.machines[of].id, store);
+        self.machines[at].node = Some(node);
+        self.agreement.formed(batch, payload.clone())?;
+        self.mail(at, MAILBOX, Mail::Events(vec![Event::Hold(batch, payload)]));
+        self.mail(at, MAILBOX, Mail::Pump);
+        Ok(())
+    }
+
+    /// Somebody puts the other disks in, whichever they are.
+    pub(super) fn exchange_now_and_then(&mut self, index: usize) -> Check {
+        if self.healed || self.is_old_copy_about() {
+            return Ok(());
+        }
+        self.exchange(index)
+    }
+
+    /// The other disks are put into a machine, if it has others.
+    pub(super) fn exchange(&mut self, index: usize) -> Check {
+        if self.machines[index].aside.is_none() {
+            return Ok(());
+        }
+        self.crash(index, "its disks are exchanged")?;
+        let machine = &mut self.machines[index];
+        let Some(aside) = &mut machine.aside else { return Ok(()) };
+        std::mem::swap(&mut machine.store, &mut aside.store);
+        std::mem::swap(&mut machine.log, &mut aside.log);
+        std::mem::swap(&mut machine.books, &mut aside.books);
+        let (id, store, former) = (machine.id, machine.store, machine.store != machine.newest);
+        self.trace.note(self.now, None, || format!("node {id} has the disks with store {store} now"));
+        if former {
+            self.report.count("former stores put back");
+        }
+        Ok(())
+    }
+
+    /// A node whose store was replaced stops. Its member goes on with the new one.
+    pub(super) fn retire(&mut self, index: usize) -> Check {
+        let machine = &self.machines[index];
+        // An old copy of a former store has no part in anything.
+        if machine.store == machine.newest {
+            return Ok(());
+        }
+        self.report.count("former stores stopped");
+        self.exchange(index)?;
+        let after = self.micros(1_000, 100_000);
+        self.at(after, Item::Restart(index));
+        Ok(())
+    }
+
+    /// A store that was replaced stops when it has nothing more to say; one that is as far as its member was is a full one.
+    pub(super) fn look_after_store(&mut self, index: usize) -> Check {
+        let machine = &mut self.machines[index];
+        let Some(node) = &machine.node else { return Ok(()) };
+        if node.core.retired().is_some() {
+            return self.retire(index);
+        }
+        if machine.replacing && machine.store == machine.newest && node.core.is_current() {
+            machine.replacing = false;
+            self.report.count("new stores at work");
+        }
+        Ok(())
+    }
+}

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use rabia_bank_actors::consensus::agreement::{Agreement, Effect, Event};
 use rabia_bank_actors::consensus::stores::Replacements;
+use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::genesis::Genesis;
-use rabia_bank_messages::ids::{ClusterId, NodeId, StoreId};
-use rabia_bank_messages::peer::PeerMessage;
+use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, NodeId, Slot, StoreId};
+use rabia_bank_messages::peer::{Entry, PeerMessage};
 use rabia_bank_storage::Recovered;
 
 const STORE: StoreId = StoreId([7; 16]);
@@ -48,14 +49,23 @@ fn handle(agreement: &mut Agreement, event: Event) -> (Vec<u64>, Vec<(u64, u64)>
     (rounds, reads)
 }
 
+/// Node 2 answers.
+fn answer_at(round: u64, slot: Slot) -> Event {
+    let message = PeerMessage::ReadIndexAnswer { starts: 1, round, slot };
+    Event::Received(NodeId::new(2).unwrap(), message)
+}
+
+/// Node 2 tells decisions.
+fn entries(entries: impl IntoIterator<Item = (Slot, Option<(BatchId, Payload)>)>) -> Event {
+    let entries = entries.into_iter().map(|(slot, batch)| Entry { slot, batch }).collect();
+    Event::Received(NodeId::new(2).unwrap(), PeerMessage::Entries { entries, decided: 0 })
+}
+
 #[test]
 fn reads_of_one_moment_share_one_round() {
     let mut agreement = first_of_three();
     // Nothing was voted on yet, so no answer has to wait for a slot.
-    let answer = |round| {
-        let message = PeerMessage::ReadIndexAnswer { starts: 1, round, slot: 0 };
-        Event::Received(NodeId::new(2).unwrap(), message)
-    };
+    let answer = |round| answer_at(round, 0);
     assert_eq!(handle(&mut agreement, Event::Read(1)), (vec![1], vec![]));
     // These come while the round is under way: it may not see what was acknowledged before they came.
     for read in 2..=1_000 {
@@ -66,4 +76,21 @@ fn reads_of_one_moment_share_one_round() {
     assert_eq!(handle(&mut agreement, answer(1)), (vec![], vec![]), "an answer to the round before");
     assert_eq!(handle(&mut agreement, answer(2)), (vec![], vec![(1_000, 0)]));
     assert_eq!(handle(&mut agreement, answer(2)), (vec![], vec![]), "nobody waits");
+}
+
+#[test]
+fn a_read_that_asks_again_does_not_take_the_place_of_a_later_one() {
+    let mut agreement = first_of_three();
+    handle(&mut agreement, Event::Read(1));
+    assert_eq!(handle(&mut agreement, answer_at(1, 5)), (vec![], vec![]), "it waits for slot 5");
+    let payload = Payload::replacing(NodeId::new(3).unwrap(), StoreId([10; 16]), 0);
+    let digest = Digest::of(payload.bytes());
+    let id = BatchId { origin: NodeId::new(2).unwrap(), incarnation: 1, sequence: 1, digest };
+    handle(&mut agreement, entries([(1, Some((id, payload)))]));
+    assert_eq!(handle(&mut agreement, Event::Read(2)), (vec![2], vec![]));
+    // The stores were others when the first read asked, so it asks again: behind the second one.
+    assert_eq!(handle(&mut agreement, entries((2..=5).map(|slot| (slot, None)))), (vec![], vec![]));
+    assert_eq!(handle(&mut agreement, answer_at(2, 9)), (vec![3], vec![]));
+    assert_eq!(handle(&mut agreement, answer_at(3, 9)), (vec![], vec![]));
+    assert_eq!(handle(&mut agreement, entries((6..=9).map(|slot| (slot, None)))), (vec![], vec![(2, 9)]));
 }

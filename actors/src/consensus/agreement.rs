@@ -1245,7 +1245,8 @@ impl Agreement {
         let slot = answers.copied().max().unwrap_or(0);
         let ended = EndedRound { read: round.read, slot, stores: round.stores };
         match self.ended.last_mut().filter(|last| (last.slot, last.stores) == (slot, ended.stores)) {
-            Some(last) => last.read = ended.read,
+            // One that asks again may come behind a later one.
+            Some(last) => last.read = last.read.max(ended.read),
             None => self.ended.push(ended),
         }
         self.round = None;

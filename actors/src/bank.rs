@@ -282,8 +282,10 @@ enum SnapshotStage {
     Saving,
 }
 
-/// Steps of the snapshot that are collected at a time: about a millisecond.
-const COLLECT: usize = 2;
+/// A snapshot is collected in so many parts, of one step at least: half a millisecond or more each …
+const PARTS: usize = 512;
+/// … with this pause before the next, so that requests, which need several turns of this thread, are hardly slower meanwhile.
+const BETWEEN_PARTS: Duration = Duration::from_millis(1);
 /// Blocks that are read from disk at once.
 const MAX_READING: usize = 4;
 
@@ -609,21 +611,19 @@ impl Bank {
         self.unsaved = (0, 0);
         self.snapshot = SnapshotStage::Collecting;
         self.frozen_decisions = self.decisions.iter().copied().collect();
-        self.ledger.freeze();
-        self.collect(ctx);
+        let part = self.ledger.freeze().div_ceil(PARTS);
+        self.collect(part, ctx);
     }
 
-    /// Goes on collecting the snapshot. Between two parts all other actors of this thread have their turn: a message of the bank
-    /// to itself would come before them.
-    fn collect(&mut self, ctx: &mut Context<Self>) {
+    /// Goes on collecting the snapshot, by a part of so many steps.
+    fn collect(&mut self, part: usize, ctx: &mut Context<Self>) {
         // A state that was installed meanwhile makes the snapshot superfluous.
         if self.snapshot != SnapshotStage::Collecting {
             return;
         }
-        match self.ledger.collect(COLLECT) {
+        match self.ledger.collect(part) {
             None => {
-                let turn = tokio::task::yield_now().into_actor(self);
-                ctx.spawn(turn.map(|(), bank, ctx| bank.collect(ctx)));
+                ctx.run_later(BETWEEN_PARTS, move |bank, ctx| bank.collect(part, ctx));
             }
             Some(changes) => {
                 self.snapshot = SnapshotStage::Saving;

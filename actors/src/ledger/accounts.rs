@@ -186,8 +186,8 @@ impl Pages {
 }
 
 impl Accounts {
-    /// Begins a snapshot with all pages that changed since the last one, as they are now.
-    pub(super) fn freeze(&mut self) {
+    /// Begins a snapshot with all pages that changed since the last one, as they are now. Answers how many they are.
+    pub(super) fn freeze(&mut self) -> usize {
         let Pages { states, changed, frozen, frozen_accounts, .. } = &mut self.pages;
         assert!(frozen.is_empty(), "a snapshot is being taken already");
         *frozen_accounts = self.states.len();
@@ -195,6 +195,7 @@ impl Accounts {
         for page in frozen.iter() {
             states[*page as usize] = PageState::Frozen;
         }
+        frozen.len()
     }
 
     /// Encodes up to `count` frozen pages. Answers all pages once none is left.

@@ -51,18 +51,20 @@ pub(super) struct Taking {
 }
 
 impl Ledger {
-    /// Begins a snapshot of the state as it is now. [`collect`](Ledger::collect) goes on with it.
+    /// Begins a snapshot of the state as it is now. Answers how many steps of [`collect`](Ledger::collect) complete it.
     ///
     /// # Panics
     /// If one is being taken.
-    pub fn freeze(&mut self) {
+    pub fn freeze(&mut self) -> usize {
         assert!(self.taking.is_none(), "a snapshot is being taken already");
         let state = rows::encode(&self.state_row());
-        self.books.accounts.freeze();
+        let pages = self.books.accounts.freeze();
         let end = self.books.history.len();
         let next_block = self.saved_transactions / BLOCK;
         let sessions = self.sessions.save();
         self.taking = Some(Taking { slot: self.applied, end, state, sessions, next_block, blocks: Vec::new() });
+        let blocks = (end - next_block * BLOCK).div_ceil(BLOCK) as usize;
+        blocks + pages.div_ceil(PAGES)
     }
 
     /// Goes on with the snapshot: `steps` blocks of the history, or 32 times as many pages of accounts, which takes about half

@@ -12,11 +12,14 @@ use std::thread;
 
 use super::{Run, panicked};
 
+/// A seed, and its run.
+type Ran = (u64, Run);
+
 /// The runs of many seeds, in the order of the seeds, up to the first with a violation.
 #[derive(Debug)]
 pub struct Jobs {
     next: u64,
-    results: Receiver<(u64, Run)>,
+    results: Receiver<Ran>,
     /// Runs that were ready before one of a lower seed.
     early: BTreeMap<u64, Run>,
     failed: bool,
@@ -44,9 +47,9 @@ impl Jobs {
 }
 
 impl Iterator for Jobs {
-    type Item = (u64, Run);
+    type Item = Ran;
 
-    fn next(&mut self) -> Option<(u64, Run)> {
+    fn next(&mut self) -> Option<Ran> {
         if self.failed {
             return None;
         }
@@ -67,11 +70,11 @@ impl Iterator for Jobs {
 
 thread_local! {
     /// The seed that this thread runs, and where the result goes.
-    static RUNNING: RefCell<Option<(u64, Sender<(u64, Run)>)>> = const { RefCell::new(None) };
+    static RUNNING: RefCell<Option<(u64, Sender<Ran>)>> = const { RefCell::new(None) };
 }
 
 /// Takes one seed after the other, until none is left or nobody wants to know.
-fn work(seeds: &Mutex<Range<u64>>, results: &Sender<(u64, Run)>, run: impl Fn(u64) -> Run) {
+fn work(seeds: &Mutex<Range<u64>>, results: &Sender<Ran>, run: impl Fn(u64) -> Run) {
     loop {
         let Some(seed) = seeds.lock().unwrap_or_else(PoisonError::into_inner).next() else { return };
         RUNNING.set(Some((seed, results.clone())));
@@ -98,7 +101,7 @@ pub fn name_seeds_of_panics() {
     }));
 }
 
-fn end_run(seed: u64, results: &Sender<(u64, Run)>, panic: &PanicHookInfo<'_>) -> ! {
+fn end_run(seed: u64, results: &Sender<Ran>, panic: &PanicHookInfo<'_>) -> ! {
     // Where nobody waits for it any more, a run of a lower seed has failed.
     let _ = results.send((seed, panicked(panic.payload())));
     loop {

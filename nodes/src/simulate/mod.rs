@@ -98,6 +98,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use jobs::{Jobs, name_seeds_of_panics};
 pub use properties::Violation;
+use trace::Trace;
 
 /// What to simulate.
 #[derive(Clone, Debug)]
@@ -166,18 +167,19 @@ pub struct Run {
 pub fn run(seed: u64, settings: &Settings) -> Run {
     let running = catch_unwind(AssertUnwindSafe(|| match world::World::new(seed, settings) {
         Ok(world) => world.run(),
-        Err(violation) => (Report::default(), Some(violation), Vec::new()),
+        Err(violation) => (Report::default(), Some(violation)),
     }));
     match running {
-        Ok((report, violation, trace)) => Run { report, violation, trace },
+        Ok((report, violation)) => Run { report, violation, trace: Trace::take() },
         Err(panic) => panicked(&*panic),
     }
 }
 
-/// What is left of a run in which an assertion failed.
+/// What is left of the run on this thread, in which an assertion failed.
 fn panicked(panic: &(dyn Any + Send)) -> Run {
     let text = panic.downcast_ref::<String>().cloned();
     let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
     let what = text.unwrap_or_else(|| "a panic without words".to_owned());
-    Run { report: Report::default(), violation: Some(Violation { property: "assertions", what }), trace: Vec::new() }
+    let violation = Some(Violation { property: "assertions", what });
+    Run { report: Report::default(), violation, trace: Trace::take() }
 }

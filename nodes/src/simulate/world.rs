@@ -348,7 +348,7 @@ impl World {
     }
 
     /// Runs to the end. The report, and what was wrong.
-    pub(super) fn run(mut self) -> (Report, Option<Violation>, Vec<String>) {
+    pub(super) fn run(mut self) -> (Report, Option<Violation>) {
         let wrong = self.live().err();
         if let Some(violation) = &wrong {
             let line = format!("VIOLATION {}: {}", violation.property, violation.what);
@@ -362,7 +362,7 @@ impl World {
         self.report.null_slots = self.agreement.null_slots();
         self.report.acknowledged = self.answers.acknowledged();
         self.report.reads = self.answers.reads;
-        (self.report, wrong, self.trace.into_lines())
+        (self.report, wrong)
     }
 
     fn live(&mut self) -> Check {

@@ -68,7 +68,10 @@ impl World {
             return Ok(());
         }
         self.at(ASK_AGAIN, Item::AskForStore { node: of, store });
-        let running = |index: &usize| *index != of && self.machines[*index].node.is_some();
+        let running = |index: &usize| {
+            let machine = &self.machines[*index];
+            *index != of && machine.node.is_some() && machine.paused <= self.now
+        };
         let running: Vec<usize> = (0..self.machines.len()).filter(running).collect();
         if running.is_empty() {
             return Ok(());

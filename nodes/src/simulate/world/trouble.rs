@@ -66,7 +66,11 @@ impl World {
                 }
             }
             Fault::CrashAll => (0..members).try_for_each(|node| self.crash(node, "it was killed"))?,
-            Fault::Pause => self.machines[index].paused = self.now + lasts,
+            Fault::Pause => {
+                // Never shortened: what is put off would come behind what came later.
+                let paused = &mut self.machines[index].paused;
+                *paused = (self.now + lasts).max(*paused);
+            }
             Fault::ResetLink => self.disconnect(index, other)?,
             Fault::Isolate => {
                 self.network.cut(&[index], &others);
@@ -300,7 +304,7 @@ impl World {
         Ok(())
     }
 
-    /// All faults end.
+    /// All faults end; a pause that has begun goes on for its time.
     pub(super) fn heal(&mut self) -> Check {
         self.healed = true;
         self.weather = Weather::calm();
@@ -308,7 +312,6 @@ impl World {
         for index in 0..self.machines.len() {
             self.network.mend(index);
             let machine = &mut self.machines[index];
-            machine.paused = machine.paused.min(self.now);
             machine.slow_until = Duration::ZERO;
             machine.failing = None;
             (machine.ahead, machine.drift) = (0, 0);

@@ -21,9 +21,10 @@ fn name(index: usize) -> String {
 
 fn operation(random: &mut Rng) -> Operation {
     let [from, to] = [(); 2].map(|()| name(random.usize(..ACCOUNTS).min(random.usize(..ACCOUNTS))));
-    match random.u32(..8) {
+    match random.u32(..9) {
         0 => deposit(&to, random.u64(1..500)),
         1 => withdraw(&from, random.u64(1..500)),
+        2 => create(&format!("later-{}", random.u32(..500)), random.u64(1..50)),
         _ => transfer(&from, &to, random.u64(1..500)),
     }
 }

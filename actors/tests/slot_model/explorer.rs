@@ -86,8 +86,8 @@ pub fn explore<const N: usize>(scope: Scope<N>) -> Finding {
 }
 
 impl<const N: usize> Explorer<N> {
-    /// Where votes contradict each other, a slot takes that of the first node: then nodes are not interchangeable. It is enough
-    /// then to look at runs in which they take turns.
+    /// Where votes contradict each other, a slot takes that of the first node: then nodes are not interchangeable. It
+    /// is enough then to look at runs in which they take turns.
     fn nodes_differ(&self) -> bool {
         self.scope.broken == Some(Broken::StateBeforeSync)
     }

@@ -5,11 +5,11 @@
 //! A state is what each node has in memory, on disk and said so far. From there everything is tried:
 //!
 //! - A node proposes, acts on any set of the messages that were said (the network loses, delays, duplicates and
-//!   reorders), sees either side of the coin, fetches a payload from whoever holds it, and learns a decision, as such or
-//!   as the votes of any phase that bind it.
-//! - A write is under way until its sync is a step of its own. What is in memory, what is written and what is synced are kept
-//!   apart: a crash in between finds the record, with the payload that it binds its node to, or it does not. A decision that
-//!   is known is on disk after the crash, in the place of the records, or forgotten.
+//!   reorders), sees either side of the coin, fetches a payload from whoever holds it, and learns a decision, as such
+//!   or as the votes of any phase that bind it.
+//! - A write is under way until its sync is a step of its own. What is in memory, what is written and what is synced
+//!   are kept apart: a crash in between finds the record, with the payload that it binds its node to, or it does not. A
+//!   decision that is known is on disk after the crash, in the place of the records, or forgotten.
 //! - A crash takes along what is in memory, payloads too, and what the node has said: all of it or nothing, for whoever
 //!   got a part of it could have acted on it before. A node that never spoke restarts with the slot above its mark, or
 //!   tainted.
@@ -18,14 +18,15 @@
 //! # What is checked
 //!
 //! - No two nodes ever decide differently.
-//! - Nothing gets stuck: steps only add to what was said and known, so every run without further faults ends. Where it ends,
-//!   every node that lives knows the outcome and has its payload, or can go beyond the last phase that is looked at.
+//! - Nothing gets stuck: steps only add to what was said and known, so every run without further faults ends. Where it
+//!   ends, every node that lives knows the outcome and has its payload, or can go beyond the last phase that is looked
+//!   at.
 //!
 //! # What keeps it small
 //!
-//! Nodes are interchangeable, so states that differ by their order are one. And what a slot does next depends on its place and
-//! on what it hears, not on what brought it there: see [`steps`], where that is checked and not only assumed. Coins are
-//! taken for arbitrary: heads takes any batch that a state or vote ever named.
+//! Nodes are interchangeable, so states that differ by their order are one. And what a slot does next depends on its
+//! place and on what it hears, not on what brought it there: see [`steps`], where that is checked and not only assumed.
+//! Coins are taken for arbitrary: heads takes any batch that a state or vote ever named.
 //!
 //! # What was found
 //!
@@ -45,13 +46,13 @@
 //! | 3 | one batch, at one node | 3 | 1 | 0 | 4,593,679 |
 //! | 4 | one batch, at one node | 2 | 1 | 0 | 3,679,215 |
 //!
-//! What takes seconds is in the default suite, the rest are tests that are ignored:
-//! `cargo test --release --package rabia-bank-actors --test slot_model -- --ignored --test-threads 1 --nocapture`. In the release
-//! profile the largest of them takes 20 s of one core and 370 MB. What is said and counted before the end of the phases is all
-//! explored; what comes in later phases is not.
+//! What takes seconds is in the default suite, the rest are tests that are ignored: `cargo test --release --package
+//! rabia-bank-actors --test slot_model -- --ignored --test-threads 1 --nocapture`. In the release profile the largest
+//! of them takes 20 s of one core and 370 MB. What is said and counted before the end of the phases is all explored;
+//! what comes in later phases is not.
 //!
-//! Each rule of [`Broken`] was broken on its own, by the model around the slot: it forgets records, hides messages or lets them
-//! come too early. All of them are found, with three nodes:
+//! Each rule of [`Broken`] was broken on its own, by the model around the slot: it forgets records, hides messages or
+//! lets them come too early. All of them are found, with three nodes:
 //!
 //! | rule | broken | phases, restarts, deaths | found | after states |
 //! | --- | --- | --- | --- | --- |
@@ -69,10 +70,10 @@
 //! | 11 ‡ | no null and Abstain besides the records | 2, 1, 1 | stuck | 2,507 |
 //! | 12 | restarts find an empty disk | 2, 1, 0 | two decisions | 829,386 |
 //!
-//! A state of a later phase that is sent before it is durable may be followed by another one of the same sender. That leads to
-//! votes that contradict each other, and what a slot makes of those depends on how the nodes are called. So there the nodes are
-//! told apart; they take turns, which is enough to show it: who is least far goes on, and a crash comes where a state is on
-//! its way to the disk.
+//! A state of a later phase that is sent before it is durable may be followed by another one of the same sender. That
+//! leads to votes that contradict each other, and what a slot makes of those depends on how the nodes are called. So
+//! there the nodes are told apart; they take turns, which is enough to show it: who is least far goes on, and a crash
+//! comes where a state is on its way to the disk.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)] // a test says what failed by failing
 
 mod explorer;

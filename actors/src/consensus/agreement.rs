@@ -215,7 +215,7 @@ pub struct AgreementCounters {
 /// - `frontier` is the end of the gapless decided log, all of it delivered in order.
 /// - Nothing is said for a slot above `frontier + window`, nor at or above `reserved`, nor outside of `speaks`.
 /// - `open` holds slots above `frontier` only.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Agreement {
     me: NodeId,
     genesis: Genesis,

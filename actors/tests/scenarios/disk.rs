@@ -9,7 +9,7 @@ use rabia_bank_messages::peer::{Entry, Value};
 use rabia_bank_storage::{Commit, Record, Recovered, Said};
 
 /// The disk of one node.
-#[derive(Default)]
+#[derive(Clone, Default, Debug)]
 pub struct Disk {
     starts: u64,
     pub base: Slot,

@@ -6,7 +6,7 @@ use std::time::Instant;
 use hashbrown::HashTable;
 use rustc_hash::FxHasher;
 
-use crate::steps::{At, Cause, Local, Offers, Outcome, Steps, asks_coin};
+use crate::steps::{At, Cause, Local, Names, Offers, Outcome, Steps, asks_coin, by_place};
 use crate::words::{IDS, Kind, Messages, NEITHER, Words, ZERO, each};
 use crate::world::{Node, Packed, World};
 
@@ -19,6 +19,8 @@ pub enum Broken {
     UndecidedAgainstMajority,
     /// Rule 4: a vote is sent before it is durable.
     VoteBeforeSync,
+    /// Rule 5: a state of a later phase is sent before it is durable.
+    StateBeforeSync,
     /// Rule 6: what names a batch counts without its payload.
     CountsWithoutPayload,
     /// Rule 6: a record is written without the payload that it binds its node to.
@@ -84,6 +86,21 @@ pub fn explore<const N: usize>(scope: Scope<N>) -> Finding {
 }
 
 impl<const N: usize> Explorer<N> {
+    /// Where votes contradict each other, a slot takes that of the first node: then nodes are not interchangeable. It
+    /// is enough then to look at runs in which they take turns.
+    fn nodes_differ(&self) -> bool {
+        self.scope.broken == Some(Broken::StateBeforeSync)
+    }
+
+    /// What to call this node and the others, in their order.
+    fn names(&self, index: usize) -> Names<N> {
+        let mut names = by_place();
+        if self.nodes_differ() {
+            names[..=index].rotate_right(1);
+        }
+        names
+    }
+
     fn run(&mut self) -> Finding {
         let start = Instant::now();
         self.reach(&World::new(self.scope.holds), NOTHING);
@@ -119,7 +136,7 @@ impl<const N: usize> Explorer<N> {
 
     /// False if it was reached before.
     fn reach(&mut self, world: &World<N>, before: u32) -> bool {
-        let world = world.pack();
+        let world = world.pack(!self.nodes_differ());
         let hash = |world: &Packed<N>| Hasher::default().hash_one(world);
         let reached = &self.reached;
         let same = |other: &u32| reached[*other as usize].world == world;
@@ -149,7 +166,10 @@ impl<const N: usize> Explorer<N> {
     /// What can happen without a fault. Returns who can go beyond the last phase, a bit for each.
     fn steps_of(&mut self, world: &World<N>, out: &mut Vec<World<N>>) -> u8 {
         let mut beyond = 0;
-        for index in 0..N {
+        for index in order(world) {
+            if self.nodes_differ() && !out.is_empty() {
+                break;
+            }
             let node = world.nodes[index];
             match node.local.at {
                 At::Dead => continue,
@@ -229,7 +249,9 @@ impl<const N: usize> Explorer<N> {
             let blind = blind.collect::<Vec<_>>();
             sets.extend(blind);
         }
-        sets.iter_mut().for_each(|set| set[1..].sort_unstable());
+        if !self.nodes_differ() {
+            sets.iter_mut().for_each(|set| set[1..].sort_unstable());
+        }
         sets.sort_unstable();
         sets.dedup();
         sets
@@ -237,12 +259,12 @@ impl<const N: usize> Explorer<N> {
 
     /// True if it goes beyond the last phase.
     fn act(&mut self, world: &World<N>, index: usize, cause: Cause<N>, out: &mut Vec<World<N>>) -> bool {
-        match self.steps.step(world.nodes[index].local, cause) {
+        match self.steps.step(self.names(index), world.nodes[index].local, cause) {
             Outcome::Still => false,
             Outcome::Beyond => true,
             Outcome::Goes { to, mut says, decides } => {
-                if let Some((kind @ Kind::Vote(_), word)) = to.writes()
-                    && self.scope.broken == Some(Broken::VoteBeforeSync)
+                if let Some((kind, word)) = to.writes()
+                    && self.says_early(kind)
                 {
                     says.add(kind, word);
                 }
@@ -253,6 +275,15 @@ impl<const N: usize> Explorer<N> {
                 out.push(next);
                 false
             }
+        }
+    }
+
+    /// Whether this is said while it is on its way to the disk.
+    fn says_early(&self, kind: Kind) -> bool {
+        match self.scope.broken {
+            Some(Broken::VoteBeforeSync) => matches!(kind, Kind::Vote(_)),
+            Some(Broken::StateBeforeSync) => matches!(kind, Kind::State(_)),
+            _ => false,
         }
     }
 
@@ -295,7 +326,10 @@ impl<const N: usize> Explorer<N> {
     /// Crashes at every point, with every outcome of what was on its way to the disk and to the others.
     fn faults_of(&mut self, world: &World<N>, out: &mut Vec<World<N>>) {
         for index in 0..N {
-            if world.nodes[index].local.at == At::Dead {
+            let at = world.nodes[index].local.at;
+            // Said before it is durable: what that breaks comes of a crash in between.
+            let of_use = self.scope.broken != Some(Broken::StateBeforeSync) || at == At::SavingState;
+            if at == At::Dead || !of_use {
                 continue;
             }
             // All or nothing of what it said is lost: who got some of it, acted on it before, or could have.
@@ -381,6 +415,18 @@ impl<const N: usize> Explorer<N> {
         world.named |= said.named();
         world
     }
+}
+
+/// The nodes, those that are least far first.
+fn order<const N: usize>(world: &World<N>) -> [usize; N] {
+    let mut order = std::array::from_fn(|index| index);
+    order.sort_by_key(|index| {
+        let Local { at, phase, .. } = world.nodes[*index].local;
+        // The state of a phase is saved before it is said.
+        let step = if at == At::SavingState { At::Proposed } else { at };
+        (matches!(at, At::Decided | At::Settled | At::Dead), phase, step)
+    });
+    order
 }
 
 /// What the node writes is on its disk.

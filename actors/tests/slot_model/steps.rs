@@ -103,7 +103,7 @@ struct Script<const N: usize> {
 }
 
 /// What to call the node that is looked at, and the others.
-type Names<const N: usize> = [usize; N];
+pub type Names<const N: usize> = [u8; N];
 
 /// Ways to one place that are kept, to see that the slots do the same.
 const ALIKE: usize = 12;
@@ -112,12 +112,12 @@ pub struct Steps<const N: usize> {
     pub quorums: Quorums,
     phases: u8,
     ways: FxHashMap<Local, Vec<(Script<N>, Slot)>>,
-    known: FxHashMap<(Local, Cause<N>), Outcome>,
+    known: FxHashMap<(Names<N>, Local, Cause<N>), Outcome>,
     bound: FxHashMap<(Messages, Kind, Offers<N>), Outcome>,
 }
 
-fn node_id(index: usize) -> NodeId {
-    NodeId::new(index as u8 + 1).unwrap()
+fn node_id(index: u8) -> NodeId {
+    NodeId::new(index + 1).unwrap()
 }
 
 impl<const N: usize> Steps<N> {
@@ -129,36 +129,35 @@ impl<const N: usize> Steps<N> {
         steps
     }
 
-    /// What a slot in this place does.
-    pub fn step(&mut self, local: Local, cause: Cause<N>) -> Outcome {
-        if let Some(outcome) = self.known.get(&(local, cause)) {
+    /// What a slot in this place does, where the nodes are called so.
+    pub fn step(&mut self, names: Names<N>, local: Local, cause: Cause<N>) -> Outcome {
+        if let Some(outcome) = self.known.get(&(names, local, cause)) {
             return *outcome;
         }
-        let (mut script, mut slot) = match cause {
+        let mut script = match cause {
             // Heads is of use to a slot that counts a batch. This one counts nothing yet but its own vote.
             Cause::Hears(_, A | B) => {
                 let mut vote = Messages::default();
                 vote.add(Kind::Vote(local.phase), local.last);
-                let script = Script { restored: Some(vote), causes: Vec::new() };
-                let slot = self.replay(&script, &names());
-                assert_eq!(place(&slot), local);
-                (script, slot)
+                Script { restored: Some(vote), causes: Vec::new() }
             }
-            _ => self.ways[&local][0].clone(),
+            _ => self.ways[&local][0].0.clone(),
         };
-        let outcome = self.drive(&mut slot, cause, &names());
+        let mut slot = self.replay(&script, &names);
+        assert_eq!(place(&slot), local);
+        let outcome = self.drive(&mut slot, cause, &names);
         if let Outcome::Goes { to, .. } = outcome {
             script.causes.push(cause);
             self.keep(to, script);
         }
-        self.known.insert((local, cause), outcome);
+        self.known.insert((names, local, cause), outcome);
         outcome
     }
 
     /// Where a node is and what it says after a restart with these records.
     pub fn restored(&mut self, disk: &Messages) -> (Local, Messages) {
         let script = Script { restored: Some(*disk), causes: Vec::new() };
-        let slot = self.replay(&script, &names());
+        let slot = self.replay(&script, &by_place());
         let local = place(&slot);
         self.keep(local, script);
         (local, said(&slot))
@@ -169,8 +168,8 @@ impl<const N: usize> Steps<N> {
         if let Some(outcome) = self.bound.get(&(*disk, kind, offers)) {
             return *outcome;
         }
-        let mut slot = self.replay(&Script { restored: Some(*disk), causes: Vec::new() }, &names());
-        for (from, word) in offers.into_iter().enumerate().filter(|(_, word)| *word != 0) {
+        let mut slot = self.replay(&Script { restored: Some(*disk), causes: Vec::new() }, &by_place());
+        for (from, word) in (0..).zip(offers).filter(|(_, word)| *word != 0) {
             slot.receive(node_id(from), kind.message(word), true);
         }
         let mut effects = Vec::new();
@@ -190,7 +189,7 @@ impl<const N: usize> Steps<N> {
 
     /// What was found with one slot holds for all that were taken for the same, whatever the nodes are called.
     pub fn check(&self) {
-        for ((local, cause), expected) in &self.known {
+        for ((_, local, cause), expected) in &self.known {
             for (script, _) in &self.ways[local] {
                 for names in orders::<N>() {
                     let mut slot = self.replay(script, &names);
@@ -210,7 +209,7 @@ impl<const N: usize> Steps<N> {
         if self.ways.get(&local).is_some_and(|ways| ways.len() >= ALIKE) {
             return;
         }
-        let slot = self.replay(&script, &names());
+        let slot = self.replay(&script, &by_place());
         let ways = self.ways.entry(local).or_default();
         if ways.iter().all(|(_, other)| *other != slot) {
             ways.push((script, slot));
@@ -274,18 +273,19 @@ impl<const N: usize> Steps<N> {
     }
 }
 
-fn names<const N: usize>() -> Names<N> {
-    std::array::from_fn(|node| node)
+/// The nodes are called by their places, where it does not matter what they are called.
+pub fn by_place<const N: usize>() -> Names<N> {
+    std::array::from_fn(|node| node as u8)
 }
 
 /// Everything that the nodes can be called.
 fn orders<const N: usize>() -> Vec<Names<N>> {
-    let mut orders: Vec<Vec<usize>> = vec![Vec::new()];
+    let mut orders: Vec<Vec<u8>> = vec![Vec::new()];
     for _ in 0..N {
         orders = orders
             .into_iter()
             .flat_map(|order| {
-                let free = (0..N).filter(|node| !order.contains(node)).collect::<Vec<_>>();
+                let free = (0..N as u8).filter(|node| !order.contains(node)).collect::<Vec<_>>();
                 free.into_iter().map(move |node| [order.clone(), vec![node]].concat())
             })
             .collect();

@@ -31,7 +31,7 @@ pub struct World<const N: usize> {
     pub deaths: u8,
 }
 
-/// A world whose nodes are in order: they are interchangeable. In words of four bytes, so that none is lost to alignment.
+/// A world in few bits. In words of four bytes, so that none is lost to alignment.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Packed<const N: usize> {
     nodes: [[u32; 2]; N],
@@ -112,9 +112,12 @@ impl<const N: usize> World<N> {
         World { nodes: holds.map(node), decided: 0, told: 0, named: 0, restarts: 0, deaths: 0 }
     }
 
-    pub fn pack(&self) -> Packed<N> {
+    /// With the nodes in order where they are interchangeable.
+    pub fn pack(&self, interchangeable: bool) -> Packed<N> {
         let mut nodes = self.nodes.map(|node| node.pack());
-        nodes.sort_unstable();
+        if interchangeable {
+            nodes.sort_unstable();
+        }
         let mut rest = Bits(0);
         for words in [self.decided, self.told, self.named] {
             rest.put(4, u64::from(words));

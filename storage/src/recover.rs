@@ -257,7 +257,7 @@ fn read_payloads(log: &ReadRows<'_>, records: &[Record]) -> Result<Vec<(BatchId,
 }
 
 fn read_peers(log: &ReadRows<'_>) -> Result<Vec<(NodeId, PeerMemory)>, StoreError> {
-    read_nodes(log, Part::Peer, |body| format::decode(body))
+    read_nodes(log, Part::Peer, format::decode)
 }
 
 fn read_heard(log: &ReadRows<'_>) -> Result<Vec<(NodeId, Slot)>, StoreError> {

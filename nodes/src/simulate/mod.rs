@@ -16,11 +16,18 @@
 //!
 //! # How much it does
 //!
-//! `rabia-bank simulate --seeds 60` and the same with `--seed 5001`, release build, one core each: 120 seeds of 2,000 requests without a
-//! violation, 48 seeds a minute and core; 176,351 slots, the coin asked in 5,713 of them; 150,603 commands acknowledged. Faults
-//! met: 2,662 answers lost, 154,388 messages lost, 466 crashes of one, several or all nodes, 132 between a write and its
-//! sync, 15 while the books were written, 145 failing syncs, 655 partitions, 58 wiped disks, 21 old copies put back, 158 jumps of
-//! clocks, 88 snapshots installed.
+//! `rabia-bank simulate --seeds 2000 --ops 300`, optimised: no violation; 558,812 slots, the coin asked in 84,715 of them;
+//! 372,756 commands acknowledged; 1,095 disks replaced, 466 former stores put back.
+//!
+//! Before disks were replaced, 120 seeds of 2,000 requests: no violation; 176,351 slots, the coin asked in 5,713 of them; 150,603
+//! commands acknowledged. Faults met: 2,662 answers lost, 154,388 messages lost, 466 crashes of one, several or all nodes, 132
+//! between a write and its sync, 15 while the books were written, 145 failing syncs, 655 partitions, 58 wiped disks, 21 old copies
+//! put back, 158 jumps of clocks, 88 snapshots installed. On a machine with nothing else to do a processor runs about 125 such
+//! seeds a minute.
+//!
+//! Some 4,800 such seeds, from 100,001 on, found violations that are not put right yet, in 12 of them: five nodes that do not come
+//! to rest, because some go on proposing a batch that was decided long ago (`--seed 100667 --nodes 5`), and a store that lacks
+//! a payload behind an installed snapshot (101384).
 //!
 //! # Does it find anything?
 //!

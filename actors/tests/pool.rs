@@ -1,7 +1,8 @@
-//! The pool of a node in trouble: what waited before a snapshot came must not be proposed behind it, and a clock that is ahead
-//! must not keep batches from being backed.
+//! The pool of a node in trouble: what waited before a snapshot came must not be proposed behind it, a peer that does so all the
+//! same must not do it for ever, and a clock that is ahead must not keep batches from being backed.
 #![allow(clippy::unwrap_used)] // a test says what failed by failing
 
+use std::ops::Range;
 use std::time::Duration;
 
 use rabia_bank_actors::consensus::agreement::Notice;
@@ -131,4 +132,44 @@ fn a_clock_that_is_ahead_gives_way_to_those_of_a_majority() {
     decide(&mut pool, ahead(201), 3, Some(id));
     let (_, payload) = formed(&mut pool, ahead(61_000), 4);
     assert_eq!(payload.stamp().unwrap(), at(61_000).wall + hour);
+}
+
+/// Who skipped the slot of a batch by a snapshot, or restarted, does not know that it was decided. If the others only said null
+/// to it, it would propose it in one slot after the other.
+#[test]
+fn a_batch_that_was_decided_long_ago_is_backed() {
+    let genesis = Genesis::new(ClusterId([1; 16]), vec![StoreId([7; 16]); 3]);
+    let [me, second, third] = [1, 2, 3].map(|node| NodeId::new(node).unwrap());
+    let mut pool = Pool::new(genesis.clone(), me, 1, 0);
+    for peer in [second, third] {
+        heard(&mut pool, at(0), Notice::LinkUp(peer));
+    }
+    let (own, payload) = formed(&mut pool, at(1), 1);
+    let decided = BatchId { origin: second, ..own };
+    decide(&mut pool, at(2), 1, Some(decided));
+    decide(&mut pool, at(3), 2, Some(own));
+    let proposed = |slot| Notice::Heard { slot, from: third, value: Some(decided), payload: Some(payload.clone()) };
+
+    // Third said this before it could know: it will not again.
+    let mut last = genesis.window;
+    decide_up_to(&mut pool, 3..last);
+    assert_eq!(heard(&mut pool, at(20), proposed(last)), [PoolEffect::Forget(decided)]);
+    let null = |slot| [PoolEffect::Propose { slot, value: None, with_payload: false }];
+    assert_eq!(pump(&mut pool, at(21)), [], "it waits for the slot's owner");
+    assert_eq!(pump(&mut pool, at(1_000)), null(last));
+    decide(&mut pool, at(1_001), last, None);
+
+    // And this though it knew the slots a window below.
+    last += 1;
+    assert_eq!(heard(&mut pool, at(1_002), proposed(last)), [PoolEffect::Forget(decided)]);
+    let again = PoolEffect::Propose { slot: last, value: Some(decided), with_payload: false };
+    assert_eq!(pump(&mut pool, at(1_003)), [again]);
+    decide(&mut pool, at(1_004), last, Some(decided));
+    assert_eq!(pump(&mut pool, at(9_000)), [], "nothing is left to propose");
+}
+
+fn decide_up_to(pool: &mut Pool, slots: Range<u64>) {
+    for slot in slots {
+        decide(pool, at(10), slot, None);
+    }
 }

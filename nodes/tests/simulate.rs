@@ -105,6 +105,10 @@ const FOUND: &[(u64, u64)] = &[
     (22, 600),
     // Books covered a slot that the log lacked after a crash; whoever asked for it got nothing, for ever.
     (242, 200),
+    // A batch that some had forgotten to be decided was proposed for ever, and no one else backed it.
+    (100_667, 2_000),
+    // A payload went from memory though an open slot named it.
+    (102_537, 2_000),
 ];
 
 #[test]

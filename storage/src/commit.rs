@@ -1,6 +1,6 @@
 //! Writing a commit: every rule on the crate's page is checked against what is stored before anything is made durable.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::ids::{BatchId, NodeId, Slot};
@@ -14,9 +14,6 @@ use crate::place::Place;
 use crate::rows::Rows;
 use crate::{PeerMemory, Record, Said};
 use crate::{reader, recover};
-
-/// Decisions above those that are removed that are looked at for a batch that was decided twice.
-const TWICE_WITHIN: usize = 1024;
 
 /// One durable write: everything in it or nothing. The order inside of it does not matter.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -92,13 +89,23 @@ pub(crate) struct Marks {
     pub(crate) compacted: Slot,
 }
 
-/// Writes a commit in one transaction, and answers what the marks are afterwards.
-pub(crate) fn write(database: &Database, place: &Place, marks: Marks, commit: &Commit) -> Result<Marks, StoreError> {
+/// The last decision of each batch that the log has: it may be decided again at any time, and its payload is needed as long as
+/// one of the decisions is there.
+pub(crate) type LastDecisions = HashMap<BatchId, Slot>;
+
+/// Writes a commit in one transaction, and answers what the marks are afterwards. After an error `last` says more than is on disk.
+pub(crate) fn write(
+    database: &Database,
+    place: &Place,
+    marks: Marks,
+    last: &mut LastDecisions,
+    commit: &Commit,
+) -> Result<Marks, StoreError> {
     let mut transaction = database.begin_write().map_err(|e| place.redb(e))?;
     // redb's default, said here because everything rests on it.
     let immediate = transaction.set_durability(Durability::Immediate);
     assert!(immediate.is_ok(), "a commit could not be made durable at once: {immediate:?}");
-    let mut writer = Writer::new(&transaction, place)?;
+    let mut writer = Writer::new(&transaction, place, last)?;
     let reserved = writer.reserve(marks.reserved, commit.reserved)?;
     // Payloads before what names them, decisions before the records that they make superfluous.
     writer.put_payloads(&commit.payloads)?;
@@ -117,10 +124,11 @@ pub(crate) fn write(database: &Database, place: &Place, marks: Marks, commit: &C
 pub(crate) fn compact(
     transaction: &WriteTransaction,
     place: &Place,
+    last: &mut LastDecisions,
     compacted: Slot,
     upto: Option<Slot>,
 ) -> Result<Slot, StoreError> {
-    Writer::new(transaction, place)?.compact(compacted, upto)
+    Writer::new(transaction, place, last)?.compact(compacted, upto)
 }
 
 /// Removes the payloads that neither a decision nor a record names.
@@ -141,11 +149,16 @@ struct Writer<'t> {
     transaction: &'t WriteTransaction,
     place: &'t Place,
     log: Rows<'t, redb::Table<'t, &'static [u8], &'static [u8]>>,
+    last: &'t mut LastDecisions,
 }
 
 impl<'t> Writer<'t> {
-    fn new(transaction: &'t WriteTransaction, place: &'t Place) -> Result<Writer<'t>, StoreError> {
-        Ok(Writer { transaction, place, log: Rows::write(transaction, LOG, place)? })
+    fn new(
+        transaction: &'t WriteTransaction,
+        place: &'t Place,
+        last: &'t mut LastDecisions,
+    ) -> Result<Writer<'t>, StoreError> {
+        Ok(Writer { transaction, place, log: Rows::write(transaction, LOG, place)?, last })
     }
 
     fn put_mark(&self, key: &[u8], slot: Slot) -> Result<(), StoreError> {
@@ -194,6 +207,8 @@ impl<'t> Writer<'t> {
             }
             if let Some(id) = value {
                 self.check_held(id, format_args!("the decision of slot {slot}"))?;
+                let last = self.last.entry(*id).or_default();
+                *last = (*slot).max(*last);
             }
             self.log.put_value(&key, value)?;
             let (first, last) = format::record_keys(*slot);
@@ -292,23 +307,18 @@ impl<'t> Writer<'t> {
             if slot > new {
                 break;
             }
-            removed.extend(value);
+            removed.extend(value.filter(|id| self.last.get(id).is_none_or(|last| *last <= new)));
         }
         self.log.remove_range(&format::decision_key(0), &format::decision_key(new))?;
         let last = if is_broken(Rule::SnapshotKeepsAbove) { Slot::MAX } else { new };
         self.log.remove_range(&format::record_keys(0).0, &format::record_keys(last).1)?;
-        // A batch that is decided twice is so within two windows, and a window is much shorter than this.
-        for row in self.log.part_from(&Part::Decision.begin())?.take(TWICE_WITHIN) {
-            if let Some(id) = reader::decision(&self.log, &row?)?.1 {
-                removed.remove(&id);
-            }
-        }
         for row in self.log.part_from(&Part::Record.begin())? {
             if let Some(id) = recover::record(&self.log, &row?)?.said.batch() {
                 removed.remove(&id);
             }
         }
         for id in removed {
+            self.last.remove(&id);
             self.log.remove(&format::payload_key(&id))?;
         }
         self.put_mark(META_COMPACTED, new)?;

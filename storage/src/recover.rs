@@ -6,6 +6,7 @@ use rabia_bank_messages::ids::{BatchId, MAX_PHASES, NodeId, Slot, StoreId};
 use rabia_bank_messages::peer::{State, Value, Vote};
 use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable};
 
+use crate::commit::LastDecisions;
 use crate::error::StoreError;
 use crate::format::{
     self, FORMAT, FORMAT_REPLACING, Kind, LOG, META, META_COMPACTED, META_FORMAT, META_IDENTITY, META_RESERVED,
@@ -68,7 +69,8 @@ pub(crate) fn read(
         return Err(StoreError::Gap { file: place.file(), compacted, books: base });
     }
     let (decided, sparse) = read_decisions(&log, base)?;
-    let removed = Removed { upto: compacted, to_remove: lacking(&log, compacted, base)?.then_some(base) };
+    let to_remove = lacking(&log, compacted, base)?.then_some(base);
+    let removed = Removed { upto: compacted, to_remove, last: last_decisions(&log)? };
     let records = read_records(&log, reserved, base)?;
     let payloads = read_payloads(&log, &records)?;
     let (peers, heard) = (read_peers(&log)?, read_heard(&log)?);
@@ -87,13 +89,14 @@ fn refuse_strangers(log: &ReadRows<'_>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// How far the log was removed, since the books cover it.
-#[derive(Clone, Copy, Debug)]
+/// How far the log was removed, since the books cover it, and what is left.
+#[derive(Debug)]
 pub(crate) struct Removed {
     /// Up to this slot.
     pub(crate) upto: Slot,
     /// Up to this slot it must go now: it has a gap there.
     pub(crate) to_remove: Option<Slot>,
+    pub(crate) last: LastDecisions,
 }
 
 /// Whether slots are missing that the books cover. Decisions are written lazily, so the books may be durable before them. Who is
@@ -192,6 +195,15 @@ fn difference(file: &Genesis, configuration: &Genesis) -> String {
         },
     ));
     differences.join("; ")
+}
+
+fn last_decisions(log: &ReadRows<'_>) -> Result<LastDecisions, StoreError> {
+    let mut last = LastDecisions::default();
+    for row in log.part_from(&Part::Decision.begin())? {
+        let (slot, value) = reader::decision(log, &row?)?;
+        last.extend(value.map(|id| (id, slot)));
+    }
+    Ok(last)
 }
 
 /// Decisions up to `base` are of no use any more.

@@ -9,7 +9,7 @@ use redb::backends::FileBackend;
 use redb::{Builder, Database, StorageBackend};
 
 use crate::Identity;
-use crate::commit::{self, Commit, Marks};
+use crate::commit::{self, Commit, LastDecisions, Marks};
 use crate::error::StoreError;
 use crate::format::{META, META_COMPACTED, META_RESERVED, META_STARTS, TABLES};
 use crate::place::Place;
@@ -39,6 +39,7 @@ pub struct LogStore {
     reserved: Slot,
     /// The last slot that was removed.
     compacted: Slot,
+    last: LastDecisions,
     /// What the first commit that failed answered.
     stopped: Option<String>,
 }
@@ -127,7 +128,7 @@ impl LogStore {
             return Ok(());
         }
         let marks = Marks { reserved: self.reserved, compacted: self.compacted };
-        match commit::write(&self.database, &self.place, marks, commit) {
+        match commit::write(&self.database, &self.place, marks, &mut self.last, commit) {
             Ok(Marks { reserved, compacted }) => {
                 self.reserved = reserved;
                 self.compacted = compacted;
@@ -227,12 +228,12 @@ fn open_on(
     identity: &Identity,
     base: impl FnOnce() -> Result<Slot, StoreError>,
 ) -> Result<(LogStore, Recovered), StoreError> {
-    let (database, staged, mut recovered, removed) = open_staged(backend, &place, identity, base)?;
+    let (database, staged, mut recovered, mut removed) = open_staged(backend, &place, identity, base)?;
     staged.let_go().map_err(|e| place.io(e))?;
     let compacted;
-    (recovered.starts, compacted) = raise_starts(&database, &place, recovered.starts, removed)?;
-    let reserved = recovered.reserved;
-    let store = LogStore { database: Arc::new(database), place, reserved, compacted, stopped: None };
+    (recovered.starts, compacted) = raise_starts(&database, &place, recovered.starts, &mut removed)?;
+    let (reserved, last) = (recovered.reserved, removed.last);
+    let store = LogStore { database: Arc::new(database), place, reserved, compacted, last, stopped: None };
     Ok((store, recovered))
 }
 
@@ -262,14 +263,19 @@ pub(crate) fn open_staged<B: StorageBackend>(
 /// Counts this start, and removes a part of the log that has a gap, and payloads that no row names: nobody knows of them any
 /// more. Two syncs instead of one, so that damage of its pages is not taken for a torn write. Answers the count, and how far the
 /// log was removed.
-fn raise_starts(database: &Database, place: &Place, starts: u64, removed: Removed) -> Result<(u64, Slot), StoreError> {
+fn raise_starts(
+    database: &Database,
+    place: &Place,
+    starts: u64,
+    removed: &mut Removed,
+) -> Result<(u64, Slot), StoreError> {
     let Some(raised) = starts.checked_add(1) else {
         return Err(place.damaged("the start counter is at its end"));
     };
     let mut transaction = database.begin_write().map_err(|e| place.redb(e))?;
     transaction.set_two_phase_commit(true);
     Rows::write(&transaction, META, place)?.put(META_STARTS, &raised.to_be_bytes())?;
-    let compacted = commit::compact(&transaction, place, removed.upto, removed.to_remove)?;
+    let compacted = commit::compact(&transaction, place, &mut removed.last, removed.upto, removed.to_remove)?;
     commit::remove_unnamed_payloads(&transaction, place)?;
     transaction.commit().map_err(|e| place.redb(e))?;
     Ok((raised, compacted))

@@ -277,6 +277,35 @@ fn readers_read_while_the_writer_writes() {
     }
 }
 
+/// A batch may be decided again any time later, by nodes that have forgotten the first decision.
+#[test]
+fn a_payload_stays_as_long_as_a_decision_names_it() {
+    const AGAIN: u64 = 3_000;
+    let (_directory, path) = new_store();
+    let (mut store, _) = open(&path);
+    let (twice, once) = (batch(1, 1, 100), batch(1, 2, 100));
+    let first = Commit {
+        payloads: vec![twice.clone(), once.clone()],
+        decisions: vec![(1, Some(twice.0)), (2, Some(once.0))],
+        ..Commit::default()
+    };
+    store.commit(&first).unwrap();
+    let mut decisions: Vec<_> = (3..AGAIN).map(|slot| (slot, None)).collect();
+    decisions.push((AGAIN, Some(twice.0)));
+    store.commit(&Commit { decisions, ..Commit::default() }).unwrap();
+    let held = |store: &LogStore| [&twice, &once].map(|(id, _)| store.reader().payload(id).unwrap().is_some());
+    assert_eq!(held(&store), [true, true]);
+
+    // Also by a store that was opened after both decisions.
+    drop(store);
+    let (mut store, _) = open(&path);
+    store.commit(&Commit { compact: Some(10), ..Commit::default() }).unwrap();
+    assert_eq!(held(&store), [true, false]);
+    assert_eq!(found(store.reader().entries(AGAIN, 1).unwrap())[0].batch, Some(twice.clone()));
+    store.commit(&Commit { compact: Some(AGAIN), ..Commit::default() }).unwrap();
+    assert_eq!(held(&store), [false, false]);
+}
+
 /// Decisions are written lazily, so after a crash the books may cover slots that the log lacks. Who asks for them must hear that
 /// they are gone, and not that there is nothing: it would ask for ever.
 #[test]

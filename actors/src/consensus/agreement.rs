@@ -174,8 +174,6 @@ struct Decided {
 #[derive(Clone, Debug)]
 struct Held {
     payload: Payload,
-    /// It is on disk, or on its way there in an earlier write.
-    stored: bool,
     /// The slot of its decision, or when the pool had no more use for it; none as long as it has.
     last: Option<SlotNumber>,
 }
@@ -342,7 +340,7 @@ impl Agreement {
         agreement.promised = agreement.heard[me.index()];
         agreement.promising = agreement.promised;
         for (id, payload) in &recovered.payloads {
-            agreement.payloads.insert(*id, Held { payload: payload.clone(), stored: true, last: None });
+            agreement.payloads.insert(*id, Held { payload: payload.clone(), last: None });
         }
         agreement.restore_slots(recovered, effects);
         agreement.tell_pool_of_stores(effects);
@@ -707,8 +705,7 @@ impl Agreement {
                     if let Some(id) = bound_to(&said)
                         && !is_broken(Rule::PayloadDurable)
                     {
-                        self.write_again(*id);
-                        self.store_payload(*id, &mut commit);
+                        self.put_payload(*id, &mut commit);
                     }
                     self.save(commit, Some(Saving::Slot(slot)), effects);
                 }
@@ -729,7 +726,7 @@ impl Agreement {
         self.unwritten_since = None;
         let named: Vec<_> = commit.decisions.iter().filter_map(|(_, value)| *value).collect();
         for id in named {
-            self.store_payload(id, &mut commit);
+            self.put_payload(id, &mut commit);
         }
         self.ticket += 1;
         let ahead = self.frontier + RESERVE * self.genesis.window + 1;
@@ -761,19 +758,12 @@ impl Agreement {
         binds.then_some(self.promising)
     }
 
-    /// What names a batch that was decided before is written with its payload: the log may have removed that with the first
-    /// decision.
-    fn write_again(&mut self, id: BatchId) {
-        if let Some(held) = self.payloads.get_mut(&id) {
-            held.stored &= held.last.is_none();
-        }
-    }
-
-    /// A payload is written once.
-    fn store_payload(&mut self, id: BatchId, commit: &mut Commit) {
-        let Some(held) = self.payloads.get_mut(&id) else { return };
-        if !std::mem::replace(&mut held.stored, true) {
-            commit.payloads.push((id, held.payload.clone()));
+    /// Whatever names a batch is written with its payload. If that is on disk already it is not written again; whether it is
+    /// only the log knows, which removes payloads with decisions.
+    fn put_payload(&self, id: BatchId, commit: &mut Commit) {
+        match self.payloads.get(&id) {
+            Some(held) => commit.payloads.push((id, held.payload.clone())),
+            None => assert!(is_broken(Rule::PayloadHeld), "the payload of {id} is gone before it was written"),
         }
     }
 
@@ -831,7 +821,7 @@ impl Agreement {
             held.last = None;
             return false;
         }
-        self.payloads.insert(id, Held { payload, stored: false, last: None });
+        self.payloads.insert(id, Held { payload, last: None });
         if self.fetching.remove(&id).is_some() {
             let waiting: Vec<_> = self
                 .open
@@ -957,7 +947,6 @@ impl Agreement {
             self.recent.pop_first();
         }
         if let Some(id) = value {
-            self.write_again(id);
             self.let_go_after(slot, id);
         }
         // One that can't be decoded stops the ledger.
@@ -971,7 +960,13 @@ impl Agreement {
         let keep = unwritten.min(slot.saturating_sub(2 * self.genesis.window));
         while let Some((slot, id)) = self.delivered.pop_front_if(|(slot, _)| *slot < keep) {
             // One that was given up may have been decided after that, or come again.
-            if self.payloads.get(&id).is_some_and(|held| held.last.is_some_and(|last| last <= slot)) {
+            if self.payloads.get(&id).is_none_or(|held| held.last.is_none_or(|last| last > slot)) {
+                continue;
+            }
+            // One that was decided may be proposed again, by who does not know.
+            if self.open.values().any(|open| open.counts(&id)) {
+                self.let_go_after(self.frontier, id);
+            } else {
                 self.payloads.remove(&id);
             }
         }
@@ -1173,8 +1168,6 @@ impl Agreement {
         self.recent.retain(|recent, _| *recent > slot);
         self.unwritten.retain(|(unwritten, _)| *unwritten > slot);
         self.unreserved.retain(|(unreserved, ..)| *unreserved > slot);
-        // The log removes what was decided in the slots that were skipped, and which batches that were is not known.
-        self.payloads.values_mut().for_each(|held| held.stored = false);
         // Payloads of batches that were decided in other slots that were skipped go when they are decided again.
         decisions.iter().filter_map(|(_, value)| *value).for_each(|id| self.let_go_after(slot, id));
         effects.push(Effect::Pool(Notice::Installed(slot, decisions)));

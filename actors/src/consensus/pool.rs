@@ -8,6 +8,9 @@
 //! - A node whose turn it is not sends its batches to all: the owner of the next slot proposes them. So it costs one
 //!   message's time, and no slot, that work and turns are not spread alike.
 //! - Where there is no owner, or nothing was decided for a while, anyone proposes in the next slot at once.
+//! - What was decided is not proposed again by who knows. Who does not know, since it skipped that slot by a snapshot or
+//!   restarted, would propose it for ever, so the others propose it too: it is decided once more, changes nothing, and all
+//!   know.
 //! - A gap below a slot in use is filled by its owner, with null where nothing waits. An owner that can't be reached, or is
 //!   silent, is replaced by the live nodes in turn. When a member gets a new store, the slots in which the old one speaks are
 //!   in use: the new one waits for them.
@@ -147,7 +150,8 @@ pub struct Pool {
     order: u64,
     pending: FxHashMap<BatchId, Pending>,
     waiting: BTreeMap<u64, BatchId>,
-    done: FxHashSet<BatchId>,
+    /// Batches that were decided, and in which slot.
+    done: FxHashMap<BatchId, Slot>,
     /// Batches that were given up, and did neither come again nor were decided.
     given_up: FxHashSet<BatchId>,
     done_order: VecDeque<BatchId>,
@@ -182,7 +186,7 @@ impl Pool {
             order: 0,
             pending: FxHashMap::default(),
             waiting: BTreeMap::new(),
-            done: FxHashSet::default(),
+            done: FxHashMap::default(),
             given_up: FxHashSet::default(),
             done_order: VecDeque::new(),
             owners: Owners::new(genesis.clone()),
@@ -204,7 +208,7 @@ impl Pool {
     pub fn replay(&mut self, slot: Slot, value: Value) {
         self.owners.decided(slot, value.map(|id| id.origin));
         if let Some(id) = value {
-            self.remember(id);
+            self.remember(slot, id);
         }
     }
 
@@ -364,7 +368,7 @@ impl Pool {
                 }
             }
             self.given_up.remove(&id);
-            self.remember(id);
+            self.remember(slot, id);
         }
         if slot <= self.frontier {
             return;
@@ -407,8 +411,8 @@ impl Pool {
         }
     }
 
-    fn remember(&mut self, id: BatchId) {
-        if self.done.insert(id) {
+    fn remember(&mut self, slot: Slot, id: BatchId) {
+        if self.done.insert(id, slot).is_none() {
             self.done_order.push_back(id);
         }
         while self.done_order.len() > REMEMBERED {
@@ -419,7 +423,7 @@ impl Pool {
     }
 
     fn arrived(&mut self, now: Now, id: BatchId, payload: Payload, effects: &mut Vec<PoolEffect>) {
-        if self.done.contains(&id) {
+        if self.done.contains_key(&id) {
             return effects.push(PoolEffect::Forget(id));
         }
         if self.pending.contains_key(&id) {
@@ -532,13 +536,20 @@ impl Pool {
     fn echo(&self, now: Now, slot: Slot) -> Option<Value> {
         let (from, value) = self.slots.get(&slot)?.heard?;
         match value {
+            Some(id) if self.is_forgotten_at(slot, &id) => Some(value),
             Some(id) => {
                 let pending = self.pending.get(&id)?;
-                pending.is_ripe(now).then_some(Some(id))
+                pending.is_ripe(now).then_some(value)
             }
             // Only the owner gives a slot up; others may say null because they restarted.
             None => (self.owner(slot) == Some(from)).then_some(None),
         }
+    }
+
+    /// Whether whoever proposes this batch in this slot has forgotten that it was decided: nobody speaks in a slot before it
+    /// knows what was decided a window below.
+    fn is_forgotten_at(&self, slot: Slot, id: &BatchId) -> bool {
+        self.done.get(id).is_some_and(|decided| decided + self.genesis.window <= slot)
     }
 
     fn propose(&mut self, now: Now, slot: Slot, value: Value, effects: &mut Vec<PoolEffect>) {

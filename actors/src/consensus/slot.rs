@@ -178,6 +178,17 @@ impl Slot {
         decided.into_iter().chain(parked.iter().filter_map(|(_, message)| message.names()))
     }
 
+    /// Whether a message that counts names this batch: this replica may say so too, and then needs the payload (rule 6).
+    pub fn counts(&self, id: &BatchId) -> bool {
+        let stated = |state: &State| *state == State::One(*id);
+        let voted = |vote: &Vote| *vote == Vote::One(*id);
+        self.proposals.contains(&Some(Some(*id)))
+            || self
+                .rounds
+                .iter()
+                .any(|round| round.states.iter().flatten().any(stated) || round.votes.iter().flatten().any(voted))
+    }
+
     /// Who proposed this batch without its payload being held.
     pub fn parked_proposers(&self, id: &BatchId) -> Vec<NodeId> {
         let proposal = SlotMessage::Proposal(Some(*id));

@@ -30,6 +30,7 @@ macro_rules! scripts {
 scripts! {
     coin_heads
     coin_tails
+    decided_batch_is_proposed_again
     decision_learnt_late
     decision_while_the_disk_is_busy
     first_message_counts

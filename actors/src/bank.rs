@@ -28,7 +28,7 @@ use tracing::info;
 
 use crate::consensus::stores::{Standing, Stores};
 use crate::ledger::{Answer, Applied, Block, Ledger, Progress, Reading, RequestOutcome};
-use crate::node::{Decision, Failed, Gauges};
+use crate::node::{Decision, Failed, Gauges, Rebuilt};
 use crate::snapshot::{BooksError, Snapshot, read_block};
 use crate::snapshotter::{OwnDigest, Save, Snapshotter};
 use crate::voter::{Read, Voter};
@@ -357,10 +357,8 @@ pub struct Bank {
 
 /// What a bank begins with.
 pub struct BankState {
-    /// The ledger, with what was replayed.
-    pub ledger: Ledger,
-    /// The last decisions in it.
-    pub decisions: Vec<Decision>,
+    /// The ledger.
+    pub rebuilt: Rebuilt,
     /// The books on disk.
     pub books: BooksReader,
     /// When to take snapshots.
@@ -378,9 +376,9 @@ impl Bank {
         snapshotter: Addr<Snapshotter>,
         node: Recipient<Failed>,
     ) -> Bank {
-        let BankState { ledger, decisions, books, policy } = state;
+        let BankState { rebuilt: Rebuilt { ledger, decisions, replayed_bytes }, books, policy } = state;
         let (head_bytes, head_slots) = policy.head_start(me, genesis.members());
-        let replayed = ledger.applied() - gauges.snapshot_slot.load(Ordering::Relaxed);
+        let replayed_slots = ledger.applied() - gauges.snapshot_slot.load(Ordering::Relaxed);
         gauges.applied_slot.store(ledger.applied(), Ordering::Relaxed);
         Bank {
             me,
@@ -394,7 +392,7 @@ impl Bank {
             policy,
             snapshot: SnapshotStage::Waiting,
             snapshot_waiters: Vec::new(),
-            unsaved: (head_bytes, head_slots.max(replayed)),
+            unsaved: (head_bytes.max(replayed_bytes), head_slots.max(replayed_slots)),
             decisions: decisions.into(),
             frozen_decisions: Vec::new(),
             clients: FxHashMap::default(),

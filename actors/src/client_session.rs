@@ -22,7 +22,7 @@ use rabia_bank_messages::client::{
 use rabia_bank_messages::codec::Encoding;
 use rabia_bank_messages::ids::{ClusterId, NodeId, SessionKey};
 use rabia_bank_messages::stages::Stage;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
@@ -46,6 +46,9 @@ const MAX_UNREAD_FRAMES: usize = 65_536;
 /// The most bytes of requests that wait for their answers, over all clients of a node: 32 of the longest. Few requests
 /// of clients that mean well come near, and many that don't would otherwise fill the memory.
 pub(crate) const MAX_UNANSWERED: usize = 128 << 20;
+/// Pages of accounts or transactions, of some hundred kilobytes, that the bank is asked for at a time: answers that it has given
+/// and that are not written yet are not among those that wait for the client.
+const MAX_PAGES: usize = 64;
 /// Subscriptions that a connection may have open.
 const MAX_SUBSCRIPTIONS: usize = 64;
 /// While more bytes than these wait for a client to read them, its subscriptions rest …
@@ -189,6 +192,9 @@ pub struct ClientSession {
     /// The client has said goodbye, or is seen off.
     leaving: bool,
     queued: VecDeque<Queued>,
+    /// The pages that the bank is asked for, by tag, and those that it is yet to be asked for.
+    pages: FxHashSet<u64>,
+    more_pages: VecDeque<Ask>,
     tags: u64,
     in_flight: FxHashMap<u64, InFlight>,
     subscriptions: BTreeMap<u64, Subscription>,
@@ -226,6 +232,8 @@ impl ClientSession {
             greeted: false,
             leaving: false,
             queued: VecDeque::new(),
+            pages: FxHashSet::default(),
+            more_pages: VecDeque::new(),
             tags: 0,
             in_flight: FxHashMap::default(),
             subscriptions: BTreeMap::new(),
@@ -359,7 +367,32 @@ impl ClientSession {
         }
         let tag = self.track(request, encoding, Kind::Query);
         let deadline = Instant::now() + self.settings.request_timeout;
-        self.bank.do_send(Ask { waiter: Waiter { client: self.client, tag }, query, read, deadline });
+        let is_page = matches!(query, Query::ListAccounts { .. } | Query::GetTransactionHistory(_));
+        let ask = Ask { waiter: Waiter { client: self.client, tag }, query, read, deadline };
+        if !is_page {
+            return self.bank.do_send(ask);
+        }
+        self.more_pages.push_back(ask);
+        self.ask_for_pages();
+    }
+
+    fn ask_for_pages(&mut self) {
+        while self.pages.len() < MAX_PAGES
+            && let Some(ask) = self.more_pages.pop_front()
+        {
+            // Those past their deadline were answered.
+            if self.in_flight.contains_key(&ask.waiter.tag) {
+                self.pages.insert(ask.waiter.tag);
+                self.bank.do_send(ask);
+            }
+        }
+    }
+
+    /// The bank has answered this, or nobody waits for it any more.
+    fn page_came(&mut self, tag: u64) {
+        if self.pages.remove(&tag) {
+            self.ask_for_pages();
+        }
     }
 
     fn subscribe(&mut self, encoding: Encoding, request: u64, feed: Feed, read: ReadLevel, ctx: &mut Context<Self>) {
@@ -439,6 +472,7 @@ impl ClientSession {
             Ok(Done::Followed { transactions, next }) => return self.followed(tag, transactions, next, ctx),
             result => result,
         };
+        self.page_came(tag);
         // After its deadline nobody waits any more, but for the opening of the session.
         let Some(in_flight) = self.in_flight.remove(&tag) else { return };
         let InFlight { request, encoding, kind, .. } = in_flight;
@@ -654,6 +688,7 @@ impl ClientSession {
                     self.subscriptions.remove(&request);
                 }
                 self.in_flight.remove(&tag);
+                self.page_came(tag);
                 self.refuse(encoding, Some(request), refusal, ctx);
             }
         }

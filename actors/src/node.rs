@@ -241,17 +241,17 @@ pub fn start(settings: NodeSettings) -> Result<NodeHandle, StartError> {
     let files = Files::open(&settings)?;
     let mut run = [0; 16];
     getrandom::fill(&mut run).map_err(|error| StartError::Random(error.to_string()))?;
-    let (ledger, decisions) = rebuild(&settings.identity, &files.books, &files.log.reader(), files.recovered.decided)?;
-    check_standing(&settings, &files, &ledger)?;
+    let rebuilt = rebuild(&settings.identity, &files.books, &files.log.reader(), files.recovered.decided)?;
+    check_standing(&settings, &files, &rebuilt.ledger)?;
     info!(
         node = %settings.identity.node,
         start = files.recovered.starts,
         snapshot = files.books.slot(),
-        slot = ledger.applied(),
+        slot = rebuilt.ledger.applied(),
         took_ms = started.elapsed().as_millis() as u64,
         "the ledger is rebuilt"
     );
-    Ok(wire(settings, files, RunId(run), ledger, decisions))
+    Ok(wire(settings, files, RunId(run), rebuilt))
 }
 
 /// Both files of a node, open.
@@ -286,17 +286,21 @@ fn check_standing(settings: &NodeSettings, files: &Files, ledger: &Ledger) -> Re
 /// A decided slot.
 pub type Decision = (Slot, Option<BatchId>);
 
-/// Makes the ledger of the books, and of the log behind them up to the slot `decided`. Also answers the last decisions, from
-/// which owners of coming slots are read.
+/// What a node knows when it starts.
+pub struct Rebuilt {
+    /// The state after the last slot of the log.
+    pub ledger: Ledger,
+    /// The last decisions, from which owners of coming slots are read.
+    pub decisions: Vec<Decision>,
+    /// How many bytes of batches the log has behind the books.
+    pub replayed_bytes: u64,
+}
+
+/// Makes the ledger of the books, and of the log behind them up to the slot `decided`.
 ///
 /// # Errors
 /// If the books or the log can't be read or applied, or are of a cluster with other constants.
-pub fn rebuild(
-    identity: &Identity,
-    books: &BooksStore,
-    log: &LogReader,
-    decided: Slot,
-) -> Result<(Ledger, Vec<Decision>), StartError> {
+pub fn rebuild(identity: &Identity, books: &BooksStore, log: &LogReader, decided: Slot) -> Result<Rebuilt, StartError> {
     let (limit, sessions) = (identity.genesis.transaction_limit, identity.genesis.sessions);
     let view = books.reader().view().map_err(BooksError::from)?;
     let (ledger, decisions) = restore(&view)?.unwrap_or_else(|| (Ledger::new(limit, sessions), Vec::new()));
@@ -309,8 +313,7 @@ pub fn rebuild(
     replay(identity, ledger, decisions, log, decided)
 }
 
-/// Applies the log up to the slot `decided` to a ledger. Takes and gives the decisions that owners of coming slots are read
-/// from.
+/// Applies the log up to the slot `decided` to a ledger; `decisions` are those before it.
 ///
 /// # Errors
 /// If the log can't be read or applied.
@@ -320,7 +323,8 @@ pub fn replay(
     mut decisions: Vec<Decision>,
     reader: &LogReader,
     decided: Slot,
-) -> Result<(Ledger, Vec<Decision>), StartError> {
+) -> Result<Rebuilt, StartError> {
+    let mut replayed_bytes = 0;
     let keep = *identity.genesis.owner_slots(decided + 1).start();
     let mut reported = Instant::now();
     while ledger.applied() < decided {
@@ -332,7 +336,8 @@ pub fn replay(
             let batch = entry.batch.as_ref().map(|(id, payload)| (id, payload));
             let applied = ledger.replay(entry.slot, batch);
             applied.map_err(|why| StartError::Replay { slot: entry.slot, why: why.to_string() })?;
-            decisions.push((entry.slot, entry.batch.map(|(id, _)| id)));
+            replayed_bytes += batch.map_or(0, |(_, payload)| payload.len() as u64);
+            decisions.push((entry.slot, batch.map(|(id, _)| *id)));
         }
         if reported.elapsed() >= REPORT {
             reported = Instant::now();
@@ -342,11 +347,11 @@ pub fn replay(
     decisions.retain(|(slot, _)| *slot >= keep);
     // Hashes what has changed: the first one who asks must not wait for it.
     ledger.digest();
-    Ok((ledger, decisions))
+    Ok(Rebuilt { ledger, decisions, replayed_bytes })
 }
 
 /// Creates all mailboxes, so that every actor gets the addresses of its neighbours, and then the actors.
-fn wire(settings: NodeSettings, files: Files, run: RunId, ledger: Ledger, decisions: Vec<Decision>) -> NodeHandle {
+fn wire(settings: NodeSettings, files: Files, run: RunId, rebuilt: Rebuilt) -> NodeHandle {
     let Files { log: store, recovered, books } = files;
     let Identity { genesis, node: me } = settings.identity.clone();
     let started = Instant::now();
@@ -369,7 +374,7 @@ fn wire(settings: NodeSettings, files: Files, run: RunId, ledger: Ledger, decisi
     });
 
     let mut first = Vec::new();
-    let core = Agreement::new(genesis.clone(), me, &recovered, ledger.replacements(), &mut first);
+    let core = Agreement::new(genesis.clone(), me, &recovered, rebuilt.ledger.replacements(), &mut first);
     let door = Door::new(genesis.clone(), me, recovered.store, recovered.starts, run, &recovered.peers);
     let incarnation = core.stores().incarnation(me, recovered.store, recovered.starts);
     let neighbours = VoterNeighbours {
@@ -381,7 +386,7 @@ fn wire(settings: NodeSettings, files: Files, run: RunId, ledger: Ledger, decisi
         node: failed.clone(),
     };
     let voter = voter.run(Voter::new(core, first, door, started, gauges.clone(), neighbours));
-    let pool = Proposer::pool(&genesis, me, incarnation, recovered.decided, decisions.iter().copied());
+    let pool = Proposer::pool(&genesis, me, incarnation, recovered.decided, rebuilt.decisions.iter().copied());
     let proposer = proposer.run(Proposer::new(
         pool,
         started,
@@ -392,7 +397,7 @@ fn wire(settings: NodeSettings, files: Files, run: RunId, ledger: Ledger, decisi
         links.clone(),
     ));
     let members = genesis.members();
-    let bank_state = BankState { ledger, decisions, books: books.reader(), policy: settings.snapshots };
+    let bank_state = BankState { rebuilt, books: books.reader(), policy: settings.snapshots };
     let snapshotter_neighbours = SnapshotterNeighbours {
         bank: bank.address(),
         voter: voter.clone(),

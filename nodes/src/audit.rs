@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 use rabia_bank_actors::ledger::{BLOCK, Block, BlockRecord, Ledger, Progress, chain_hash};
-use rabia_bank_actors::node::{StartError, replay};
+use rabia_bank_actors::node::{Rebuilt, StartError, replay};
 use rabia_bank_actors::snapshot::{BooksError, read_block, restore};
 use rabia_bank_messages::bank::{Account, MAX_PAGE, Query, Success, Transaction, TransactionType};
 use rabia_bank_messages::client::Feed;
@@ -135,7 +135,7 @@ impl Books {
             (Ledger::new(identity.genesis.transaction_limit, identity.genesis.sessions), Vec::new())
         });
         let snapshot = (ledger.applied(), ledger.summary().transactions);
-        let (ledger, _) = replay(&identity, ledger, decisions, &log, recovered.decided)?;
+        let Rebuilt { ledger, .. } = replay(&identity, ledger, decisions, &log, recovered.decided)?;
         Ok(Books { reader, ledger, snapshot })
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rabia_bank_actors::consensus::agreement::{Agreement, TICK};
 use rabia_bank_actors::consensus::stores::{Standing, Stores as MembersStores};
 use rabia_bank_actors::handshake::Door;
-use rabia_bank_actors::node::rebuild;
+use rabia_bank_actors::node::{Rebuilt, rebuild};
 use rabia_bank_actors::proposer::Proposer;
 use rabia_bank_messages::ids::{RunId, StoreId};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
@@ -253,7 +253,8 @@ impl World {
         self.old_copies.started(recovered.store);
         self.read_rounds.started(machine.id);
         let rebuilt = rebuild(&identity, &books, &store.reader(), recovered.decided);
-        let (mut ledger, last) = rebuilt.map_err(|error| Violation { property: "replay", what: error.to_string() })?;
+        let rebuilt = rebuilt.map_err(|error| Violation { property: "replay", what: error.to_string() })?;
+        let Rebuilt { mut ledger, decisions: last, .. } = rebuilt;
         self.digests.after(machine.id, ledger.applied(), ledger.digest())?;
         for (slot, value) in &last {
             self.agreement.remembered(machine.id, *slot, *value)?;

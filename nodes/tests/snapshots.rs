@@ -127,6 +127,33 @@ fn exports_are_complete(node: &Node, verified: &Value) {
 }
 
 #[test]
+fn a_node_that_is_killed_before_each_snapshot_takes_one_all_the_same() {
+    const RUNS: u64 = 4;
+    let mut cluster = Cluster::start_with(1, |config| config.limits.snapshot_bytes = 150_000);
+    let account = "a".repeat(40);
+    let deposits: Vec<Value> = (0..1_000).map(|_| json!({"deposit": {"account_id": account, "amount": 1}})).collect();
+    for run in 1..=RUNS {
+        let mut client = cluster.nodes[0].connect(Encoding::Json);
+        if run == 1 {
+            let answer = client.command(json!({"create_account": {"account_id": account, "initial_balance": 0}}));
+            assert!(answer["ok"].is_object(), "{answer}");
+        }
+        let answer = client.command(json!({"bulk": {"commands": deposits, "atomic": true}}));
+        assert!(answer["ok"].is_object(), "{answer}");
+        if run == 1 {
+            std::thread::sleep(Duration::from_millis(300));
+            assert_eq!(snapshot_slot(&cluster.nodes[0]), 0, "one run alone is enough for a snapshot");
+        }
+        if run < RUNS {
+            cluster.nodes[0].kill();
+            cluster.nodes[0].start();
+            cluster.wait_ready();
+        }
+    }
+    wait_until("a snapshot is taken", PATIENCE, || snapshot_slot(&cluster.nodes[0]) > 0);
+}
+
+#[test]
 fn a_node_that_was_away_for_long_comes_back_by_a_snapshot() {
     let mut cluster = Cluster::start_with(3, often);
     let mut books = Books::open(&urls(&cluster.nodes));

@@ -17,11 +17,14 @@ enum Mark {
     PerSecond(f64),
     /// At most so many milliseconds in the median.
     P50(f64),
+    /// At most so many times a bare commit in the median. Needs the probe.
+    Commits(f64),
     /// At most so many milliseconds for 99 %, and for 99.9 %.
     Tail(f64, f64),
     /// At least this share of a bare echo's messages a second. Needs the probe.
     Echo(f64),
-    /// At least this share of the transfers of the load of this name.
+    /// At least this share of the transfers of the load of this name, which runs right before each run: a cluster that has more
+    /// behind it is a little slower.
     Share(f64, &'static str),
 }
 
@@ -33,8 +36,7 @@ struct Row {
 
 const ONE_BY_ONE: &str = "one by one, 64 clients";
 
-/// In this order: later rows compare with earlier ones.
-const ROWS: [Row; 11] = [
+const ROWS: [Row; 12] = [
     Row {
         name: "bulks of 8,000, 4 clients",
         mark: Mark::PerSecond(170_000.0),
@@ -58,6 +60,7 @@ const ROWS: [Row; 11] = [
         load: |l| (l.clients, l.in_flight) = (3, 1_667),
     },
     Row { name: "one by one, 1 client", mark: Mark::P50(1.0), load: |l| l.clients = 1 },
+    Row { name: "the same, to a bare commit", mark: Mark::Commits(3.0), load: |l| l.clients = 1 },
     Row { name: "hot accounts, 64 clients", mark: Mark::Share(1.0, ONE_BY_ONE), load: |l| l.hot = 10 },
     Row { name: "linearizable reads, 64 clients", mark: Mark::Echo(0.4), load: |l| l.reads = 100 },
     Row {
@@ -89,8 +92,7 @@ struct RowResults {
 pub(super) async fn run(args: &Args) -> Result<Result<Exit, ProgramError>, Trouble> {
     let mut all: Vec<RowResults> = Vec::new();
     for row in &ROWS {
-        let mut load = args.load.clone();
-        (row.load)(&mut load);
+        let mut load = row.of(&args.load);
         if let Mark::Tail(..) = row.mark {
             load.rate =
                 all.iter().find(|earlier| earlier.load == ONE_BY_ONE).map(|earlier| (earlier.median / 2.0) as u64);
@@ -101,10 +103,15 @@ pub(super) async fn run(args: &Args) -> Result<Result<Exit, ProgramError>, Troub
                 Some(folder) => Some(probe::measure(folder, load.clients as usize).await?),
                 None => None,
             };
+            let other = match row.other() {
+                Some(other) => measure(&args.connect.connect, &other.of(&args.load)).await?.0.per_second,
+                None => f64::NAN,
+            };
             let (results, _) = measure(&args.connect.connect, &load).await?;
-            runs.push(Results { probe, ..results });
+            let results = Results { probe, ..results };
+            runs.push((row.mark.value(&results, other), results));
         }
-        let results = summary(row, runs, &all);
+        let results = summary(row, runs);
         if let Err(error) = print(row, &results, args.json) {
             return Ok(Err(error));
         }
@@ -113,26 +120,43 @@ pub(super) async fn run(args: &Args) -> Result<Result<Exit, ProgramError>, Troub
     Ok(Ok(if all.iter().all(|row| row.books_balance) { Exit::Done } else { Exit::Refused }))
 }
 
+impl Row {
+    fn of(&self, load: &Load) -> Load {
+        let mut load = load.clone();
+        (self.load)(&mut load);
+        load
+    }
+
+    /// What it is compared with.
+    fn other(&self) -> Option<&'static Row> {
+        match self.mark {
+            Mark::Share(_, name) => ROWS.iter().find(|row| row.name == name),
+            _ => None,
+        }
+    }
+}
+
 impl Mark {
-    /// What is compared with the mark. For tails the worse of the two, as a share of what is allowed.
-    fn value(self, results: &Results, earlier: &[RowResults]) -> f64 {
+    /// What is compared with the mark; `other` are the transfers a second of the load that it is a share of. For tails the worse
+    /// of the two, as a share of what is allowed.
+    fn value(self, results: &Results, other: f64) -> f64 {
         let reads = results.reads.as_ref().map_or(0.0, |reads| reads.per_second);
         match self {
             Mark::PerSecond(_) => results.per_second,
             Mark::P50(_) => results.latency.p50_ms,
             Mark::Tail(p99, p999) => (results.latency.p99_ms / p99).max(results.latency.p999_ms / p999),
             Mark::Echo(_) => results.probe.map_or(f64::NAN, |Probe { echo_per_second, .. }| reads / echo_per_second),
-            Mark::Share(_, name) => {
-                let other = earlier.iter().find(|row| row.load == name).map_or(f64::NAN, |row| row.median);
-                results.per_second / other
+            Mark::Commits(_) => {
+                results.probe.map_or(f64::NAN, |Probe { commit_p50_ms, .. }| results.latency.p50_ms / commit_p50_ms)
             }
+            Mark::Share(..) => results.per_second / other,
         }
     }
 
     fn is_met(self, value: f64) -> Option<bool> {
         let met = match self {
             Mark::PerSecond(least) | Mark::Echo(least) | Mark::Share(least, _) => value >= least,
-            Mark::P50(most) => value <= most,
+            Mark::P50(most) | Mark::Commits(most) => value <= most,
             Mark::Tail(..) => value <= 1.0,
         };
         value.is_finite().then_some(met)
@@ -143,7 +167,7 @@ impl Mark {
             Mark::PerSecond(_) => format!("{}/s", terminal::grouped(value as u64)),
             Mark::P50(_) => format!("{value:.2} ms"),
             _ if !value.is_finite() => "not known".into(),
-            Mark::Tail(..) | Mark::Echo(_) | Mark::Share(..) => format!("{value:.2} x"),
+            Mark::Commits(_) | Mark::Tail(..) | Mark::Echo(_) | Mark::Share(..) => format!("{value:.2} x"),
         }
     }
 
@@ -152,6 +176,7 @@ impl Mark {
             Mark::PerSecond(least) => format!("{}/s", terminal::grouped(least as u64)),
             Mark::P50(most) => format!("{most:.1} ms"),
             Mark::Tail(p99, p999) => format!("p99 {p99:.0} ms, p99.9 {p999:.0} ms"),
+            Mark::Commits(most) => format!("{most:.1} x commit"),
             Mark::Echo(least) => format!("{least:.1} x echo"),
             Mark::Share(least, name) => format!("{least:.1} x {name}"),
         }
@@ -159,9 +184,8 @@ impl Mark {
 }
 
 /// The median of the runs and their range.
-fn summary(row: &Row, runs: Vec<Results>, earlier: &[RowResults]) -> RowResults {
-    let books_balance = runs.iter().all(|run| run.books_balance);
-    let mut runs: Vec<_> = runs.into_iter().map(|run| (row.mark.value(&run, earlier), run)).collect();
+fn summary(row: &Row, mut runs: Vec<(f64, Results)>) -> RowResults {
+    let books_balance = runs.iter().all(|(_, run)| run.books_balance);
     runs.sort_by(|(a, _), (b, _)| a.total_cmp(b));
     let (lowest, highest) = (runs[0].0, runs[runs.len() - 1].0);
     let (median, results) = runs.swap_remove(runs.len() / 2);

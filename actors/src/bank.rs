@@ -266,11 +266,15 @@ pub struct SnapshotPolicy {
 }
 
 impl SnapshotPolicy {
-    /// What a node counts for its first snapshot before anything came: the nodes of a cluster take theirs in turn, so that while
-    /// one is busy with it the others are not.
-    fn head_start(self, me: NodeId, members: usize) -> (u64, u64) {
-        let part = |whole: u64| whole / members as u64 * me.index() as u64;
-        (part(self.bytes), part(self.slots))
+    /// What a node counts for its first snapshot before anything comes, of the bytes and slots that the log has behind the books. The
+    /// nodes of a cluster take theirs in turn, so that while one is busy with it the others are not.
+    fn at_start(self, me: NodeId, members: usize, (bytes, slots): (u64, u64)) -> (u64, u64) {
+        let part = |whole: u64, turn: usize| whole / members as u64 * turn as u64;
+        let count = |whole: u64, replayed: u64| {
+            let later = part(whole, members - 1 - me.index());
+            part(whole, me.index()).max(replayed.saturating_sub(later))
+        };
+        (count(self.bytes, bytes), count(self.slots, slots))
     }
 }
 
@@ -377,8 +381,8 @@ impl Bank {
         node: Recipient<Failed>,
     ) -> Bank {
         let BankState { rebuilt: Rebuilt { ledger, decisions, replayed_bytes }, books, policy } = state;
-        let (head_bytes, head_slots) = policy.head_start(me, genesis.members());
         let replayed_slots = ledger.applied() - gauges.snapshot_slot.load(Ordering::Relaxed);
+        let unsaved = policy.at_start(me, genesis.members(), (replayed_bytes, replayed_slots));
         gauges.applied_slot.store(ledger.applied(), Ordering::Relaxed);
         Bank {
             me,
@@ -392,7 +396,7 @@ impl Bank {
             policy,
             snapshot: SnapshotStage::Waiting,
             snapshot_waiters: Vec::new(),
-            unsaved: (head_bytes.max(replayed_bytes), head_slots.max(replayed_slots)),
+            unsaved,
             decisions: decisions.into(),
             frozen_decisions: Vec::new(),
             clients: FxHashMap::default(),
@@ -864,7 +868,7 @@ impl Handler<Install> for Bank {
         drop(tokio::task::spawn_blocking(move || drop(old)));
         self.decisions = decisions.into();
         self.snapshot = SnapshotStage::Waiting;
-        self.unsaved = self.policy.head_start(self.me, self.genesis.members());
+        self.unsaved = self.policy.at_start(self.me, self.genesis.members(), (0, 0));
         self.gauges.applied_slot.store(new, Ordering::Relaxed);
         // Slots were skipped, and what was answered in them is not known.
         let waiters = std::mem::take(&mut self.expected);
@@ -926,5 +930,22 @@ impl Handler<ReadAt> for Bank {
         for (_, read) in std::mem::replace(&mut self.rounds, later) {
             self.read_at(slot, read, ctx);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_take_their_first_snapshots_in_turn_and_do_not_put_them_off_for_ever() {
+        let policy = SnapshotPolicy { bytes: 300, slots: 3_000 };
+        let at_start =
+            |bytes, slots| [1, 2, 3].map(|node| policy.at_start(NodeId::new(node).unwrap(), 3, (bytes, slots)));
+        assert_eq!(at_start(0, 0), [(0, 0), (100, 1_000), (200, 2_000)]);
+        assert_eq!(at_start(290, 2_900), [(90, 900), (190, 1_900), (290, 2_900)]);
+        assert!(at_start(500, 0).iter().all(|(bytes, _)| *bytes >= policy.bytes));
+        assert!(at_start(0, 5_000).iter().all(|(_, slots)| *slots >= policy.slots));
+        assert_eq!(policy.at_start(NodeId::new(1).unwrap(), 1, (290, 7)), (290, 7));
     }
 }

@@ -6,9 +6,10 @@ use rabia_bank_messages::ids::{BatchId, Digest, MAX_NODES, NodeId};
 
 use super::set_hash::SetHash;
 
-/// How many batches of one origin are remembered. Nobody speaks in a slot before it knows all decisions up to a window
-/// (16 slots by default) below it, and nobody proposes what it knows as decided, so two decisions of one batch lie less
-/// than a window apart; this is room for windows of hundreds of slots, at 32 bytes a batch.
+/// How many batches of one origin are remembered. Two decisions of one batch lie less than a window apart (16 slots by default),
+/// since nobody speaks in a slot before it knows all decisions up to a window below it; this is room for windows of hundreds of
+/// slots, at 32 bytes a batch. Only who has forgotten a decision (it restarted, or skipped the slot by a snapshot) may propose the
+/// batch again later: if it is forgotten here, too, the sessions know its requests.
 const REMEMBERED: usize = 4096;
 
 /// The name of a batch within its origin: incarnation and sequence.

@@ -212,6 +212,28 @@ fn a_batch_that_is_decided_twice_changes_nothing_the_second_time() {
     assert_eq!(next, [RequestOutcome::Opened { session: 6 }], "a repeated batch takes no log positions");
 }
 
+/// Who has forgotten the first decision of a batch may propose it again any time later.
+#[test]
+fn a_batch_that_is_decided_again_after_thousands_of_others_changes_no_account() {
+    let mut bank = Bank::new();
+    bank.done(create("a", 0));
+    let (id, payload) = bank.payload(&[(header(SESSION, 2, 1), act(deposit("a", 1)))]);
+    assert!(matches!(bank.apply(Some((&id, &payload))), Applied::Batch(_)));
+    for _ in 0..5_000 {
+        bank.batch(&[open(KEY)]);
+    }
+    let before = bank.ledger.summary();
+    match bank.apply(Some((&id, &payload))) {
+        Applied::Batch(outcomes) => {
+            assert!(matches!(outcomes[..], [RequestOutcome::Command { replayed: true, .. }]), "{outcomes:?}");
+        }
+        other => panic!("{other:?}: it is remembered after so many"),
+    }
+    let after = bank.ledger.summary();
+    assert_eq!((after.transactions, after.sessions), (before.transactions, before.sessions));
+    assert_eq!(bank.balance("a"), 1);
+}
+
 #[test]
 fn batches_of_another_origin_or_incarnation_are_other_batches() {
     let mut bank = Bank::new();

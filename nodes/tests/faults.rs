@@ -31,7 +31,7 @@ use support::{Cluster, Connection, Node, PATIENCE, signal, wait_until};
 /// tests, in a build that is not optimised.
 const GAP_BESIDE_OTHER_TESTS: Duration = Duration::from_secs(2);
 /// The longest that they may wait when measured alone, in a release build.
-const GAP: Duration = Duration::from_millis(250);
+const GAP: Duration = Duration::from_millis(50);
 
 fn url(node: &Node) -> NodeUrl {
     node.url().parse().unwrap()

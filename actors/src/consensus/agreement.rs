@@ -694,7 +694,7 @@ impl Agreement {
                         self.reserved
                     );
                     assert!(
-                        self.speaks.contains(&slot),
+                        self.speaks.contains(&slot) || is_broken(Rule::NewStoreByLog),
                         "speaking in slot {slot}, this store is silent but in {:?}",
                         self.speaks
                     );

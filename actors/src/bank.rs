@@ -288,8 +288,11 @@ enum SnapshotStage {
 
 /// A snapshot is collected in so many parts, of one step at least: half a millisecond or more each …
 const PARTS: usize = 512;
-/// … with this pause before the next, so that requests, which need several turns of this thread, are hardly slower meanwhile.
+/// … with this pause before the next, so that requests, which need several turns of this thread, are hardly slower meanwhile. Where
+/// the pause becomes longer, since there is much to apply, more parts follow: for half as long as it was …
 const BETWEEN_PARTS: Duration = Duration::from_millis(1);
+/// … but no longer than this. Otherwise a snapshot under load took so long that the log behind it grew and grew.
+const MOST_AT_ONCE: Duration = Duration::from_millis(10);
 /// Blocks that are read from disk at once.
 const MAX_READING: usize = 4;
 
@@ -599,7 +602,12 @@ impl Bank {
         let (bytes, slots) = &mut self.unsaved;
         *bytes += batch.map_or(0, |(_, bytes)| bytes);
         *slots += 1;
-        if *bytes >= self.policy.bytes || *slots >= self.policy.slots {
+        self.begin_snapshot_if_due(ctx);
+    }
+
+    fn begin_snapshot_if_due(&mut self, ctx: &mut Context<Self>) {
+        let (bytes, slots) = self.unsaved;
+        if bytes >= self.policy.bytes || slots >= self.policy.slots {
             self.begin_snapshot(ctx);
         }
     }
@@ -614,25 +622,31 @@ impl Bank {
         self.snapshot = SnapshotStage::Collecting;
         self.frozen_decisions = self.decisions.iter().copied().collect();
         let part = self.ledger.freeze().div_ceil(PARTS);
-        self.collect(part, ctx);
+        self.collect(part, Instant::now(), ctx);
     }
 
-    /// Goes on collecting the snapshot, by a part of so many steps.
-    fn collect(&mut self, part: usize, ctx: &mut Context<Self>) {
+    /// Goes on collecting the snapshot, by parts of so many steps. The last ones ended at `paused`.
+    fn collect(&mut self, part: usize, paused: Instant, ctx: &mut Context<Self>) {
         // A state that was installed meanwhile makes the snapshot superfluous.
         if self.snapshot != SnapshotStage::Collecting {
             return;
         }
-        match self.ledger.collect(part) {
-            None => {
-                ctx.run_later(BETWEEN_PARTS, move |bank, ctx| bank.collect(part, ctx));
+        let began = Instant::now();
+        let most = ((began - paused) / 2).min(MOST_AT_ONCE);
+        let changes = loop {
+            match self.ledger.collect(part) {
+                Some(changes) => break changes,
+                None if began.elapsed() < most => {}
+                None => {
+                    let paused = Instant::now();
+                    ctx.run_later(BETWEEN_PARTS, move |bank, ctx| bank.collect(part, paused, ctx));
+                    return;
+                }
             }
-            Some(changes) => {
-                self.snapshot = SnapshotStage::Saving;
-                let decisions = std::mem::take(&mut self.frozen_decisions);
-                self.snapshotter.do_send(Save(Snapshot { changes, decisions }));
-            }
-        }
+        };
+        self.snapshot = SnapshotStage::Saving;
+        let decisions = std::mem::take(&mut self.frozen_decisions);
+        self.snapshotter.do_send(Save(Snapshot { changes, decisions }));
     }
 
     fn read_at(&mut self, slot: Slot, read: WaitingRead, ctx: &mut Context<Self>) {
@@ -719,6 +733,7 @@ impl Actor for Bank {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(SWEEP, |bank, _| bank.sweep());
+        self.begin_snapshot_if_due(ctx);
     }
 }
 
@@ -816,6 +831,7 @@ impl Handler<Saved> for Bank {
         if !self.snapshot_waiters.is_empty() {
             self.begin_snapshot(ctx);
         }
+        self.begin_snapshot_if_due(ctx);
     }
 }
 

@@ -64,12 +64,12 @@
 //! | `RecordsStay` (rule 10 †) | durability | 1 |
 //! | `SnapshotKeepsAbove` (rule 10 †) | durability | 6 |
 //! | `RestartSpeaks` (rule 11 ‡) | liveness | 1 |
-//! | `RestartSaysAll` (rule 11 ‡) | liveness | 12 |
+//! | `RestartSaysAll` (rule 11 ‡) | liveness | 3 |
 //! | `StartCounters` (rule 12) | old copies | 32 |
 //! | `PromiseCounts` (rule 12) | old copies | 5 |
 //! | `StoreMadeOnce` (rule 12) | handshake | 8 |
 //! | `NewStoreByLog` (replacing only through the log) | handshake | 4 |
-//! | `NewStoreWindow` | one store a member | 6 |
+//! | `NewStoreWindow` | one store a member | 4 |
 //! | `NewStoreReads` | one store a member | 4 |
 //! | `Window` | window | 1 |
 //! | `StampAhead` | log time | 2 |
@@ -78,7 +78,7 @@
 //! | `ReadRound` | linearizable reads | 1 |
 //! | `ReadQuorum` | read rounds | 1 |
 //! | `ReadSeesVotes` | linearizable reads | 21 |
-//! | `ReadEcho` | read rounds | 6 |
+//! | `ReadEcho` | read rounds | 11 |
 //! | `ReadWaits` | linearizable reads | 8 |
 //! | `ReportedDurable` (a sync comes before what it allows) | durable before sent | 1 |
 //! | `RecordsWritten` | durable before sent | 1 |
@@ -88,7 +88,7 @@
 //! | `RepliesKept` | the ledger is the model | 1 |
 //! | `SessionsExpire` | the ledger is the model | 4 |
 //! | `MonotonicTime` | assertions (an overflow) | 1 |
-//! | `OverflowChecked` | assertions | 6 |
+//! | `OverflowChecked` | assertions | 8 |
 
 mod clients;
 mod disk;

@@ -29,6 +29,7 @@ pub(super) fn draw(file: &Path, measured: &Measure) -> Result<(), ProgramError> 
         let mut chart = ChartBuilder::on(&area)
             .caption("Latency by percentile", ("sans-serif", 20))
             .margin(12)
+            .margin_right(32) // half of the last label lies beyond the axis
             .x_label_area_size(40)
             .y_label_area_size(60)
             .build_cartesian_2d((1.0..most.max(10) as f64).log_scale(), 0.0..longest as f64 / 1_000.0)?;

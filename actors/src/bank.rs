@@ -267,7 +267,8 @@ pub struct SnapshotPolicy {
 
 impl SnapshotPolicy {
     /// What a node counts for its first snapshot before anything comes, of the bytes and slots that the log has behind the books. The
-    /// nodes of a cluster take theirs in turn, so that while one is busy with it the others are not.
+    /// nodes of a cluster take theirs in turn, so that while one is busy with it the others are not; so the log of one that is killed
+    /// again and again may become nearly twice as long as the policy says.
     fn at_start(self, me: NodeId, members: usize, (bytes, slots): (u64, u64)) -> (u64, u64) {
         let part = |whole: u64, turn: usize| whole / members as u64 * turn as u64;
         let count = |whole: u64, replayed: u64| {
@@ -364,7 +365,7 @@ pub struct Bank {
 
 /// What a bank begins with.
 pub struct BankState {
-    /// The ledger.
+    /// The state of the books and the log.
     pub rebuilt: Rebuilt,
     /// The books on disk.
     pub books: BooksReader,
@@ -625,7 +626,7 @@ impl Bank {
         self.collect(part, Instant::now(), ctx);
     }
 
-    /// Goes on collecting the snapshot, by parts of so many steps. The last ones ended at `paused`.
+    /// Goes on collecting the snapshot, by parts of so many steps. The pause behind the last ones began at `paused`.
     fn collect(&mut self, part: usize, paused: Instant, ctx: &mut Context<Self>) {
         // A state that was installed meanwhile makes the snapshot superfluous.
         if self.snapshot != SnapshotStage::Collecting {

@@ -377,11 +377,12 @@ impl ClientSession {
     }
 
     fn ask_for_pages(&mut self) {
-        while self.pages.len() < MAX_PAGES
+        while self.out.is_some()
+            && self.pages.len() < MAX_PAGES
             && let Some(ask) = self.more_pages.pop_front()
         {
-            // Those past their deadline were answered.
-            if self.in_flight.contains_key(&ask.waiter.tag) {
+            // Those past their deadline were answered, or are about to be.
+            if self.in_flight.contains_key(&ask.waiter.tag) && ask.deadline > Instant::now() {
                 self.pages.insert(ask.waiter.tag);
                 self.bank.do_send(ask);
             }

@@ -27,7 +27,7 @@
 //! - Memory, start and the log do not depend on the transactions: a node holds the accounts, the transactions since the last
 //!   snapshot but one at most, and the newest 65,536.
 //! - A start reads all accounts and applies the batches behind the last snapshot, up to
-//!   `snapshot_bytes` of them. Less of these is a faster start, and more writing: a snapshot writes all pages of accounts that changed.
+//!   `snapshot_bytes` of them, and those that came while a snapshot was taken. Less of these is a faster start, and more writing: a snapshot writes all pages of accounts that changed.
 //! - The log's file stays at about 140 MiB. The books grow with the history alone once the accounts are in them: 70 to 80 MiB a
 //!   million transfers. The file is longer than what it takes on disk: redb makes it longer in large steps, and the rest is holes.
 //!

@@ -23,7 +23,7 @@ use serde_json::Value;
 use support::{Cluster, program, wait_until};
 
 fn runs() -> usize {
-    std::env::var("RABIA_BANK_RUNS").map_or(5, |runs| runs.parse().unwrap())
+    std::env::var("RABIA_BANK_RUNS").map_or(5, |runs| runs.parse().unwrap()).max(1)
 }
 
 /// Begins a benchmark of these nodes.
@@ -54,12 +54,13 @@ fn median(what: &str, mut values: Vec<f64>) -> f64 {
 #[test]
 #[ignore = "measures: to be run alone, in a release build"]
 fn five_nodes_against_three() {
-    const LOADS: [(&str, &str); 3] = [
-        ("bulks of 8,000, 4 clients", "--clients 4 --bulk 8000"),
-        ("bulks of 1,000, 8 clients", "--clients 8 --bulk 1000"),
-        ("one by one, 64 clients", "--clients 64"),
+    /// The share of three nodes' transfers that is reached; the mark is 0.6.
+    const LOADS: [(&str, &str, f64); 3] = [
+        ("bulks of 8,000, 4 clients", "--clients 4 --bulk 8000", 0.6),
+        ("bulks of 1,000, 8 clients", "--clients 8 --bulk 1000", 0.6),
+        ("one by one, 64 clients", "--clients 64", 0.5),
     ];
-    for (name, load) in LOADS {
+    for (name, load, least) in LOADS {
         let per_second = |nodes| {
             let cluster = Cluster::start(nodes);
             number(&end(begin(&cluster.urls(), &format!("{load} --duration 3")))["per_second"])
@@ -68,7 +69,8 @@ fn five_nodes_against_three() {
         println!("{name}");
         median("  three nodes, transfers/s", pairs.iter().map(|(three, _)| *three).collect());
         median("  five nodes, transfers/s", pairs.iter().map(|(_, five)| *five).collect());
-        median("  five to three (mark: 0.60)", pairs.iter().map(|(three, five)| five / three).collect());
+        let share = median("  five to three (mark: 0.60)", pairs.iter().map(|(three, five)| five / three).collect());
+        assert!(share >= least, "below {least}");
     }
 }
 
@@ -90,12 +92,14 @@ fn a_rare_speaker_beside_a_busy_node_costs_no_slots() {
     assert!(forfeited <= 2.0);
 }
 
-/// How long after the node's start the clients' throughput is above 90 % of what it was before it was killed, over a fifth of a
-/// second, and stays there on the average of a second. Prints it beside the throughput meanwhile.
+/// How long after the node's start the clients' throughput was below 90 % of what it was before the node was killed for the last
+/// time, on the average of half a second. Prints it beside the throughput meanwhile.
 #[test]
 #[ignore = "measures: to be run alone, in a release build"]
 fn a_node_that_comes_back_under_load() {
     const TENTH: f64 = 0.1;
+    /// In tenths.
+    const HALF: usize = 5;
     let mut took = Vec::new();
     for _ in 0..runs() {
         let mut cluster = Cluster::start(3);
@@ -115,9 +119,9 @@ fn a_node_that_comes_back_under_load() {
         let mean = |tenths: &[f64]| tenths.iter().sum::<f64>() / tenths.len() as f64;
         let (killed, restarted) = (at(started - 1.0), at(started));
         let before = mean(&timeline[killed - 20..killed - 2]);
-        let back = (restarted..timeline.len() - 10)
-            .find(|at| mean(&timeline[*at..at + 2]) >= 0.9 * before && mean(&timeline[*at..at + 10]) >= 0.9 * before)
-            .map_or(f64::INFINITY, |at| (at - restarted) as f64 * TENTH);
+        let low = |at: &usize| mean(&timeline[*at..at + HALF]) < 0.9 * before;
+        let last_low = (restarted..timeline.len() - HALF).rfind(low);
+        let back = last_low.map_or(0.0, |at| (at + HALF - restarted) as f64 * TENTH);
         let (without, after) = (mean(&timeline[killed + 3..restarted]), mean(&timeline[restarted + 10..]));
         println!(
             "transfers/s: {:.0} before, {:.0} without the node, {:.0} from a second after its start on; back after {back:.1} s",

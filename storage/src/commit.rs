@@ -93,7 +93,8 @@ pub(crate) struct Marks {
 /// one of the decisions is there.
 pub(crate) type LastDecisions = HashMap<BatchId, Slot>;
 
-/// Writes a commit in one transaction, and answers what the marks are afterwards. After an error `last` says more than is on disk.
+/// Writes a commit in one transaction, and answers what the marks are afterwards. After an error `last` is not what
+/// is on disk.
 pub(crate) fn write(
     database: &Database,
     place: &Place,
@@ -307,7 +308,11 @@ impl<'t> Writer<'t> {
             if slot > new {
                 break;
             }
-            removed.extend(value.filter(|id| self.last.get(id).is_none_or(|last| *last <= new)));
+            let Some(id) = value else { continue };
+            if self.last.get(&id).is_none_or(|last| *last <= new) {
+                self.last.remove(&id);
+                removed.insert(id);
+            }
         }
         self.log.remove_range(&format::decision_key(0), &format::decision_key(new))?;
         let last = if is_broken(Rule::SnapshotKeepsAbove) { Slot::MAX } else { new };
@@ -318,7 +323,6 @@ impl<'t> Writer<'t> {
             }
         }
         for id in removed {
-            self.last.remove(&id);
             self.log.remove(&format::payload_key(&id))?;
         }
         self.put_mark(META_COMPACTED, new)?;

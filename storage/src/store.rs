@@ -39,6 +39,7 @@ pub struct LogStore {
     reserved: Slot,
     /// The last slot that was removed.
     compacted: Slot,
+    /// In memory, some 70 bytes for each decided batch that the log has.
     last: LastDecisions,
     /// What the first commit that failed answered.
     stopped: Option<String>,

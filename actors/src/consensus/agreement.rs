@@ -593,7 +593,8 @@ impl Agreement {
         let silent = open.is_silent();
         open.receive(from, message, held);
         match message {
-            SlotMessage::Proposal(value) if silent && (held || value.is_none()) => {
+            // What does not count is not followed, and its payload is not kept.
+            SlotMessage::Proposal(value) if silent && open.proposal(from) == Some(value) => {
                 effects.push(Effect::Pool(Notice::Heard { slot, from, value, payload }));
             }
             _ if silent => effects.push(Effect::Pool(Notice::InUse(slot, from))),
@@ -851,7 +852,8 @@ impl Agreement {
         open.hold(id);
         let silent = open.is_silent();
         let payload = self.payloads.get(id).map(|held| held.payload.clone());
-        for from in proposers {
+        let counts = |from: &NodeId| open.proposal(*from) == Some(Some(*id));
+        for from in proposers.into_iter().filter(counts) {
             if silent {
                 let heard = Notice::Heard { slot, from, value: Some(*id), payload: payload.clone() };
                 effects.push(Effect::Pool(heard));
@@ -964,7 +966,7 @@ impl Agreement {
                 continue;
             }
             // One that was decided may be proposed again, by who does not know.
-            if self.open.values().any(|open| open.counts(&id)) {
+            if self.open.values().any(|open| open.rests_on(&id)) {
                 self.let_go_after(self.frontier, id);
             } else {
                 self.payloads.remove(&id);

@@ -9,7 +9,7 @@
 //!   message's time, and no slot, that work and turns are not spread alike.
 //! - Where there is no owner, or nothing was decided for a while, anyone proposes in the next slot at once.
 //! - What was decided is not proposed again by who knows. Who does not know, since it skipped that slot by a snapshot or
-//!   restarted, would propose it for ever, so the others propose it too: it is decided once more, changes nothing, and all
+//!   restarted, would propose it for ever, so the others propose it too: it is decided once more, changes no account, and all
 //!   know.
 //! - A gap below a slot in use is filled by its owner, with null where nothing waits. An owner that can't be reached, or is
 //!   silent, is replaced by the live nodes in turn. When a member gets a new store, the slots in which the old one speaks are
@@ -154,7 +154,7 @@ pub struct Pool {
     done: FxHashMap<BatchId, Slot>,
     /// Batches that were given up, and did neither come again nor were decided.
     given_up: FxHashSet<BatchId>,
-    done_order: VecDeque<BatchId>,
+    done_order: VecDeque<(Slot, BatchId)>,
     owners: Owners,
     slots: BTreeMap<Slot, Seen>,
     frontier: Slot,
@@ -412,11 +412,13 @@ impl Pool {
     }
 
     fn remember(&mut self, slot: Slot, id: BatchId) {
-        if self.done.insert(id, slot).is_none() {
-            self.done_order.push_back(id);
-        }
+        self.done.insert(id, slot);
+        self.done_order.push_back((slot, id));
         while self.done_order.len() > REMEMBERED {
-            if let Some(old) = self.done_order.pop_front() {
+            // One that was decided again has a later place, too.
+            if let Some((slot, old)) = self.done_order.pop_front()
+                && self.done.get(&old) == Some(&slot)
+            {
                 self.done.remove(&old);
             }
         }

@@ -179,7 +179,7 @@ impl Slot {
     }
 
     /// Whether a message that counts names this batch: this replica may say so too, and then needs the payload (rule 6).
-    pub fn counts(&self, id: &BatchId) -> bool {
+    pub fn rests_on(&self, id: &BatchId) -> bool {
         let stated = |state: &State| *state == State::One(*id);
         let voted = |vote: &Vote| *vote == Vote::One(*id);
         self.proposals.contains(&Some(Some(*id)))
@@ -187,6 +187,11 @@ impl Slot {
                 .rounds
                 .iter()
                 .any(|round| round.states.iter().flatten().any(stated) || round.votes.iter().flatten().any(voted))
+    }
+
+    /// The proposal of a replica that counts.
+    pub fn proposal(&self, of: NodeId) -> Option<Value> {
+        self.proposals[of.index()]
     }
 
     /// Who proposed this batch without its payload being held.

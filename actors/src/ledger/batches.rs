@@ -6,10 +6,11 @@ use rabia_bank_messages::ids::{BatchId, Digest, MAX_NODES, NodeId};
 
 use super::set_hash::SetHash;
 
-/// How many batches of one origin are remembered. Two decisions of one batch lie less than a window apart (16 slots by default),
-/// since nobody speaks in a slot before it knows all decisions up to a window below it; this is room for windows of hundreds of
-/// slots, at 32 bytes a batch. Only who has forgotten a decision (it restarted, or skipped the slot by a snapshot) may propose the
-/// batch again later: if it is forgotten here, too, the sessions know its requests.
+/// How many batches of one origin are remembered, at 32 bytes each. Nobody speaks in a slot before it knows all decisions up to a
+/// window below it, so two decisions of one batch lie less than a window apart (16 slots by default), unless somebody has forgotten
+/// the first one: it restarted, or skipped the slot by a snapshot, while a copy of the batch still waited. If so many others of its
+/// origin were applied meanwhile, the batch is applied again, like requests that a client sends again: a session that is open
+/// answers what it answered before, and one that has ended refuses them.
 const REMEMBERED: usize = 4096;
 
 /// The name of a batch within its origin: incarnation and sequence.

@@ -60,7 +60,7 @@ const ROWS: [Row; 12] = [
         load: |l| (l.clients, l.in_flight) = (3, 1_667),
     },
     Row { name: "one by one, 1 client", mark: Mark::P50(1.0), load: |l| l.clients = 1 },
-    Row { name: "the same, to a bare commit", mark: Mark::Commits(3.0), load: |l| l.clients = 1 },
+    Row { name: "one by one, 1 client, to a commit", mark: Mark::Commits(3.0), load: |l| l.clients = 1 },
     Row { name: "hot accounts, 64 clients", mark: Mark::Share(1.0, ONE_BY_ONE), load: |l| l.hot = 10 },
     Row { name: "linearizable reads, 64 clients", mark: Mark::Echo(0.4), load: |l| l.reads = 100 },
     Row {
@@ -104,12 +104,13 @@ pub(super) async fn run(args: &Args) -> Result<Result<Exit, ProgramError>, Troub
                 None => None,
             };
             let other = match row.other() {
-                Some(other) => measure(&args.connect.connect, &other.of(&args.load)).await?.0.per_second,
-                None => f64::NAN,
+                Some(other) => Some(measure(&args.connect.connect, &other.of(&args.load)).await?.0),
+                None => None,
             };
             let (results, _) = measure(&args.connect.connect, &load).await?;
-            let results = Results { probe, ..results };
-            runs.push((row.mark.value(&results, other), results));
+            let books_balance = results.books_balance && other.as_ref().is_none_or(|other| other.books_balance);
+            let results = Results { probe, books_balance, ..results };
+            runs.push((row.mark.value(&results, other.map_or(f64::NAN, |other| other.per_second)), results));
         }
         let results = summary(row, runs);
         if let Err(error) = print(row, &results, args.json) {

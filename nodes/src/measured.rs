@@ -38,6 +38,6 @@
 //!
 //! | the node, and the others' log | mark | back after | transfers/s of the clients: before, meanwhile, after |
 //! | --- | --- | --- | --- |
-//! | it was down; the log goes back so far (`snapshot_bytes` of 256 MiB) | 20 s, half the throughput | 3.3 s | 149,000, 97,000, 109,000 |
-//! | it was down; the log is gone (8 MiB): by a snapshot | 20 s, half the throughput | 3.2 s | 115,000, 89,000, 103,000 |
-//! | it lost its data; from `rabia-bank replace` on | 60 s, half the throughput | 3.6 s | 110,000, 97,000, 103,000 |
+//! | it was down; the log goes back so far (`snapshot_bytes` of 256 MiB) | 20 s, half the throughput | 3.7 s | 142,000, 94,000, 104,000 |
+//! | it was down; the log is gone (8 MiB): by a snapshot | 20 s, half the throughput | 3.3 s | 131,000, 93,000, 104,000 |
+//! | it lost its data; from `rabia-bank replace` on | 60 s, half the throughput | 3.9 s | 123,000, 92,000, 105,000 |

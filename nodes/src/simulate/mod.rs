@@ -17,7 +17,7 @@
 //! # How much it does
 //!
 //! `rabia-bank simulate --ops 2000`, optimised, the 20,200 seeds from 200,001 on: no violation. The last 4,000 of them, from 216,201
-//! on, ran on the present code, the others before the pool stopped to hear of proposals that do not count.
+//! on, ran on the present code, the others before the pool stopped hearing of proposals that do not count.
 //!
 //! | | |
 //! | --- | --- |

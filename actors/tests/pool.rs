@@ -2,7 +2,6 @@
 //! same must not do it for ever, and a clock that is ahead must not keep batches from being backed.
 #![allow(clippy::unwrap_used)] // a test says what failed by failing
 
-use std::ops::Range;
 use std::time::Duration;
 
 use rabia_bank_actors::consensus::agreement::Notice;
@@ -152,7 +151,7 @@ fn a_batch_that_was_decided_long_ago_is_backed() {
 
     // Third said this before it could know: it will not again.
     let mut last = genesis.window;
-    decide_up_to(&mut pool, 3..last);
+    (3..last).for_each(|slot| decide(&mut pool, at(10), slot, None));
     assert_eq!(heard(&mut pool, at(20), proposed(last)), [PoolEffect::Forget(decided)]);
     let null = |slot| [PoolEffect::Propose { slot, value: None, with_payload: false }];
     assert_eq!(pump(&mut pool, at(21)), [], "it waits for the slot's owner");
@@ -166,10 +165,4 @@ fn a_batch_that_was_decided_long_ago_is_backed() {
     assert_eq!(pump(&mut pool, at(1_003)), [again]);
     decide(&mut pool, at(1_004), last, Some(decided));
     assert_eq!(pump(&mut pool, at(9_000)), [], "nothing is left to propose");
-}
-
-fn decide_up_to(pool: &mut Pool, slots: Range<u64>) {
-    for slot in slots {
-        decide(pool, at(10), slot, None);
-    }
 }

@@ -23,7 +23,7 @@ use rabia_bank_messages::bank::{Amount, ErrorCode, Operation, Transaction};
 use rabia_bank_messages::codec::Encoding;
 use serde_json::{Value, json};
 use support::books::{Books, Entry, Outcome};
-use support::{Cluster, Connection, Node, PATIENCE, wait_until};
+use support::{Cluster, Connection, Node, PATIENCE, from_environment, wait_until};
 
 const CLIENTS: usize = 20;
 /// As many sessions may be open; each client opens stray ones besides its own.
@@ -256,13 +256,9 @@ fn live(mut caller: Caller, amounts: impl Fn() -> u64, stop: &AtomicBool) -> Vec
     entries
 }
 
-fn number(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).map_or(default, |text| text.parse().unwrap())
-}
-
 #[test]
 fn twenty_clients_are_served_exactly_once_whatever_happens() {
-    let (commands, seed) = (number("RABIA_BANK_COMMANDS", 6_000), number("RABIA_BANK_SEED", 1));
+    let (commands, seed) = (from_environment("RABIA_BANK_COMMANDS", 6_000), from_environment("RABIA_BANK_SEED", 1));
     let limits = ["--max-sessions", &MAX_SESSIONS.to_string(), "--session-idle", &IDLE.as_secs().to_string()];
     let mut cluster = Cluster::create_as(3, &limits, often).started();
     let urls: Vec<NodeUrl> = cluster.nodes.iter().map(|node| node.url().parse().unwrap()).collect();

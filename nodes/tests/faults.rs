@@ -25,7 +25,7 @@ use rabia_bank_messages::codec::Encoding;
 use serde_json::{Value, json};
 use support::books::{Books, Entry, Load, Outcome, Writing, longest_gap};
 use support::proxy::Proxy;
-use support::{Cluster, Connection, Node, PATIENCE, signal, wait_until};
+use support::{Cluster, Connection, Node, PATIENCE, from_environment, signal, wait_until};
 
 /// The longest that the clients of living nodes may wait in the default run, which shares a small machine with other
 /// tests, in a build that is not optimised.
@@ -69,10 +69,6 @@ fn wait_until_caught_up(node: &Node, with: &Node) {
 fn is_connected(node: &Node, to: &Node) -> bool {
     let status = node.status().unwrap_or_default();
     status["connected"].as_array().is_some_and(|peers| peers.contains(&json!(to.config.node)))
-}
-
-fn from_environment(name: &str, default: usize) -> usize {
-    std::env::var(name).map_or(default, |value| value.parse().unwrap())
 }
 
 /// `kill -9` of one node while clients write through the others; it comes back. Gives the longest time that a client of

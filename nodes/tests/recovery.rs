@@ -28,16 +28,12 @@ use rabia_bank_storage::{Commit, Identity, LogStore};
 use serde_json::json;
 use support::books::block_on;
 use support::bulks::{Bulks, LONG, OPENING, account, clients, opening, transfer};
-use support::{Cluster, Node, PATIENCE, audited, program, wait_for, wait_until};
+use support::{Cluster, Node, PATIENCE, audited, from_environment, program, wait_for, wait_until};
 
 /// The exit code of a node that needs a person.
 const REFUSED: i32 = 3;
 /// The exit code of a node that had to stop.
 const FAILED: i32 = 1;
-
-fn from_environment(name: &str, default: usize) -> usize {
-    std::env::var(name).map_or(default, |value| value.parse().unwrap())
-}
 
 fn applied_slot(node: &Node) -> Option<u64> {
     node.status().map(|status| status["applied_slot"].as_u64().unwrap())

@@ -26,7 +26,7 @@ use rabia_bank::client::{Client, ClientOptions, NodeUrl};
 use rabia_bank_messages::bank::{Command, Query, ReadLevel};
 use support::books::block_on;
 use support::bulks::{Bulks, LONG, OPENING, account, clients, opening, transfer};
-use support::{Cluster, Node, audited, program, resident_memory, wait_until};
+use support::{Cluster, Node, audited, from_environment, program, resident_memory, wait_until};
 
 /// What must hold in a full run.
 const START: Duration = Duration::from_secs(5);
@@ -40,10 +40,6 @@ const WIPED_BACK: Duration = Duration::from_secs(60);
 
 /// How often a start is measured.
 const STARTS: usize = 3;
-
-fn from_environment(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |value| value.parse().unwrap())
-}
 
 fn url(node: &Node) -> NodeUrl {
     node.url().parse().unwrap()

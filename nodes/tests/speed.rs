@@ -20,10 +20,10 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::{Cluster, program, wait_until};
+use support::{Cluster, from_environment, program, wait_until};
 
 fn runs() -> usize {
-    std::env::var("RABIA_BANK_RUNS").map_or(5, |runs| runs.parse().unwrap()).max(1)
+    from_environment("RABIA_BANK_RUNS", 5).max(1)
 }
 
 /// Begins a benchmark of these nodes.

@@ -68,9 +68,11 @@ pub(crate) fn read(
     if compacted > base {
         return Err(StoreError::Gap { file: place.file(), compacted, books: base });
     }
-    let (decided, sparse) = read_decisions(&log, base)?;
-    let to_remove = lacking(&log, compacted, base)?.then_some(base);
-    let removed = Removed { upto: compacted, to_remove, last: last_decisions(&log)? };
+    let decisions = read_decisions(&log)?;
+    let (decided, sparse) = behind(&decisions, base);
+    let to_remove = lacking(&decisions, compacted, base).then_some(base);
+    let last = decisions.iter().filter_map(|(slot, value)| Some(((*value)?, *slot))).collect();
+    let removed = Removed { upto: compacted, to_remove, last };
     let records = read_records(&log, reserved, base)?;
     let payloads = read_payloads(&log, &records)?;
     let (peers, heard) = (read_peers(&log)?, read_heard(&log)?);
@@ -101,15 +103,10 @@ pub(crate) struct Removed {
 
 /// Whether slots are missing that the books cover. Decisions are written lazily, so the books may be durable before them. Who is
 /// asked for such a slot must not say that the log has it.
-fn lacking(log: &ReadRows<'_>, compacted: Slot, base: Slot) -> Result<bool, StoreError> {
-    let mut next = compacted + 1;
-    for row in log.part_from(&format::decision_key(next))? {
-        if reader::decision(log, &row?)?.0 != next {
-            break;
-        }
-        next += 1;
-    }
-    Ok(next <= base)
+fn lacking(decisions: &[(Slot, Value)], compacted: Slot, base: Slot) -> bool {
+    let slots = decisions.iter().map(|(slot, _)| *slot).skip_while(|slot| *slot <= compacted);
+    let gapless = (compacted + 1..).zip(slots).take_while(|(expected, slot)| expected == slot).count();
+    compacted + (gapless as Slot) < base
 }
 
 pub(crate) type ReadRows<'p> = Rows<'p, ReadOnlyTable<&'static [u8], &'static [u8]>>;
@@ -197,27 +194,21 @@ fn difference(file: &Genesis, configuration: &Genesis) -> String {
     differences.join("; ")
 }
 
-fn last_decisions(log: &ReadRows<'_>) -> Result<LastDecisions, StoreError> {
-    let mut last = LastDecisions::default();
-    for row in log.part_from(&Part::Decision.begin())? {
-        let (slot, value) = reader::decision(log, &row?)?;
-        last.extend(value.map(|id| (id, slot)));
-    }
-    Ok(last)
+fn read_decisions(log: &ReadRows<'_>) -> Result<Vec<(Slot, Value)>, StoreError> {
+    log.part_from(&Part::Decision.begin())?.map(|row| reader::decision(log, &row?)).collect()
 }
 
-/// Decisions up to `base` are of no use any more.
-fn read_decisions(log: &ReadRows<'_>, base: Slot) -> Result<(Slot, Vec<(Slot, Value)>), StoreError> {
+/// The end of the gapless decided log, and what is decided above it. Decisions up to `base` are of no use any more.
+fn behind(decisions: &[(Slot, Value)], base: Slot) -> (Slot, Vec<(Slot, Value)>) {
     let (mut decided, mut sparse) = (base, Vec::new());
-    for row in log.part_from(&format::decision_key(base + 1))? {
-        let (slot, value) = reader::decision(log, &row?)?;
-        if sparse.is_empty() && slot == decided + 1 {
-            decided = slot;
+    for (slot, value) in decisions.iter().filter(|(slot, _)| *slot > base) {
+        if sparse.is_empty() && *slot == decided + 1 {
+            decided = *slot;
         } else {
-            sparse.push((slot, value));
+            sparse.push((*slot, *value));
         }
     }
-    Ok((decided, sparse))
+    (decided, sparse)
 }
 
 /// Records up to `base` are of no use any more: those slots are decided.

@@ -848,13 +848,10 @@ impl Agreement {
 
     fn count_parked(&mut self, now: Duration, slot: SlotNumber, id: &BatchId, effects: &mut Vec<Effect>) {
         let Some(open) = self.open.get_mut(&slot) else { return };
-        let proposers = open.parked_proposers(id);
-        open.hold(id);
-        let silent = open.is_silent();
-        let payload = self.payloads.get(id).map(|held| held.payload.clone());
-        let counts = |from: &NodeId| open.proposal(*from) == Some(Some(*id));
-        for from in proposers.into_iter().filter(counts) {
-            if silent {
+        let proposers = open.hold(id);
+        if open.is_silent() {
+            let payload = self.payloads.get(id).map(|held| held.payload.clone());
+            for from in proposers {
                 let heard = Notice::Heard { slot, from, value: Some(*id), payload: payload.clone() };
                 effects.push(Effect::Pool(heard));
             }

@@ -194,12 +194,6 @@ impl Slot {
         self.proposals[of.index()]
     }
 
-    /// Who proposed this batch without its payload being held.
-    pub fn parked_proposers(&self, id: &BatchId) -> Vec<NodeId> {
-        let proposal = SlotMessage::Proposal(Some(*id));
-        self.parked.iter().filter(|(_, message)| *message == proposal).map(|(from, _)| *from).collect()
-    }
-
     /// Rule 2: proposes, unless this replica did already. The payload of a batch must be held.
     pub fn propose(&mut self, value: Value, coin: impl Fn(Phase) -> bool, effects: &mut Vec<SlotEffect>) {
         if self.stage != Stage::Silent {
@@ -235,12 +229,24 @@ impl Slot {
         }
     }
 
-    /// Tells that the payload of `id` is held now: messages that waited for it count.
-    pub fn hold(&mut self, id: &BatchId) {
+    /// Tells that the payload of `id` is held now: messages that waited for it count, if none came before them. Answers whose
+    /// proposals do.
+    pub fn hold(&mut self, id: &BatchId) -> Vec<NodeId> {
+        let mut proposers = Vec::new();
         let parked = std::mem::take(&mut self.parked);
         for (from, message) in parked {
-            if message.names() == Some(id) { self.count(from, message) } else { self.parked.push((from, message)) }
+            if message.names() != Some(id) {
+                self.parked.push((from, message));
+                continue;
+            }
+            self.count(from, message);
+            if let SlotMessage::Proposal(value) = message
+                && self.proposal(from) == Some(value)
+            {
+                proposers.push(from);
+            }
         }
+        proposers
     }
 
     /// Tells that the last [`SlotEffect::Save`] is durable.

@@ -243,7 +243,9 @@ impl<const N: usize> Steps<N> {
                     // It comes before its payload, so that it is parked.
                     slot.receive(node_id(names[other]), kind.message(word), false);
                 }
-                [A, B].into_iter().for_each(|word| slot.hold(&id(word)));
+                for word in [A, B] {
+                    slot.hold(&id(word));
+                }
                 slot.advance(|_| coin != ZERO, &mut effects);
             }
         }

@@ -13,12 +13,14 @@ pub mod books;
 pub mod bulks;
 pub mod proxy;
 
+use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -44,6 +46,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
 /// How much of a node's log is printed when a test fails, in lines.
 const LOG_LINES: usize = 60;
+
+/// A setting of a test that measures.
+pub fn from_environment<T: FromStr<Err: Debug>>(name: &str, default: T) -> T {
+    std::env::var(name).map_or(default, |value| value.parse().unwrap())
+}
 
 /// Looks until `condition` holds. Fails the test where it does not within `deadline`.
 pub fn wait_until(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {

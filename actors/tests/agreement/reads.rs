@@ -1,45 +1,16 @@
 //! Reads of one moment share one round among the nodes, and a read never takes part in a round that was under way before it.
-#![allow(clippy::unwrap_used)] // a test says what failed by failing
-
-use std::time::Duration;
 
 use rabia_bank_actors::consensus::agreement::{Agreement, Effect, Event};
-use rabia_bank_actors::consensus::stores::Replacements;
 use rabia_bank_messages::batch::Payload;
-use rabia_bank_messages::genesis::Genesis;
-use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, NodeId, Slot, StoreId};
+use rabia_bank_messages::ids::{BatchId, Digest, NodeId, Slot, StoreId};
 use rabia_bank_messages::peer::{Entry, PeerMessage};
-use rabia_bank_storage::Recovered;
 
-const STORE: StoreId = StoreId([7; 16]);
-
-/// Node 1 of 3, newly made, linked to both others.
-fn first_of_three() -> Agreement {
-    let genesis = Genesis::new(ClusterId([1; 16]), vec![STORE, StoreId([8; 16]), StoreId([9; 16])]);
-    let recovered = Recovered {
-        store: STORE,
-        starts: 1,
-        reserved: 0,
-        records: Vec::new(),
-        payloads: Vec::new(),
-        decided: 0,
-        sparse: Vec::new(),
-        peers: Vec::new(),
-        heard: Vec::new(),
-    };
-    let [me, second, third] = [1, 2, 3].map(|node| NodeId::new(node).unwrap());
-    let mut agreement = Agreement::new(genesis, me, &recovered, &Replacements::default(), &mut Vec::new());
-    handle(&mut agreement, Event::LinkUp(second, StoreId([8; 16])));
-    handle(&mut agreement, Event::LinkUp(third, StoreId([9; 16])));
-    agreement
-}
+use super::{effects, first_of_three};
 
 /// The numbers of the rounds that it asks for, and which reads may be answered at which slot.
 fn handle(agreement: &mut Agreement, event: Event) -> (Vec<u64>, Vec<(u64, u64)>) {
-    let mut effects = Vec::new();
-    agreement.handle(Duration::from_millis(1), event, &mut effects);
     let (mut rounds, mut reads) = (Vec::new(), Vec::new());
-    for effect in effects {
+    for effect in effects(agreement, event) {
         match effect {
             Effect::Broadcast(PeerMessage::ReadIndex { starts: 1, round }) => rounds.push(round),
             Effect::ReadAt { read, slot } => reads.push((read, slot)),

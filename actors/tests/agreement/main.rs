@@ -1,0 +1,42 @@
+//! The agreement core of one node, by what it says to its surroundings.
+#![allow(clippy::unwrap_used)] // a test says what failed by failing
+
+mod heard;
+mod reads;
+
+use std::time::Duration;
+
+use rabia_bank_actors::consensus::agreement::{Agreement, Effect, Event};
+use rabia_bank_actors::consensus::stores::Replacements;
+use rabia_bank_messages::genesis::Genesis;
+use rabia_bank_messages::ids::{ClusterId, NodeId, StoreId};
+use rabia_bank_storage::Recovered;
+
+/// Node 1 of 3, newly made, linked to both others.
+fn first_of_three() -> Agreement {
+    let stores = [7, 8, 9].map(|number| StoreId([number; 16]));
+    let recovered = Recovered {
+        store: stores[0],
+        starts: 1,
+        reserved: 0,
+        records: Vec::new(),
+        payloads: Vec::new(),
+        decided: 0,
+        sparse: Vec::new(),
+        peers: Vec::new(),
+        heard: Vec::new(),
+    };
+    let [me, second, third] = [1, 2, 3].map(|node| NodeId::new(node).unwrap());
+    let genesis = Genesis::new(ClusterId([1; 16]), stores.to_vec());
+    let mut agreement = Agreement::new(genesis, me, &recovered, &Replacements::default(), &mut Vec::new());
+    effects(&mut agreement, Event::LinkUp(second, stores[1]));
+    effects(&mut agreement, Event::LinkUp(third, stores[2]));
+    agreement
+}
+
+/// What comes of an event.
+fn effects(agreement: &mut Agreement, event: Event) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    agreement.handle(Duration::from_millis(1), event, &mut effects);
+    effects
+}

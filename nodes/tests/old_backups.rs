@@ -1,0 +1,84 @@
+//! Backups of older versions: each becomes a cluster of this version with equal accounts, history and hashes, which goes on.
+
+#![allow(clippy::unwrap_used)] // clippy knows only functions marked as tests, not what they share
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rabia_bank::config::NodeConfig;
+use rabia_bank_messages::codec::Encoding;
+use serde_json::{Value, json};
+use support::{Connection, Node, PATIENCE, audited, free_base_port, program, wait_until};
+
+fn data(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/backup-0.1.0").join(file)
+}
+
+fn read(file: &str) -> Value {
+    serde_json::from_slice(&fs::read(data(file)).unwrap()).unwrap()
+}
+
+/// Every field of `old` with its value; newer versions may answer more.
+fn assert_has(new: &Value, old: &Value) {
+    for (name, value) in old.as_object().unwrap() {
+        assert_eq!(&new[name], value, "{name} of {old}, which is {new} now");
+    }
+}
+
+fn accounts(connection: &mut Connection) -> Vec<Value> {
+    let answer = connection.query(json!({"list_accounts": {"limit": 1000}}));
+    answer["ok"]["accounts"].as_array().unwrap().clone()
+}
+
+/// Oldest first.
+fn history(connection: &mut Connection) -> Vec<Value> {
+    let (mut found, mut before) = (Vec::new(), None);
+    loop {
+        let answer = connection.query(json!({"get_transaction_history": {"limit": 1000, "before": before}}));
+        let page = answer["ok"]["transactions"].as_array().unwrap().clone();
+        let Some(last) = page.last() else { break };
+        before = last["transaction_id"].as_u64();
+        found.extend(page);
+    }
+    found.reverse();
+    found
+}
+
+#[test]
+fn a_backup_of_0_1_0_becomes_a_cluster_with_equal_books() {
+    let dir = tempfile::tempdir().unwrap();
+    let restored = dir.path().join("restored");
+    let port = free_base_port(1).to_string();
+    let mut restore = program(["restore", "--nodes", "1", "--base-port", &port, "--data-dir"]);
+    let output = restore.arg(&restored).arg(data("bank.backup")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let config_path = restored.join("node-1/node.toml");
+    let config = NodeConfig::load(&config_path).unwrap();
+    let mut node = Node::at(config, config_path, dir.path().join("log"));
+    assert_eq!(audited(&node)["chain_head"], read("digest.json")["chain_head"]);
+
+    node.start();
+    wait_until("the restored node serves", PATIENCE, || node.status().is_some());
+    let mut connection = node.connect(Encoding::Json);
+    for (new, old) in [
+        (accounts(&mut connection), read("accounts.json")),
+        (history(&mut connection), read("history.json")),
+        (
+            vec![connection.query(json!({"get_statistics": {}}))["ok"]["statistics"].clone()],
+            json!([read("statistics.json")["statistics"]]),
+        ),
+    ] {
+        let old = old.as_array().unwrap();
+        assert_eq!(new.len(), old.len());
+        new.iter().zip(old).for_each(|(new, old)| assert_has(new, old));
+    }
+
+    // The chain goes on where it ended.
+    let answer = connection.command(json!({"deposit": {"account_id": "alice", "amount": 7}}));
+    let next = read("history.json").as_array().unwrap().len() as u64 + 1;
+    assert_eq!(answer["ok"]["transaction"]["transaction_id"], next, "{answer}");
+    node.stop();
+    assert_eq!(audited(&node)["transactions"], next);
+}

@@ -62,6 +62,8 @@ pub struct Answered {
     pub tag: u64,
     /// The slot that it was applied in or read at.
     pub slot: Option<Slot>,
+    /// Of a request that went through the log: its place in that slot.
+    pub index: Option<u32>,
     /// Whether the command had been applied before.
     pub replayed: bool,
     /// What came of it.
@@ -307,7 +309,7 @@ struct OpenAnswer {
 /// What an answer is to.
 enum Purpose {
     /// A command or a query.
-    Request { slot: Slot, replayed: bool },
+    Request { slot: Slot, index: Option<u32>, replayed: bool },
     /// A [`Follow`].
     Follow(Follower),
 }
@@ -419,7 +421,7 @@ impl Bank {
     fn answer(&self, waiter: Waiter, slot: Option<Slot>, result: Result<Success, Refusal>) {
         if let Some(client) = self.clients.get(&waiter.client) {
             let result = result.map(Done::Success);
-            let answers = vec![Answered { tag: waiter.tag, slot, replayed: false, result }];
+            let answers = vec![Answered { tag: waiter.tag, slot, index: None, replayed: false, result }];
             client.do_send(Answers { answers, applied: None });
         }
     }
@@ -447,9 +449,9 @@ impl Bank {
             "a batch of this node in slot {slot} has other requests than it was given"
         );
         let mut answers: FxHashMap<ClientId, Vec<Answered>> = FxHashMap::default();
-        for (waiter, outcome) in waiters.iter().zip(outcomes) {
+        for (index, (waiter, outcome)) in (0..).zip(waiters.iter().zip(outcomes)) {
             if self.clients.contains_key(&waiter.client)
-                && let Some(answer) = self.render(*waiter, slot, outcome)
+                && let Some(answer) = self.render(*waiter, (slot, index), outcome)
             {
                 answers.entry(waiter.client).or_default().push(answer);
             }
@@ -463,22 +465,23 @@ impl Bank {
     }
 
     /// The answer to a request, unless it needs old transactions: then it comes later.
-    fn render(&mut self, waiter: Waiter, slot: Slot, outcome: &RequestOutcome) -> Option<Answered> {
+    fn render(&mut self, waiter: Waiter, place: (Slot, u32), outcome: &RequestOutcome) -> Option<Answered> {
         let tag = waiter.tag;
-        let (slot, replayed, result) = match outcome {
-            RequestOutcome::Opened { session } => (slot, false, Ok(Done::Opened(*session))),
-            RequestOutcome::Closed => (slot, false, Ok(Done::Closed)),
-            RequestOutcome::Command { slot, replayed, outcome } => match self.ledger.render(outcome) {
-                Progress::Done(answer) => (*slot, *replayed, answer.map(Done::Success)),
+        let (slot, now) = (place.0, Some(place.1));
+        let (slot, index, replayed, result) = match outcome {
+            RequestOutcome::Opened { session } => (slot, now, false, Ok(Done::Opened(*session))),
+            RequestOutcome::Closed => (slot, now, false, Ok(Done::Closed)),
+            RequestOutcome::Command { slot, index, replayed, outcome } => match self.ledger.render(outcome) {
+                Progress::Done(answer) => (*slot, *index, *replayed, answer.map(Done::Success)),
                 Progress::Reading(reading) => {
-                    let purpose = Purpose::Request { slot: *slot, replayed: *replayed };
+                    let purpose = Purpose::Request { slot: *slot, index: *index, replayed: *replayed };
                     self.unread.push_back(OpenAnswer { waiter, purpose, reading });
                     return None;
                 }
             },
-            RequestOutcome::Rejected(rejection) => (slot, false, Err(rejection.refusal())),
+            RequestOutcome::Rejected(rejection) => (slot, now, false, Err(rejection.refusal())),
         };
-        Some(Answered { tag, slot: Some(slot), replayed, result })
+        Some(Answered { tag, slot: Some(slot), index, replayed, result })
     }
 
     fn read(&mut self, waiter: Waiter, question: &Question, ctx: &mut Context<Self>) {
@@ -490,7 +493,7 @@ impl Bank {
         match self.ledger.query(query) {
             Some(Progress::Done(answer)) => self.answer(waiter, Some(slot), answer),
             Some(Progress::Reading(reading)) => {
-                let purpose = Purpose::Request { slot, replayed: false };
+                let purpose = Purpose::Request { slot, index: None, replayed: false };
                 self.unread.push_back(OpenAnswer { waiter, purpose, reading });
                 self.read_blocks(ctx);
             }
@@ -534,7 +537,7 @@ impl Bank {
             self.followers.push(follower);
         } else if let Some(client) = self.clients.get(&follower.waiter.client) {
             let result = Ok(Done::Followed { transactions, next });
-            let answers = vec![Answered { tag: follower.waiter.tag, slot: None, replayed: false, result }];
+            let answers = vec![Answered { tag: follower.waiter.tag, slot: None, index: None, replayed: false, result }];
             client.do_send(Answers { answers, applied: None });
         }
     }
@@ -576,10 +579,10 @@ impl Bank {
                     format!("block {number} of the history in the books is damaged: its last transactions are missing");
                 self.node.do_send(Failed(why));
             }
-            (Progress::Done(answer), Purpose::Request { slot, replayed }) => {
+            (Progress::Done(answer), Purpose::Request { slot, index, replayed }) => {
                 let result = answer.map(Done::Success);
                 if let Some(client) = self.clients.get(&waiter.client) {
-                    let answers = vec![Answered { tag: waiter.tag, slot: Some(slot), replayed, result }];
+                    let answers = vec![Answered { tag: waiter.tag, slot: Some(slot), index, replayed, result }];
                     client.do_send(Answers { answers, applied: None });
                 }
             }

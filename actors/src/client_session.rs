@@ -20,7 +20,7 @@ use rabia_bank_messages::client::{
     Answer, AnswerResult, CLIENT_VERSION, ClientMessage, Feed, Hello, ServerMessage, SessionName, Welcome,
 };
 use rabia_bank_messages::codec::Encoding;
-use rabia_bank_messages::ids::{ClusterId, NodeId, SessionKey};
+use rabia_bank_messages::ids::{ClusterId, NodeId, SessionKey, Slot};
 use rabia_bank_messages::stages::Stage;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::net::TcpStream;
@@ -33,6 +33,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Message as Frame};
 use tracing::debug;
 
 use crate::bank::{Answered, Answers, Ask, Bank, ClientId, Done, Follow, Register, Subscribe, Unregister, Waiter};
+use crate::deadline;
 use crate::node::Gauges;
 use crate::proposer::{Proposer, Submit};
 
@@ -105,9 +106,9 @@ enum Kind {
         /// No earlier attempt of it can exist.
         first: bool,
     },
-    Query,
+    Query(ReadLevel),
     /// The bank is asked where a subscription begins. Its feed is in `subscriptions`.
-    Subscribe,
+    Subscribe(ReadLevel),
 }
 
 impl Kind {
@@ -115,7 +116,20 @@ impl Kind {
     fn unanswered(self, code: ErrorCode, message: impl Into<String>) -> Refusal {
         match self {
             Kind::Command { .. } | Kind::Open { .. } | Kind::Close => Refusal::unknown(code, message),
-            Kind::Query | Kind::Subscribe => Refusal::refused(code, message),
+            Kind::Query(_) | Kind::Subscribe(_) => Refusal::refused(code, message),
+        }
+    }
+
+    /// What is said at the deadline.
+    fn missed(self, applied: Slot, waited: Duration) -> Refusal {
+        match self {
+            Kind::Query(read) | Kind::Subscribe(read) => deadline::missed(read, applied, waited),
+            Kind::Command { .. } | Kind::Open { .. } | Kind::Close => {
+                let seconds = waited.as_secs_f32();
+                let message =
+                    format!("no quorum of nodes answered within {seconds} s; ask again with the same request number");
+                Refusal::unknown(ErrorCode::NoQuorum, message)
+            }
         }
     }
 }
@@ -128,6 +142,16 @@ struct InFlight {
     deadline: Instant,
     /// Given back when the request is answered, or the connection gone.
     _bytes: UnansweredBytes,
+}
+
+/// Where in the log an answer comes from: nothing of it for one that does not.
+#[derive(Clone, Copy, Default, Debug)]
+struct Place {
+    slot: Option<Slot>,
+    /// Of a command.
+    index: Option<u32>,
+    /// Of a command.
+    replayed: Option<bool>,
 }
 
 /// The bytes of a request, counted while it waits for its answer.
@@ -365,7 +389,7 @@ impl ClientSession {
         if self.too_many(encoding, request, true, ctx) {
             return;
         }
-        let tag = self.track(request, encoding, Kind::Query);
+        let tag = self.track(request, encoding, Kind::Query(read));
         let deadline = Instant::now() + self.settings.request_timeout;
         let is_page = matches!(query, Query::ListAccounts { .. } | Query::GetTransactionHistory(_));
         let ask = Ask { waiter: Waiter { client: self.client, tag }, query, read, deadline };
@@ -407,7 +431,7 @@ impl ClientSession {
             let message = format!("{MAX_SUBSCRIPTIONS} subscriptions are open on this connection");
             Refusal::refused(ErrorCode::Busy, message)
         } else {
-            let tag = self.track(request, encoding, Kind::Subscribe);
+            let tag = self.track(request, encoding, Kind::Subscribe(read));
             let deadline = Instant::now() + self.settings.request_timeout;
             let subscription = Subscription { encoding, feed: Arc::new(feed.clone()), next: 0, asked: None };
             self.subscriptions.insert(request, subscription);
@@ -459,7 +483,7 @@ impl ClientSession {
         self.tags += 1;
         let deadline = Instant::now() + self.settings.request_timeout;
         let bytes = match kind {
-            Kind::Command { .. } | Kind::Query | Kind::Subscribe => self.message_bytes,
+            Kind::Command { .. } | Kind::Query(_) | Kind::Subscribe(_) => self.message_bytes,
             Kind::Open { .. } | Kind::Close => 0,
         };
         let _bytes = UnansweredBytes::count(bytes, &self.gauges);
@@ -468,7 +492,7 @@ impl ClientSession {
     }
 
     fn answered(&mut self, answered: Answered, ctx: &mut Context<Self>) {
-        let Answered { tag, slot, replayed, result } = answered;
+        let Answered { tag, slot, index, replayed, result } = answered;
         let result = match result {
             Ok(Done::Followed { transactions, next }) => return self.followed(tag, transactions, next, ctx),
             result => result,
@@ -477,20 +501,20 @@ impl ClientSession {
         // After its deadline nobody waits any more, but for the opening of the session.
         let Some(in_flight) = self.in_flight.remove(&tag) else { return };
         let InFlight { request, encoding, kind, .. } = in_flight;
+        let place = Place { slot, index, replayed: (index.is_some() || replayed).then_some(replayed) };
         match (kind, result) {
             (Kind::Open { welcome }, Ok(Done::Opened(number))) => self.opened(number, welcome, encoding, ctx),
             (Kind::Open { welcome }, Err(refusal)) => self.not_opened(refusal, welcome, encoding, ctx),
             (Kind::Close, _) => {}
-            (Kind::Subscribe, Ok(Done::Success(Success::Subscribed { from }))) => {
-                self.answer(encoding, request, slot, AnswerResult::Ok(Success::Subscribed { from }), None, ctx);
+            (Kind::Subscribe(_), Ok(Done::Success(Success::Subscribed { from }))) => {
+                self.answer(encoding, request, place, AnswerResult::Ok(Success::Subscribed { from }), ctx);
                 if let Some(subscription) = self.subscriptions.get_mut(&request) {
                     subscription.next = from;
                     self.follow(request);
                 }
             }
             (_, Ok(Done::Success(success))) => {
-                let replayed = matches!(kind, Kind::Command { .. }).then_some(replayed);
-                self.answer(encoding, request, slot, AnswerResult::Ok(success), replayed, ctx);
+                self.answer(encoding, request, place, AnswerResult::Ok(success), ctx);
             }
             (_, Err(mut refusal)) => {
                 // This node can't tell whether an earlier attempt was executed.
@@ -498,10 +522,10 @@ impl ClientSession {
                 if retry && matches!(refusal.code, ErrorCode::Busy | ErrorCode::SessionExpired | ErrorCode::Stopping) {
                     refusal.outcome = Outcome::Unknown;
                 }
-                if kind == Kind::Subscribe {
+                if matches!(kind, Kind::Subscribe(_)) {
                     self.subscriptions.remove(&request);
                 }
-                self.answer(encoding, request, slot, AnswerResult::Error(refusal), None, ctx);
+                self.answer(encoding, request, place, AnswerResult::Error(refusal), ctx);
             }
             (kind, Ok(done)) => unreachable!("{kind:?} was answered with {done:?}"),
         }
@@ -595,19 +619,19 @@ impl ClientSession {
         &mut self,
         encoding: Encoding,
         request: u64,
-        slot: Option<u64>,
+        place: Place,
         result: AnswerResult,
-        replayed: Option<bool>,
         ctx: &mut Context<Self>,
     ) {
         let session = self.announce.take();
-        let answer = Answer { request, slot, session, result, replayed };
+        let Place { slot, index, replayed } = place;
+        let answer = Answer { request, slot, index, session, result, replayed };
         self.send(encoding, &ServerMessage::Answer(Box::new(answer)), ctx);
     }
 
     fn refuse(&mut self, encoding: Encoding, request: Option<u64>, error: Refusal, ctx: &mut Context<Self>) {
         match request {
-            Some(request) => self.answer(encoding, request, None, AnswerResult::Error(error), None, ctx),
+            Some(request) => self.answer(encoding, request, Place::default(), AnswerResult::Error(error), ctx),
             None => self.send(encoding, &ServerMessage::Error { error }, ctx),
         }
     }
@@ -665,9 +689,8 @@ impl ClientSession {
 
     fn expire(&mut self, tag: u64, ctx: &mut Context<Self>) {
         let Some(in_flight) = self.in_flight.get_mut(&tag) else { return };
-        let seconds = self.settings.request_timeout.as_secs_f32();
-        let message = format!("no quorum of nodes answered within {seconds} s; ask again with the same request number");
-        let refusal = in_flight.kind.unanswered(ErrorCode::NoQuorum, message);
+        let applied = self.gauges.applied_slot.load(Ordering::Relaxed);
+        let refusal = in_flight.kind.missed(applied, self.settings.request_timeout);
         let (request, encoding) = (in_flight.request, in_flight.encoding);
         match &mut in_flight.kind {
             Kind::Open { welcome } => {
@@ -684,8 +707,8 @@ impl ClientSession {
             Kind::Close => {
                 self.in_flight.remove(&tag);
             }
-            Kind::Command { .. } | Kind::Query | Kind::Subscribe => {
-                if in_flight.kind == Kind::Subscribe {
+            Kind::Command { .. } | Kind::Query(_) | Kind::Subscribe(_) => {
+                if matches!(in_flight.kind, Kind::Subscribe(_)) {
                     self.subscriptions.remove(&request);
                 }
                 self.in_flight.remove(&tag);

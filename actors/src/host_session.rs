@@ -24,6 +24,7 @@ use tokio::sync::oneshot;
 
 use crate::bank::{Answered, Answers, Ask, Bank, ClientId, Done, Follow, Register, Subscribe, Unregister, Waiter};
 use crate::client_session::SessionSettings;
+use crate::deadline;
 use crate::node::Gauges;
 use crate::proposer::{Proposer, Submit};
 
@@ -35,6 +36,8 @@ const CHECK: Duration = Duration::from_millis(100);
 pub struct Reply {
     /// The slot that it was applied in or read at, where there is one.
     pub slot: Option<Slot>,
+    /// Of a command: its place in that slot, from 0. Commands are ordered by slot and index.
+    pub index: Option<u32>,
     /// Whether a command had been applied before, by an earlier attempt.
     pub replayed: bool,
     /// What it brought.
@@ -107,7 +110,7 @@ type Asker = oneshot::Sender<Heard>;
 enum Kind {
     Open,
     Command { number: u64, retry: bool },
-    Query,
+    Query(ReadLevel),
     Listen(Feed, Recipient<Happened>),
 }
 
@@ -232,7 +235,7 @@ impl HostSession {
     }
 
     fn answered(&mut self, answered: Answered, ctx: &mut Context<Self>) {
-        let Answered { tag, slot, replayed, result } = answered;
+        let Answered { tag, slot, index, replayed, result } = answered;
         let done = match result {
             Ok(Done::Followed { transactions, next }) => return self.followed(tag, transactions, next, ctx),
             done => done,
@@ -243,9 +246,9 @@ impl HostSession {
             (Kind::Open, opening) => return self.opening_answered(opening, ctx),
             (Kind::Listen(feed, to), Ok(Done::Success(Success::Subscribed { from }))) => {
                 self.follow(Listener { feed: Arc::new(feed), to }, from);
-                Ok(Reply { slot, replayed, success: Success::Subscribed { from } })
+                Ok(Reply { slot, index, replayed, success: Success::Subscribed { from } })
             }
-            (_, Ok(Done::Success(success))) => Ok(Reply { slot, replayed, success }),
+            (_, Ok(Done::Success(success))) => Ok(Reply { slot, index, replayed, success }),
             (Kind::Command { retry: true, .. }, Err(refusal)) => Err(of_a_retry(refusal)),
             (_, Err(refusal)) => Err(refusal),
             (_, Ok(done)) => unreachable!("a host's request was answered with {done:?}"),
@@ -329,10 +332,13 @@ impl HostSession {
                 continue;
             }
             let Some(InFlight { kind, asker: Some(asker), .. }) = self.in_flight.remove(&tag) else { continue };
-            let seconds = self.settings.request_timeout.as_secs_f32();
-            let message = format!("no quorum of nodes answered within {seconds} s");
-            let outcome = if matches!(kind, Kind::Command { .. }) { Outcome::Unknown } else { Outcome::Refused };
-            tell(asker, Err(Refusal { outcome, ..Refusal::refused(ErrorCode::NoQuorum, message) }));
+            let (read, outcome) = match kind {
+                Kind::Query(read) => (read, Outcome::Refused),
+                Kind::Listen(..) => (ReadLevel::Linearizable, Outcome::Refused),
+                Kind::Open | Kind::Command { .. } => (ReadLevel::Linearizable, Outcome::Unknown),
+            };
+            let applied = self.gauges.applied_slot.load(Ordering::Relaxed);
+            tell(asker, Err(Refusal { outcome, ..deadline::missed(read, applied, self.settings.request_timeout) }));
         }
     }
 }
@@ -389,7 +395,7 @@ impl Handler<Look> for HostSession {
         match self.full() {
             Some(refusal) => tell(asker, Err(refusal)),
             None => {
-                let waiter = self.track(Kind::Query, Some(asker));
+                let waiter = self.track(Kind::Query(read), Some(asker));
                 let deadline = Instant::now() + self.settings.request_timeout;
                 self.bank.do_send(Ask { waiter, query, read, deadline });
             }

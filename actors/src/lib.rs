@@ -56,6 +56,7 @@
 pub mod bank;
 pub mod client_session;
 pub mod consensus;
+mod deadline;
 pub mod handshake;
 pub mod host_session;
 pub mod ledger;

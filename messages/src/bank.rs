@@ -105,22 +105,22 @@ pub enum Operation {
         /// Its first balance; may be 0. Above 0 it is an opening transaction.
         initial_balance: Amount,
     },
-    /// Brings money in: `invalid_amount`, `account_not_found`, `balance_overflow`.
+    /// Brings money in: `invalid_account_id`, `invalid_amount`, `account_not_found`, `balance_overflow`.
     Deposit {
         /// Where it goes.
         account_id: AccountId,
         /// How much.
         amount: Amount,
     },
-    /// Takes money out: `invalid_amount`, `account_not_found`, `insufficient_funds`.
+    /// Takes money out: `invalid_account_id`, `invalid_amount`, `account_not_found`, `insufficient_funds`.
     Withdraw {
         /// Where it comes from.
         account_id: AccountId,
         /// How much.
         amount: Amount,
     },
-    /// Moves money: `invalid_amount`, `same_account`, `account_not_found` (source, then destination),
-    /// `insufficient_funds`, `balance_overflow`.
+    /// Moves money: `invalid_account_id` (source, then destination), `invalid_amount`, `same_account`, `account_not_found`
+    /// (source, then destination), `insufficient_funds`, `balance_overflow`.
     Transfer {
         /// Where it comes from.
         from_account: AccountId,
@@ -534,6 +534,8 @@ pub enum ErrorCode {
     Busy,
     /// No quorum of nodes answered within the deadline.
     NoQuorum,
+    /// The slot that a read must see was not applied within the deadline.
+    NotYetApplied,
     /// The message can't be understood.
     Malformed,
     /// The message is longer than this node takes.
@@ -546,7 +548,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All of them.
-    pub const ALL: [ErrorCode; 19] = [
+    pub const ALL: [ErrorCode; 20] = [
         ErrorCode::InvalidAccountId,
         ErrorCode::InvalidAmount,
         ErrorCode::AccountExists,
@@ -562,6 +564,7 @@ impl ErrorCode {
         ErrorCode::SessionExpired,
         ErrorCode::Busy,
         ErrorCode::NoQuorum,
+        ErrorCode::NotYetApplied,
         ErrorCode::Malformed,
         ErrorCode::TooLarge,
         ErrorCode::NotAuthorised,
@@ -586,6 +589,7 @@ impl ErrorCode {
             ErrorCode::SessionExpired => "session_expired",
             ErrorCode::Busy => "busy",
             ErrorCode::NoQuorum => "no_quorum",
+            ErrorCode::NotYetApplied => "not_yet_applied",
             ErrorCode::Malformed => "malformed",
             ErrorCode::TooLarge => "too_large",
             ErrorCode::NotAuthorised => "not_authorised",

@@ -110,6 +110,7 @@ pub enum ClientMessage {
 
 /// All fields that a client's message may have; which are there says what it is.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ClientFields {
     hello: Option<Hello>,
     #[serde(default, deserialize_with = "number::optional")]
@@ -126,6 +127,7 @@ struct ClientFields {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Goodbye {}
 
 impl Serialize for ClientMessage {
@@ -295,11 +297,13 @@ pub struct Answer {
     pub request: u64,
     /// The slot that the command was applied in, or that the query was read at. Absent where neither happened.
     pub slot: Option<Slot>,
+    /// Of commands that were applied or refused in a slot: the place of the request in it, from 0.
+    pub index: Option<u32>,
     /// The session that was opened for this connection: in the first answer to a command without a session.
     pub session: Option<SessionName>,
     /// What came of it.
     pub result: AnswerResult,
-    /// Of commands: whether this is the answer to an earlier attempt.
+    /// Of commands with a slot: whether an earlier attempt was given this answer, and this one did nothing.
     pub replayed: Option<bool>,
 }
 
@@ -321,6 +325,8 @@ impl Serialize for Answer {
             #[serde(skip_serializing_if = "Option::is_none")]
             slot: Option<Slot>,
             #[serde(skip_serializing_if = "Option::is_none")]
+            index: Option<u32>,
+            #[serde(skip_serializing_if = "Option::is_none")]
             session: Option<SessionName>,
             #[serde(skip_serializing_if = "Option::is_none")]
             ok: Option<&'a Success>,
@@ -329,12 +335,12 @@ impl Serialize for Answer {
             #[serde(skip_serializing_if = "Option::is_none")]
             replayed: Option<bool>,
         }
-        let Answer { request, slot, session, result, replayed } = self;
+        let Answer { request, slot, index, session, result, replayed } = self;
         let (ok, error) = match result {
             AnswerResult::Ok(success) => (Some(success), None),
             AnswerResult::Error(refusal) => (None, Some(refusal)),
         };
-        Fields { request: *request, slot: *slot, session: *session, ok, error, replayed: *replayed }
+        Fields { request: *request, slot: *slot, index: *index, session: *session, ok, error, replayed: *replayed }
             .serialize(serializer)
     }
 }
@@ -345,6 +351,7 @@ struct ServerFields {
     welcome: Option<Welcome>,
     request: Option<u64>,
     slot: Option<Slot>,
+    index: Option<u32>,
     session: Option<SessionName>,
     ok: Option<Success>,
     error: Option<Refusal>,
@@ -358,7 +365,7 @@ impl TryFrom<ServerFields> for ServerMessage {
     type Error = &'static str;
 
     fn try_from(fields: ServerFields) -> Result<ServerMessage, &'static str> {
-        let ServerFields { welcome, request, slot, session, ok, error, replayed, .. } = fields;
+        let ServerFields { welcome, request, slot, index, session, ok, error, replayed, .. } = fields;
         if let Some(subscription) = fields.subscription {
             return match (fields.transaction, fields.reached) {
                 (Some(transaction), None) => Ok(ServerMessage::Transaction { subscription, transaction }),
@@ -378,6 +385,6 @@ impl TryFrom<ServerFields> for ServerMessage {
             _ => return Err("expected either ok or error"),
         };
         let Some(request) = request else { return Err("an answer without a request number") };
-        Ok(ServerMessage::Answer(Box::new(Answer { request, slot, session, result, replayed })))
+        Ok(ServerMessage::Answer(Box::new(Answer { request, slot, index, session, result, replayed })))
     }
 }

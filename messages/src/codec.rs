@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::client::{ClientMessage, RequestNumber, ServerMessage};
 use crate::msgpack;
+use crate::number;
 use crate::peer::{Opening, PROTOCOL_VERSION, PeerMessage};
 
 /// The deepest nesting of arrays and maps in a message.
@@ -51,7 +52,11 @@ impl Encoding {
     /// # Errors
     /// If it is anything else than exactly one message.
     pub fn decode_client(self, bytes: &[u8]) -> Result<ClientMessage, Malformed> {
-        self.decode(bytes).map_err(|e| Malformed { request: self.find_request(bytes), ..e })
+        let bytes = match self {
+            Encoding::Json => number::exact(bytes),
+            Encoding::MessagePack => bytes.into(),
+        };
+        self.decode(&bytes).map_err(|e| Malformed { request: self.find_request(&bytes), ..e })
     }
 
     /// Decodes what a node said.

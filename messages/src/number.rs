@@ -2,7 +2,11 @@
 //!
 //! JavaScript has one type of number, and its MessagePack libraries may send 1760000000000 as a float. A float that is
 //! a whole number from 0 to 2^53 − 1 is taken for that number; beyond, floats have gaps and might mean another one.
+//!
+//! In JSON a number is its text, and a float is what serde_json makes of it: 0.99999999999999999 becomes 1. So numbers with
+//! a fraction or an exponent are read here ([`exact`]), before serde_json sees them.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -14,6 +18,104 @@ const MAX_EXACT: f64 = ((1u64 << 53) - 1) as f64;
 pub(crate) fn from_float(number: f64) -> Option<u64> {
     let whole = number.fract() == 0.0 && (0.0..=MAX_EXACT).contains(&number);
     whole.then_some(number as u64)
+}
+
+/// Stands for any number that is not whole. A float holds it exactly, and nothing takes it.
+const FRACTION: &str = "0.5";
+/// Stands for any whole number beyond 2^53 − 1 that is written as a float.
+const TOO_LARGE: &str = "1e300";
+
+/// The JSON text with every number that has a fraction or an exponent written as the whole number that it is, or as one that
+/// is refused for what is wrong with it. What is no JSON stays none.
+pub(crate) fn exact(json: &[u8]) -> Cow<'_, [u8]> {
+    // Most messages have no such number, nor a text that looks like one, and this look at two bytes each is quick.
+    let suspicious = |pair: &&[u8]| pair[0].is_ascii_digit() && matches!(pair[1], b'.' | b'e' | b'E');
+    if json.windows(2).filter(suspicious).count() == 0 {
+        return Cow::Borrowed(json);
+    }
+    let mut written = Vec::with_capacity(json.len());
+    let mut rest = json;
+    while let Some((&first, behind)) = rest.split_first() {
+        let length = match first {
+            b'"' => text_length(rest),
+            b'-' | b'0'..=b'9' => {
+                let length = rest.iter().take_while(|byte| is_of_number(**byte)).count();
+                written.extend_from_slice(exact_number(&rest[..length]).as_bytes());
+                rest = &rest[length..];
+                continue;
+            }
+            _ => rest.len() - behind.len(),
+        };
+        written.extend_from_slice(&rest[..length]);
+        rest = &rest[length..];
+    }
+    Cow::Owned(written)
+}
+
+/// The length of the text that begins here, with its quotes.
+fn text_length(json: &[u8]) -> usize {
+    let mut escaped = false;
+    let end = json.iter().skip(1).position(|byte| match byte {
+        _ if std::mem::take(&mut escaped) => false,
+        b'\\' => {
+            escaped = true;
+            false
+        }
+        byte => *byte == b'"',
+    });
+    end.map_or(json.len(), |end| end + 2)
+}
+
+fn is_of_number(byte: u8) -> bool {
+    byte.is_ascii_digit() || matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E')
+}
+
+/// The number in another form, if it has a fraction or an exponent.
+fn exact_number(token: &[u8]) -> Cow<'_, str> {
+    // They are digits, signs, points and letters.
+    let token = String::from_utf8_lossy(token);
+    let Some((negative, digits, exponent)) = decimal(&token) else { return token };
+    let significant = digits.trim_start_matches('0').trim_end_matches('0');
+    let zeros = (digits.len() - digits.trim_end_matches('0').len()) as i64;
+    let sign = if negative { "-" } else { "" };
+    match exponent.saturating_add(zeros) {
+        _ if significant.is_empty() => Cow::Borrowed("0"),
+        ..0 => Cow::Borrowed(FRACTION),
+        // 2^53 has 16 digits.
+        zeros @ 0..16 => {
+            let whole = format!("{significant}{}", "0".repeat(zeros as usize));
+            let fits = whole.parse::<u64>().is_ok_and(|whole| whole as f64 <= MAX_EXACT && whole < 1 << 53);
+            if fits { Cow::Owned(format!("{sign}{whole}")) } else { Cow::Borrowed(TOO_LARGE) }
+        }
+        16.. => Cow::Borrowed(TOO_LARGE),
+    }
+}
+
+/// The sign, digits and power of ten of a number with a fraction or an exponent. `None` if it has neither, or is no number.
+fn decimal(token: &str) -> Option<(bool, String, i64)> {
+    let (negative, number) = token.strip_prefix('-').map_or((false, token), |number| (true, number));
+    let (mantissa, exponent) = match number.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, Some(exponent)),
+        None => (number, None),
+    };
+    let (whole, fraction) = match mantissa.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (mantissa, None),
+    };
+    let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let power = exponent.map(|text| text.strip_prefix(['+', '-']).unwrap_or(text));
+    let well_formed = is_digits(whole)
+        && (whole == "0" || !whole.starts_with('0'))
+        && fraction.is_none_or(is_digits)
+        && power.is_none_or(is_digits);
+    if !well_formed || (fraction.is_none() && exponent.is_none()) {
+        return None;
+    }
+    let fraction = fraction.unwrap_or("");
+    // A power that no i64 holds makes any digits as small, or as large, as the last one that does.
+    let power = power.map_or(0, |power| power.parse::<i64>().unwrap_or(i64::MAX));
+    let power = if exponent.is_some_and(|text| text.starts_with('-')) { -power } else { power };
+    Some((negative, format!("{whole}{fraction}"), power.saturating_sub(fraction.len() as i64)))
 }
 
 /// A number, of the type that the field has.
@@ -55,7 +157,7 @@ impl<'de> Deserialize<'de> for Whole {
 
             fn visit_f64<E: Error>(self, number: f64) -> Result<Whole, E> {
                 let whole = from_float(number).map(Whole);
-                whole.ok_or_else(|| E::custom(format_args!("{number} is no whole number from 0 to 2^53 - 1")))
+                whole.ok_or_else(|| E::custom("a number that is not a whole one from 0 to 2^53 - 1"))
             }
         }
         deserializer.deserialize_u64(AnyNumber)
@@ -112,5 +214,63 @@ impl<'de> Visitor<'de> for IfAny {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Option<u64>, A::Error> {
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(json: &str) -> String {
+        String::from_utf8(exact(json.as_bytes()).into_owned()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_number_is_its_text() {
+        for (number, meant) in [
+            ("7.0", "7"),
+            ("7.10e1", "71"),
+            ("1e3", "1000"),
+            ("1E+3", "1000"),
+            ("100e-2", "1"),
+            ("0.00", "0"),
+            ("-0.0", "0"),
+            ("0e99", "0"),
+            ("-5.0", "-5"),
+            ("0.99999999999999999", FRACTION),
+            ("1000000000.0000000001", FRACTION),
+            ("1e-1", FRACTION),
+            ("-1e-99999999999999999999", FRACTION),
+            ("0.1e99999999999999999999", TOO_LARGE),
+            ("9007199254740991.0", "9007199254740991"),
+            ("9007199254740992.0", TOO_LARGE),
+            ("1e15", "1000000000000000"),
+            ("1e16", TOO_LARGE),
+            ("1e400", TOO_LARGE),
+        ] {
+            assert_eq!(written(number), meant, "{number}");
+            assert_eq!(written(&format!("[1,{number},\"{number}\"]")), format!("[1,{meant},\"{number}\"]"));
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_with_a_fraction_stays_what_it_is() {
+        for text in [
+            "18446744073709551616",
+            "1.",
+            "01.0",
+            ".5",
+            "1e",
+            "1.e3",
+            "1.2.3",
+            "1-1.0",
+            "--1.0",
+            "[\"a1.5\\\"2e3\",4]",
+            "\"1.0",
+            "\"1.0\\",
+            "{\"9f3e\":1}",
+        ] {
+            assert_eq!(written(text), text);
+        }
     }
 }

@@ -160,6 +160,8 @@ pub enum Request {
 pub struct Applied {
     /// The slot that it was applied in or read at, where the node named it. A read `at_least` this slot sees it.
     pub slot: Option<Slot>,
+    /// Of a command: its place in that slot, from 0. Commands are ordered by slot and index.
+    pub index: Option<u32>,
     /// Whether the answer is that to an earlier attempt.
     pub replayed: bool,
     /// What came of it.
@@ -221,7 +223,7 @@ impl From<Unanswered> for CallError {
 
 /// Refusals that speak of the state of a node, not of the request, and pass by themselves: worth another try.
 pub(crate) fn is_passing(code: ErrorCode) -> bool {
-    matches!(code, ErrorCode::Busy | ErrorCode::NoQuorum | ErrorCode::Stopping)
+    matches!(code, ErrorCode::Busy | ErrorCode::NoQuorum | ErrorCode::NotYetApplied | ErrorCode::Stopping)
 }
 
 /// A request on its way to the task that owns the socket.
@@ -302,7 +304,7 @@ impl Answered {
             return Err(CallError::Refused(refusal));
         }
         match self.success() {
-            Ok(success) => Ok(Applied { slot: self.slot, replayed: self.replayed, success }),
+            Ok(success) => Ok(Applied { slot: self.slot, index: self.index, replayed: self.replayed, success }),
             Err(Malformed { message, .. }) => {
                 let why = format!("the node's answer can't be read: {message}");
                 Err(CallError::Unknown(Unknown { why, last: Some(self) }))

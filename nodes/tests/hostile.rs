@@ -322,7 +322,7 @@ fn a_message_above_the_limit_is_too_large_and_the_connection_is_closed() {
         let mut c = node.connect(encoding);
         let padding = "x".repeat(MAX_MESSAGE - 200);
         let answer = c.command(json!({"deposit": {"account_id": padding, "amount": 1}}));
-        assert_eq!(answer["error"]["code"], "account_not_found", "{}", answer["error"]["code"]);
+        assert_eq!(answer["error"]["code"], "invalid_account_id", "{}", answer["error"]["code"]);
         assert!(answer["error"]["message"].as_str().unwrap().len() < 1_000);
     }
     good.go_on();

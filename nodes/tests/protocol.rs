@@ -12,6 +12,7 @@ use rabia_bank_messages::codec::Encoding;
 use rabia_bank_messages::ids::Digest;
 use serde_json::{Value, json};
 use support::{Cluster, Connection, SharedCluster};
+use tokio_tungstenite::tungstenite::Message;
 
 static CLUSTER: SharedCluster = SharedCluster::new();
 
@@ -57,7 +58,20 @@ fn assert_fields(object: &Value, expected: &[&str]) {
 /// Checks an answer to a command that was decided, and refused by the books.
 #[track_caller]
 fn assert_refused(answer: &Value, code: &str) {
+    assert_fields(answer, &["request", "slot", "index", "error", "replayed"]);
+    assert!(answer["index"].is_u64() && answer["replayed"] == false, "{answer}");
+    assert_refusal(answer, code);
+}
+
+/// Checks an answer to a query that was read, and refused.
+#[track_caller]
+fn assert_not_found(answer: &Value, code: &str) {
     assert_fields(answer, &["request", "slot", "error"]);
+    assert_refusal(answer, code);
+}
+
+#[track_caller]
+fn assert_refusal(answer: &Value, code: &str) {
     assert!(answer["slot"].as_u64().is_some_and(|slot| slot > 0), "{answer}");
     assert_fields(&answer["error"], &["code", "message", "outcome"]);
     assert_eq!((&answer["error"]["code"], &answer["error"]["outcome"]), (&json!(code), &json!("refused")), "{answer}");
@@ -80,8 +94,8 @@ fn assert_malformed(answer: &Value, request: Option<u64>) {
 /// Checks an answer to a command that was applied now, and hands out what it carries.
 #[track_caller]
 fn applied(answer: &Value) -> Value {
-    assert_fields(answer, &["request", "slot", "ok", "replayed"]);
-    assert_eq!(answer["replayed"], false, "{answer}");
+    assert_fields(answer, &["request", "slot", "index", "ok", "replayed"]);
+    assert!(answer["index"].is_u64() && answer["replayed"] == false, "{answer}");
     assert!(answer["slot"].as_u64().is_some_and(|slot| slot > 0), "{answer}");
     answer["ok"].clone()
 }
@@ -164,6 +178,16 @@ fn every_refusal_has_its_code_and_comes_in_the_order_of_the_table() {
             assert_refused(&c.command(create(id, 1)), "invalid_account_id");
             let first = json!({"create_account": {"account_id": id, "initial_balance": -1}});
             assert_refused(&c.command(first), "invalid_account_id");
+            // The id comes before the amount, and the source before the destination.
+            for command in [deposit(id, -1), withdraw(id, 1), transfer(id, id, 1), transfer(&a, id, 0)] {
+                assert_refused(&c.command(command), "invalid_account_id");
+            }
+            for query in ["get_account", "get_balance", "get_transaction_history"] {
+                assert_not_found(&c.query(json!({query: {"account_id": id}})), "invalid_account_id");
+            }
+            let subscribe = json!({"request": c.next_request, "subscribe": {"account_id": id}});
+            assert_not_found(&c.ask(&subscribe), "invalid_account_id");
+            c.next_request += 1;
         }
         for amount in &no_amounts[1..] {
             for id in [&none, &a] {
@@ -178,7 +202,7 @@ fn every_refusal_has_its_code_and_comes_in_the_order_of_the_table() {
             }
             assert_refused(&c.command(transfer(&none, &none, amount.clone())), "invalid_amount");
         }
-        for command in [deposit(&none, 1), withdraw(&none, over - 1), deposit("no name", 1)] {
+        for command in [deposit(&none, 1), withdraw(&none, over - 1)] {
             assert_refused(&c.command(command), "account_not_found");
         }
         assert_refused(&c.command(withdraw(&a, 101)), "insufficient_funds");
@@ -197,11 +221,12 @@ fn every_refusal_has_its_code_and_comes_in_the_order_of_the_table() {
         // Nothing of it changed anything.
         assert_eq!((balance(&mut c, &a), balance(&mut c, &b)), (100, 0));
         for query in [json!({"get_account": {"account_id": none}}), json!({"get_balance": {"account_id": none}})] {
-            assert_refused(&c.query(query), "account_not_found");
+            assert_not_found(&c.query(query), "account_not_found");
         }
-        assert_refused(&c.query(json!({"get_transaction_history": {"account_id": none}})), "account_not_found");
-        assert_refused(&c.query(json!({"get_transaction": {"transaction_id": MAX_BALANCE}})), "transaction_not_found");
-        assert_refused(&c.query(json!({"get_transaction": {"transaction_id": 0}})), "transaction_not_found");
+        assert_not_found(&c.query(json!({"get_transaction_history": {"account_id": none}})), "account_not_found");
+        for id in [0, MAX_BALANCE] {
+            assert_not_found(&c.query(json!({"get_transaction": {"transaction_id": id}})), "transaction_not_found");
+        }
     }
 }
 
@@ -339,11 +364,97 @@ fn what_is_misspelt_missing_or_of_another_type_is_malformed() {
         assert_malformed(&c.ask(&both), Some(9));
         let beyond = json!({"request": MAX_BALANCE + 1, "command": deposit("x", 1)});
         assert_malformed(&c.ask(&beyond), Some(MAX_BALANCE + 1));
-        // Outside of commands and queries, unknown fields are for versions to come.
-        let number = c.number();
-        let answer = c.ask(&json!({"request": number, "query": {"get_status": {}}, "trace": "abc"}));
-        assert!(answer["ok"]["status"].is_object(), "{answer}");
+        // Also beside the command: it might be what tells one bank or one command from another.
+        for more in ["ledger", "atomic", "acknowleged"] {
+            let number = c.number();
+            let answer = c.ask(&json!({"request": number, "command": deposit("x", 1), more: 7}));
+            assert_malformed(&answer, Some(number));
+            assert!(answer["error"]["message"].as_str().unwrap().contains(more), "{answer}");
+        }
+        assert_malformed(&c.ask(&json!({"goodbye": {"now": true}})), None);
+        assert_malformed(&c.ask(&json!({"unsubscribe": 7, "trace": "abc"})), None);
     }
+}
+
+/// A number in JSON is its text: what a float would round to a whole number is fractional all the same.
+#[test]
+fn an_amount_is_what_is_written() {
+    let cluster = CLUSTER.get();
+    let mut c = with_session(cluster.nodes[0].connect(Encoding::Json));
+    let id = "exact-amounts";
+    applied(&c.command(create(id, 0)));
+    let mut ask = |amount: &str| {
+        let request = c.number();
+        let text =
+            format!(r#"{{"request":{request},"command":{{"deposit":{{"account_id":"{id}","amount":{amount}}}}}}}"#);
+        c.socket.send(Message::text(text)).unwrap();
+        c.receive()
+    };
+    for amount in ["0.99999999999999999", "1000000000.0000000001", "1.00000000000000000001", "1e-400", "1e400"] {
+        assert_refused(&ask(amount), "invalid_amount");
+    }
+    for (amount, booked) in [("7.0", 7), ("1e3", 1_000), ("0.5e1", 5), ("700E-2", 7)] {
+        assert_eq!(applied(&ask(amount))["transaction"]["amount"], booked, "{amount}");
+    }
+    assert_eq!(ask("7.")["error"]["code"], "malformed");
+    assert_eq!(balance(&mut c, id), 1_019);
+}
+
+/// What one slot carries has an order that clients can tell, refusals included.
+#[test]
+fn answers_to_commands_are_ordered_by_slot_and_index() {
+    let cluster = CLUSTER.get();
+    let mut c = with_session(cluster.nodes[0].connect(Encoding::Json));
+    let id = "ordered";
+    applied(&c.command(create(id, 10)));
+    let requests = 100..400_u64;
+    for request in requests.clone() {
+        let command = if request % 3 == 0 { deposit(id, 1) } else { withdraw(id, 7) };
+        c.send(&json!({"request": request, "command": command}));
+    }
+    let mut answers: Vec<Value> = requests.clone().map(|_| c.receive()).collect();
+    answers.sort_by_key(|answer| (answer["slot"].as_u64().unwrap(), answer["index"].as_u64().unwrap()));
+    let places: BTreeSet<_> =
+        answers.iter().map(|answer| (answer["slot"].as_u64(), answer["index"].as_u64())).collect();
+    assert_eq!(places.len(), answers.len(), "two requests are in one place");
+    let slots: BTreeSet<_> = answers.iter().map(|answer| answer["slot"].as_u64()).collect();
+    assert!(slots.len() < answers.len(), "no slot had two of them");
+    // In this order, and in no other, the books say yes and no as they did.
+    let mut balance = 10;
+    for answer in &answers {
+        let transaction = &answer["ok"]["transaction"];
+        match answer["request"].as_u64().unwrap() % 3 {
+            0 => balance += 1,
+            _ if balance >= 7 => balance -= 7,
+            _ => {
+                assert_refused(answer, "insufficient_funds");
+                let message = format!("balance {balance} is below 7");
+                assert!(answer["error"]["message"].as_str().unwrap().contains(&message), "{answer}, not {message}");
+                continue;
+            }
+        }
+        let after = if transaction["type"] == "deposit" { "to_balance" } else { "from_balance" };
+        assert_eq!(transaction[after], balance, "{answer}");
+    }
+}
+
+#[test]
+fn a_slot_that_is_not_there_yet_is_no_lost_quorum() {
+    let cluster = CLUSTER.get();
+    let mut c = cluster.nodes[0].connect(Encoding::Json);
+    let applied_slot = c.query(json!({"get_status": {}}))["slot"].as_u64().unwrap();
+    let far = json!({"at_least": applied_slot + 1_000_000});
+    c.send(&json!({"request": 900, "query": {"get_statistics": {}}, "read": far}));
+    c.send(&json!({"request": 901, "subscribe": {}, "read": far}));
+    for request in [900, 901] {
+        let answer = c.receive();
+        assert_fields(&answer, &["request", "error"]);
+        assert_eq!((&answer["request"], &answer["error"]["outcome"]), (&json!(request), &json!("refused")));
+        assert_eq!(answer["error"]["code"], "not_yet_applied", "{answer}");
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(message.contains(&(applied_slot + 1_000_000).to_string()), "{message}");
+    }
+    assert!(c.query(json!({"get_statistics": {}}))["ok"].is_object(), "there is a quorum");
 }
 
 #[test]
@@ -479,7 +590,7 @@ fn the_first_answer_to_a_command_names_the_session_and_any_node_goes_on_with_it(
         let answer = c.query(json!({"get_status": {}}));
         assert!(answer.get("session").is_none(), "a query needs no session: {answer}");
         let first = c.command(create(&id, 10));
-        assert_fields(&first, &["request", "slot", "ok", "replayed", "session"]);
+        assert_fields(&first, &["request", "slot", "index", "ok", "replayed", "session"]);
         assert_fields(&first["session"], &["number", "key"]);
         let session = first["session"].clone();
         assert_eq!(session["key"].as_str().map(str::len), Some(32));
@@ -494,9 +605,11 @@ fn the_first_answer_to_a_command_names_the_session_and_any_node_goes_on_with_it(
         assert_eq!((&welcome["welcome"]["node"], &welcome["welcome"]["session"]), (&json!(2), &session["number"]));
         // The same request again: the same answer, with the slot that it was applied in.
         let again = c.ask(&json!({"request": first["request"], "command": create(&id, 10)}));
-        assert_fields(&again, &["request", "slot", "ok", "replayed"]);
+        assert_fields(&again, &["request", "slot", "index", "ok", "replayed"]);
         assert_eq!(again["replayed"], true);
-        assert_eq!((&again["ok"], &again["slot"]), (&first["ok"], &first["slot"]));
+        for field in ["ok", "slot", "index"] {
+            assert_eq!(again[field], first[field]);
+        }
         let again = c.ask(&json!({"request": second["request"], "command": deposit(&id, 1)}));
         assert_eq!((&again["ok"], &again["replayed"]), (&second["ok"], &json!(true)));
         assert_eq!(balance(&mut c, &id), 11);
@@ -506,8 +619,9 @@ fn the_first_answer_to_a_command_names_the_session_and_any_node_goes_on_with_it(
         assert_refused(&broke, "insufficient_funds");
         applied(&c.ask(&json!({"request": 51, "command": deposit(&id, 1_000)})));
         let again = c.ask(&json!({"request": 50, "command": withdraw(&id, 100)}));
-        assert_refused(&again, "insufficient_funds");
-        assert_eq!(again["slot"], broke["slot"]);
+        let mut expected = broke;
+        expected["replayed"] = json!(true);
+        assert_eq!(again, expected);
 
         // The same number with another command.
         let reused = c.ask(&json!({"request": 51, "command": deposit(&id, 1_001)}));

@@ -140,9 +140,7 @@ impl Books {
     }
 
     fn create_account(&mut self, name: &str, initial_balance: Amount, moment: Moment) -> OperationOutcome {
-        if !is_valid_account_id(name) {
-            return refuse(OperationRefusal::InvalidAccountId(shortened(name)));
-        }
+        check_name(name)?;
         let amount = self.check_amount(initial_balance, 0)?;
         if self.accounts.find(name).is_some() {
             return refuse(OperationRefusal::AccountExists(name.into()));
@@ -158,6 +156,7 @@ impl Books {
     }
 
     fn deposit(&mut self, name: &str, amount: Amount, moment: Moment) -> OperationOutcome {
+        check_name(name)?;
         let amount = self.check_amount(amount, 1)?;
         let account = self.check_account(name)?;
         self.total_balance = self.check_total(amount)?;
@@ -167,6 +166,7 @@ impl Books {
     }
 
     fn withdraw(&mut self, name: &str, amount: Amount, moment: Moment) -> OperationOutcome {
+        check_name(name)?;
         let amount = self.check_amount(amount, 1)?;
         let account = self.check_account(name)?;
         let balance = self.check_funds(account, amount)?;
@@ -178,6 +178,8 @@ impl Books {
     /// BANK.md has a last check here, `balance_overflow`. It can't fail: what one account gains another has lost, so no
     /// balance passes the sum of all, which is within the bound. It is asserted where the balance is set.
     fn transfer(&mut self, from: &str, to: &str, amount: Amount, moment: Moment) -> OperationOutcome {
+        check_name(from)?;
+        check_name(to)?;
         let amount = self.check_amount(amount, 1)?;
         if from == to {
             return refuse(OperationRefusal::SameAccount(shortened(from)));
@@ -240,6 +242,10 @@ impl Books {
         state.transaction_count += 1;
         Side { account, balance, previous }
     }
+}
+
+fn check_name(name: &str) -> Result<(), Box<OperationRefusal>> {
+    if is_valid_account_id(name) { Ok(()) } else { refuse(OperationRefusal::InvalidAccountId(shortened(name))) }
 }
 
 fn refuse<T>(refusal: OperationRefusal) -> Result<T, Box<OperationRefusal>> {

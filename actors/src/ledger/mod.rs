@@ -144,6 +144,8 @@ pub enum RequestOutcome {
     Command {
         /// The slot that it was applied in first.
         slot: Slot,
+        /// The place of its request there, from 0. None if that was kept by a program of version 0.1.0.
+        index: Option<u32>,
         /// Whether that was an earlier request.
         replayed: bool,
         /// What came of it: see [`Ledger::render`].
@@ -248,7 +250,9 @@ impl Ledger {
                         Applied::Replacement
                     } else {
                         let moment = Moment { slot, time: self.time };
-                        Applied::Batch(requests.iter().map(|request| self.apply_request(request, moment)).collect())
+                        let numbered = (0..).zip(&requests);
+                        let outcomes = numbered.map(|(index, request)| self.apply_request(index, request, moment));
+                        Applied::Batch(outcomes.collect())
                     }
                 } else {
                     self.repeated_batches += 1;
@@ -261,7 +265,7 @@ impl Ledger {
         Ok(applied)
     }
 
-    fn apply_request(&mut self, request: &Request<'_>, moment: Moment) -> RequestOutcome {
+    fn apply_request(&mut self, index: u32, request: &Request<'_>, moment: Moment) -> RequestOutcome {
         self.requests += 1;
         let header = &request.header;
         match &request.action {
@@ -271,11 +275,17 @@ impl Ledger {
             }
             Action::Close if self.sessions.close(header.session, header.key) => RequestOutcome::Closed,
             Action::Close => RequestOutcome::Rejected(Rejection::SessionExpired { session: header.session }),
-            Action::Command(command) => self.apply_command(request, command, moment),
+            Action::Command(command) => self.apply_command(index, request, command, moment),
         }
     }
 
-    fn apply_command(&mut self, request: &Request<'_>, command: &Command, moment: Moment) -> RequestOutcome {
+    fn apply_command(
+        &mut self,
+        index: u32,
+        request: &Request<'_>,
+        command: &Command,
+        moment: Moment,
+    ) -> RequestOutcome {
         let results = match command {
             Command::One(_) => 1,
             Command::Bulk(bulk) => bulk.commands.len().clamp(1, MAX_BULK),
@@ -283,10 +293,12 @@ impl Ledger {
         match self.sessions.admit(&request.header, request.action_bytes, results, moment.time) {
             Admission::Vacant(vacancy) => {
                 let outcome = self.books.execute(command, moment);
-                vacancy.keep(moment.slot, outcome.clone());
-                RequestOutcome::Command { slot: moment.slot, replayed: false, outcome }
+                vacancy.keep(moment.slot, index, outcome.clone());
+                RequestOutcome::Command { slot: moment.slot, index: Some(index), replayed: false, outcome }
             }
-            Admission::Replayed { slot, outcome } => RequestOutcome::Command { slot, replayed: true, outcome },
+            Admission::Replayed { slot, index, outcome } => {
+                RequestOutcome::Command { slot, index, replayed: true, outcome }
+            }
             Admission::Rejected(rejection) => RequestOutcome::Rejected(rejection),
         }
     }

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use rabia_bank_messages::bank::{
-    Account, DEFAULT_PAGE, ErrorCode, HistoryFilter, MAX_PAGE, Query, Refusal, Statistics, Success,
+    Account, DEFAULT_PAGE, ErrorCode, HistoryFilter, MAX_PAGE, Query, Refusal, Statistics, Success, is_valid_account_id,
 };
 
 use super::accounts::AccountState;
@@ -42,7 +42,7 @@ impl Books {
     fn account(&self, name: &str) -> Result<&AccountState, Refusal> {
         match self.accounts.find(name) {
             Some(account) => Ok(self.accounts.get(account)),
-            None => Err(account_not_found(name, self.transaction_limit)),
+            None => Err(no_account(name, self.transaction_limit)),
         }
     }
 
@@ -69,7 +69,7 @@ impl Books {
 
     fn account_trail(&self, name: &str) -> Result<Trail, Refusal> {
         let Some(account) = self.accounts.find(name) else {
-            return Err(account_not_found(name, self.transaction_limit));
+            return Err(no_account(name, self.transaction_limit));
         };
         let state = self.accounts.get(account);
         let newest = state.last.map_or(0, |last| last.transaction);
@@ -128,8 +128,13 @@ pub(super) fn as_created(state: &AccountState) -> Account {
     }
 }
 
-fn account_not_found(name: &str, transaction_limit: u64) -> Refusal {
-    OperationRefusal::AccountNotFound(shortened(name)).render(transaction_limit)
+/// The answer where no account has this name: perhaps none can.
+fn no_account(name: &str, transaction_limit: u64) -> Refusal {
+    let refusal = match is_valid_account_id(name) {
+        true => OperationRefusal::AccountNotFound,
+        false => OperationRefusal::InvalidAccountId,
+    };
+    refusal(shortened(name)).render(transaction_limit)
 }
 
 fn page_size(limit: Option<u32>) -> Result<usize, Refusal> {

@@ -99,6 +99,9 @@ pub(super) struct ReplyRow {
     pub(super) fingerprint: [u8; 16],
     pub(super) slot: Slot,
     pub(super) outcome: CommandOutcome,
+    /// Replies of 0.1.0 have none.
+    #[serde(default)]
+    pub(super) index: Option<u32>,
 }
 
 /// Encodes a row.

@@ -46,6 +46,8 @@ struct Reply {
     fingerprint: Fingerprint,
     /// The slot of the first application.
     slot: Slot,
+    /// The place of the request in that slot. Replies of 0.1.0 have none.
+    index: Option<u32>,
     outcome: CommandOutcome,
     /// Whether the hash of all sessions has it.
     hashed: bool,
@@ -59,6 +61,9 @@ impl Reply {
             bytes.extend_from_slice(&part.to_be_bytes());
         }
         bytes.extend_from_slice(&self.fingerprint.0);
+        if let Some(index) = self.index {
+            bytes.extend_from_slice(&index.to_be_bytes());
+        }
         self.outcome.encode(&mut bytes);
         SetHash::of(&bytes)
     }
@@ -91,6 +96,7 @@ impl Session {
             fingerprint: reply.fingerprint.0,
             slot: reply.slot,
             outcome: reply.outcome.clone(),
+            index: reply.index,
         };
         SessionRow {
             key: self.key,
@@ -129,8 +135,8 @@ impl Session {
 pub(super) enum Admission<'a> {
     /// It is new: carry it out and keep its outcome here.
     Vacant(Vacancy<'a>),
-    /// It was carried out in this slot, with this outcome.
-    Replayed { slot: Slot, outcome: CommandOutcome },
+    /// It was carried out in this place, with this outcome.
+    Replayed { slot: Slot, index: Option<u32>, outcome: CommandOutcome },
     /// It may not be carried out.
     Rejected(Rejection),
 }
@@ -144,13 +150,13 @@ pub(super) struct Vacancy<'a> {
 }
 
 impl Vacancy<'_> {
-    /// Keeps the outcome of the command, applied in this slot.
-    pub(super) fn keep(self, slot: Slot, outcome: CommandOutcome) {
+    /// Keeps the outcome of the command, applied in this slot as the request with this index.
+    pub(super) fn keep(self, slot: Slot, index: u32, outcome: CommandOutcome) {
         if is_broken(Rule::RepliesKept) {
             return;
         }
         self.session.kept += outcome.results();
-        let reply = Reply { fingerprint: self.fingerprint, slot, outcome, hashed: false };
+        let reply = Reply { fingerprint: self.fingerprint, slot, index: Some(index), outcome, hashed: false };
         let other = self.session.replies.insert(self.name.1, reply);
         assert!(other.is_none(), "request {:?} was applied twice, first as {other:?}", self.name);
         self.unhashed.push(self.name);
@@ -221,9 +227,9 @@ impl Sessions {
         let Some(session) = self.open.get_mut(&number) else { unreachable!("session {number} was just opened") };
         session.acknowledged = acknowledged;
         session.unsaved = false;
-        for ReplyRow { number: request, fingerprint, slot, outcome } in replies {
+        for ReplyRow { number: request, fingerprint, slot, outcome, index } in replies {
             session.kept += outcome.results();
-            let reply = Reply { fingerprint: Fingerprint(fingerprint), slot, outcome, hashed: false };
+            let reply = Reply { fingerprint: Fingerprint(fingerprint), slot, index, outcome, hashed: false };
             session.replies.insert(request, reply);
             self.unhashed.push((number, request));
         }
@@ -335,7 +341,7 @@ impl Sessions {
             }
             None => Admission::Vacant(Vacancy { session, unhashed, name: (name, number), fingerprint }),
             Some(reply) if reply.fingerprint == fingerprint => {
-                Admission::Replayed { slot: reply.slot, outcome: reply.outcome.clone() }
+                Admission::Replayed { slot: reply.slot, index: reply.index, outcome: reply.outcome.clone() }
             }
             Some(_) => Admission::Rejected(Rejection::RequestReused { number }),
         }

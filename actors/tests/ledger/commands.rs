@@ -106,6 +106,35 @@ fn withdraw_checks_in_order() {
 }
 
 #[test]
+fn an_account_id_that_is_none_is_refused_before_anything_else() {
+    let mut bank = Bank::with_limit(100);
+    bank.done(create("a", 10));
+    let before = bank.ledger.summary();
+    for id in ["", "no such", "ä", &"x".repeat(51)] {
+        for operation in [
+            create(id, 1),
+            create(id, 101),
+            deposit(id, 1),
+            deposit(id, 0),
+            withdraw(id, 1),
+            withdraw(id, 101),
+            transfer(id, "a", 1),
+            transfer("a", id, 101),
+            transfer("nobody", id, 1),
+            transfer(id, id, 1),
+        ] {
+            assert_eq!(bank.refused(operation.clone()), ErrorCode::InvalidAccountId, "{operation:?}");
+            let items = vec![deposit("a", 1), operation];
+            assert!(matches!(bank.command(bulk(true, items)), Err(refusal) if refusal.index == Some(1)));
+        }
+    }
+    let Err(refusal) = bank.run(transfer("one!", "two!", 1)) else { panic!() };
+    assert!(refusal.message.contains("one!"), "the source is named first: {refusal}");
+    let now = bank.ledger.summary();
+    assert_eq!((now.transactions, now.total_balance), (before.transactions, before.total_balance));
+}
+
+#[test]
 fn transfer_checks_in_order() {
     let mut bank = Bank::with_limit(100);
     for amount in [0, 101, u64::MAX] {

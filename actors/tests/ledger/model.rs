@@ -50,11 +50,13 @@ impl Books {
         let total: u64 = self.balances.values().sum();
         let balance = |name: &str| self.balances.get(name).copied().ok_or(ErrorCode::AccountNotFound);
         let ensure = |holds: bool, code: ErrorCode| if holds { Ok(()) } else { Err(code) };
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "_-.:".contains(c);
+        let valid =
+            |id: &str| ensure(!id.is_empty() && id.len() <= 50 && id.chars().all(allowed), ErrorCode::InvalidAccountId);
         match operation {
             Operation::CreateAccount { account_id: id, initial_balance } => {
                 let amount = initial_balance.get();
-                let allowed = |c: char| c.is_ascii_alphanumeric() || "_-.:".contains(c);
-                ensure(!id.is_empty() && id.len() <= 50 && id.chars().all(allowed), ErrorCode::InvalidAccountId)?;
+                valid(id)?;
                 ensure(amount <= limit, ErrorCode::InvalidAmount)?;
                 ensure(balance(id).is_err(), ErrorCode::AccountExists)?;
                 ensure(total + amount <= MAX_BALANCE, ErrorCode::BalanceOverflow)?;
@@ -63,6 +65,7 @@ impl Books {
             }
             Operation::Deposit { account_id: id, amount } => {
                 let amount = amount.get();
+                valid(id)?;
                 ensure((1..=limit).contains(&amount), ErrorCode::InvalidAmount)?;
                 balance(id)?;
                 ensure(total + amount <= MAX_BALANCE, ErrorCode::BalanceOverflow)?;
@@ -70,12 +73,15 @@ impl Books {
             }
             Operation::Withdraw { account_id: id, amount } => {
                 let amount = amount.get();
+                valid(id)?;
                 ensure((1..=limit).contains(&amount), ErrorCode::InvalidAmount)?;
                 ensure(balance(id)? >= amount, ErrorCode::InsufficientFunds)?;
                 self.change(TransactionType::Withdrawal, amount, Some(id), None)
             }
             Operation::Transfer { from_account: from, to_account: to, amount } => {
                 let amount = amount.get();
+                valid(from)?;
+                valid(to)?;
                 ensure((1..=limit).contains(&amount), ErrorCode::InvalidAmount)?;
                 ensure(from != to, ErrorCode::SameAccount)?;
                 let (from_balance, to_balance) = (balance(from)?, balance(to)?);

@@ -246,7 +246,12 @@ fn accounts_and_balances() {
     let account = bank.query(&Query::GetAccount { account_id: "a".into() });
     assert_eq!(account, Ok(Success::Account { account: expected, transaction: None }));
     assert_eq!(bank.balance("a"), 7);
-    for name in ["b", "A", "", "no such name, and none that could be"] {
+    for (name, expected) in [
+        ("b", ErrorCode::AccountNotFound),
+        ("A", ErrorCode::AccountNotFound),
+        ("", ErrorCode::InvalidAccountId),
+        ("no such name, and none that could be", ErrorCode::InvalidAccountId),
+    ] {
         let account_id = || Box::<str>::from(name);
         let filter = HistoryFilter { account_id: Some(account_id()), ..HistoryFilter::default() };
         for query in [
@@ -254,7 +259,7 @@ fn accounts_and_balances() {
             Query::GetBalance { account_id: account_id() },
             Query::GetTransactionHistory(filter),
         ] {
-            assert_eq!(code(bank.query(&query)), ErrorCode::AccountNotFound, "{query:?}");
+            assert_eq!(code(bank.query(&query)), expected, "{query:?}");
         }
     }
 }

@@ -72,14 +72,17 @@ fn a_repeated_request_gets_the_first_answer() {
     for operation in [withdraw("a", 6), withdraw("a", 60)] {
         let number = 2 + u64::from(operation == withdraw("a", 60));
         let first = bank.request(header(SESSION, number, 0), act(operation.clone()));
-        let RequestOutcome::Command { slot, replayed: false, outcome } = first else { panic!("{first:?}") };
+        let RequestOutcome::Command { slot, index: Some(0), replayed: false, outcome } = first else {
+            panic!("{first:?}")
+        };
         assert_eq!(slot, bank.ledger.applied());
         let answer = bank.render(&outcome);
         bank.done(create(&format!("other-{number}"), 0));
         // Had it run again, the first would be refused now and the second be carried out.
         bank.run(deposit("a", 1000)).ok();
         let again = bank.request(header(SESSION, number, 0), act(operation));
-        assert_eq!(again, RequestOutcome::Command { slot, replayed: true, outcome: outcome.clone() });
+        let expected = RequestOutcome::Command { slot, index: Some(0), replayed: true, outcome: outcome.clone() };
+        assert_eq!(again, expected);
         assert_eq!(bank.render(&outcome), answer);
         bank.run(withdraw("a", 1000)).ok();
     }
@@ -112,6 +115,37 @@ fn one_batch_may_repeat_its_own_request() {
     let replayed: Vec<_> =
         outcomes.iter().map(|o| matches!(o, RequestOutcome::Command { replayed: true, .. })).collect();
     assert_eq!((replayed, bank.balance("a")), (vec![false, true], 5));
+}
+
+#[test]
+fn an_outcome_names_the_place_of_its_request_also_when_it_is_repeated() {
+    let mut bank = Bank::new();
+    bank.done(create("a", 10));
+    // Refusals have a place like everything else, and requests that are no commands take one, too.
+    let requests = [
+        (header(SESSION, 2, 0), act(withdraw("a", 60))),
+        (header(0, 0, 0), Action::Open),
+        (header(SESSION, 3, 0), act(deposit("a", 5))),
+    ];
+    let places = |outcomes: Vec<RequestOutcome>| -> Vec<_> {
+        let place = |outcome| match outcome {
+            RequestOutcome::Command { slot, index, replayed, .. } => Some((slot, index, replayed)),
+            _ => None,
+        };
+        outcomes.into_iter().map(place).collect()
+    };
+    let first = places(bank.batch(&requests));
+    let slot = bank.ledger.applied();
+    assert_eq!(first, [Some((slot, Some(0), false)), None, Some((slot, Some(2), false))]);
+    let [one, _, other] = requests;
+    // A ledger that was made of rows knows them, too.
+    for reload in [false, true] {
+        if reload {
+            bank.reload();
+        }
+        let again = places(bank.batch(&[other.clone(), one.clone()]));
+        assert_eq!(again, [Some((slot, Some(2), true)), Some((slot, Some(0), true))]);
+    }
 }
 
 #[test]

@@ -36,18 +36,20 @@ fn an_answer_is_one_map() {
     let answer = Answer {
         request: 7,
         slot: Some(901),
+        index: Some(2),
         session: Some(SessionName { number: 812, key: SessionKey([0xab; 16]) }),
         result: AnswerResult::Error(refusal),
         replayed: Some(true),
     };
     let expected = json!({
-        "request": 7, "slot": 901, "session": {"number": 812, "key": "ab".repeat(16)}, "replayed": true,
+        "request": 7, "slot": 901, "index": 2, "session": {"number": 812, "key": "ab".repeat(16)}, "replayed": true,
         "error": {"code": "insufficient_funds", "message": "too little", "outcome": "refused", "index": 3},
     });
     assert_eq!(shape(&ServerMessage::Answer(Box::new(answer))), expected);
     let answer = Answer {
         request: 8,
         slot: None,
+        index: None,
         session: None,
         result: AnswerResult::Ok(Success::Balance { balance: 700 }),
         replayed: None,

@@ -47,6 +47,7 @@ fn answer() -> ServerMessage {
     ServerMessage::Answer(Box::new(Answer {
         request: 7,
         slot: Some(90_001),
+        index: Some(17),
         session: None,
         result,
         replayed: Some(false),

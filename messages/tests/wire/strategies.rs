@@ -250,11 +250,16 @@ pub fn server_message() -> impl Strategy<Value = ServerMessage> {
         },
     );
     let result = prop_oneof![success().prop_map(AnswerResult::Ok), refusal().prop_map(AnswerResult::Error)];
-    let answer =
-        (any::<u64>(), option::of(any::<u64>()), option::of(session_name()), result, option::of(any::<bool>()))
-            .prop_map(|(request, slot, session, result, replayed)| {
-                ServerMessage::Answer(Box::new(Answer { request, slot, session, result, replayed }))
-            });
+    let answer = (
+        any::<u64>(),
+        any::<(Option<u64>, Option<u32>)>(),
+        option::of(session_name()),
+        result,
+        option::of(any::<bool>()),
+    )
+        .prop_map(|(request, (slot, index), session, result, replayed)| {
+            ServerMessage::Answer(Box::new(Answer { request, slot, index, session, result, replayed }))
+        });
     let transaction = (any::<u64>(), transaction()).prop_map(|(subscription, transaction)| {
         ServerMessage::Transaction { subscription, transaction: Box::new(transaction) }
     });

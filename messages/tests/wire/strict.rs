@@ -57,18 +57,18 @@ fn with_request(key: &str, value: &[u8]) -> Vec<u8> {
 
 #[test]
 fn sixteen_containers_nest_and_seventeen_do_not() {
-    // In a field that is ignored, as in any other; arrays, maps, and both in turn.
+    // In a field of a hello that is ignored, as in any other; arrays, maps, and both in turn.
     let shells: [(&str, &str); 2] = [("[", "]"), ("{\"a\":", "}")];
     for pick in [[0, 0], [1, 1], [0, 1], [1, 0]] {
-        for (inner, fits) in [(MAX_DEPTH - 1, true), (MAX_DEPTH, false), (MAX_DEPTH + 1, false), (100_000, false)] {
+        for (inner, fits) in [(MAX_DEPTH - 2, true), (MAX_DEPTH - 1, false), (MAX_DEPTH, false), (100_000, false)] {
             let shell = |level: usize| shells[pick[level % 2]];
             let opening: String = (0..inner).map(|level| shell(level).0).collect();
             let closing: String = (0..inner).rev().map(|level| shell(level).1).collect();
-            let text = format!("{{\"goodbye\":{{}},\"more\":{opening}0{closing}}}");
+            let text = format!("{{\"hello\":{{\"version\":1,\"more\":{opening}0{closing}}}}}");
             let decoded = Encoding::Json.decode_client(text.as_bytes());
             assert_eq!(decoded.is_ok(), fits, "{inner} in JSON: {decoded:?}");
 
-            let mut packed = b"\x82\xa7goodbye\x80\xa4more".to_vec();
+            let mut packed = b"\x81\xa5hello\x82\xa7version\x01\xa4more".to_vec();
             for level in 0..inner {
                 packed.extend_from_slice(if pick[level % 2] == 0 { b"\x91" } else { b"\x81\xa1a" });
             }
@@ -87,7 +87,7 @@ fn brackets_in_texts_do_not_nest() {
     // Many side by side are not deep either.
     assert!(
         Encoding::Json
-            .decode_client(format!("{{\"goodbye\":{{}},\"a\":[{}]}}", "[],".repeat(99) + "[]").as_bytes())
+            .decode_client(format!("{{\"hello\":{{\"version\":1,\"a\":[{}]}}}}", "[],".repeat(99) + "[]").as_bytes())
             .is_ok()
     );
 }
@@ -155,7 +155,7 @@ fn request_numbers_are_from_one_to_the_largest_exact_number() {
 }
 
 #[test]
-fn unknown_fields_are_refused_inside_commands_and_queries_only() {
+fn unknown_fields_are_refused_everywhere_but_in_a_hello() {
     let fields = [
         ("command", "create_account", json!({"account_id": "a", "initial_balance": 0})),
         ("command", "deposit", json!({"account_id": "a", "amount": 1})),
@@ -184,7 +184,7 @@ fn unknown_fields_are_refused_inside_commands_and_queries_only() {
         }
         let mut outside = message(&body);
         outside["more"] = json!({"commands": [1, 2, 3]});
-        accepted(outside);
+        refused(outside);
     }
     let bulk = |commands: Value| json!({"request": 7, "command": {"bulk": {"commands": commands, "atomic": false}}});
     accepted(bulk(json!([{"deposit": {"account_id": "a", "amount": 1}}])));
@@ -192,8 +192,16 @@ fn unknown_fields_are_refused_inside_commands_and_queries_only() {
     refused(bulk(json!([{"deposit": {"account_id": "a", "amount": 1}, "more": {}}])));
     let key = "0".repeat(32);
     accepted(json!({"hello": {"version": 1, "more": 1, "session": {"number": 3, "key": key, "more": 1}}}));
-    accepted(json!({"hello": {"version": 1, "open": {"key": key, "more": [1]}}, "more": null}));
-    accepted(json!({"goodbye": {"more": 1}}));
+    accepted(json!({"hello": {"version": 1, "open": {"key": key, "more": [1]}}}));
+    for message in [
+        json!({"hello": {"version": 1}, "more": null}),
+        json!({"goodbye": {"more": 1}}),
+        json!({"goodbye": {}, "more": 1}),
+        json!({"unsubscribe": 6, "more": 1}),
+        json!({"request": 7, "subscribe": {}, "more": 1}),
+    ] {
+        refused(message);
+    }
 }
 
 #[test]
@@ -242,12 +250,25 @@ fn any_number_is_an_amount_and_nothing_else_is() {
     for value in [json!("5"), json!(""), json!(null), json!(true), json!([5]), json!({"a": 5})] {
         refused(deposit(value));
     }
-    // 2^64 is an integer in JSON's grammar; 1e400 is beyond the numbers that JSON decoders have.
+    // 2^64 is an integer in JSON's grammar, and a number of JSON is its text, whatever floats hold.
     let text = |amount| format!(r#"{{"request":7,"command":{{"deposit":{{"account_id":"a","amount":{amount}}}}}}}"#);
     let decoded = Encoding::Json.decode_client(text("18446744073709551616").as_bytes()).unwrap();
     assert_eq!(amount_of(decoded), Amount::INVALID);
-    assert_eq!(Encoding::Json.decode_client(text("1e400").as_bytes()).unwrap_err().request, Some(7));
-    assert!(Encoding::Json.decode_client(text("NaN").as_bytes()).is_err());
+    for number in ["1e400", "0.99999999999999999", "1000000000.0000000001", "1e-400", "5e-1"] {
+        let decoded = Encoding::Json.decode_client(text(number).as_bytes()).unwrap();
+        assert_eq!(amount_of(decoded), Amount::INVALID, "{number}");
+    }
+    for (number, amount) in [("50e-1", 5), ("0.5e1", 5), ("5.000", 5)] {
+        let decoded = Encoding::Json.decode_client(text(number).as_bytes()).unwrap();
+        assert_eq!(amount_of(decoded), Amount::new(amount), "{number}");
+    }
+    for number in ["NaN", "5.", "05.0", "5e", ".5", "+5.0"] {
+        assert!(Encoding::Json.decode_client(text(number).as_bytes()).is_err(), "{number}");
+    }
+    // The same holds for all numbers, and one that is none names no request.
+    let query = |request| format!(r#"{{"request":{request},"query":{{"get_status":{{}}}}}}"#);
+    assert!(Encoding::Json.decode_client(query("7.0").as_bytes()).is_ok());
+    assert_eq!(Encoding::Json.decode_client(query("0.99999999999999999").as_bytes()).unwrap_err().request, None);
 }
 
 #[test]
@@ -374,7 +395,7 @@ fn extensions_and_all_widths_are_skipped() {
     values.extend([vec![0xdc, 0, 1, 0], vec![0xdd, 0, 0, 0, 1, 0], vec![0xde, 0, 1, 0xa1, b'a', 0]]);
     values.extend([vec![0xdf, 0, 0, 0, 1, 0xa1, b'a', 0], vec![0xc0], vec![0xc2], vec![0xc3], vec![0xe0]]);
     for value in values {
-        let message = [&b"\x83\xa7request\x07\xa4more"[..], &value, b"\xa5query\x81\xaaget_status\x80"].concat();
+        let message = [&b"\x81\xa5hello\x82\xa7version\x01\xa4more"[..], &value].concat();
         let decoded = Encoding::MessagePack.decode_client(&message);
         assert!(decoded.is_ok(), "{value:x?}: {decoded:?}");
         // As a request number it is refused, with the number where it is one.

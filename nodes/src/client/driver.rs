@@ -516,7 +516,7 @@ impl Driver {
             }
         }
         match refusal.code {
-            ErrorCode::Stopping | ErrorCode::NoQuorum if self.options.urls.len() > 1 => {
+            ErrorCode::Stopping | ErrorCode::NoQuorum | ErrorCode::NotYetApplied if self.options.urls.len() > 1 => {
                 Err(Leave::Lost(refusal.to_string()))
             }
             _ => Ok(()),

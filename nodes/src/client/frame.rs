@@ -13,6 +13,8 @@ use tokio_tungstenite::tungstenite::Bytes;
 pub struct Answered {
     /// The slot that it was applied in or read at.
     pub slot: Option<Slot>,
+    /// Of a command: its place in that slot, from 0.
+    pub index: Option<u32>,
     /// Whether it is the answer to an earlier attempt.
     pub replayed: bool,
     /// Why it was refused; `None`: it was carried out.
@@ -33,6 +35,7 @@ struct Fields {
     welcome: Option<Welcome>,
     request: Option<u64>,
     slot: Option<Slot>,
+    index: Option<u32>,
     ok: Option<IgnoredAny>,
     error: Option<Refusal>,
     #[serde(default)]
@@ -41,13 +44,14 @@ struct Fields {
 
 impl Incoming {
     pub(super) fn decode(encoding: Encoding, frame: Bytes) -> Result<Incoming, Malformed> {
-        let Fields { welcome, request, slot, ok, error, replayed } = decode(encoding, &frame)?;
+        let Fields { welcome, request, slot, index, ok, error, replayed } = decode(encoding, &frame)?;
         match (welcome, request, ok, error) {
             (Some(welcome), ..) => Ok(Incoming::Welcome(welcome)),
             (None, None, None, Some(refusal)) => Ok(Incoming::Error(refusal)),
             (None, Some(request), ok, refusal) if ok.is_some() != refusal.is_some() => {
                 let replayed = replayed.unwrap_or(false);
-                Ok(Incoming::Answer { request, answered: Answered { slot, replayed, refusal, encoding, frame } })
+                let answered = Answered { slot, index, replayed, refusal, encoding, frame };
+                Ok(Incoming::Answer { request, answered })
             }
             _ => Err(malformed("neither a welcome, nor an answer, nor an error")),
         }
@@ -58,8 +62,9 @@ impl Answered {
     /// A refusal that needed no node.
     pub(super) fn refused_here(encoding: Encoding, request: u64, refusal: Refusal) -> Answered {
         let result = AnswerResult::Error(refusal.clone());
-        let frame = encoding.encode(&Answer { request, slot: None, session: None, result, replayed: None });
-        Answered { slot: None, replayed: false, refusal: Some(refusal), encoding, frame: frame.into() }
+        let frame =
+            encoding.encode(&Answer { request, slot: None, index: None, session: None, result, replayed: None });
+        Answered { slot: None, index: None, replayed: false, refusal: Some(refusal), encoding, frame: frame.into() }
     }
 
     /// The whole frame, in the encoding of the client.

@@ -108,7 +108,7 @@ impl FakeConnection {
     }
 
     async fn say_ok(&mut self, request: u64) {
-        self.say(json!({"request": request, "slot": 9, "ok": {"balance": 5}, "replayed": false})).await;
+        self.say(json!({"request": request, "slot": 9, "index": 3, "ok": {"balance": 5}, "replayed": false})).await;
     }
 
     async fn say_error(&mut self, request: u64, code: &str, outcome: &str) {
@@ -144,7 +144,8 @@ async fn a_command_is_applied_and_acknowledged_with_the_next() {
     };
     let calls = async {
         let applied = client.command(deposit()).await.unwrap();
-        assert_eq!(applied, Applied { slot: Some(9), replayed: false, success: Success::Balance { balance: 5 } });
+        let success = Success::Balance { balance: 5 };
+        assert_eq!(applied, Applied { slot: Some(9), index: Some(3), replayed: false, success });
         let Err(CallError::Refused(refusal)) = client.command(deposit()).await else { panic!("expected a refusal") };
         assert_eq!(refusal.code, ErrorCode::InsufficientFunds);
         client.close().await;

@@ -14,6 +14,8 @@ use super::{Applied, CallError, Client, Unknown};
 pub struct Receipt<T> {
     /// The slot that it was applied in or read at. A read [`at least`](ReadLevel::AtLeast) at this slot, on any node, sees it.
     pub slot: Slot,
+    /// Of a command: its place in that slot, from 0. Commands are ordered by slot and index.
+    pub index: Option<u32>,
     /// Whether a command had been applied by an earlier attempt.
     pub replayed: bool,
     /// What came of it.
@@ -22,11 +24,11 @@ pub struct Receipt<T> {
 
 impl<T> Receipt<T> {
     fn of(applied: Applied, pick: impl FnOnce(Success) -> Option<T>) -> Result<Receipt<T>, CallError> {
-        let Applied { slot, replayed, success } = applied;
+        let Applied { slot, index, replayed, success } = applied;
         let unknown = |why: String| CallError::Unknown(Unknown { why, last: None });
         let Some(slot) = slot else { return Err(unknown("an answer that names no slot".into())) };
         match pick(success) {
-            Some(value) => Ok(Receipt { slot, replayed, value }),
+            Some(value) => Ok(Receipt { slot, index, replayed, value }),
             None => Err(unknown("an answer to another question".into())),
         }
     }

@@ -49,8 +49,9 @@ fn reply(ledger: &Ledger, disk: &BooksReader, outcome: &RequestOutcome) -> Reply
     match outcome {
         RequestOutcome::Opened { session } => Reply::Opened(*session),
         RequestOutcome::Closed => Reply::Closed,
-        RequestOutcome::Command { slot, replayed, outcome } => {
-            Reply::Command { slot: *slot, replayed: *replayed, answer: complete(ledger, disk, ledger.render(outcome)) }
+        RequestOutcome::Command { slot, index, replayed, outcome } => {
+            let place = (*slot, index.map(|index| index as usize));
+            Reply::Command { place, replayed: *replayed, answer: complete(ledger, disk, ledger.render(outcome)) }
         }
         RequestOutcome::Rejected(rejection) => Reply::Rejected(rejection.refusal().code),
     }

@@ -25,8 +25,8 @@ pub(in crate::simulate) enum Reply {
     Opened(u64),
     /// The session is closed.
     Closed,
-    /// The command was carried out or refused, in this slot.
-    Command { slot: Slot, replayed: bool, answer: Answer },
+    /// The command was carried out or refused, in this slot and place of it.
+    Command { place: (Slot, Option<usize>), replayed: bool, answer: Answer },
     /// The rules of sessions kept it out.
     Rejected(ErrorCode),
 }
@@ -151,8 +151,8 @@ impl Model {
         let name = (header.session, header.number);
         match self.applied.get(&name) {
             Some(before) if before.command == *command => {
-                let (slot, _) = before.position;
-                Reply::Command { slot, replayed: true, answer: before.answer.clone() }
+                let (slot, index) = before.position;
+                Reply::Command { place: (slot, Some(index)), replayed: true, answer: before.answer.clone() }
             }
             Some(_) => Reply::Rejected(ErrorCode::RequestReused),
             None => {
@@ -160,7 +160,7 @@ impl Model {
                 let applied =
                     Applied { position: (self.slot, index), answer: answer.clone(), command: command.clone() };
                 self.applied.insert(name, applied);
-                Reply::Command { slot: self.slot, replayed: false, answer }
+                Reply::Command { place: (self.slot, Some(index)), replayed: false, answer }
             }
         }
     }
@@ -307,15 +307,16 @@ impl Model {
 
     /// The answer to a query after a slot.
     pub(in crate::simulate) fn query(&self, query: &Query, slot: Slot) -> Answer {
-        let not_found = || refusal(ErrorCode::AccountNotFound);
+        let account_of = |name: &str| {
+            well_formed(name).map_err(refusal)?;
+            self.account(name, slot).ok_or_else(|| refusal(ErrorCode::AccountNotFound))
+        };
         match query {
             Query::GetAccount { account_id } => {
-                let account = self.account(account_id, slot).ok_or_else(not_found)?;
+                let account = account_of(account_id)?;
                 Ok(Success::Account { account, transaction: None })
             }
-            Query::GetBalance { account_id } => {
-                Ok(Success::Balance { balance: self.account(account_id, slot).ok_or_else(not_found)?.balance })
-            }
+            Query::GetBalance { account_id } => Ok(Success::Balance { balance: account_of(account_id)?.balance }),
             Query::ListAccounts { after, limit } => {
                 let limit = page(*limit)?;
                 let mut accounts = self.accounts(slot);
@@ -327,7 +328,7 @@ impl Model {
             }
             Query::GetTransactionHistory(filter) => {
                 if let Some(name) = &filter.account_id {
-                    self.account(name, slot).ok_or_else(not_found)?;
+                    account_of(name)?;
                 }
                 let limit = page(filter.limit)?;
                 let wanted = self.until(slot).iter().rev().filter(|transaction| matches(transaction, filter));
@@ -426,10 +427,7 @@ fn check(balances: &mut BTreeMap<String, u64>, limit: u64, operation: &Operation
         |balances: &BTreeMap<String, u64>, name: &str| balances.get(name).copied().ok_or(ErrorCode::AccountNotFound);
     match operation {
         Operation::CreateAccount { account_id, initial_balance } => {
-            let well_formed = |c: char| c.is_ascii_alphanumeric() || "_-.:".contains(c);
-            if account_id.is_empty() || account_id.len() > 50 || !account_id.chars().all(well_formed) {
-                return Err(ErrorCode::InvalidAccountId);
-            }
+            well_formed(account_id)?;
             let amount = in_limit(initial_balance.get(), 0)?;
             if balances.contains_key(&**account_id) {
                 return Err(ErrorCode::AccountExists);
@@ -440,6 +438,7 @@ fn check(balances: &mut BTreeMap<String, u64>, limit: u64, operation: &Operation
             balances.insert(account_id.to_string(), amount);
         }
         Operation::Deposit { account_id, amount } => {
+            well_formed(account_id)?;
             let amount = in_limit(amount.get(), 1)?;
             let before = balance(balances, account_id)?;
             if amount > room {
@@ -448,11 +447,14 @@ fn check(balances: &mut BTreeMap<String, u64>, limit: u64, operation: &Operation
             balances.insert(account_id.to_string(), before + amount);
         }
         Operation::Withdraw { account_id, amount } => {
+            well_formed(account_id)?;
             let amount = in_limit(amount.get(), 1)?;
             let left = balance(balances, account_id)?.checked_sub(amount).ok_or(ErrorCode::InsufficientFunds)?;
             balances.insert(account_id.to_string(), left);
         }
         Operation::Transfer { from_account, to_account, amount } => {
+            well_formed(from_account)?;
+            well_formed(to_account)?;
             let amount = in_limit(amount.get(), 1)?;
             if from_account == to_account {
                 return Err(ErrorCode::SameAccount);
@@ -464,6 +466,12 @@ fn check(balances: &mut BTreeMap<String, u64>, limit: u64, operation: &Operation
         }
     }
     Ok(())
+}
+
+fn well_formed(name: &str) -> Result<(), ErrorCode> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_-.:".contains(c);
+    let fits = (1..=50).contains(&name.len()) && name.chars().all(allowed);
+    if fits { Ok(()) } else { Err(ErrorCode::InvalidAccountId) }
 }
 
 fn page(limit: Option<u32>) -> Result<usize, Refusal> {

@@ -1,0 +1,32 @@
+//! What a question hears that was not answered by its deadline.
+
+use std::time::Duration;
+
+use rabia_bank_messages::bank::{ErrorCode, ReadLevel, Refusal};
+use rabia_bank_messages::ids::Slot;
+
+/// The refusal of a question that waited for so long on a node that has applied the slots up to `applied`. A slot that is
+/// not there yet is no sign of a lost quorum, and the client can tell from the answer whether it will ever come.
+pub(crate) fn missed(read: ReadLevel, applied: Slot, waited: Duration) -> Refusal {
+    let seconds = waited.as_secs_f32();
+    match read {
+        ReadLevel::AtLeast(slot) if slot > applied => Refusal::refused(
+            ErrorCode::NotYetApplied,
+            format!("slot {slot} was not applied here within {seconds} s; the last one is slot {applied}"),
+        ),
+        _ => Refusal::refused(ErrorCode::NoQuorum, format!("no quorum of nodes answered within {seconds} s")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_slot_that_is_not_there_is_missed_for_itself() {
+        let code = |read| missed(read, 7, Duration::from_secs(5)).code;
+        assert_eq!(code(ReadLevel::AtLeast(8)), ErrorCode::NotYetApplied);
+        assert_eq!(code(ReadLevel::AtLeast(7)), ErrorCode::NoQuorum);
+        assert_eq!(code(ReadLevel::Linearizable), ErrorCode::NoQuorum);
+    }
+}

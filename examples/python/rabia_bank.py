@@ -28,8 +28,8 @@ class Bank:
         message = {"request": self.last, **what}
         if "command" in what:
             message["acknowledged"] = self.last - 1
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        deadline, pause, unreadable = time.monotonic() + seconds, 0.05, 0
+        while time.monotonic() < deadline and unreadable < 3:
             try:
                 if self.socket is None:
                     self.reach()
@@ -37,11 +37,17 @@ class Bank:
                 answer = self.hear()
                 while answer.get("request") != self.last:
                     answer = self.hear()
-                if "ok" in answer or answer["error"]["code"] not in ("busy", "no_quorum", "stopping"):
-                    return answer
+                error = answer.get("error", {})
+                if "ok" not in answer and error.get("outcome") not in ("refused", "unknown"):
+                    break  # it can't be read, and would not be better the next time
+                if error.get("code") not in ("busy", "no_quorum", "not_yet_applied", "stopping"):
+                    return answer  # a code that is not known here is what its outcome says
             except (OSError, WebSocketException, KeyError):
                 self.socket = None
-            time.sleep(0.05)
+            except (ValueError, AttributeError):  # no message of this protocol
+                self.socket, unreadable = None, unreadable + 1
+            time.sleep(pause)
+            pause = min(2 * pause, 2)
         raise TimeoutError(f"outcome unknown: {message}")
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 //! Against the cluster that `cargo run --release -- cluster` starts:
 //! - `src/bin/first_transfer.rs`: open two accounts, move money, read the balance, with the client library.
 //! - `src/bin/monitor.rs`: alerts from a subscription.
-//! - `python/rabia_bank.py`: a client in another language, in under 60 lines.
+//! - `python/rabia_bank.py`: a client in another language, in under 70 lines.
 //!
 //! With the bank inside, each a program that needs nothing else:
 //! - `src/bin/smallest.rs`: one node, one deposit.

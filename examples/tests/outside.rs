@@ -97,13 +97,23 @@ fn a_client_is_written_in_python_from_the_wire_format_alone() {
         return;
     }
     let lines = std::fs::read_to_string(here("python/rabia_bank.py")).unwrap().lines().count();
-    assert!(lines < 60, "the script has {lines} lines");
+    assert!(lines < 70, "the script has {lines} lines");
     let cluster = cluster();
     // The first URL leads nowhere: the next one is tried.
     let output =
         Command::new(python).arg(here("python/rabia_bank.py")).arg("ws://127.0.0.1:9").args(&cluster.urls).output();
     let expected = "replayed: True same: True\nrefused: insufficient_funds bob has 300\nseen: 300\n";
     assert_eq!(said(&output.unwrap()), expected);
+}
+
+#[test]
+fn the_script_in_python_understands_nodes_of_later_versions() {
+    let python = std::env::var("RABIA_BANK_PYTHON").unwrap_or_else(|_| "python3".into());
+    if have("python3 with websockets and msgpack", works(&python, &["-c", "import websockets.sync.client, msgpack"])) {
+        let output =
+            Command::new(python).arg(here("tests/scripted.py")).env("PYTHONPATH", here("python")).output().unwrap();
+        assert_eq!(said(&output), "passed\n");
+    }
 }
 
 #[test]

@@ -236,6 +236,83 @@ const tests = {
     await bank.close();
   },
 
+  async "words and fields of a later version are handed out, and a code is what its outcome says"() {
+    const { sockets, bank } = start({ timeoutMs: 2_000 });
+    const hold = { transaction_id: 1, type: "hold", reference: "auth-9", legs: [{ amount: -5 }] };
+    const held = bank.command({ hold: { from_account: "a", amount: 5 } });
+    const { socket } = await sockets.greet();
+    await socket.hear();
+    socket.say({ notice: { text: "closed on Sunday" } });
+    socket.say({ request: 1, slot: 9, index: 4, ok: { transaction: hold }, replayed: false, trace: 7 });
+    assert.deepEqual(await held, { transaction: hold, slot: 9, index: 4, replayed: false });
+    const refused = assert.rejects(bank.deposit("a", 1), (error) => {
+      assert.deepEqual([error.name, error.code, error.error.hold], ["Refused", "hold_expired", 77]);
+      return true;
+    });
+    await socket.hear();
+    socket.say({ request: 2, slot: 9, error: { code: "hold_expired", message: "late", outcome: "refused", hold: 77 } });
+    await refused;
+    const unknown = assert.rejects(bank.deposit("a", 1), (error) => error instanceof Unknown && error.answer.error.code === "members_too_old");
+    let asked = 0;
+    let over = false;
+    unknown.then(() => (over = true));
+    while (!over) {
+      const message = await Promise.race([socket.hear(), unknown]);
+      if (message?.request !== 3) continue;
+      asked += 1;
+      socket.fail(3, "members_too_old", "unknown");
+    }
+    assert.ok(asked > 1 && asked <= 6, `asked ${asked} times in 2 s`);
+    await bank.close();
+  },
+
+  async "an answer that can't be read is unknown and not asked for again"() {
+    const { sockets, bank } = start();
+    const error = { code: "busy", message: "" };
+    const answers = [{ deferred: {} }, { error: { ...error, outcome: "perhaps" } }, { error }, { ok: 7 }, { ok: {}, error: { ...error, outcome: "refused" } }];
+    let socket;
+    for (const [at, answer] of answers.entries()) {
+      const call = assert.rejects(bank.deposit("a", 1), (unknown) => {
+        assert.ok(unknown instanceof Unknown);
+        assert.deepEqual(unknown.answer, { request: at + 1, ...answer });
+        return true;
+      });
+      socket ??= (await sockets.greet()).socket;
+      assert.equal((await socket.hear()).request, at + 1);
+      socket.say({ request: at + 1, ...answer });
+      await call;
+    }
+    // What is no message at all may be the fault of a connection, but not of three.
+    const call = assert.rejects(bank.deposit("a", 1), Unknown);
+    for (const nothing of ["{", "[1]", "7"]) {
+      assert.equal((await socket.hear()).request, answers.length + 1);
+      socket.say(nothing);
+      if (nothing !== "7") ({ socket } = await sockets.greet());
+    }
+    await call;
+    await bank.close();
+  },
+
+  async "a feed of what can't be read ends, and does not go round in circles"() {
+    const { sockets, bank } = start();
+    const seen = [];
+    let end;
+    const ended = new Promise((resolve) => (end = resolve));
+    bank.subscribe({}, (transaction) => seen.push(transaction), end);
+    let connections = 0;
+    for (; connections < 3; connections++) {
+      const { socket } = await sockets.greet();
+      const { request, subscribe } = await socket.hear();
+      socket.ok(request, { from: subscribe.from ?? 1 });
+      if (connections === 0) socket.say({ subscription: request, transaction: { transaction_id: 1, type: "hold", hold: 77 } });
+      else assert.equal(subscribe.from, 2);
+      socket.say({ subscription: request, changes: [] });
+    }
+    assert.ok((await ended) instanceof Unknown);
+    assert.deepEqual(seen, [{ transaction_id: 1, type: "hold", hold: 77 }]);
+    await bank.close();
+  },
+
   async "a node of another cluster, and one that says what can't be read, are left"() {
     const { sockets, bank } = start();
     const call = bank.balance("a");
@@ -285,9 +362,14 @@ const tests = {
       const { a, b } = await call;
       assert.deepEqual([a, b], [amount, amount]);
     }
+    // Other numbers and bytes, in fields that a later version may add.
+    const more = bank.query({});
+    await socket.raw();
+    socket.say(from(`82${pack("request")}0c${pack("ok")}81${pack("a")}96e0d0ffd1ff00d3ffe0000000000001ca3fc00000c402abcd`));
+    assert.deepEqual((await more).a, [-32, -1, -256, -(2 ** 53 - 1), 1.5, "abcd"]);
     const tooLarge = bank.query({});
     await socket.raw();
-    socket.say(from(`82${pack("request")}0c${pack("ok")}81${pack("a")}cf0020000000000000`));
+    socket.say(from(`82${pack("request")}0d${pack("ok")}81${pack("a")}cf0020000000000000`));
     assert.equal(socket.readyState, 3, "2^53 was taken");
     await Promise.all([assert.rejects(tooLarge), bank.close()]);
   },

@@ -15,6 +15,9 @@
 // - it rejects with `Unknown`: whether it was executed could not be found out in time. It may still be. Never treat it as failed.
 // (Of a query: it had no answer.)
 //
+// Nodes of later versions may say words and fields that this module does not know. They are handed out as they came. A refusal with
+// an unknown code means what its outcome says; an answer that can't be read is `Unknown`, and not asked for again.
+//
 // Amounts and balances are whole numbers of minor units (cents) up to 2^53 − 1, which JavaScript's numbers hold exactly.
 // A BigInt is taken where it is no larger. A whole number above, which JavaScript may have rounded, is never sent: the call
 // rejects with a RangeError.
@@ -29,6 +32,11 @@ const WELCOME_MS = 3000;
 const SILENCE_MS = 2000;
 const FIRST_PAUSE_MS = 20;
 const LONGEST_PAUSE_MS = 500;
+/** The pause before a request is said again whose outcome is unknown with a code that is not known here; it doubles. */
+const STRANGE_PAUSE_MS = 100;
+const LONGEST_STRANGE_PAUSE_MS = 5000;
+/** So many connections in a row may end with a message that can't be read. Then what waited for more is unknown. */
+const MAX_UNREADABLE = 3;
 
 const ENCODINGS = {
   json: { encode: JSON.stringify, decode: JSON.parse },
@@ -36,21 +44,21 @@ const ENCODINGS = {
 };
 
 /**
- * Certainly not executed. `code` is one of the stable codes, or "not_reached": it was never sent. `index` names the command
- * of an atomic bulk that failed.
+ * Certainly not executed. `code` is one of the stable codes, perhaps of a later version, or "not_reached": it was never sent.
+ * `index` names the command of an atomic bulk that failed. `error` is all that the node said of it, as it came.
  */
 export class Refused extends Error {
-  constructor({ code, message, index }) {
-    super(`${code}: ${message}`);
-    Object.assign(this, { name: "Refused", code, index });
+  constructor(error) {
+    super(`${error.code}: ${error.message}`);
+    Object.assign(this, { name: "Refused", code: error.code, index: error.index, error });
   }
 }
 
-/** Nobody knows whether it was executed. */
+/** Nobody knows whether it was executed. `answer` is the node's last message about it, as it came, if there was one. */
 export class Unknown extends Error {
-  constructor(why) {
+  constructor(why, answer) {
     super(`outcome unknown: ${why}`);
-    this.name = "Unknown";
+    Object.assign(this, { name: "Unknown", answer });
   }
 }
 
@@ -76,7 +84,7 @@ export class RabiaBank {
     this.#timer = setInterval(() => this.#check(), 100);
   }
 
-  // ----- commands: what they resolve to is the `ok` of the answer, with `slot` and `replayed` beside it -----
+  // ----- commands: what they resolve to is the `ok` of the answer, with `slot`, `index` and `replayed` beside it -----
 
   async createAccount(account_id, initial_balance = 0) {
     return this.command({ create_account: { account_id, initial_balance: whole(initial_balance) } });
@@ -144,11 +152,12 @@ export class RabiaBank {
 
   /**
    * Calls `tell` with every transaction that is applied from now on, or from the id `from` on: each once and in order, also
-   * over lost connections. `fail` is called with a `Refused` if there is no such account; the feed has ended then.
+   * over lost connections. The feed has ended when `fail` is called: with a `Refused` if there is no such account, with an
+   * `Unknown` if what comes next can't be read by this module.
    */
   subscribe({ account_id, min_amount, from } = {}, tell, fail = () => {}) {
     const next = from === undefined ? undefined : whole(from);
-    const feed = { account_id, min_amount: min_amount === undefined ? undefined : whole(min_amount), next, tell, fail, ended: false };
+    const feed = { account_id, min_amount: min_amount === undefined ? undefined : whole(min_amount), next, tell, fail, ended: false, unreadable: 0 };
     this.#follow(feed);
     return {
       close: () => {
@@ -195,7 +204,7 @@ export class RabiaBank {
     const url = this.#urls[this.#turn % this.#urls.length];
     const socket = new this.#WebSocket(url);
     socket.binaryType = "arraybuffer";
-    const lost = (why) => this.#socket === socket && this.#lost(`${url}: ${why}`);
+    const lost = (why, unreadable) => this.#socket === socket && this.#lost(`${url}: ${why}`, unreadable);
     socket.onopen = () => {
       if (this.#socket !== socket) return;
       this.#inSession = this.#wantsSession();
@@ -208,7 +217,7 @@ export class RabiaBank {
       try {
         message = this.#codec.decode(data);
       } catch (error) {
-        return lost(`a message that can't be read: ${error}`);
+        return lost(`a message that can't be read: ${error}`, true);
       }
       this.#heard = Date.now();
       this.#asked = false;
@@ -244,7 +253,8 @@ export class RabiaBank {
     this.#connect();
   }
 
-  #lost(why) {
+  #lost(why, unreadable = false) {
+    if (unreadable) this.#noteUnreadable(why);
     if (this.#expired) this.#loseSession("the session has expired");
     this.#leave();
     this.#failure = why;
@@ -256,6 +266,26 @@ export class RabiaBank {
     // All nodes are tried before there is a pause.
     const pause = this.#failures % this.#urls.length ? 0 : this.#nextPause();
     setTimeout(() => this.#closed || this.#socket || this.#connect(), pause);
+  }
+
+  /** Nobody who asks for more of what he does not understand gets anything else. */
+  #noteUnreadable(why) {
+    for (const [number, request] of this.#pending) {
+      if (!request.said || ++request.unreadable < MAX_UNREADABLE) continue;
+      this.#pending.delete(number);
+      request.reject(new Unknown(why));
+    }
+    for (const [number, feed] of this.#feeds) this.#isStrange(number, feed, why);
+  }
+
+  /** Counts a message that can't be read against a feed. True: that was one too many, and it has ended. */
+  #isStrange(number, feed, why) {
+    if (++feed.unreadable < MAX_UNREADABLE) return false;
+    this.#feeds.delete(number);
+    feed.ended = true;
+    if (this.#ready) this.#say({ unsubscribe: number });
+    feed.fail(new Unknown(why));
+    return true;
   }
 
   #nextPause() {
@@ -275,10 +305,12 @@ export class RabiaBank {
   // ----- what the node says -----
 
   #hear(message, lost) {
-    if (message.welcome) return this.#welcomed(message.welcome, lost);
-    if (message.subscription !== undefined) return this.#fed(message, lost);
-    if (message.request !== undefined) return this.#answered(message, lost);
-    lost(message.error ? message.error.message : "an unknown message");
+    if (!isObject(message)) return lost("a message that can't be read", true);
+    if (isObject(message.welcome)) return this.#welcomed(message.welcome, lost);
+    if (isValue(message.subscription)) return this.#fed(message, lost);
+    if (isValue(message.request)) return this.#answered(message, lost);
+    if (isValue(message.error)) return lost(message.error.message);
+    // A message of a kind that is not known here is not meant for this module.
   }
 
   #welcomed({ cluster, node, session }, lost) {
@@ -293,16 +325,22 @@ export class RabiaBank {
     this.#node = node;
     this.#ready = true;
     this.#changed();
-    for (const [number, request] of this.#pending) this.#sayRequest(number, request);
+    for (const [number, request] of this.#pending) {
+      if (request.notBefore <= Date.now()) this.#sayRequest(number, request);
+    }
     // The numbers of a new connection must not be those of an old one, whose answers may still be under way.
     const feeds = [...this.#feeds.values()];
     this.#feeds.clear();
     for (const feed of feeds) this.#follow(feed);
   }
 
-  #answered({ request: number, slot, ok, error, replayed }, lost) {
+  #answered(message, lost) {
+    const { request: number, slot, index, ok, error, replayed } = message;
+    const readable = isValue(ok) ? isObject(ok) && !isValue(error) : isError(error);
+    const unreadable = "the node's answer can't be read";
     const feed = this.#feeds.get(number);
     if (feed && !this.#pending.has(number)) {
+      if (!readable || (ok && !Number.isSafeInteger(ok.from))) return this.#isStrange(number, feed, unreadable) || lost(unreadable);
       if (ok) return void (feed.next = ok.from);
       this.#feeds.delete(number);
       if (!passing(error.code)) return feed.fail(new Refused(error));
@@ -311,11 +349,16 @@ export class RabiaBank {
     }
     const request = this.#pending.get(number);
     if (!request) return;
+    request.unreadable = 0;
+    if (!readable) {
+      this.#pending.delete(number);
+      return request.reject(new Unknown(unreadable, message));
+    }
     if (ok) {
       this.#pause = FIRST_PAUSE_MS;
       this.#failures = 0;
       this.#pending.delete(number);
-      return request.resolve({ ...ok, slot, replayed });
+      return request.resolve({ ...ok, slot, index, replayed });
     }
     const attempt = passing(error.code) || error.code === "session_expired" || error.code === "request_acknowledged";
     if (error.outcome === "refused" && !attempt) {
@@ -329,7 +372,13 @@ export class RabiaBank {
       if (![...this.#pending.values()].some(({ command, said }) => command && said)) lost(error.message);
     } else if (error.code === "request_acknowledged") {
       this.#pending.delete(number);
-      request.reject(new Unknown(error.message));
+      request.reject(new Unknown(error.message, message));
+    } else if (!attempt) {
+      // Unknown, for a reason that is not known here: it is asked again, but not pressed for.
+      const pause = request.pause * (0.5 + Math.random() / 2);
+      Object.assign(request, { doubtful: true, said: false, last: error, notBefore: Date.now() + pause });
+      request.pause = Math.min(2 * request.pause, LONGEST_STRANGE_PAUSE_MS);
+      setTimeout(() => this.#ready && this.#pending.has(number) && !request.said && this.#sayRequest(number, request), pause);
     } else {
       // It speaks of this attempt alone: ask again, with the same number.
       request.doubtful ||= error.outcome === "unknown";
@@ -361,6 +410,7 @@ export class RabiaBank {
     return new Promise((resolve, reject) => {
       const number = ++this.#last;
       const request = { message: exact, command, resolve, reject, said: false, doubtful: false };
+      Object.assign(request, { unreadable: 0, notBefore: 0, pause: STRANGE_PAUSE_MS });
       request.deadline = Date.now() + this.#timeout;
       this.#pending.set(number, request);
       if (this.#ready) this.#sayRequest(number, request);
@@ -398,7 +448,7 @@ export class RabiaBank {
   /** It has no answer that settles it: what is known of it are its attempts. */
   #giveUp(number, { said, doubtful, last, reject }, why) {
     this.#pending.delete(number);
-    if (said || doubtful) reject(new Unknown(last?.message ?? why ?? "no answer in time"));
+    if (said || doubtful) reject(new Unknown(last?.message ?? why ?? "no answer in time", last && { error: last }));
     else reject(new Refused(last ?? { code: "not_reached", message: why ?? "no node answered in time" }));
   }
 
@@ -414,8 +464,13 @@ export class RabiaBank {
   #fed({ subscription, transaction, reached }, lost) {
     const feed = this.#feeds.get(subscription);
     if (!feed) return;
-    if (reached !== undefined) return void (feed.next = reached + 1);
-    const { transaction_id: id } = transaction;
+    const id = isValue(reached) ? reached : transaction?.transaction_id;
+    if (!Number.isSafeInteger(id)) {
+      const why = "a message of a feed can't be read";
+      return this.#isStrange(subscription, feed, why) || lost(why);
+    }
+    feed.unreadable = 0;
+    if (isValue(reached)) return void (feed.next = reached + 1);
     const everything = feed.account_id === undefined && feed.min_amount === undefined;
     if (id < feed.next || (everything && id > feed.next)) {
       return lost(`transaction ${id} came where ${feed.next} was to come`);
@@ -426,7 +481,20 @@ export class RabiaBank {
 }
 
 function passing(code) {
-  return code === "busy" || code === "no_quorum" || code === "stopping";
+  return ["busy", "no_quorum", "not_yet_applied", "stopping"].includes(code);
+}
+
+/** A field that is null is one that is absent. */
+function isValue(value) {
+  return value !== undefined && value !== null;
+}
+
+function isObject(value) {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function isError(error) {
+  return isObject(error) && typeof error.code === "string" && ["refused", "unknown"].includes(error.outcome);
 }
 
 /** Where it is no whole number that JavaScript holds exactly, the caller has made a mistake: nothing is sent. */
@@ -504,6 +572,12 @@ function fromMessagePack(bytes) {
     for (const end = at + length; at < end; at++) value = value * 256 + view.getUint8(at);
     return whole(value);
   };
+  const signed = (length) => whole(BigInt.asIntN(8 * length, BigInt(`0x${hex(length)}`)));
+  const hex = (length) => {
+    const from = take(length);
+    if (at > bytes.length) throw new RangeError("the message ends early");
+    return Array.from(bytes.subarray(from, at), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  };
   const text = (length) => {
     const from = take(length);
     if (at > bytes.length) throw new RangeError("the message ends early");
@@ -519,7 +593,11 @@ function fromMessagePack(bytes) {
     if (tag < 0xc0) return text(tag - 0xa0);
     if (tag === 0xc0) return null;
     if (tag === 0xc2 || tag === 0xc3) return tag === 0xc3;
+    if (tag >= 0xc4 && tag <= 0xc6) return hex(unsigned(1 << (tag - 0xc4)));
+    if (tag === 0xca) return view.getFloat32(take(4));
     if (tag === 0xcb) return view.getFloat64(take(8));
+    if (tag >= 0xd0 && tag <= 0xd3) return signed(1 << (tag - 0xd0));
+    if (tag >= 0xe0) return tag - 0x100;
     if (tag >= 0xcc && tag <= 0xcf) return unsigned(1 << (tag - 0xcc));
     if (tag >= 0xd9 && tag <= 0xdb) return text(unsigned(1 << (tag - 0xd9)));
     if (tag === 0xdc || tag === 0xdd) return list(unsigned(tag === 0xdc ? 2 : 4));

@@ -179,7 +179,7 @@ fn an_amount_that_is_no_number_of_minor_units_is_invalid_at_the_highest_limit() 
 fn a_long_name_is_not_repeated_in_full() {
     let mut bank = Bank::new();
     let Err(refusal) = bank.run(deposit(&"ä".repeat(100_000), 1)) else { panic!() };
-    assert_eq!(refusal.code, ErrorCode::AccountNotFound);
+    assert_eq!(refusal.code, ErrorCode::InvalidAccountId);
     assert!(refusal.message.len() < 200, "{} bytes", refusal.message.len());
 }
 

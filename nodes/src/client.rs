@@ -176,7 +176,7 @@ pub struct Unknown {
     /// What stood in the way, for people.
     pub why: String,
     /// The last answer, if there was one.
-    pub last: Option<Answered>,
+    pub last: Option<Box<Answered>>,
 }
 
 /// No node could be reached in time, so the request was never sent.
@@ -307,7 +307,7 @@ impl Answered {
             Ok(success) => Ok(Applied { slot: self.slot, index: self.index, replayed: self.replayed, success }),
             Err(Malformed { message, .. }) => {
                 let why = format!("the node's answer can't be read: {message}");
-                Err(CallError::Unknown(Unknown { why, last: Some(self) }))
+                Err(CallError::Unknown(Unknown { why, last: Some(Box::new(self)) }))
             }
         }
     }

@@ -70,7 +70,7 @@ impl Pending {
     }
 
     fn settle_unknown(self, why: impl Into<String>) {
-        let last = self.last.clone();
+        let last = self.last.clone().map(Box::new);
         self.settle(Err(Unanswered::Unknown(Unknown { why: why.into(), last })));
     }
 }
@@ -501,12 +501,12 @@ impl Driver {
         } else if refusal.code == ErrorCode::SessionExpired {
             if pending.doubtful {
                 let why = refusal.to_string();
-                self.settle(number, Err(Unanswered::Unknown(Unknown { why, last: Some(answered) })));
+                self.settle(number, Err(Unanswered::Unknown(Unknown { why, last: Some(Box::new(answered)) })));
             }
             connection.session = SessionState::Expired(refusal.clone());
         } else if refusal.code == ErrorCode::RequestAcknowledged {
             let why = refusal.to_string();
-            self.settle(number, Err(Unanswered::Unknown(Unknown { why, last: Some(answered) })));
+            self.settle(number, Err(Unanswered::Unknown(Unknown { why, last: Some(Box::new(answered)) })));
         } else {
             pending.doubtful |= refusal.outcome == Outcome::Unknown;
             pending.last = Some(answered);

@@ -51,7 +51,8 @@ fn reply(ledger: &Ledger, disk: &BooksReader, outcome: &RequestOutcome) -> Reply
         RequestOutcome::Closed => Reply::Closed,
         RequestOutcome::Command { slot, index, replayed, outcome } => {
             let place = (*slot, index.map(|index| index as usize));
-            Reply::Command { place, replayed: *replayed, answer: complete(ledger, disk, ledger.render(outcome)) }
+            let answer = Box::new(complete(ledger, disk, ledger.render(outcome)));
+            Reply::Command { place, replayed: *replayed, answer }
         }
         RequestOutcome::Rejected(rejection) => Reply::Rejected(rejection.refusal().code),
     }

@@ -26,7 +26,7 @@ pub(in crate::simulate) enum Reply {
     /// The session is closed.
     Closed,
     /// The command was carried out or refused, in this slot and place of it.
-    Command { place: (Slot, Option<usize>), replayed: bool, answer: Answer },
+    Command { place: (Slot, Option<usize>), replayed: bool, answer: Box<Answer> },
     /// The rules of sessions kept it out.
     Rejected(ErrorCode),
 }
@@ -152,7 +152,7 @@ impl Model {
         match self.applied.get(&name) {
             Some(before) if before.command == *command => {
                 let (slot, index) = before.position;
-                Reply::Command { place: (slot, Some(index)), replayed: true, answer: before.answer.clone() }
+                Reply::Command { place: (slot, Some(index)), replayed: true, answer: Box::new(before.answer.clone()) }
             }
             Some(_) => Reply::Rejected(ErrorCode::RequestReused),
             None => {
@@ -160,7 +160,7 @@ impl Model {
                 let applied =
                     Applied { position: (self.slot, index), answer: answer.clone(), command: command.clone() };
                 self.applied.insert(name, applied);
-                Reply::Command { place: (self.slot, Some(index)), replayed: false, answer }
+                Reply::Command { place: (self.slot, Some(index)), replayed: false, answer: Box::new(answer) }
             }
         }
     }

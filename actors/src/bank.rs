@@ -75,8 +75,13 @@ pub struct Answered {
 pub enum Done {
     /// A command was applied, or a query read.
     Success(Success),
-    /// The session with this number is open.
-    Opened(u64),
+    /// A session is open.
+    Opened {
+        /// Its number.
+        session: u64,
+        /// Whether it was opened by this request.
+        new: bool,
+    },
     /// The session is closed.
     Closed,
     /// Transactions of a feed.
@@ -469,12 +474,14 @@ impl Bank {
         let tag = waiter.tag;
         let (slot, now) = (place.0, Some(place.1));
         let (slot, index, replayed, result) = match outcome {
-            RequestOutcome::Opened { session } => (slot, now, false, Ok(Done::Opened(*session))),
+            RequestOutcome::Opened { session, new } => {
+                (slot, now, false, Ok(Done::Opened { session: *session, new: *new }))
+            }
             RequestOutcome::Closed => (slot, now, false, Ok(Done::Closed)),
             RequestOutcome::Command { slot, index, replayed, outcome } => match self.ledger.render(outcome) {
-                Progress::Done(answer) => (*slot, *index, *replayed, answer.map(Done::Success)),
+                Progress::Done(answer) => (*slot, Some(*index), *replayed, answer.map(Done::Success)),
                 Progress::Reading(reading) => {
-                    let purpose = Purpose::Request { slot: *slot, index: *index, replayed: *replayed };
+                    let purpose = Purpose::Request { slot: *slot, index: Some(*index), replayed: *replayed };
                     self.unread.push_back(OpenAnswer { waiter, purpose, reading });
                     return None;
                 }

@@ -317,10 +317,10 @@ impl ClientSession {
         if let Some(session) = hello.session {
             self.session = Session::Open(session);
         }
-        self.welcome(encoding, ctx);
+        self.welcome(encoding, false, ctx);
     }
 
-    fn welcome(&mut self, encoding: Encoding, ctx: &mut Context<Self>) {
+    fn welcome(&mut self, encoding: Encoding, opened: bool, ctx: &mut Context<Self>) {
         let session = match self.session {
             Session::Open(session) => Some(session.number),
             Session::None | Session::Opening(_) => None,
@@ -329,6 +329,7 @@ impl ClientSession {
             node: self.settings.node,
             cluster: self.settings.cluster,
             session,
+            opened,
             applied_slot: self.gauges.applied_slot.load(Ordering::Relaxed),
         };
         self.send(encoding, &ServerMessage::Welcome { welcome }, ctx);
@@ -503,7 +504,9 @@ impl ClientSession {
         let InFlight { request, encoding, kind, .. } = in_flight;
         let place = Place { slot, index, replayed: (index.is_some() || replayed).then_some(replayed) };
         match (kind, result) {
-            (Kind::Open { welcome }, Ok(Done::Opened(number))) => self.opened(number, welcome, encoding, ctx),
+            (Kind::Open { welcome }, Ok(Done::Opened { session, new })) => {
+                self.opened(session, new, welcome, encoding, ctx);
+            }
             (Kind::Open { welcome }, Err(refusal)) => self.not_opened(refusal, welcome, encoding, ctx),
             (Kind::Close, _) => {}
             (Kind::Subscribe(_), Ok(Done::Success(Success::Subscribed { from }))) => {
@@ -580,12 +583,12 @@ impl ClientSession {
         }
     }
 
-    fn opened(&mut self, number: u64, welcome: bool, encoding: Encoding, ctx: &mut Context<Self>) {
+    fn opened(&mut self, number: u64, new: bool, welcome: bool, encoding: Encoding, ctx: &mut Context<Self>) {
         let Session::Opening(key) = self.session else { return };
         let session = SessionName { number, key };
         self.session = Session::Open(session);
         if welcome {
-            self.welcome(encoding, ctx);
+            self.welcome(encoding, new, ctx);
         } else {
             self.announce = Some(session);
         }

@@ -260,7 +260,7 @@ impl HostSession {
 
     fn opening_answered(&mut self, opening: Result<Done, Refusal>, ctx: &mut Context<Self>) {
         match opening {
-            Ok(Done::Opened(number)) => self.opened(number),
+            Ok(Done::Opened { session, .. }) => self.opened(session),
             Ok(done) => unreachable!("an opening was answered with {done:?}"),
             Err(refusal) => self.not_opened(&refusal),
         }

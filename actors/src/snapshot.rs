@@ -95,13 +95,25 @@ impl Restoring {
     /// # Errors
     /// If it is none of this version.
     pub fn new(state: &[u8]) -> Result<Restoring, BadRow> {
+        Restoring::with(state, Loading::new)
+    }
+
+    /// The same with the row of a backup, which may be older: see [`Loading::of_backup`].
+    ///
+    /// # Errors
+    /// If it is of a version that this program does not know, or damaged.
+    pub fn of_backup(state: &[u8]) -> Result<Restoring, BadRow> {
+        Restoring::with(state, Loading::of_backup)
+    }
+
+    fn with(state: &[u8], load: impl FnOnce(&[u8]) -> Result<Loading, BadRow>) -> Result<Restoring, BadRow> {
         let mut rest = state;
         let State { ledger, decisions } =
             rmp_serde::from_read(&mut rest).map_err(|error| BadRow::new(format!("the row of the state: {error}")))?;
         if !rest.is_empty() {
             return Err(BadRow::new(format!("the row of the state: {} bytes behind its end", rest.len())));
         }
-        Ok(Restoring { loading: Loading::new(&ledger)?, decisions })
+        Ok(Restoring { loading: load(&ledger)?, decisions })
     }
 
     /// The row of the state for a new cluster: see [`Loading::into_new_cluster`].

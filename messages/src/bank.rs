@@ -530,6 +530,8 @@ pub enum ErrorCode {
     RequestAcknowledged,
     /// The session is closed, expired, or was never opened with this key.
     SessionExpired,
+    /// As many sessions are open as may be, and all were used within the last hour.
+    TooManySessions,
     /// Too much is in flight; nothing was proposed.
     Busy,
     /// No quorum of nodes answered within the deadline.
@@ -548,7 +550,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All of them.
-    pub const ALL: [ErrorCode; 20] = [
+    pub const ALL: [ErrorCode; 21] = [
         ErrorCode::InvalidAccountId,
         ErrorCode::InvalidAmount,
         ErrorCode::AccountExists,
@@ -562,6 +564,7 @@ impl ErrorCode {
         ErrorCode::RequestReused,
         ErrorCode::RequestAcknowledged,
         ErrorCode::SessionExpired,
+        ErrorCode::TooManySessions,
         ErrorCode::Busy,
         ErrorCode::NoQuorum,
         ErrorCode::NotYetApplied,
@@ -587,6 +590,7 @@ impl ErrorCode {
             ErrorCode::RequestReused => "request_reused",
             ErrorCode::RequestAcknowledged => "request_acknowledged",
             ErrorCode::SessionExpired => "session_expired",
+            ErrorCode::TooManySessions => "too_many_sessions",
             ErrorCode::Busy => "busy",
             ErrorCode::NoQuorum => "no_quorum",
             ErrorCode::NotYetApplied => "not_yet_applied",

@@ -286,6 +286,9 @@ pub struct Welcome {
     /// The session that this connection speaks in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<u64>,
+    /// Whether the hello opened that session: nothing was ever said in it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub opened: bool,
     /// The last slot that the node has applied.
     pub applied_slot: Slot,
 }

@@ -94,6 +94,8 @@ pub enum Rule {
     BatchOnce,
     /// Replies are kept for retries.
     RepliesKept,
+    /// The key of a session that ended opens no other.
+    EndedKeysKept,
     /// Sessions end when they were idle for too long.
     SessionsExpire,
     /// Log time never goes back.

@@ -1,16 +1,19 @@
 //! Backups: the books of a running node in one file, and a new cluster from such a file.
 //!
-//! A backup is everything that the bank owes its customers: all accounts and the whole history. Sessions are not in it, so
-//! neither are their keys: what clients held of the old cluster does not act on a new one. The file:
+//! A backup is everything that the bank owes its customers: all accounts and the whole history. Sessions are not in it: what
+//! clients held of the old cluster does not act on a new one. What is in it are hashes of the keys of sessions, of those that
+//! were open as well: none of them opens a session again, so that a retry of what was said in the old cluster is not executed
+//! a second time in the new one. The file:
 //!
 //! ```text
-//! "rabia-bank backup 1\n"
+//! "rabia-bank backup 2\n"
 //! rows, as many as there are:  part u8 | number u64 | length u32 | length bytes, compressed by LZ4 with the size before it
-//!                              parts: 1 blocks of the history, 2 the state (one row), 3 pages of accounts; in this order
+//!                              parts: 1 blocks of the history, 2 the state (one row), 3 pages of accounts, 4 sessions that
+//!                              ended; in this order
 //! the end:                     0 u8 | number of rows u64 | BLAKE3 over everything before it, 32 bytes
 //! ```
 //!
-//! Numbers are big-endian. A node writes it on its control socket, `control.sock` in its folder, which only the owner of
+//! Numbers are big-endian. Version 1, of program 0.1.0, has no part 4. A node writes it on its control socket, `control.sock` in its folder, which only the owner of
 //! the folder can open: ask `backup`, and get `ok` and the file, or what is wrong.
 
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -22,7 +25,9 @@ use rabia_bank_messages::ids::Digest;
 use rabia_bank_storage::{BooksView, Snapshot, StoreError};
 
 /// How a backup begins. The number is the version of the format.
-const MAGIC: &[u8] = b"rabia-bank backup 1\n";
+const MAGIC: &[u8] = b"rabia-bank backup 2\n";
+/// How a backup of program 0.1.0 begins.
+const MAGIC_0_1_0: &[u8] = b"rabia-bank backup 1\n";
 /// Bytes of rows that are read from the store at a time.
 const READ_BYTES: usize = 4 << 20;
 /// The longest row, compressed or not.
@@ -35,6 +40,7 @@ const END: u8 = 0;
 const BLOCKS: u8 = 1;
 const STATE: u8 = 2;
 const ACCOUNTS: u8 = 3;
+const ENDED_SESSIONS: u8 = 4;
 
 /// Why a backup can't be written or used.
 #[derive(Debug, thiserror::Error)]
@@ -91,11 +97,27 @@ pub fn write(view: &BooksView, out: impl Write) -> Result<(), BackupError> {
         from = last + 1;
         found.iter().try_for_each(|(page, body)| row(ACCOUNTS, u64::from(*page), body))?;
     }
+    for (key, body) in ended_sessions(view, &state)? {
+        row(ENDED_SESSIONS, key, &body)?;
+    }
     out.write_all(&[END])?;
     out.write_all(&rows.to_be_bytes())?;
     let digest = out.hasher.finalize();
     out.inner.write_all(digest.as_bytes())?;
     Ok(out.inner.flush()?)
+}
+
+/// The rows with the keys of all sessions, as if all had ended.
+fn ended_sessions(view: &BooksView, state: &[u8]) -> Result<Vec<(u64, Vec<u8>)>, BackupError> {
+    let mut restoring = Restoring::new(state)?;
+    let mut from = 0;
+    while let found = view.sessions(from, READ_BYTES)?
+        && let Some((last, _)) = found.last()
+    {
+        from = last + 1;
+        found.iter().try_for_each(|(key, body)| restoring.loading().session(*key, body))?;
+    }
+    Ok(restoring.loading().end_sessions())
 }
 
 /// What a backup holds, ready for a new cluster.
@@ -119,7 +141,7 @@ pub struct Backup {
 pub fn read(input: impl Read) -> Result<Backup, BackupError> {
     let mut input = Reading { inner: BufReader::new(input), hasher: blake3::Hasher::new() };
     let damaged = |what: String| BackupError::Damaged(what);
-    if input.take(MAGIC.len())? != MAGIC {
+    if ![MAGIC, MAGIC_0_1_0].contains(&&input.take(MAGIC.len())?[..]) {
         return Err(damaged("it does not begin as a backup of this version does".into()));
     }
     let mut snapshot = Snapshot::default();
@@ -147,13 +169,18 @@ pub fn read(input: impl Read) -> Result<Backup, BackupError> {
                 snapshot.blocks.push((number, body));
             }
             STATE => {
-                restoring = Some(Restoring::new(&body)?);
+                restoring = Some(Restoring::of_backup(&body)?);
             }
             ACCOUNTS => {
                 let Some(restoring) = &mut restoring else { return Err(damaged("accounts before the state".into())) };
                 let page = u32::try_from(number).map_err(|_| damaged(format!("no page has the number {number}")))?;
                 restoring.loading().accounts(page, &body)?;
                 snapshot.accounts.push((page, body));
+            }
+            ENDED_SESSIONS => {
+                let Some(restoring) = &mut restoring else { return Err(damaged("sessions before the state".into())) };
+                restoring.loading().session(number, &body)?;
+                snapshot.sessions.push((number, Some(body)));
             }
             other => return Err(damaged(format!("{other} is no part of a backup"))),
         }

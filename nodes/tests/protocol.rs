@@ -661,10 +661,13 @@ fn a_key_opens_one_session_however_often_it_is_said() {
         let hello = json!({"hello": {"version": 1, "open": {"key": key}}});
         let numbers: Vec<Value> =
             cluster.nodes.iter().map(|node| node.connect(encoding).ask(&hello)["welcome"]["session"].clone()).collect();
+        let again = cluster.nodes[1].connect(encoding).ask(&hello);
+        assert_fields(&again["welcome"], &["node", "cluster", "session", "applied_slot"]);
         assert!(numbers[0].is_u64() && numbers.iter().all(|number| *number == numbers[0]), "{numbers:?}");
         let other =
             cluster.nodes[0].connect(encoding).ask(&json!({"hello": {"version": 1, "open": {"key": new_key()}}}));
         assert_ne!(other["welcome"]["session"], numbers[0]);
+        assert_eq!(other["welcome"]["opened"], true);
 
         // One speaks in it, another replays.
         let mut one = cluster.nodes[0].connect(encoding);
@@ -706,11 +709,14 @@ fn nobody_speaks_in_a_session_without_its_key_or_after_its_end() {
         for node in 0..3 {
             expired(json!({"number": number, "key": key}), node);
         }
-        // The key may be used again: that is another session.
-        let mut again = cluster.nodes[1].connect(encoding);
-        let welcome = again.ask(&json!({"hello": {"version": 1, "open": {"key": key}}}));
-        assert_ne!(welcome["welcome"]["session"], number);
-        assert_eq!(balance(&mut again, &id), 100);
+        // The key is used up, on every node.
+        for node in &cluster.nodes {
+            let answer = node.connect(encoding).ask(&json!({"hello": {"version": 1, "open": {"key": key}}}));
+            assert_fields(&answer, &["error"]);
+            assert_eq!(answer["error"]["code"], "session_expired", "{answer}");
+            assert_eq!(answer["error"]["outcome"], "unknown", "{answer}");
+        }
+        assert_eq!(balance(&mut cluster.nodes[1].connect(encoding), &id), 100);
     }
 }
 
@@ -745,8 +751,9 @@ fn a_goodbye_ends_the_session_behind_everything_that_was_said_before() {
         c.send(&json!({"request": 1, "command": deposit(&id, 1)}));
         c.send(&json!({"goodbye": {}}));
         c.receive_close();
-        let again = cluster.nodes[2].connect(encoding).ask(&open)["welcome"]["session"].clone();
-        assert_ne!(again, number, "the session was not closed");
+        assert!(number.is_u64(), "{number}");
+        let again = cluster.nodes[2].connect(encoding).ask(&open);
+        assert_eq!(again["error"]["code"], "session_expired", "the session was not closed: {again}");
     }
 }
 

@@ -16,7 +16,6 @@ use std::sync::Arc;
 
 use rabia_bank_messages::ids::Millis;
 use rustc_hash::FxHashMap;
-use serde::{Deserialize, Serialize};
 
 use super::rows::{self, AccountRow, BadRow};
 use super::set_hash::SetHash;
@@ -29,17 +28,22 @@ const PAGE: usize = 64;
 const REHASH_AT: usize = 4096;
 
 /// The place of an account in the table.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) struct AccountIndex(u32);
 
 impl AccountIndex {
-    fn get(self) -> usize {
-        self.0 as usize
+    /// The place with this number, from 0.
+    pub(super) fn new(number: u32) -> AccountIndex {
+        AccountIndex(number)
     }
 
-    /// The bytes, to go into a digest.
-    pub(super) fn to_bytes(self) -> [u8; 4] {
-        self.0.to_be_bytes()
+    /// Its number, from 0.
+    pub(super) fn number(self) -> u32 {
+        self.0
+    }
+
+    fn get(self) -> usize {
+        self.0 as usize
     }
 }
 

@@ -39,8 +39,8 @@
 //!
 //! # The state digest
 //!
-//! It covers everything that a later answer can depend on: accounts, sessions with the replies they keep, the batches
-//! remembered, log time, the count of requests, the head of the chain, which covers the history, and the stores of members
+//! It covers everything that a later answer can depend on: accounts, sessions with the replies they keep, the keys of those that
+//! ended, the batches remembered, log time, the count of requests, the head of the chain, which covers the history, and the stores of members
 //! that were replaced. It does not cover
 //! the slot: a forfeited slot and a repeated batch leave the state as it was. Accounts, sessions and batches are
 //! hashed as sets (`set_hash`): what changes is noted, and hashed when the digest is asked for, or when much has
@@ -60,8 +60,9 @@ use crate::consensus::stores::Replacements;
 use batches::AppliedBatches;
 use books::Books;
 use history::Moment;
+use kept::KeptOutcome;
 use lookup::Task;
-use sessions::{Admission, Sessions};
+use sessions::{Admission, Place, Sessions};
 use snapshot::Taking;
 
 mod accounts;
@@ -69,7 +70,9 @@ mod batches;
 mod block;
 mod books;
 mod chain;
+mod ended;
 mod history;
+mod kept;
 mod lookup;
 mod outcomes;
 mod queries;
@@ -87,7 +90,7 @@ pub use rows::BadRow;
 pub use snapshot::{Changes, Loading};
 
 /// What the digest is over, and in which version: nodes that compare digests must mean the same.
-const DIGEST_NAME: &[u8] = b"rabia-bank state 1";
+const DIGEST_NAME: &[u8] = b"rabia-bank state 2";
 
 /// The state of the bank after a slot.
 ///
@@ -137,6 +140,8 @@ pub enum RequestOutcome {
     Opened {
         /// Its number: the position in the log of the request that opened it, counted in requests from 1.
         session: u64,
+        /// Whether this request opened it.
+        new: bool,
     },
     /// The session is closed.
     Closed,
@@ -144,8 +149,8 @@ pub enum RequestOutcome {
     Command {
         /// The slot that it was applied in first.
         slot: Slot,
-        /// The place of its request there, from 0. None if that was kept by a program of version 0.1.0.
-        index: Option<u32>,
+        /// Its place among the requests of that slot, from 0.
+        index: u32,
         /// Whether that was an earlier request.
         replayed: bool,
         /// What came of it: see [`Ledger::render`].
@@ -250,9 +255,9 @@ impl Ledger {
                         Applied::Replacement
                     } else {
                         let moment = Moment { slot, time: self.time };
-                        let numbered = (0..).zip(&requests);
-                        let outcomes = numbered.map(|(index, request)| self.apply_request(index, request, moment));
-                        Applied::Batch(outcomes.collect())
+                        let places = (0..).map(|index| Place { slot, index });
+                        let apply = |(place, request)| self.apply_request(request, place, moment);
+                        Applied::Batch(places.zip(&requests).map(apply).collect())
                     }
                 } else {
                     self.repeated_batches += 1;
@@ -265,42 +270,42 @@ impl Ledger {
         Ok(applied)
     }
 
-    fn apply_request(&mut self, index: u32, request: &Request<'_>, moment: Moment) -> RequestOutcome {
+    fn apply_request(&mut self, request: &Request<'_>, place: Place, moment: Moment) -> RequestOutcome {
         self.requests += 1;
         let header = &request.header;
         match &request.action {
-            Action::Open => {
-                let session = self.sessions.open(header.key, self.requests, moment.time);
-                RequestOutcome::Opened { session }
-            }
+            Action::Open => match self.sessions.open(header.key, self.requests, moment.time) {
+                Ok((session, new)) => RequestOutcome::Opened { session, new },
+                Err(rejection) => RequestOutcome::Rejected(rejection),
+            },
             Action::Close if self.sessions.close(header.session, header.key) => RequestOutcome::Closed,
             Action::Close => RequestOutcome::Rejected(Rejection::SessionExpired { session: header.session }),
-            Action::Command(command) => self.apply_command(index, request, command, moment),
+            Action::Command(command) => self.apply_command(request, command, place, moment),
         }
     }
 
     fn apply_command(
         &mut self,
-        index: u32,
         request: &Request<'_>,
         command: &Command,
+        place: Place,
         moment: Moment,
     ) -> RequestOutcome {
         let results = match command {
             Command::One(_) => 1,
             Command::Bulk(bulk) => bulk.commands.len().clamp(1, MAX_BULK),
         };
-        match self.sessions.admit(&request.header, request.action_bytes, results, moment.time) {
-            Admission::Vacant(vacancy) => {
-                let outcome = self.books.execute(command, moment);
-                vacancy.keep(moment.slot, index, outcome.clone());
-                RequestOutcome::Command { slot: moment.slot, index: Some(index), replayed: false, outcome }
-            }
-            Admission::Replayed { slot, index, outcome } => {
-                RequestOutcome::Command { slot, index, replayed: true, outcome }
-            }
-            Admission::Rejected(rejection) => RequestOutcome::Rejected(rejection),
-        }
+        let (place, replayed, outcome) =
+            match self.sessions.admit(&request.header, request.action_bytes, results, moment.time) {
+                Admission::Vacant(vacancy) => {
+                    let outcome = self.books.execute(command, moment);
+                    vacancy.keep(self.requests, place, KeptOutcome::of(&outcome, command));
+                    (place, false, outcome)
+                }
+                Admission::Replayed(place, kept) => (place, true, kept.restore(command)),
+                Admission::Rejected(rejection) => return RequestOutcome::Rejected(rejection),
+            };
+        RequestOutcome::Command { slot: place.slot, index: place.index, replayed, outcome }
     }
 
     /// The answer that a client gets to a command with this outcome of this ledger: an error if the books refused it. It
@@ -370,7 +375,7 @@ impl Ledger {
         for set in [self.books.accounts.set_hash(), self.sessions.set_hash(), self.batches.set_hash()] {
             hasher.update(&set.to_bytes());
         }
-        for number in [self.time, self.requests, self.books.history.len()] {
+        for number in [self.time, self.requests, self.books.history.len(), self.sessions.ended()] {
             hasher.update(&number.to_be_bytes());
         }
         hasher.update(&self.chain_head().0);

@@ -1,21 +1,21 @@
-//! What came of a command, in the compact form that sessions keep: places in the books instead of copies of them.
+//! What came of a command, in a compact form: places in the books instead of copies of them.
 //!
 //! An outcome must say the same at any later time, for it is replayed. It may therefore point to what never changes (a
 //! transaction, the creation of an account), and holds a copy of anything else. Refusals hold names instead of places,
-//! because the account that is spoken of may be one that the undoing of an atomic bulk took away again.
+//! because the account that is spoken of may be one that the undoing of an atomic bulk took away again. What sessions keep of
+//! it is smaller still: see `kept`.
 
 use std::sync::Arc;
 
 use rabia_bank_messages::bank::{ErrorCode, MAX_ACCOUNT_ID, MAX_BALANCE, MAX_BULK, Outcome, Refusal};
-use serde::{Deserialize, Serialize};
 
 use super::accounts::AccountIndex;
 
 /// What came of a command. [`Ledger::render`](super::Ledger::render) makes an answer of it, now or later.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CommandOutcome(pub(super) Kind);
 
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     /// Of a single operation.
     One(OperationOutcome),
@@ -33,7 +33,7 @@ pub(super) enum Kind {
 pub(super) type OperationOutcome = Result<Done, Box<OperationRefusal>>;
 
 /// An operation that was carried out.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Done {
     /// An account was created with nothing in it.
     Created(AccountIndex),
@@ -44,7 +44,7 @@ pub(super) enum Done {
 }
 
 /// Why an operation was not carried out.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum OperationRefusal {
     InvalidAccountId(Arc<str>),
     /// The least that is allowed.
@@ -61,7 +61,7 @@ pub(super) enum OperationRefusal {
     BalanceOverflow(u64),
 }
 
-/// A name as a client gave it, cut where no account's name goes on: refusals are kept, and requests may be long.
+/// A name as a client gave it, cut where no account's name goes on: requests may be long, and answers repeat it.
 pub(super) fn shortened(name: &str) -> Arc<str> {
     match name.char_indices().nth(MAX_ACCOUNT_ID) {
         None => name.into(),
@@ -103,82 +103,6 @@ impl OperationRefusal {
         };
         Refusal::refused(self.code(), message)
     }
-
-    fn encode(&self, bytes: &mut Vec<u8>) {
-        let (tag, name, numbers): (u8, &str, [u64; 2]) = match self {
-            OperationRefusal::InvalidAccountId(name) => (1, name, [0; 2]),
-            OperationRefusal::InvalidAmount(least) => (2, "", [*least, 0]),
-            OperationRefusal::AccountExists(name) => (3, name, [0; 2]),
-            OperationRefusal::AccountNotFound(name) => (4, name, [0; 2]),
-            OperationRefusal::SameAccount(name) => (5, name, [0; 2]),
-            OperationRefusal::InsufficientFunds { account, balance, amount } => (6, account, [*balance, *amount]),
-            OperationRefusal::BalanceOverflow(amount) => (7, "", [*amount, 0]),
-        };
-        bytes.push(tag);
-        put(bytes, name.len() as u64);
-        bytes.extend_from_slice(name.as_bytes());
-        numbers.into_iter().for_each(|number| put(bytes, number));
-    }
-}
-
-impl CommandOutcome {
-    /// How many results a session keeps with it.
-    pub(super) fn results(&self) -> usize {
-        match &self.0 {
-            Kind::Bulk(results) => results.len(),
-            Kind::One(_) | Kind::BulkUndone { .. } | Kind::BulkEmpty | Kind::BulkTooLarge { .. } => 1,
-        }
-    }
-
-    /// Adds bytes that differ for any two outcomes, to go into a digest.
-    pub(super) fn encode(&self, bytes: &mut Vec<u8>) {
-        match &self.0 {
-            Kind::One(outcome) => {
-                bytes.push(1);
-                encode_operation(outcome, bytes);
-            }
-            Kind::Bulk(outcomes) => {
-                bytes.push(2);
-                put(bytes, outcomes.len() as u64);
-                outcomes.iter().for_each(|outcome| encode_operation(outcome, bytes));
-            }
-            Kind::BulkUndone { index, refusal } => {
-                bytes.push(3);
-                put(bytes, u64::from(*index));
-                refusal.encode(bytes);
-            }
-            Kind::BulkEmpty => bytes.push(4),
-            Kind::BulkTooLarge { commands } => {
-                bytes.push(5);
-                put(bytes, *commands);
-            }
-        }
-    }
-}
-
-fn encode_operation(outcome: &OperationOutcome, bytes: &mut Vec<u8>) {
-    match outcome {
-        Ok(Done::Created(account)) => {
-            bytes.push(1);
-            bytes.extend_from_slice(&account.to_bytes());
-        }
-        Ok(Done::Opened(transaction)) => {
-            bytes.push(2);
-            put(bytes, *transaction);
-        }
-        Ok(Done::Moved(transaction)) => {
-            bytes.push(3);
-            put(bytes, *transaction);
-        }
-        Err(refusal) => {
-            bytes.push(4);
-            refusal.encode(bytes);
-        }
-    }
-}
-
-fn put(bytes: &mut Vec<u8>, number: u64) {
-    bytes.extend_from_slice(&number.to_be_bytes());
 }
 
 /// Why the rules of sessions keep a request from the books. Nothing was executed for it now.
@@ -188,6 +112,13 @@ pub enum Rejection {
     SessionExpired {
         /// The number that the request named.
         session: u64,
+    },
+    /// The key to open a session with is that of one that has ended.
+    KeyUsed,
+    /// As many sessions are open as may be, and the one that was idle for longest was not idle for long enough to make room.
+    TooManySessions {
+        /// How many are open.
+        open: u64,
     },
     /// The client said that it has the answer to this request, so the answer is gone.
     RequestAcknowledged {
@@ -201,10 +132,12 @@ pub enum Rejection {
         /// The number.
         number: u64,
     },
-    /// The session keeps so many unacknowledged results that there is no room for more.
+    /// There is no room for the reply: too many are kept that were not acknowledged.
     RepliesFull {
-        /// How many it keeps.
+        /// What they take, in bytes.
         kept: usize,
+        /// Whether these are the replies of all sessions, rather than of this one.
+        all: bool,
     },
 }
 
@@ -225,10 +158,23 @@ impl Rejection {
                 Outcome::Refused,
                 format!("request number {number} was used for another command"),
             ),
-            Rejection::RepliesFull { kept } => (
+            Rejection::KeyUsed => (
+                ErrorCode::SessionExpired,
+                Outcome::Unknown,
+                "the session with this key has ended: open another one, with another key".into(),
+            ),
+            Rejection::TooManySessions { open } => (
+                ErrorCode::TooManySessions,
+                Outcome::Refused,
+                format!("{open} sessions are open, and all were used lately: try again later"),
+            ),
+            Rejection::RepliesFull { kept, all } => (
                 ErrorCode::Busy,
                 Outcome::Unknown,
-                format!("the session keeps {kept} unacknowledged results: acknowledge some, then ask again"),
+                format!(
+                    "unacknowledged answers of {} take {kept} bytes: acknowledge some, then ask again",
+                    if *all { "all sessions" } else { "this session" }
+                ),
             ),
         };
         Refusal { code, message, outcome, index: None }

@@ -6,10 +6,10 @@ use rabia_bank_messages::genesis::{Replacement, SessionLimits};
 use rabia_bank_messages::ids::{Digest, Millis, SessionKey, Slot};
 use serde::{Deserialize, Serialize};
 
-use super::outcomes::CommandOutcome;
-
 /// The version of all rows. It stands in the row of the state, and a ledger of another version is not read.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
+/// The version of program 0.1.0. Its state, accounts and history read alike, so that its backups can be restored.
+pub(super) const VERSION_0_1_0: u32 = 1;
 
 /// A row that is not what this ledger writes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,9 +44,11 @@ pub(super) struct StateRow {
     pub(super) batches: Vec<Vec<(u64, u64)>>,
     /// Of the state after `applied`.
     pub(super) digest: Digest,
-    /// The field is not there while there are none: so the rows of most clusters are those of older programs.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub(super) replacements: Vec<Replacement>,
+    /// How many sessions have ended.
+    #[serde(default)]
+    pub(super) ended_sessions: u64,
 }
 
 /// Where the history stands.
@@ -82,26 +84,45 @@ pub(super) struct AccountRow<S> {
     pub(super) transaction_count: u64,
 }
 
-/// An open session. Its number is the row's key.
-#[derive(Debug, Serialize, Deserialize)]
+/// A row of the sessions. Its key is a position in the log, of which every request has one: that of the request which opened
+/// the session, or brought the reply. So a session comes before its replies. Pages of [`EndedRow`]s come behind, from
+/// [`ENDED_ROWS`] on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) enum SessionsRow {
+    Session(SessionRow),
+    Reply(ReplyRow),
+    Ended(EndedRow),
+}
+
+/// The key of the row with the first sessions that ended. No log has so many requests.
+pub(super) const ENDED_ROWS: u64 = 1 << 63;
+
+/// An open session.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct SessionRow {
     pub(super) key: SessionKey,
     pub(super) acknowledged: u64,
     pub(super) last_used: Millis,
-    pub(super) replies: Vec<ReplyRow>,
 }
 
 /// A reply that a session keeps.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct ReplyRow {
+    pub(super) session: u64,
     pub(super) number: u64,
     #[serde(with = "serde_bytes")]
     pub(super) fingerprint: [u8; 16],
     pub(super) slot: Slot,
-    pub(super) outcome: CommandOutcome,
-    /// Replies of 0.1.0 have none.
-    #[serde(default)]
-    pub(super) index: Option<u32>,
+    pub(super) index: u32,
+    #[serde(with = "serde_bytes")]
+    pub(super) outcome: Vec<u8>,
+}
+
+/// Keys of sessions that ended, 16 bytes each.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct EndedRow {
+    #[serde(with = "serde_bytes")]
+    pub(super) keys: Vec<u8>,
 }
 
 /// Encodes a row.

@@ -5,11 +5,19 @@
 //! will be kept, and there is one only for a number that is neither acknowledged nor taken. Refusals by the books are
 //! outcomes like any other: they are kept and replayed too.
 //!
-//! A session ends by a goodbye, when it was idle for too long, or when too many are open and it was idle for longest. How
-//! long it was idle is log time, so it ends at the same request everywhere.
+//! A session ends by a goodbye, when it was idle for too long, or to make room for another where as many are open as may be
+//! and none was idle for longer. How long it was idle is log time, so it ends at the same request everywhere. Its key is used
+//! up then (`ended`).
 //!
 //! What a request acknowledges counts before its own number is looked at, and only up to the number before its own:
 //! who asks cannot have the answer yet.
+//!
+//! # What replies may take
+//!
+//! A command is admitted only if the most that its reply can take fits. A session has [`MAX_KEPT`]; of these the first
+//! [`OWN_KEPT`] are there for each session whatever others do, and the rest is a share of [`MAX_SHARED`], which all sessions
+//! have together. So one that acknowledges nothing fills its own part and the shared one, and who acknowledges as answers come
+//! goes on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,13 +26,21 @@ use rabia_bank_messages::genesis::SessionLimits;
 use rabia_bank_messages::ids::{Millis, SessionKey, Slot};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 
-use super::outcomes::{CommandOutcome, Rejection};
-use super::rows::{self, BadRow, ReplyRow, SessionRow};
+use super::ended::Ended;
+use super::kept::{KeptOutcome, most_bytes};
+use super::outcomes::Rejection;
+use super::rows::{self, BadRow, ENDED_ROWS, EndedRow, ReplyRow, SessionRow, SessionsRow};
 use super::set_hash::SetHash;
 
-/// The most results that a session keeps, a bulk counting one for each of its commands: room for 26 of the largest
-/// bulks in flight at once, and some 20 MB for a client that never acknowledges anything.
-const MAX_KEPT_RESULTS: usize = 1 << 18;
+/// The most that a session keeps of unacknowledged replies, in bytes: room for 26 of the largest bulks in flight at once.
+pub(super) const MAX_KEPT: usize = 4 << 20;
+/// What a session may keep whatever others keep, in bytes: some commands in flight. It is 100 MB for 100,000 sessions.
+pub(super) const OWN_KEPT: usize = 1 << 10;
+/// What all sessions together keep beyond their own parts, in bytes.
+pub(super) const MAX_SHARED: usize = 128 << 20;
+/// Where as many sessions are open as may be, one that was idle for so long makes room for another: an hour of log time. A
+/// client that is still there has said something meanwhile, and one that is not has given up.
+pub(super) const MAKES_ROOM_AFTER: Millis = 60 * 60 * 1_000;
 /// So many new replies are hashed in one go: see the same of the accounts.
 const REHASH_AT: usize = 4096;
 
@@ -41,29 +57,37 @@ impl Fingerprint {
     }
 }
 
+/// Where a command stands in the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Place {
+    /// The slot.
+    pub(super) slot: Slot,
+    /// Its place among the requests of that slot, from 0.
+    pub(super) index: u32,
+}
+
 #[derive(Debug)]
 struct Reply {
     fingerprint: Fingerprint,
-    /// The slot of the first application.
-    slot: Slot,
-    /// The place of the request in that slot. Replies of 0.1.0 have none.
-    index: Option<u32>,
-    outcome: CommandOutcome,
+    /// The request's position in the log, counted in requests.
+    position: u64,
+    /// Of the first application.
+    place: Place,
+    outcome: KeptOutcome,
     /// Whether the hash of all sessions has it.
     hashed: bool,
+    /// Whether a snapshot has it.
+    saved: bool,
 }
 
 impl Reply {
     fn set_hash(&self, session: u64, number: u64) -> SetHash {
-        let mut bytes = Vec::with_capacity(80);
+        let mut bytes = Vec::with_capacity(96);
         bytes.extend_from_slice(b"reply");
-        for part in [session, number, self.slot] {
+        for part in [session, number, self.position, self.place.slot, u64::from(self.place.index)] {
             bytes.extend_from_slice(&part.to_be_bytes());
         }
         bytes.extend_from_slice(&self.fingerprint.0);
-        if let Some(index) = self.index {
-            bytes.extend_from_slice(&index.to_be_bytes());
-        }
         self.outcome.encode(&mut bytes);
         SetHash::of(&bytes)
     }
@@ -80,7 +104,7 @@ struct Session {
     filed: Millis,
     /// By request number, all above `acknowledged`.
     replies: BTreeMap<u64, Reply>,
-    /// The results in `replies`.
+    /// What `replies` take, in bytes.
     kept: usize,
     /// What the hash of all sessions holds for this one, beside its replies.
     hashed: SetHash,
@@ -90,20 +114,22 @@ struct Session {
 }
 
 impl Session {
-    fn to_row(&self) -> SessionRow {
-        let reply = |(number, reply): (&u64, &Reply)| ReplyRow {
-            number: *number,
-            fingerprint: reply.fingerprint.0,
-            slot: reply.slot,
-            outcome: reply.outcome.clone(),
-            index: reply.index,
-        };
-        SessionRow {
-            key: self.key,
-            acknowledged: self.acknowledged,
-            last_used: self.last_used,
-            replies: self.replies.iter().map(reply).collect(),
+    fn new(key: SessionKey, now: Millis) -> Session {
+        Session {
+            key,
+            acknowledged: 0,
+            last_used: now,
+            filed: now,
+            replies: BTreeMap::new(),
+            kept: 0,
+            hashed: SetHash::default(),
+            changed: true,
+            unsaved: true,
         }
+    }
+
+    fn to_row(&self) -> SessionRow {
+        SessionRow { key: self.key, acknowledged: self.acknowledged, last_used: self.last_used }
     }
 
     fn set_hash(&self, number: u64) -> SetHash {
@@ -116,27 +142,49 @@ impl Session {
         SetHash::of(&bytes)
     }
 
-    /// Drops the replies up to `acknowledged`, and takes them out of `hash`.
-    fn acknowledge(&mut self, session: u64, acknowledged: u64, hash: &mut SetHash) {
+    /// Drops the replies up to `acknowledged`.
+    fn acknowledge(&mut self, session: u64, acknowledged: u64, kept: &mut Kept) {
         self.acknowledged = self.acknowledged.max(acknowledged);
         while let Some(first) = self.replies.first_entry()
             && *first.key() <= self.acknowledged
         {
             let (number, reply) = first.remove_entry();
-            self.kept -= reply.outcome.results();
+            let before = self.kept;
+            self.kept -= reply.outcome.bytes();
+            kept.shared -= shared(before) - shared(self.kept);
             if reply.hashed {
-                hash.subtract(reply.set_hash(session, number));
+                kept.hash.subtract(reply.set_hash(session, number));
+            }
+            if reply.saved {
+                kept.gone.push(reply.position);
             }
         }
     }
+}
+
+/// How much of what a session keeps is of the shared part.
+fn shared(kept: usize) -> usize {
+    kept.saturating_sub(OWN_KEPT)
+}
+
+/// The sums over all sessions and their replies.
+#[derive(Debug, Default)]
+struct Kept {
+    /// What they keep of the shared part, in bytes.
+    shared: usize,
+    hash: SetHash,
+    /// Replies that were not hashed yet: session and request number. Some may be gone again.
+    unhashed: Vec<(u64, u64)>,
+    /// Positions of replies that are gone, but in the last snapshot.
+    gone: Vec<u64>,
 }
 
 /// What a session says to a command.
 pub(super) enum Admission<'a> {
     /// It is new: carry it out and keep its outcome here.
     Vacant(Vacancy<'a>),
-    /// It was carried out in this place, with this outcome.
-    Replayed { slot: Slot, index: Option<u32>, outcome: CommandOutcome },
+    /// It was carried out at this place, with this outcome.
+    Replayed(Place, KeptOutcome),
     /// It may not be carried out.
     Rejected(Rejection),
 }
@@ -144,26 +192,29 @@ pub(super) enum Admission<'a> {
 /// The place for the outcome of a command that was not carried out yet.
 pub(super) struct Vacancy<'a> {
     session: &'a mut Session,
-    unhashed: &'a mut Vec<(u64, u64)>,
+    kept: &'a mut Kept,
     name: (u64, u64),
     fingerprint: Fingerprint,
 }
 
 impl Vacancy<'_> {
-    /// Keeps the outcome of the command, applied in this slot as the request with this index.
-    pub(super) fn keep(self, slot: Slot, index: u32, outcome: CommandOutcome) {
+    /// Keeps the outcome of the command, applied at this place and position of the log.
+    pub(super) fn keep(self, position: u64, place: Place, outcome: KeptOutcome) {
         if is_broken(Rule::RepliesKept) {
             return;
         }
-        self.session.kept += outcome.results();
-        let reply = Reply { fingerprint: self.fingerprint, slot, index: Some(index), outcome, hashed: false };
-        let other = self.session.replies.insert(self.name.1, reply);
-        assert!(other.is_none(), "request {:?} was applied twice, first as {other:?}", self.name);
-        self.unhashed.push(self.name);
+        let Vacancy { session, kept, name, fingerprint } = self;
+        let before = session.kept;
+        session.kept += outcome.bytes();
+        kept.shared += shared(session.kept) - shared(before);
+        let reply = Reply { fingerprint, position, place, outcome, hashed: false, saved: false };
+        let other = session.replies.insert(name.1, reply);
+        assert!(other.is_none(), "request {name:?} was applied twice, first as {other:?}");
+        kept.unhashed.push(name);
     }
 }
 
-/// All open sessions.
+/// All open sessions, and the keys of those that ended.
 #[derive(Debug)]
 pub(super) struct Sessions {
     limits: SessionLimits,
@@ -172,17 +223,55 @@ pub(super) struct Sessions {
     /// Every session by `filed` and number. It is filed anew only when it comes first here, so that using a session costs
     /// nothing.
     by_use: BTreeSet<(Millis, u64)>,
+    ended: Ended,
+    kept: Kept,
     /// Sessions that changed since they were hashed.
     changed: Vec<u64>,
-    /// Replies that were not hashed yet: session and request number. Some may be gone again.
-    unhashed: Vec<(u64, u64)>,
-    hash: SetHash,
     /// Sessions that changed, or ended, since they were saved.
     unsaved: Vec<u64>,
 }
 
-/// Sessions with their rows; none for one that ended.
-pub(super) type SessionRows = Vec<(u64, Option<Vec<u8>>)>;
+/// What changed of the sessions, for a snapshot: by key. It is encoded as it is asked for.
+#[derive(Debug)]
+pub(super) struct UnsavedRows(std::vec::IntoIter<(u64, Unsaved)>);
+
+/// What became of a row.
+#[derive(Debug)]
+enum Unsaved {
+    Gone,
+    Session(SessionRow),
+    Reply { session: u64, number: u64, fingerprint: Fingerprint, place: Place, outcome: KeptOutcome },
+    Ended(EndedRow),
+}
+
+impl Unsaved {
+    fn encode(self) -> Option<Vec<u8>> {
+        Some(rows::encode(&match self {
+            Unsaved::Gone => return None,
+            Unsaved::Session(row) => SessionsRow::Session(row),
+            Unsaved::Ended(row) => SessionsRow::Ended(row),
+            Unsaved::Reply { session, number, fingerprint: Fingerprint(fingerprint), place, outcome: kept } => {
+                let Place { slot, index } = place;
+                let mut outcome = Vec::new();
+                kept.encode(&mut outcome);
+                SessionsRow::Reply(ReplyRow { session, number, fingerprint, slot, index, outcome })
+            }
+        }))
+    }
+}
+
+impl UnsavedRows {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Adds the next `count` rows, none for one that went. Answers whether there are more.
+    pub(super) fn encode(&mut self, count: usize, rows: &mut Vec<(u64, Option<Vec<u8>>)>) -> bool {
+        rows.extend(self.0.by_ref().take(count).map(|(key, row)| (key, row.encode())));
+        self.len() > 0
+    }
+}
 
 impl Sessions {
     pub(super) fn new(limits: SessionLimits) -> Sessions {
@@ -192,9 +281,9 @@ impl Sessions {
             open: BTreeMap::new(),
             by_key: BTreeMap::new(),
             by_use: BTreeSet::new(),
+            ended: Ended::default(),
+            kept: Kept::default(),
             changed: Vec::new(),
-            unhashed: Vec::new(),
-            hash: SetHash::default(),
             unsaved: Vec::new(),
         }
     }
@@ -205,36 +294,81 @@ impl Sessions {
     }
 
     /// What changed since it was saved: all of it goes into a snapshot now.
-    pub(super) fn save(&mut self) -> SessionRows {
+    pub(super) fn save(&mut self) -> UnsavedRows {
+        let gone = std::mem::take(&mut self.kept.gone);
+        let mut rows: Vec<(u64, Unsaved)> = gone.into_iter().map(|position| (position, Unsaved::Gone)).collect();
         let mut numbers = std::mem::take(&mut self.unsaved);
         numbers.sort_unstable();
         numbers.dedup();
-        let mut row = |number| {
-            let session = self.open.get_mut(&number)?;
+        for number in numbers {
+            let Some(session) = self.open.get_mut(&number) else {
+                rows.push((number, Unsaved::Gone));
+                continue;
+            };
             session.unsaved = false;
-            Some(rows::encode(&session.to_row()))
-        };
-        numbers.into_iter().map(|number| (number, row(number))).collect()
+            rows.push((number, Unsaved::Session(session.to_row())));
+            for (request, reply) in session.replies.iter_mut().filter(|(_, reply)| !reply.saved) {
+                reply.saved = true;
+                let Reply { fingerprint, place, .. } = *reply;
+                let outcome = reply.outcome.clone();
+                let row = Unsaved::Reply { session: number, number: *request, fingerprint, place, outcome };
+                rows.push((reply.position, row));
+            }
+        }
+        let ended = self.ended.save().into_iter();
+        rows.extend(ended.map(|(page, row)| (ENDED_ROWS + page, row.map_or(Unsaved::Gone, Unsaved::Ended))));
+        UnsavedRows(rows.into_iter())
     }
 
-    /// Adds a session of a snapshot.
-    pub(super) fn load(&mut self, number: u64, bytes: &[u8]) -> Result<(), BadRow> {
-        let SessionRow { key, acknowledged, last_used, replies } = rows::decode(|| format!("session {number}"), bytes)?;
-        if self.by_key.contains_key(&key) || self.open.contains_key(&number) {
+    /// Adds a row of a snapshot. They come in the order of their keys.
+    pub(super) fn load(&mut self, key: u64, bytes: &[u8]) -> Result<(), BadRow> {
+        let row = rows::decode(|| format!("row {key} of the sessions"), bytes)?;
+        match (row, key.checked_sub(ENDED_ROWS)) {
+            (SessionsRow::Session(row), None) => self.load_session(key, row),
+            (SessionsRow::Reply(row), None) => self.load_reply(key, row),
+            (SessionsRow::Ended(row), Some(page)) => self.ended.load(page, row),
+            _ => Err(BadRow(format!("row {key} of the sessions is in the place of another"))),
+        }
+    }
+
+    fn load_session(&mut self, number: u64, row: SessionRow) -> Result<(), BadRow> {
+        let SessionRow { key, acknowledged, last_used } = row;
+        if self.by_key.contains_key(&key) || self.open.contains_key(&number) || self.ended.contains(&key) {
             return Err(BadRow(format!("session {number} is there twice")));
         }
-        self.open(key, number, last_used);
-        let Some(session) = self.open.get_mut(&number) else { unreachable!("session {number} was just opened") };
-        session.acknowledged = acknowledged;
-        session.unsaved = false;
-        for ReplyRow { number: request, fingerprint, slot, outcome, index } in replies {
-            session.kept += outcome.results();
-            let reply = Reply { fingerprint: Fingerprint(fingerprint), slot, index, outcome, hashed: false };
-            session.replies.insert(request, reply);
-            self.unhashed.push((number, request));
-        }
-        self.unsaved.clear();
+        self.by_key.insert(key, number);
+        self.by_use.insert((last_used, number));
+        let session = Session { acknowledged, unsaved: false, ..Session::new(key, last_used) };
+        self.open.insert(number, session);
+        self.changed.push(number);
         Ok(())
+    }
+
+    fn load_reply(&mut self, position: u64, row: ReplyRow) -> Result<(), BadRow> {
+        let ReplyRow { session: name, number, fingerprint, slot, index, outcome } = row;
+        let bad = |what: &str| BadRow(format!("the reply to request {number} of session {name}: {what}"));
+        let session = self.open.get_mut(&name).ok_or_else(|| bad("there is no such session"))?;
+        let outcome = KeptOutcome::decode(&outcome).ok_or_else(|| bad("no outcome"))?;
+        let place = Place { slot, index };
+        let fingerprint = Fingerprint(fingerprint);
+        let before = session.kept;
+        session.kept += outcome.bytes();
+        self.kept.shared += shared(session.kept) - shared(before);
+        if number <= session.acknowledged || session.kept > MAX_KEPT || self.kept.shared > MAX_SHARED {
+            return Err(bad("it is not kept any more, or too much is"));
+        }
+        let reply = Reply { fingerprint, position, place, outcome, hashed: false, saved: true };
+        if session.replies.insert(number, reply).is_some() {
+            return Err(bad("it is there twice"));
+        }
+        self.kept.unhashed.push((name, number));
+        Ok(())
+    }
+
+    /// Whether all replies speak of accounts and transactions that are there, of which there are so many.
+    pub(super) fn speak_of(&self, accounts: usize, transactions: u64) -> bool {
+        let mut replies = self.open.values().flat_map(|session| session.replies.values());
+        replies.all(|reply| reply.outcome.speaks_of(accounts, transactions))
     }
 
     /// How many are open.
@@ -242,35 +376,34 @@ impl Sessions {
         self.open.len()
     }
 
-    /// The session with this key: the open one, else a new one with this number, for which another may have to go.
-    pub(super) fn open(&mut self, key: SessionKey, number: u64, now: Millis) -> u64 {
+    /// How many have ended.
+    pub(super) fn ended(&self) -> u64 {
+        self.ended.count()
+    }
+
+    /// The session with this key, and whether it is new: the open one, else a new one with this number, for which another may
+    /// have to go.
+    pub(super) fn open(&mut self, key: SessionKey, number: u64, now: Millis) -> Result<(u64, bool), Rejection> {
         if let Some(&number) = self.by_key.get(&key) {
             touch(&mut self.open, &mut self.changed, &mut self.unsaved, number, key, now);
-            return number;
+            return Ok((number, false));
         }
-        while self.open.len() as u64 >= self.limits.open
-            && let Some((_, longest)) = self.least_recently_used()
-        {
-            self.end(longest);
+        if self.ended.contains(&key) && !is_broken(Rule::EndedKeysKept) {
+            return Err(Rejection::KeyUsed);
+        }
+        while self.open.len() as u64 >= self.limits.open {
+            match self.least_recently_used() {
+                Some((used, longest)) if now - used >= MAKES_ROOM_AFTER => self.end(longest),
+                _ => return Err(Rejection::TooManySessions { open: self.open.len() as u64 }),
+            }
         }
         self.by_key.insert(key, number);
         self.by_use.insert((now, number));
-        let session = Session {
-            key,
-            acknowledged: 0,
-            last_used: now,
-            filed: now,
-            replies: BTreeMap::new(),
-            kept: 0,
-            hashed: SetHash::default(),
-            changed: true,
-            unsaved: true,
-        };
-        let other = self.open.insert(number, session);
+        let other = self.open.insert(number, Session::new(key, now));
         assert!(other.is_none(), "session {number} was opened twice, first as {other:?}");
         self.changed.push(number);
         self.unsaved.push(number);
-        number
+        Ok((number, true))
     }
 
     /// Ends a session and forgets its replies. False if it is not open with this key.
@@ -282,12 +415,25 @@ impl Sessions {
         true
     }
 
+    /// The rows with the keys of the sessions that ended.
+    pub(super) fn ended_rows(&self) -> Vec<(u64, Vec<u8>)> {
+        let rows = self.ended.pages();
+        rows.map(|(page, row)| (ENDED_ROWS + page, rows::encode(&SessionsRow::Ended(row)))).collect()
+    }
+
+    /// Ends all sessions.
+    pub(super) fn end_all(&mut self) {
+        let numbers: Vec<u64> = self.open.keys().copied().collect();
+        numbers.into_iter().for_each(|number| self.end(number));
+    }
+
     fn end(&mut self, number: u64) {
         let Some(mut session) = self.open.remove(&number) else { return };
         self.by_use.remove(&(session.filed, number));
-        session.acknowledge(number, u64::MAX, &mut self.hash);
-        self.hash.subtract(session.hashed);
+        session.acknowledge(number, u64::MAX, &mut self.kept);
+        self.kept.hash.subtract(session.hashed);
         self.by_key.remove(&session.key);
+        self.ended.insert(&session.key);
         self.unsaved.push(number);
     }
 
@@ -326,50 +472,63 @@ impl Sessions {
         now: Millis,
     ) -> Admission<'_> {
         let RequestHeader { session: name, key, number, acknowledged } = *header;
-        let Sessions { open, changed, unhashed, hash, unsaved, .. } = self;
+        let Sessions { open, changed, kept, unsaved, .. } = self;
         let Some(session) = touch(open, changed, unsaved, name, key, now) else {
             return Admission::Rejected(Rejection::SessionExpired { session: name });
         };
-        session.acknowledge(name, acknowledged.min(number.saturating_sub(1)), hash);
+        session.acknowledge(name, acknowledged.min(number.saturating_sub(1)), kept);
         if number <= session.acknowledged {
             return Admission::Rejected(Rejection::RequestAcknowledged { number, acknowledged: session.acknowledged });
         }
         let fingerprint = Fingerprint::of(action_bytes);
         match session.replies.get(&number) {
-            None if session.kept + results > MAX_KEPT_RESULTS => {
-                Admission::Rejected(Rejection::RepliesFull { kept: session.kept })
-            }
-            None => Admission::Vacant(Vacancy { session, unhashed, name: (name, number), fingerprint }),
-            Some(reply) if reply.fingerprint == fingerprint => {
-                Admission::Replayed { slot: reply.slot, index: reply.index, outcome: reply.outcome.clone() }
-            }
+            None => match room(session.kept, kept.shared, most_bytes(results)) {
+                Ok(()) => Admission::Vacant(Vacancy { session, kept, name: (name, number), fingerprint }),
+                Err(rejection) => Admission::Rejected(rejection),
+            },
+            Some(reply) if reply.fingerprint == fingerprint => Admission::Replayed(reply.place, reply.outcome.clone()),
             Some(_) => Admission::Rejected(Rejection::RequestReused { number }),
         }
     }
 
     /// Brings the hash up to date if much has changed, to keep the next [`set_hash`](Sessions::set_hash) cheap.
     pub(super) fn rehash_if_many(&mut self) {
-        if self.unhashed.len().max(self.changed.len()) >= REHASH_AT {
+        if self.kept.unhashed.len().max(self.changed.len()) >= REHASH_AT {
             self.set_hash();
         }
     }
 
-    /// The hash of the set of all sessions and their replies, at the cost of what changed since it was last asked for.
+    /// The hash of the set of all sessions, their replies, and the keys of those that ended, at the cost of what changed since
+    /// it was last asked for.
     pub(super) fn set_hash(&mut self) -> SetHash {
         for number in self.changed.drain(..) {
             let Some(session) = self.open.get_mut(&number) else { continue };
-            self.hash.subtract(session.hashed);
+            self.kept.hash.subtract(session.hashed);
             session.hashed = session.set_hash(number);
-            self.hash.add(session.hashed);
+            self.kept.hash.add(session.hashed);
             session.changed = false;
         }
-        for (session, number) in self.unhashed.drain(..) {
+        for (session, number) in self.kept.unhashed.drain(..) {
             let reply = self.open.get_mut(&session).and_then(|open| open.replies.get_mut(&number));
             let Some(reply) = reply else { continue };
-            self.hash.add(reply.set_hash(session, number));
+            self.kept.hash.add(reply.set_hash(session, number));
             reply.hashed = true;
         }
-        self.hash
+        let mut hash = self.kept.hash;
+        hash.add(self.ended.set_hash());
+        hash
+    }
+}
+
+/// Whether a reply of `most` bytes fits beside what its session keeps and what all keep of the shared part.
+fn room(kept: usize, all_shared: usize, most: usize) -> Result<(), Rejection> {
+    let more = shared(kept + most) - shared(kept);
+    if kept + most > MAX_KEPT {
+        Err(Rejection::RepliesFull { kept, all: false })
+    } else if more > 0 && all_shared + more > MAX_SHARED {
+        Err(Rejection::RepliesFull { kept: all_shared, all: true })
+    } else {
+        Ok(())
     }
 }
 

@@ -13,13 +13,15 @@ use super::batches::AppliedBatches;
 use super::block::{BLOCK, Block, block_of};
 use super::books::Books;
 use super::history::History;
-use super::rows::{self, BadRow, StateRow, VERSION};
-use super::sessions::{SessionRows, Sessions};
+use super::rows::{self, BadRow, StateRow, VERSION, VERSION_0_1_0};
+use super::sessions::{Sessions, UnsavedRows};
 use super::statistics::Totals;
 use crate::consensus::stores::Replacements;
 
 /// Pages of accounts that take as long as a block of the history.
 const PAGES: usize = 32;
+/// Rows of sessions, likewise.
+const ROWS: usize = 1_024;
 
 /// What changed between two snapshots, in rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +34,7 @@ pub struct Changes {
     pub state: Vec<u8>,
     /// Pages of accounts, by number.
     pub accounts: Vec<(u32, Vec<u8>)>,
-    /// Sessions, by number; none for one that ended.
+    /// Sessions, their replies, and those that ended, by key; none for what went.
     pub sessions: Vec<(u64, Option<Vec<u8>>)>,
     /// Blocks of the history, by number. The last one may be partly filled.
     pub blocks: Vec<(u64, Vec<u8>)>,
@@ -45,7 +47,8 @@ pub(super) struct Taking {
     /// The newest transaction.
     end: u64,
     state: Vec<u8>,
-    sessions: SessionRows,
+    unsaved_sessions: UnsavedRows,
+    sessions: Vec<(u64, Option<Vec<u8>>)>,
     next_block: u64,
     blocks: Vec<(u64, Vec<u8>)>,
 }
@@ -61,14 +64,23 @@ impl Ledger {
         let pages = self.books.accounts.freeze();
         let end = self.books.history.len();
         let next_block = self.saved_transactions / BLOCK;
-        let sessions = self.sessions.save();
-        self.taking = Some(Taking { slot: self.applied, end, state, sessions, next_block, blocks: Vec::new() });
+        let unsaved_sessions = self.sessions.save();
         let blocks = (end - next_block * BLOCK).div_ceil(BLOCK) as usize;
-        blocks + pages.div_ceil(PAGES)
+        let steps = blocks + pages.div_ceil(PAGES) + unsaved_sessions.len().div_ceil(ROWS);
+        self.taking = Some(Taking {
+            slot: self.applied,
+            end,
+            state,
+            unsaved_sessions,
+            sessions: Vec::new(),
+            next_block,
+            blocks: Vec::new(),
+        });
+        steps
     }
 
-    /// Goes on with the snapshot: `steps` blocks of the history, or 32 times as many pages of accounts, which takes about half
-    /// a millisecond a step where accounts are many. Answers it when it is complete.
+    /// Goes on with the snapshot: `steps` blocks of the history, or as many times 32 pages of accounts or 1,024 rows of sessions,
+    /// which takes about half a millisecond a step where accounts are many. Answers it when it is complete.
     ///
     /// # Panics
     /// If none is being taken.
@@ -83,6 +95,9 @@ impl Ledger {
             taking.next_block += 1;
         }
         if taking.next_block * BLOCK < taking.end {
+            return None;
+        }
+        if taking.unsaved_sessions.encode(ROWS * steps, &mut taking.sessions) {
             return None;
         }
         let accounts = self.books.accounts.collect(PAGES * steps)?;
@@ -115,6 +130,7 @@ impl Ledger {
             totals: self.books.totals.to_row(),
             batches: self.batches.to_row(),
             replacements: self.replacements.list().to_vec(),
+            ended_sessions: self.sessions.ended(),
         }
     }
 }
@@ -133,10 +149,24 @@ impl Loading {
     /// # Errors
     /// If it is not what [`Ledger::collect`] gives, of this version.
     pub fn new(state: &[u8]) -> Result<Loading, BadRow> {
+        Loading::of_versions(state, &[VERSION])
+    }
+
+    /// The same with the row of a backup, which may be older.
+    ///
+    /// # Errors
+    /// If it is of a version that this program does not know, or damaged.
+    pub fn of_backup(state: &[u8]) -> Result<Loading, BadRow> {
+        Loading::of_versions(state, &[VERSION, VERSION_0_1_0])
+    }
+
+    fn of_versions(state: &[u8], known: &[u32]) -> Result<Loading, BadRow> {
         let state: StateRow = rows::decode(|| "the row of the state".into(), state)?;
-        if state.version != VERSION {
+        if !known.contains(&state.version) {
             let found = state.version;
-            return Err(BadRow(format!("the books are of version {found}, this program knows {VERSION}")));
+            return Err(BadRow(format!(
+                "the books are of version {found}, this program knows {VERSION}: restore a backup of them"
+            )));
         }
         let sessions = Sessions::new(state.session_limits);
         Ok(Loading { state, accounts: Accounts::default(), sessions })
@@ -150,12 +180,19 @@ impl Loading {
         self.accounts.load(page, row)
     }
 
-    /// Adds a session.
+    /// Adds a row of the sessions. They come in order.
     ///
     /// # Errors
-    /// If it is none.
-    pub fn session(&mut self, number: u64, row: &[u8]) -> Result<(), BadRow> {
-        self.sessions.load(number, row)
+    /// If it is none, or does not belong to those before it.
+    pub fn session(&mut self, key: u64, row: &[u8]) -> Result<(), BadRow> {
+        self.sessions.load(key, row)
+    }
+
+    /// Ends all sessions, and answers the rows with the keys of all that ended: in a cluster that goes on from here nobody
+    /// speaks in them, and none of the keys opens another.
+    pub fn end_sessions(&mut self) -> Vec<(u64, Vec<u8>)> {
+        self.sessions.end_all();
+        self.sessions.ended_rows()
     }
 
     /// The last block of the history, if that is partly filled: [`finish`](Loading::finish) needs it.
@@ -203,13 +240,14 @@ impl Loading {
         Ok(ledger)
     }
 
-    /// The row of the state for a cluster that goes on from these accounts and this history, without the sessions, and
+    /// The row of the state for a cluster that goes on from these accounts and this history, without the open sessions, and
     /// with nodes that number their batches anew and have first stores of their own.
     ///
     /// # Errors
-    /// If sessions were added, or the rows do not belong together, as far as can be seen without the digest.
+    /// If open sessions were added, or the rows do not belong together, as far as can be seen without the digest.
     pub fn into_new_cluster(mut self, last_block: Option<&Block>) -> Result<Vec<u8>, BadRow> {
         self.state.sessions = 0;
+        self.state.ended_sessions = self.sessions.ended();
         self.state.batches.clear();
         self.state.replacements.clear();
         let mut ledger = self.build(last_block)?;
@@ -223,14 +261,14 @@ impl Loading {
         }
         let Loading { state, mut accounts, sessions } = self;
         accounts.loaded()?;
-        let counts = [accounts.len() as u64, sessions.len() as u64];
-        if counts != [state.accounts, state.sessions] {
-            let [found, sessions] = counts;
-            let message = format!(
-                "{found} accounts and {sessions} sessions where {} and {} should be",
-                state.accounts, state.sessions
-            );
-            return Err(BadRow(message));
+        let found = [accounts.len() as u64, sessions.len() as u64, sessions.ended()];
+        let expected = [state.accounts, state.sessions, state.ended_sessions];
+        if found != expected {
+            let what = "accounts, open sessions and sessions that ended";
+            return Err(BadRow(format!("{what} are {found:?}, where {expected:?} should be")));
+        }
+        if !sessions.speak_of(accounts.len(), state.history.transactions) {
+            return Err(BadRow("a reply is about an account or a transaction that is not there".into()));
         }
         let history = History::from_row(&state.history, last_block, &accounts)?;
         let totals = Totals::from_row(state.totals);

@@ -109,7 +109,7 @@ fn it_does_not_cover_the_slot() {
 }
 
 #[test]
-fn a_closed_session_leaves_only_its_log_positions() {
+fn a_closed_session_leaves_only_its_key_and_log_positions() {
     let key = SessionKey([3; 16]);
     let (mut one, mut other) = (Bank::new(), Bank::new());
     one.batch(&[open(key)]);
@@ -117,8 +117,13 @@ fn a_closed_session_leaves_only_its_log_positions() {
     one.batch(&[(command, Action::Command(Command::One(withdraw("nobody", 1))))]);
     one.ledger.digest();
     one.batch(&[(RequestHeader { number: 0, ..command }, Action::Close)]);
-    other.batch(&[(header(77, 1, 0), Action::Close)]);
-    other.batch(&[(header(77, 1, 0), Action::Close)]);
-    other.batch(&[(header(77, 1, 0), Action::Close)]);
+    let nothing = [(header(77, 1, 0), Action::Close)];
+    other.batch(&[open(key)]);
+    other.batch(&nothing);
+    other.batch(&[(RequestHeader { number: 0, ..command }, Action::Close)]);
     assert_eq!(one.ledger.digest(), other.ledger.digest());
+    // The key makes a difference to who opens a session.
+    let mut never = Bank::new();
+    (0..3).for_each(|_| drop(never.batch(&nothing)));
+    assert_ne!(one.ledger.digest(), never.ledger.digest());
 }

@@ -199,7 +199,7 @@ fn logs() -> impl Strategy<Value = Vec<(i64, Vec<(RequestHeader, Command)>)>> {
 fn check(log: &[(i64, Vec<(RequestHeader, Command)>)], reloads: u32) {
     let mut bank = Bank::with_limit(MODEL_LIMIT);
     let other = bank.batch(&[open(SessionKey([9; 16]))]);
-    assert_eq!(other, [RequestOutcome::Opened { session: 3 }]);
+    assert_eq!(other, [RequestOutcome::Opened { session: 3, new: true }]);
     let mut model = Model {
         limit: MODEL_LIMIT,
         books: Books::default(),

@@ -1,6 +1,6 @@
 //! Sessions, retries, and batches that are decided twice.
 
-use rabia_bank_actors::ledger::{Applied, Rejection, RequestOutcome};
+use rabia_bank_actors::ledger::{Applied, Loading, Rejection, RequestOutcome};
 use rabia_bank_messages::bank::{Command, ErrorCode, MAX_BULK, Operation, Outcome, Success};
 use rabia_bank_messages::batch::{Action, Payload, RequestHeader};
 use rabia_bank_messages::genesis::SessionLimits;
@@ -22,20 +22,49 @@ fn a_session_is_the_position_of_its_opening_in_the_log() {
         open(SessionKey([1; 16])),
         open(SessionKey([2; 16])),
     ]);
-    assert_eq!(outcomes[2..], [6, 7].map(|session| RequestOutcome::Opened { session }));
+    assert_eq!(outcomes[2..], [6, 7].map(|session| RequestOutcome::Opened { session, new: true }));
     assert_eq!(bank.ledger.summary().sessions, 4);
 }
 
 #[test]
-fn a_key_opens_one_session_while_that_is_open() {
+fn a_key_opens_one_session_and_never_another() {
     let mut bank = Bank::new();
     assert_eq!(
         bank.batch(&[open(KEY), open(KEY)]),
-        [SESSION, SESSION].map(|session| RequestOutcome::Opened { session })
+        [SESSION, SESSION].map(|session| RequestOutcome::Opened { session, new: false })
     );
     assert_eq!(bank.request(header(SESSION, 0, 0), Action::Close), RequestOutcome::Closed);
     assert_eq!(bank.ledger.summary().sessions, 1);
-    assert_eq!(bank.batch(&[open(KEY)]), [RequestOutcome::Opened { session: 6 }]);
+    assert_eq!(bank.batch(&[open(KEY)]), [RequestOutcome::Rejected(Rejection::KeyUsed)]);
+    bank.reload();
+    assert_eq!(bank.batch(&[open(KEY)]), [RequestOutcome::Rejected(Rejection::KeyUsed)], "after a snapshot");
+    let refusal = Rejection::KeyUsed.refusal();
+    assert_eq!((refusal.code, refusal.outcome), (ErrorCode::SessionExpired, Outcome::Unknown));
+}
+
+/// What a client said in a session of the old cluster must not be executed again in the new one.
+#[test]
+fn the_keys_of_a_bank_open_nothing_in_one_that_is_made_of_its_backup() {
+    let mut bank = Bank::new();
+    let ended = SessionKey([9; 16]);
+    let [RequestOutcome::Opened { session, .. }] = bank.batch(&[open(ended)])[..] else { panic!() };
+    bank.request(RequestHeader { key: ended, ..header(session, 0, 0) }, Action::Close);
+    bank.reload();
+    let mut rows = bank.rows.clone();
+    let mut saved = Loading::new(&rows.state).unwrap();
+    rows.sessions.iter().for_each(|(key, row)| saved.session(*key, row).unwrap());
+    let keys = saved.end_sessions();
+    let mut loading = Loading::of_backup(&rows.state).unwrap();
+    rows.accounts.iter().for_each(|(page, row)| loading.accounts(*page, row).unwrap());
+    keys.iter().for_each(|(key, row)| loading.session(*key, row).unwrap());
+    rows.state = loading.into_new_cluster(None).unwrap();
+    rows.sessions = keys.iter().cloned().collect();
+    bank.ledger = rows.load().unwrap();
+    for key in [KEY, ended] {
+        assert_eq!(bank.batch(&[open(key)]), [RequestOutcome::Rejected(Rejection::KeyUsed)]);
+    }
+    assert!(matches!(bank.batch(&[open(SessionKey([1; 16]))])[..], [RequestOutcome::Opened { new: true, .. }]));
+    assert_eq!(bank.ledger.summary().sessions, 1);
 }
 
 #[test]
@@ -72,16 +101,14 @@ fn a_repeated_request_gets_the_first_answer() {
     for operation in [withdraw("a", 6), withdraw("a", 60)] {
         let number = 2 + u64::from(operation == withdraw("a", 60));
         let first = bank.request(header(SESSION, number, 0), act(operation.clone()));
-        let RequestOutcome::Command { slot, index: Some(0), replayed: false, outcome } = first else {
-            panic!("{first:?}")
-        };
+        let RequestOutcome::Command { slot, index: 0, replayed: false, outcome } = first else { panic!("{first:?}") };
         assert_eq!(slot, bank.ledger.applied());
         let answer = bank.render(&outcome);
         bank.done(create(&format!("other-{number}"), 0));
         // Had it run again, the first would be refused now and the second be carried out.
         bank.run(deposit("a", 1000)).ok();
         let again = bank.request(header(SESSION, number, 0), act(operation));
-        let expected = RequestOutcome::Command { slot, index: Some(0), replayed: true, outcome: outcome.clone() };
+        let expected = RequestOutcome::Command { slot, index: 0, replayed: true, outcome: outcome.clone() };
         assert_eq!(again, expected);
         assert_eq!(bank.render(&outcome), answer);
         bank.run(withdraw("a", 1000)).ok();
@@ -136,7 +163,7 @@ fn an_outcome_names_the_place_of_its_request_also_when_it_is_repeated() {
     };
     let first = places(bank.batch(&requests));
     let slot = bank.ledger.applied();
-    assert_eq!(first, [Some((slot, Some(0), false)), None, Some((slot, Some(2), false))]);
+    assert_eq!(first, [Some((slot, 0, false)), None, Some((slot, 2, false))]);
     let [one, _, other] = requests;
     // A ledger that was made of rows knows them, too.
     for reload in [false, true] {
@@ -144,7 +171,7 @@ fn an_outcome_names_the_place_of_its_request_also_when_it_is_repeated() {
             bank.reload();
         }
         let again = places(bank.batch(&[other.clone(), one.clone()]));
-        assert_eq!(again, [Some((slot, Some(2), true)), Some((slot, Some(0), true))]);
+        assert_eq!(again, [Some((slot, 2, true)), Some((slot, 0, true))]);
     }
 }
 
@@ -199,7 +226,7 @@ fn a_request_cannot_acknowledge_itself() {
 fn sessions_do_not_share_numbers() {
     let mut bank = Bank::new();
     let other = SessionKey([9; 16]);
-    assert_eq!(bank.batch(&[open(other)]), [RequestOutcome::Opened { session: 3 }]);
+    assert_eq!(bank.batch(&[open(other)]), [RequestOutcome::Opened { session: 3, new: true }]);
     bank.request(header(SESSION, 1, 0), act(create("a", 0)));
     let outcome = bank.request(RequestHeader { key: other, ..header(3, 1, 0) }, act(deposit("a", 1)));
     assert!(matches!(outcome, RequestOutcome::Command { replayed: false, .. }), "{outcome:?}");
@@ -215,11 +242,12 @@ fn a_session_that_acknowledges_nothing_is_full_some_day_and_goes_on_once_it_does
         number += 1;
         match bank.request(header(SESSION, number, 0), large.clone()) {
             RequestOutcome::Command { .. } => assert!(number < 100, "no limit after {number} of the largest bulks"),
-            RequestOutcome::Rejected(Rejection::RepliesFull { kept }) => break kept,
+            RequestOutcome::Rejected(Rejection::RepliesFull { kept, all: false }) => break kept,
             other => panic!("{other:?}"),
         }
     };
-    let refusal = Rejection::RepliesFull { kept }.refusal();
+    assert!(number > 26, "only {number} of the largest bulks take {kept} bytes");
+    let refusal = Rejection::RepliesFull { kept, all: false }.refusal();
     assert_eq!((refusal.code, refusal.outcome), (ErrorCode::Busy, Outcome::Unknown));
     let replay = bank.request(header(SESSION, 2, 0), large.clone());
     assert!(matches!(replay, RequestOutcome::Command { replayed: true, .. }), "what is kept can be had");
@@ -243,7 +271,7 @@ fn a_batch_that_is_decided_twice_changes_nothing_the_second_time() {
     assert_eq!((after.null_slots, after.applied), (1, before.applied + 1));
     assert_eq!((after.transactions, after.sessions), (before.transactions, before.sessions));
     let next = bank.batch(&[open(SessionKey([4; 16]))]);
-    assert_eq!(next, [RequestOutcome::Opened { session: 6 }], "a repeated batch takes no log positions");
+    assert_eq!(next, [RequestOutcome::Opened { session: 6, new: true }], "a repeated batch takes no log positions");
 }
 
 /// Who has forgotten the first decision of a batch may propose it again any time later.
@@ -278,9 +306,10 @@ fn batches_of_another_origin_or_incarnation_are_other_batches() {
         BatchId { incarnation: 2, ..id },
         BatchId { sequence: 77, ..id },
     ];
-    for id in others {
+    for (index, id) in others.into_iter().enumerate() {
         let applied = bank.apply(Some((&id, &payload)));
-        assert_eq!(applied, Applied::Batch(vec![RequestOutcome::Opened { session: 3 }]), "{id}");
+        let opened = RequestOutcome::Opened { session: 3, new: index == 0 };
+        assert_eq!(applied, Applied::Batch(vec![opened]), "{id}");
     }
 }
 
@@ -347,11 +376,8 @@ fn a_session_that_was_idle_for_too_long_ends_and_forgets() {
     bank.stamp = start + 15_001;
     assert!(!is_open(&mut bank, SESSION, KEY, 4));
     assert_eq!((bank.ledger.summary().sessions, bank.balance("a")), (0, 2));
-    // The same key opens another session, in which the same numbers are new.
-    let opened = bank.batch(&[open(KEY)]);
-    let [RequestOutcome::Opened { session }] = opened[..] else { panic!("{opened:?}") };
-    assert!(session > SESSION);
-    assert!(is_open(&mut bank, session, KEY, 1));
+    // Its key is used up.
+    assert_eq!(bank.batch(&[open(KEY)]), [RequestOutcome::Rejected(Rejection::KeyUsed)]);
     assert!(!is_open(&mut bank, SESSION, KEY, 5));
 }
 
@@ -365,14 +391,15 @@ fn log_time_that_stands_still_ends_no_session() {
 }
 
 #[test]
-fn of_too_many_sessions_the_one_that_was_idle_for_longest_ends() {
+fn of_too_many_sessions_the_one_that_was_idle_for_longest_ends_if_for_an_hour() {
+    const HOUR: u64 = 3_600_000;
     let mut bank = expiring(4, 1 << 40);
     let key = |number: u8| SessionKey([number + 20; 16]);
     let mut numbers = Vec::new();
     for number in 0..2 {
         bank.stamp += 1;
         let opened = bank.batch(&[open(key(number))]);
-        let [RequestOutcome::Opened { session }] = opened[..] else { panic!("{opened:?}") };
+        let [RequestOutcome::Opened { session, new: true }] = opened[..] else { panic!("{opened:?}") };
         numbers.push(session);
     }
     // The first of the two is used after the second, the others after both.
@@ -382,10 +409,108 @@ fn of_too_many_sessions_the_one_that_was_idle_for_longest_ends() {
     }
     bank.done(deposit("a", 1));
     assert_eq!(bank.ledger.summary().sessions, 4);
-    assert!(matches!(bank.batch(&[open(key(9))])[..], [RequestOutcome::Opened { .. }]));
+    let too_many = [RequestOutcome::Rejected(Rejection::TooManySessions { open: 4 })];
+    assert_eq!(bank.batch(&[open(key(9))]), too_many);
+    bank.stamp += HOUR - 3;
+    assert_eq!(bank.batch(&[open(key(9))]), too_many, "idle for a millisecond less than an hour");
+    bank.stamp += 1;
+    assert!(matches!(bank.batch(&[open(key(9))])[..], [RequestOutcome::Opened { new: true, .. }]));
     assert_eq!(bank.ledger.summary().sessions, 4);
     assert!(!is_open(&mut bank, numbers[1], key(1), 3), "the other one was used later");
     assert!(is_open(&mut bank, numbers[0], key(0), 3));
+    assert_eq!(bank.batch(&[open(key(1))]), [RequestOutcome::Rejected(Rejection::KeyUsed)]);
+    // A session that is open is opened again whatever the limit.
+    assert!(matches!(bank.batch(&[open(key(9))])[..], [RequestOutcome::Opened { new: false, .. }]));
+    let refusal = Rejection::TooManySessions { open: 4 }.refusal();
+    assert_eq!((refusal.code, refusal.outcome), (ErrorCode::TooManySessions, Outcome::Refused));
+}
+
+/// A session keeps no names, and a replay says the same as the first answer.
+#[test]
+fn refusals_with_the_longest_names_take_no_more_than_others_and_are_told_again() {
+    let mut bank = Bank::new();
+    let name = || "\u{1d11e}".repeat(60);
+    let refused: Vec<Operation> = (0..MAX_BULK as u64)
+        .map(|number| match number % 4 {
+            0 => deposit(&name(), number + 1),
+            1 => transfer(&name(), "b", number + 1),
+            2 => create(&name(), number),
+            _ => transfer(&name(), &name(), number + 1),
+        })
+        .collect();
+    let mut number = 0;
+    let mut first = Vec::new();
+    loop {
+        number += 1;
+        match bank.request(header(SESSION, number, 0), Action::Command(bulk(false, refused.clone()))) {
+            RequestOutcome::Command { outcome, replayed: false, .. } => first.push(bank.render(&outcome)),
+            RequestOutcome::Rejected(Rejection::RepliesFull { all: false, .. }) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(first.len(), 26, "bulks of refusals are kept as many as others");
+    bank.reload();
+    let longest = bank.rows.sessions.values().map(Vec::len).max().unwrap();
+    assert!(longest < 200_000, "a row of {longest} bytes");
+    for (number, first) in (1..).zip(&first) {
+        let again = bank.request(header(SESSION, number, 0), Action::Command(bulk(false, refused.clone())));
+        let RequestOutcome::Command { outcome, replayed: true, .. } = again else { panic!("{again:?}") };
+        assert!(bank.render(&outcome) == *first, "the replay of bulk {number} says something else");
+    }
+}
+
+/// Sessions that acknowledge nothing fill what all have in common, and then each still has its own part.
+#[test]
+fn all_sessions_together_keep_no_more_than_there_is_and_each_has_its_own_part() {
+    let mut bank = Bank::new();
+    bank.done(create("a", 0));
+    let large = Action::Command(bulk(false, vec![deposit("a", 1); MAX_BULK]));
+    let mut greedy = 0u8;
+    let mut all_full = false;
+    while !all_full {
+        greedy += 1;
+        let key = SessionKey([greedy + 30; 16]);
+        let [RequestOutcome::Opened { session, .. }] = bank.batch(&[open(key)])[..] else { panic!() };
+        for number in 1.. {
+            match bank.request(RequestHeader { key, ..header(session, number, 0) }, large.clone()) {
+                RequestOutcome::Command { replayed: false, .. } => {}
+                RequestOutcome::Rejected(Rejection::RepliesFull { all, .. }) => {
+                    all_full = all;
+                    break;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert!((30..40).contains(&greedy), "{greedy} sessions of 4 MiB fill 128 MiB");
+    bank.reload();
+    // One that has said nothing yet: a bulk finds no room, and some single commands do.
+    let outcome = bank.request(header(SESSION, 1, 0), large);
+    assert!(matches!(outcome, RequestOutcome::Rejected(Rejection::RepliesFull { all: true, .. })), "{outcome:?}");
+    for number in 2..8 {
+        let outcome = bank.request(header(SESSION, number, 0), act(deposit("a", 1)));
+        assert!(matches!(outcome, RequestOutcome::Command { replayed: false, .. }), "{outcome:?}");
+    }
+    for number in 8..200 {
+        let outcome = bank.request(header(SESSION, number, number - 1), act(deposit("a", 1)));
+        assert!(matches!(outcome, RequestOutcome::Command { replayed: false, .. }), "{outcome:?}");
+    }
+    // When one of the greedy ones ends, there is room again.
+    let key = SessionKey([31; 16]);
+    let session = session_of(&mut bank, key);
+    let ended = bank.request(RequestHeader { key, ..header(session, 0, 0) }, Action::Close);
+    assert_eq!(ended, RequestOutcome::Closed);
+    let outcome =
+        bank.request(header(SESSION, 200, 199), Action::Command(bulk(false, vec![deposit("a", 1); MAX_BULK])));
+    assert!(matches!(outcome, RequestOutcome::Command { .. }), "{outcome:?}");
+}
+
+/// The number of the open session with this key.
+fn session_of(bank: &mut Bank, key: SessionKey) -> u64 {
+    match bank.batch(&[open(key)])[..] {
+        [RequestOutcome::Opened { session, new: false }] => session,
+        ref other => panic!("{other:?}"),
+    }
 }
 
 #[test]

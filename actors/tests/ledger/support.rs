@@ -110,7 +110,7 @@ impl Bank {
     pub fn with(limit: u64, sessions: SessionLimits) -> Bank {
         let ledger = Ledger::new(limit, sessions);
         let mut bank = Bank { ledger, stamp: 1_000, next_batch: 1, next_request: 1, rows: Rows::default() };
-        let opened = [SESSION, OWN.0].map(|session| RequestOutcome::Opened { session });
+        let opened = [SESSION, OWN.0].map(|session| RequestOutcome::Opened { session, new: true });
         assert_eq!(bank.batch(&[open(KEY), open(OWN.1)]), opened);
         bank
     }

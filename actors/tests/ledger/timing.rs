@@ -54,7 +54,7 @@ fn timing() {
 fn singles(bank: &mut Bank, accounts: u64, in_batch: u64) -> f64 {
     let key = rabia_bank_messages::ids::SessionKey([in_batch as u8; 16]);
     let opened = bank.batch(&[open(key)]).remove(0);
-    let rabia_bank_actors::ledger::RequestOutcome::Opened { session } = opened else { panic!("{opened:?}") };
+    let rabia_bank_actors::ledger::RequestOutcome::Opened { session, .. } = opened else { panic!("{opened:?}") };
     let mut elapsed = Duration::ZERO;
     for first in (1..=TRANSFERS).step_by(in_batch as usize) {
         let requests: Vec<_> = (first..first + in_batch)

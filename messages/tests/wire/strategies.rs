@@ -246,7 +246,13 @@ fn success() -> impl Strategy<Value = Success> {
 pub fn server_message() -> impl Strategy<Value = ServerMessage> {
     let welcome = (node(), any::<[u8; 16]>(), option::of(any::<u64>()), any::<u64>()).prop_map(
         |(node, cluster, session, applied_slot)| ServerMessage::Welcome {
-            welcome: Welcome { node, cluster: ClusterId(cluster), session, applied_slot },
+            welcome: Welcome {
+                node,
+                cluster: ClusterId(cluster),
+                session,
+                opened: session.is_some_and(|n| n % 2 == 0),
+                applied_slot,
+            },
         },
     );
     let result = prop_oneof![success().prop_map(AnswerResult::Ok), refusal().prop_map(AnswerResult::Error)];

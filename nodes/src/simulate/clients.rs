@@ -203,6 +203,11 @@ impl Client {
         self.session = Some(session);
     }
 
+    /// The session was not opened: it tries again a little later, with another key.
+    pub(super) fn not_opened(&mut self, now: Duration) {
+        self.rests = now + Duration::from_millis(100);
+    }
+
     /// This session is gone. What was asked in it and not answered is unknown.
     pub(super) fn gone(&mut self, session: u64) {
         if self.session == Some(session) {

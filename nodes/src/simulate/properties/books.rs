@@ -47,10 +47,10 @@ fn complete(ledger: &Ledger, disk: &BooksReader, mut progress: Progress) -> Answ
 
 fn reply(ledger: &Ledger, disk: &BooksReader, outcome: &RequestOutcome) -> Reply {
     match outcome {
-        RequestOutcome::Opened { session } => Reply::Opened(*session),
+        RequestOutcome::Opened { session, .. } => Reply::Opened(*session),
         RequestOutcome::Closed => Reply::Closed,
         RequestOutcome::Command { slot, index, replayed, outcome } => {
-            let place = (*slot, index.map(|index| index as usize));
+            let place = (*slot, Some(*index as usize));
             let answer = Box::new(complete(ledger, disk, ledger.render(outcome)));
             Reply::Command { place, replayed: *replayed, answer }
         }

@@ -41,6 +41,9 @@ pub(in crate::simulate) struct Applied {
     command: Command,
 }
 
+/// A session that was idle for so long makes room for another, in milliseconds.
+const HOUR: Millis = 3_600_000;
+
 #[derive(Debug)]
 struct Session {
     key: SessionKey,
@@ -102,6 +105,11 @@ impl Model {
         self.sessions.get(&session).is_some_and(|session| session.open)
     }
 
+    /// Whether a session with this key has ended by now.
+    pub(in crate::simulate) fn has_ended(&self, key: SessionKey) -> bool {
+        self.sessions.values().any(|session| session.key == key && !session.open)
+    }
+
     /// Applies the next slot. None if it is no business of clients: forfeited, a batch that was applied before, or a new store.
     pub(in crate::simulate) fn apply(
         &mut self,
@@ -132,7 +140,7 @@ impl Model {
 
     fn request(&mut self, index: usize, header: &RequestHeader, action: &Action) -> Reply {
         if *action == Action::Open {
-            return Reply::Opened(self.open(header.key));
+            return self.open(header.key).map_or_else(Reply::Rejected, Reply::Opened);
         }
         let session = self.sessions.get_mut(&header.session).filter(|s| s.open && s.key == header.key);
         let Some(session) = session else { return Reply::Rejected(ErrorCode::SessionExpired) };
@@ -165,24 +173,25 @@ impl Model {
         }
     }
 
-    /// The open session with this key, or a new one, for which those go that were not used for longest.
-    fn open(&mut self, key: SessionKey) -> u64 {
+    /// The open session with this key, or a new one, for which the one goes that was not used for longest, if that is an hour.
+    fn open(&mut self, key: SessionKey) -> Result<u64, ErrorCode> {
         let now = self.time;
         let open = |session: &Session| session.open;
-        if let Some((number, session)) = self.sessions.iter_mut().find(|(_, s)| open(s) && s.key == key) {
-            session.last_used = now;
-            return *number;
+        if let Some((number, session)) = self.sessions.iter_mut().find(|(_, s)| s.key == key) {
+            session.last_used = if session.open { now } else { session.last_used };
+            return if session.open { Ok(*number) } else { Err(ErrorCode::SessionExpired) };
         }
         while self.sessions.values().filter(|session| open(session)).count() as u64 >= self.session_limits.open {
             let oldest = self.sessions.iter_mut().filter(|(_, session)| open(session));
-            let Some((_, session)) = oldest.min_by_key(|(number, session)| (session.last_used, **number)) else {
-                break;
-            };
-            session.open = false;
+            let oldest = oldest.min_by_key(|(number, session)| (session.last_used, **number));
+            match oldest {
+                Some((_, session)) if now - session.last_used >= HOUR => session.open = false,
+                _ => return Err(ErrorCode::TooManySessions),
+            }
         }
         let session = Session { key, acknowledged: 0, last_used: now, open: true };
         self.sessions.insert(self.requests, session);
-        self.requests
+        Ok(self.requests)
     }
 
     fn command(&mut self, command: &Command) -> Answer {

@@ -151,7 +151,7 @@ impl World {
     fn answer_request(&mut self, index: usize, waiter: Waiter, slot: Slot, outcome: &RequestOutcome) {
         let Some(node) = &self.machines[index].node else { return };
         match outcome {
-            RequestOutcome::Opened { session } => self.reply(waiter, slot, ClientReply::Opened(*session)),
+            RequestOutcome::Opened { session, .. } => self.reply(waiter, slot, ClientReply::Opened(*session)),
             RequestOutcome::Closed => self.reply(waiter, slot, ClientReply::Closed),
             RequestOutcome::Command { slot, outcome, .. } => {
                 let progress = node.ledger.render(outcome);
@@ -317,6 +317,18 @@ impl World {
             (Ask::Log(_, Action::Close), ClientReply::Closed) => {
                 client.closed();
                 Ok(())
+            }
+            // As many are open as may be, or an earlier attempt has opened it, and it has expired since.
+            (
+                Ask::Log(header, Action::Open),
+                ClientReply::Rejected(code @ (ErrorCode::TooManySessions | ErrorCode::SessionExpired)),
+            ) => {
+                self.report.count("sessions that were not opened");
+                client.not_opened(self.now);
+                let right = code == ErrorCode::TooManySessions || self.model.has_ended(header.key);
+                check(right, "sessions", || {
+                    format!("{header:?} was answered {code:?}, but no session of its key ended")
+                })
             }
             // An earlier attempt has closed it, or the session has expired. What came of the request is unknown.
             (Ask::Log(header, action), ClientReply::Rejected(code @ ErrorCode::SessionExpired)) => {

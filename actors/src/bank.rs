@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
-use rabia_bank_messages::bank::{ErrorCode, Query, ReadLevel, Refusal, Status, Success, Transaction};
+use rabia_bank_messages::bank::{ErrorCode, OtherFields, Query, ReadLevel, Refusal, Status, Success, Transaction};
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::genesis::{Genesis, Replacement};
@@ -735,6 +735,7 @@ impl Bank {
             uptime_s: gauges.started.elapsed().as_secs(),
             process: crate::process::used(),
             stages: gauges.stages.read(),
+            other: OtherFields::default(),
         }
     }
 }

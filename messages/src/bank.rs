@@ -10,7 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ids::{self, Digest, Millis, NodeId, Slot};
 use crate::number;
-use crate::stages::Stages;
+pub use crate::open::{OtherFields, TypeName};
+use crate::stages::{self, Stages};
 
 /// The largest balance, and the largest sum of all balances: 2^53 − 1, exact in every client language.
 pub const MAX_BALANCE: u64 = (1 << 53) - 1;
@@ -341,7 +342,7 @@ pub enum ReadLevel {
 }
 
 /// An account.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct Account {
     /// Its name.
     pub account_id: AccountId,
@@ -354,29 +355,33 @@ pub struct Account {
     pub last_transaction_at: Option<Millis>,
     /// How many transactions touched it.
     pub transaction_count: u64,
+    /// Fields that this program does not know.
+    #[serde(flatten, skip_serializing)]
+    pub other: OtherFields,
 }
 
 /// A change of one balance or two. Never changed, never deleted.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct Transaction {
     /// 1, 2, 3 …, the same on every node.
     pub transaction_id: u64,
     /// Its kind.
     #[serde(rename = "type")]
-    pub transaction_type: TransactionType,
+    pub transaction_type: TypeName,
     /// Where the money came from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub from_account: Option<AccountId>,
     /// Where it went.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub to_account: Option<AccountId>,
-    /// Minor units, above 0.
+    /// Minor units, above 0. Of a type that this program does not know it may be absent; then it is 0 here.
+    #[serde(default)]
     pub amount: u64,
     /// The source's balance after it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub from_balance: Option<u64>,
     /// The destination's balance after it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub to_balance: Option<u64>,
     /// Log time, monotonic.
     pub timestamp: Millis,
@@ -385,6 +390,9 @@ pub struct Transaction {
     /// Over the record and the hash before it.
     #[serde(with = "ids::text")]
     pub hash: Digest,
+    /// Fields that this program does not know.
+    #[serde(flatten, skip_serializing)]
+    pub other: OtherFields,
 }
 
 /// How many transactions, and their amounts added up.
@@ -416,7 +424,7 @@ pub struct Statistics {
     /// All transactions.
     pub transactions: Volume,
     /// By type, every type present.
-    pub by_type: std::collections::BTreeMap<TransactionType, Volume>,
+    pub by_type: std::collections::BTreeMap<TypeName, Volume>,
     /// By hour, the latest 48 hours that had any, oldest first.
     pub by_hour: Vec<HourVolume>,
     /// The ten with the highest balance.
@@ -427,6 +435,9 @@ pub struct Statistics {
     pub large_amount: u64,
     /// The ten newest large transactions, newest first.
     pub large_transactions: Vec<Transaction>,
+    /// Fields that this program does not know.
+    #[serde(flatten)]
+    pub other: OtherFields,
 }
 
 /// The state of a node and what it has applied.
@@ -485,7 +496,11 @@ pub struct Status {
     /// What the process has used so far.
     pub process: Process,
     /// How long each stage of this node's work took, since its start.
+    #[serde(deserialize_with = "stages::known")]
     pub stages: Stages,
+    /// Fields that this program does not know.
+    #[serde(flatten)]
+    pub other: OtherFields,
 }
 
 /// What a node's process has used since it began, as the system counts it. A process that holds several nodes, or more than
@@ -501,8 +516,7 @@ pub struct Process {
 }
 
 /// Why something was not done. Stable: programs may rely on the names.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum ErrorCode {
     /// An account id is 1 to 50 characters of `A–Z a–z 0–9 _ - . :`.
     InvalidAccountId,
@@ -546,10 +560,12 @@ pub enum ErrorCode {
     NotAuthorised,
     /// The node is shutting down.
     Stopping,
+    /// The word of a later version. What it means for the request, the outcome says.
+    Other(Box<str>),
 }
 
 impl ErrorCode {
-    /// All of them.
+    /// All that this program knows.
     pub const ALL: [ErrorCode; 21] = [
         ErrorCode::InvalidAccountId,
         ErrorCode::InvalidAmount,
@@ -575,7 +591,7 @@ impl ErrorCode {
     ];
 
     /// The name on the wire.
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
             ErrorCode::InvalidAccountId => "invalid_account_id",
             ErrorCode::InvalidAmount => "invalid_amount",
@@ -598,6 +614,7 @@ impl ErrorCode {
             ErrorCode::TooLarge => "too_large",
             ErrorCode::NotAuthorised => "not_authorised",
             ErrorCode::Stopping => "stopping",
+            ErrorCode::Other(name) => name,
         }
     }
 }
@@ -619,7 +636,7 @@ pub enum Outcome {
 }
 
 /// An error as a client sees it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct Refusal {
     /// What is wrong, for programs.
@@ -629,30 +646,52 @@ pub struct Refusal {
     /// Whether the request may have been executed.
     pub outcome: Outcome,
     /// In an atomic bulk: the command that failed, from 0.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub index: Option<u32>,
+    /// Fields that this program does not know.
+    #[serde(flatten, skip_serializing)]
+    pub other: OtherFields,
 }
 
 impl Refusal {
     /// An error that says: certainly not executed.
     pub fn refused(code: ErrorCode, message: impl Into<String>) -> Refusal {
-        Refusal { code, message: message.into(), outcome: Outcome::Refused, index: None }
+        Refusal { code, message: message.into(), outcome: Outcome::Refused, index: None, other: OtherFields::default() }
     }
 
     /// An error that says: ask again with the same request number.
     pub fn unknown(code: ErrorCode, message: impl Into<String>) -> Refusal {
-        Refusal { code, message: message.into(), outcome: Outcome::Unknown, index: None }
+        Refusal { outcome: Outcome::Unknown, ..Refusal::refused(code, message) }
     }
 }
 
 /// The result of one command of a bulk.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", try_from = "ItemFields")]
 pub enum ItemResult {
     /// It was applied.
     Ok(Success),
     /// It was refused and changed nothing.
     Error(Refusal),
+}
+
+/// Every field that a result may have.
+#[derive(Deserialize)]
+struct ItemFields {
+    ok: Option<Success>,
+    error: Option<Refusal>,
+}
+
+impl TryFrom<ItemFields> for ItemResult {
+    type Error = &'static str;
+
+    fn try_from(fields: ItemFields) -> Result<ItemResult, &'static str> {
+        match (fields.ok, fields.error) {
+            (Some(success), None) => Ok(ItemResult::Ok(success)),
+            (None, Some(refusal)) => Ok(ItemResult::Error(refusal)),
+            _ => Err("expected either ok or error"),
+        }
+    }
 }
 
 /// What a command or query that was carried out answers: the fields of `"ok"`.
@@ -713,6 +752,8 @@ pub enum Success {
         /// The first transaction that may come.
         from: u64,
     },
+    /// Of a command or query of a later version: it was carried out, and this is all that it says.
+    Other(OtherFields),
 }
 
 /// `next` is an account id or a transaction id, as the page's records are.
@@ -736,6 +777,8 @@ struct SuccessFields {
     status: Option<Box<Status>>,
     from: Option<u64>,
     next: Option<Next>,
+    #[serde(flatten)]
+    other: OtherFields,
 }
 
 impl TryFrom<SuccessFields> for Success {
@@ -766,7 +809,8 @@ impl TryFrom<SuccessFields> for Success {
             SuccessFields { statistics: Some(statistics), .. } => Success::Statistics { statistics },
             SuccessFields { status: Some(status), .. } => Success::Status { status },
             SuccessFields { from: Some(from), .. } => Success::Subscribed { from },
-            _ => return Err("an answer without a field that is known"),
+            SuccessFields { other, .. } if !other.is_empty() => Success::Other(other),
+            _ => return Err("an answer without a field"),
         })
     }
 }

@@ -3,6 +3,8 @@
 //! Decoding takes bytes from anywhere: it never panics, takes at most [`MAX_DEPTH`] nested arrays and maps, allocates in
 //! proportion to what is there rather than to what is declared, and refuses bytes behind the message.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -43,6 +45,17 @@ impl Malformed {
             message.truncate(end);
         }
         Malformed { message, request: None }
+    }
+}
+
+/// JSON in which every number that has a fraction or an exponent is written as the whole number that it is, or as one that is
+/// refused where a whole one is wanted. A number of JSON is its text, and serde_json would round it to the nearest float:
+/// amounts that do not come through [`Encoding::decode_client`] have to come through here.
+pub fn exact_numbers(json: &str) -> Cow<'_, str> {
+    match number::exact(json.as_bytes()) {
+        Cow::Borrowed(_) => Cow::Borrowed(json),
+        // Between the numbers stands what stood there, and they are ASCII.
+        Cow::Owned(bytes) => String::from_utf8(bytes).map_or(Cow::Borrowed(json), Cow::Owned),
     }
 }
 

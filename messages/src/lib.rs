@@ -8,6 +8,7 @@ pub mod genesis;
 pub mod ids;
 mod msgpack;
 mod number;
+mod open;
 pub mod peer;
 pub mod sabotage;
 pub mod stages;

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A stage on the way from a client's command to its answer, on one node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -47,6 +47,13 @@ impl Stage {
 
 /// How long every stage took, so far. A stage that never happened may be missing.
 pub type Stages = BTreeMap<Stage, Durations>;
+
+/// Reads the stages that this program knows, and passes over those of later versions.
+pub(crate) fn known<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Stages, D::Error> {
+    let stages = BTreeMap::<String, Durations>::deserialize(deserializer)?;
+    let known = |name: &str| Stage::ALL.into_iter().find(|stage| stage.name() == name);
+    Ok(stages.into_iter().filter_map(|(name, durations)| Some((known(&name)?, durations))).collect())
+}
 
 /// How often something took how long. Bucket i begins at i µs up to 4, then there are four buckets to each doubling:
 /// 4, 5, 6, 7, 8, 10, 12, 14, 16, 20 …; a bucket ends where the next begins, but for the last, which has no end.

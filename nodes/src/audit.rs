@@ -370,12 +370,15 @@ impl Replay {
             return Err(wrong("its hash does not follow from the one before it".into()));
         }
         let amount = transaction.amount;
-        let (takes, gives) = match transaction.transaction_type {
+        let Some(kind) = transaction.transaction_type.known() else {
+            return Err(wrong(format!("it is of no type that this program knows: {transaction:?}")));
+        };
+        let (takes, gives) = match kind {
             TransactionType::Opening | TransactionType::Deposit => (false, true),
             TransactionType::Withdrawal => (true, false),
             TransactionType::Transfer => (true, true),
         };
-        let first = transaction.transaction_type == TransactionType::Opening;
+        let first = kind == TransactionType::Opening;
         let from = (&transaction.from_account, transaction.from_balance, takes, record.previous_of_from);
         let to = (&transaction.to_account, transaction.to_balance, gives, record.previous_of_to);
         for ((account, balance, takes_part, previous), is_source) in [(from, true), (to, false)] {
@@ -409,7 +412,7 @@ impl Replay {
                 self.accounts.insert(name.clone(), opened);
             }
         }
-        let newest = self.newest_of_type.entry(transaction.transaction_type).or_default();
+        let newest = self.newest_of_type.entry(kind).or_default();
         if stored && record.previous_of_type != *newest {
             let (found, newest) = (record.previous_of_type, *newest);
             return Err(wrong(format!("it points back to {found} of its type, the last one was {newest}")));

@@ -26,6 +26,13 @@
 //! - [`CallError::NotReached`]: certainly not executed, since it was never sent.
 //! - [`CallError::Unknown`]: it was sent, and whether it was executed could not be found out in time. It may still be.
 //!
+//! Nodes of later versions may say words and fields that this program does not know. It keeps them as they came
+//! ([`OtherFields`], [`TypeName::Other`], [`ErrorCode::Other`]); a refusal with an unknown code means what its outcome says. An
+//! answer that can't be read at all is [`CallError::Unknown`], and not asked for again.
+//!
+//! [`OtherFields`]: rabia_bank_messages::bank::OtherFields
+//! [`TypeName::Other`]: rabia_bank_messages::bank::TypeName::Other
+//!
 //! [`Client::command`] and [`Client::query`] take and give the messages as they are on the wire; the calls beside them,
 //! such as [`Client::transfer`], are typed. [`Client::accounts`] and [`Client::history`] are streams that read page after
 //! page. A [`Subscription`] is told of transactions as they are applied.
@@ -175,7 +182,7 @@ pub struct Applied {
 pub struct Unknown {
     /// What stood in the way, for people.
     pub why: String,
-    /// The last answer, if there was one.
+    /// The last answer, if there was one; perhaps one that this program can't read.
     pub last: Option<Box<Answered>>,
 }
 
@@ -222,7 +229,7 @@ impl From<Unanswered> for CallError {
 }
 
 /// Refusals that speak of the state of a node, not of the request, and pass by themselves: worth another try.
-pub(crate) fn is_passing(code: ErrorCode) -> bool {
+pub(crate) fn is_passing(code: &ErrorCode) -> bool {
     matches!(code, ErrorCode::Busy | ErrorCode::NoQuorum | ErrorCode::NotYetApplied | ErrorCode::Stopping)
 }
 

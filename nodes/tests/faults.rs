@@ -470,8 +470,8 @@ fn two_of_three_are_down() {
     cluster.wait_ready();
     let entries = books.stop(load);
     for entry in &entries {
-        if let Outcome::Refused(code) = entry.outcome {
-            let by_the_bank = [ErrorCode::AccountNotFound, ErrorCode::InsufficientFunds].contains(&code);
+        if let Outcome::Refused(code) = &entry.outcome {
+            let by_the_bank = [ErrorCode::AccountNotFound, ErrorCode::InsufficientFunds].contains(code);
             assert!(by_the_bank, "reported as failed, for no fault of its own: {entry:?}");
         }
     }

@@ -11,7 +11,7 @@
 //! Each transaction points to the one before it of its type, and of each of its accounts. So a search for an account
 //! or a type reads only the blocks where something of it is, and there is no index that could grow large or be wrong.
 
-use rabia_bank_messages::bank::{Transaction, TransactionType};
+use rabia_bank_messages::bank::{OtherFields, Transaction, TransactionType};
 use rabia_bank_messages::ids::{Digest, Millis, Slot};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
@@ -121,7 +121,7 @@ impl Block {
             let BlockRecord { transaction, previous_of_type, previous_of_from, previous_of_to } = record;
             let id = transaction.transaction_id;
             records.push(RecordRow {
-                kind: type_index(transaction.transaction_type) as u8,
+                kind: type_of(transaction),
                 from: names.side(&transaction.from_account, transaction.from_balance, back(id, *previous_of_from)),
                 to: names.side(&transaction.to_account, transaction.to_balance, back(id, *previous_of_to)),
                 amount: transaction.amount,
@@ -172,6 +172,14 @@ impl Block {
     }
 }
 
+/// The tag of the type of a transaction of this ledger.
+fn type_of(transaction: &Transaction) -> u8 {
+    match transaction.transaction_type.known() {
+        Some(kind) => type_index(kind) as u8,
+        None => unreachable!("the ledger made a transaction of a type that it does not know: {transaction:?}"),
+    }
+}
+
 /// How far back a transaction is; 0 if there is none.
 fn back(id: u64, previous: u64) -> u64 {
     if previous > 0 { id - previous } else { 0 }
@@ -212,7 +220,7 @@ impl RecordRow {
         let previous = |side: &Option<SideRow>| forth(id, side.as_ref().map_or(0, |side| side.back));
         let transaction = Transaction {
             transaction_id: id,
-            transaction_type: kind,
+            transaction_type: kind.into(),
             from_account: name(&self.from)?,
             to_account: name(&self.to)?,
             amount: self.amount,
@@ -221,6 +229,7 @@ impl RecordRow {
             timestamp,
             slot,
             hash: Digest::ZERO,
+            other: OtherFields::default(),
         };
         Some(BlockRecord {
             transaction,

@@ -59,12 +59,12 @@ impl Link<'_> {
 }
 
 /// The hash that a transaction must have that follows one with the hash `previous` ([`Digest::ZERO`] for the first one).
-/// `None` if it names an account by more than 50 bytes, or an account without its balance: such a transaction has no
-/// hash.
+/// `None` if it names an account by more than 50 bytes, or an account without its balance, or is of a type that this program
+/// does not know: it has no hash that this program could tell.
 pub fn chain_hash(previous: Digest, transaction: &Transaction) -> Option<Digest> {
     let link = Link {
         id: transaction.transaction_id,
-        kind: transaction.transaction_type,
+        kind: transaction.transaction_type.known()?,
         amount: transaction.amount,
         time: transaction.timestamp,
         slot: transaction.slot,

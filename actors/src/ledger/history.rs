@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use rabia_bank_messages::bank::{Transaction, TransactionType};
+use rabia_bank_messages::bank::{OtherFields, Transaction, TransactionType};
 use rabia_bank_messages::ids::{Digest, Millis, Slot};
 
 use super::accounts::{AccountIndex, Accounts};
@@ -261,7 +261,7 @@ impl Record {
         let (from, to) = (self.movement.from(), self.movement.to());
         Transaction {
             transaction_id: id,
-            transaction_type: self.movement.transaction_type(),
+            transaction_type: self.movement.transaction_type().into(),
             from_account: from.map(name),
             to_account: to.map(name),
             amount: self.amount,
@@ -270,6 +270,7 @@ impl Record {
             timestamp: self.moment.time,
             slot: self.moment.slot,
             hash: self.hash,
+            other: OtherFields::default(),
         }
     }
 
@@ -290,7 +291,7 @@ impl Record {
         };
         let from = || side(&transaction.from_account, transaction.from_balance, *previous_of_from);
         let to = || side(&transaction.to_account, transaction.to_balance, *previous_of_to);
-        let movement = match transaction.transaction_type {
+        let movement = match transaction.transaction_type.known()? {
             TransactionType::Opening => Movement::Opening(to()?),
             TransactionType::Deposit => Movement::Deposit(to()?),
             TransactionType::Withdrawal => Movement::Withdrawal(from()?),

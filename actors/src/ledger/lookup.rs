@@ -22,6 +22,7 @@ pub type Answer = Result<Success, Refusal>;
 
 /// How far an answer is.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // nearly all are done at once, and a box for each would be an allocation more
 pub enum Progress {
     /// This is it.
     Done(Answer),
@@ -138,10 +139,10 @@ impl Found<'_> {
         }
     }
 
-    fn kind(&self) -> TransactionType {
+    fn is_of(&self, kind: TransactionType) -> bool {
         match self {
-            Found::Memory(record) => record.movement.transaction_type(),
-            Found::Block(record) => record.transaction.transaction_type,
+            Found::Memory(record) => record.movement.transaction_type() == kind,
+            Found::Block(record) => record.transaction.transaction_type == kind,
         }
     }
 
@@ -193,7 +194,7 @@ impl Trail {
     fn previous(&self, id: u64, record: &Found<'_>) -> Option<u64> {
         match self {
             Trail::All => Some(id - 1),
-            Trail::Type { kind, .. } => (record.kind() == *kind).then_some(match record {
+            Trail::Type { kind, .. } => record.is_of(*kind).then_some(match record {
                 Found::Memory(record) => record.previous_of_type,
                 Found::Block(record) => record.previous_of_type,
             }),
@@ -291,7 +292,7 @@ impl Page {
                             break;
                         }
                         let previous = self.trail.before(*next, &record);
-                        if self.kind.is_none_or(|kind| record.kind() == kind) {
+                        if self.kind.is_none_or(|kind| record.is_of(kind)) {
                             self.found.push(view.transaction(*next)?);
                         }
                         *next = previous;

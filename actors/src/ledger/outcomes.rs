@@ -177,7 +177,7 @@ impl Rejection {
                 ),
             ),
         };
-        Refusal { code, message, outcome, index: None }
+        Refusal { outcome, ..Refusal::refused(code, message) }
     }
 }
 

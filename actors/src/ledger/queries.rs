@@ -3,7 +3,8 @@
 use std::cmp::Reverse;
 
 use rabia_bank_messages::bank::{
-    Account, DEFAULT_PAGE, ErrorCode, HistoryFilter, MAX_PAGE, Query, Refusal, Statistics, Success, is_valid_account_id,
+    Account, DEFAULT_PAGE, ErrorCode, HistoryFilter, MAX_PAGE, OtherFields, Query, Refusal, Statistics, Success,
+    is_valid_account_id,
 };
 
 use super::accounts::AccountState;
@@ -88,6 +89,7 @@ impl Books {
             most_active_accounts: self.top_accounts(|state| state.transaction_count),
             large_amount: large_amount.unwrap_or((self.transaction_limit / 10).max(1)),
             large_transactions: Vec::new(),
+            other: OtherFields::default(),
         });
         Task::Large { statistics, next: self.history.len() }
     }
@@ -125,6 +127,7 @@ pub(super) fn as_created(state: &AccountState) -> Account {
         created_at: state.created_at,
         last_transaction_at: None,
         transaction_count: 0,
+        other: OtherFields::default(),
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use rabia_bank_messages::bank::{HourVolume, MAX_BALANCE, TransactionType, Volume};
+use rabia_bank_messages::bank::{HourVolume, MAX_BALANCE, TransactionType, TypeName, Volume};
 use rabia_bank_messages::ids::Millis;
 
 use super::chain::type_index;
@@ -62,8 +62,8 @@ impl Totals {
     }
 
     /// The transactions of every type.
-    pub(super) fn by_type(&self) -> BTreeMap<TransactionType, Volume> {
-        TransactionType::ALL.into_iter().map(|kind| (kind, self.by_type[type_index(kind)])).collect()
+    pub(super) fn by_type(&self) -> BTreeMap<TypeName, Volume> {
+        TransactionType::ALL.into_iter().map(|kind| (kind.into(), self.by_type[type_index(kind)])).collect()
     }
 
     /// The transactions of the latest hours that had any, oldest first.

@@ -1,10 +1,14 @@
 //! Queries, compared with brute force over everything there is.
 
 use proptest::prelude::*;
+use rabia_bank_actors::ledger::chain_hash;
 use rabia_bank_messages::bank::{
-    Account, DEFAULT_PAGE, ErrorCode, HistoryFilter, HourVolume, MAX_BALANCE, MAX_PAGE, Query, Success, Transaction,
-    TransactionType, Volume,
+    Account, DEFAULT_PAGE, ErrorCode, HistoryFilter, HourVolume, MAX_BALANCE, MAX_PAGE, OtherFields, Query, Success,
+    Transaction, TransactionType, Volume,
 };
+use rabia_bank_messages::client::ServerMessage;
+use rabia_bank_messages::codec::Encoding;
+use rabia_bank_messages::ids::Digest;
 
 use crate::support::*;
 
@@ -148,7 +152,7 @@ proptest! {
         prop_assert_eq!(statistics.total_balance, accounts.iter().map(|a| a.balance).sum::<u64>());
         prop_assert_eq!(statistics.transactions, sum(&|_| true));
         for kind in TransactionType::ALL {
-            prop_assert_eq!(statistics.by_type[&kind], sum(&|t| t.transaction_type == kind));
+            prop_assert_eq!(statistics.by_type[&kind.into()], sum(&|t| t.transaction_type == kind));
         }
         let mut hours: Vec<_> = all.iter().map(|t| t.timestamp / HOUR * HOUR).collect();
         hours.dedup();
@@ -242,6 +246,7 @@ fn accounts_and_balances() {
         created_at: 1_000,
         last_transaction_at: Some(2_000),
         transaction_count: 2,
+        other: OtherFields::default(),
     };
     let account = bank.query(&Query::GetAccount { account_id: "a".into() });
     assert_eq!(account, Ok(Success::Account { account: expected, transaction: None }));
@@ -289,4 +294,32 @@ fn a_page_has_1_to_1000_records() {
 #[test]
 fn status_is_not_the_ledgers_to_answer() {
     assert!(Bank::new().ledger.query(&Query::GetStatus {}).is_none());
+}
+
+/// The vector in the page for clients, which says how to check it without this program.
+#[test]
+fn the_chain_is_the_one_of_the_wire_page() {
+    let page = include_str!("../../../messages/WIRE.md");
+    let section = page.split("\n## ").find(|section| section.starts_with("The chain of hashes")).unwrap();
+    let vector = section.split("```text\n").nth(2).and_then(|block| block.split("```").next()).unwrap();
+    let (mut head, mut count) = (Digest::ZERO, 0);
+    for object in vector.split("\n{") {
+        let transaction = as_told(&format!("{{{}", object.trim_start_matches('{')));
+        head = chain_hash(head, &transaction).unwrap();
+        assert_eq!(transaction.hash, head, "{transaction:?}");
+        count += 1;
+    }
+    assert_eq!(count, 5);
+    let zeros = "0".repeat(64);
+    let future = as_told(&format!(r#"{{"transaction_id":6,"type":"hold","timestamp":1,"slot":2,"hash":"{zeros}"}}"#));
+    assert_eq!(chain_hash(head, &future), None, "of a type with other rules");
+}
+
+/// A transaction as a node tells it.
+fn as_told(json: &str) -> Transaction {
+    let message = format!(r#"{{"subscription":1,"transaction":{json}}}"#);
+    match Encoding::Json.decode_server(message.as_bytes()) {
+        Ok(ServerMessage::Transaction { transaction, .. }) => *transaction,
+        other => panic!("{json}: {other:?}"),
+    }
 }

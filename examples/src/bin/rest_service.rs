@@ -203,7 +203,9 @@ fn status_of(refusal: &Refusal) -> StatusCode {
         ErrorCode::AccountNotFound | ErrorCode::TransactionNotFound => StatusCode::NOT_FOUND,
         ErrorCode::AccountExists | ErrorCode::RequestReused => StatusCode::CONFLICT,
         ErrorCode::Malformed => StatusCode::BAD_REQUEST,
-        ErrorCode::Busy | ErrorCode::NoQuorum | ErrorCode::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::Busy | ErrorCode::NoQuorum | ErrorCode::NotYetApplied | ErrorCode::Stopping => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         _ => StatusCode::UNPROCESSABLE_ENTITY,
     }
 }

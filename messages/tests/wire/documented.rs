@@ -1,8 +1,9 @@
 //! The page that describes the client protocol is true: its examples are understood, its tables complete.
 
-use rabia_bank_messages::bank::ErrorCode;
+use rabia_bank_messages::bank::{DEFAULT_PAGE, ErrorCode, MAX_ACCOUNT_ID, MAX_BULK, MAX_PAGE, Transaction};
 use rabia_bank_messages::client::{CLIENT_PATH, CLIENT_VERSION, MAX_CLIENT_MESSAGE};
 use rabia_bank_messages::codec::{Encoding, MAX_DEPTH};
+use rabia_bank_messages::ids::Digest;
 
 const PAGE: &str = include_str!("../../WIRE.md");
 
@@ -63,7 +64,64 @@ fn the_limits_are_the_ones_of_the_code() {
         format!("\"version\": {CLIENT_VERSION}"),
         format!("{MAX_DEPTH} containers"),
         format!("{} MiB", MAX_CLIENT_MESSAGE >> 20),
+        format!("| an account id, in characters | 1 | {MAX_ACCOUNT_ID} |"),
+        format!("| the commands of a bulk | 1 | {} |", grouped(MAX_BULK as u64)),
+        format!("| the records of a page | 1 | {} |", grouped(u64::from(MAX_PAGE))),
+        format!("| containers that nest, the message counted | | {MAX_DEPTH} |"),
+        format!("| a message, in bytes | | {},", grouped(MAX_CLIENT_MESSAGE as u64)),
+        format!("`limit` is 1 to {}, and {DEFAULT_PAGE} where absent", grouped(u64::from(MAX_PAGE))),
     ] {
         assert!(PAGE.contains(&fact), "the page does not say {fact}");
     }
+}
+
+/// A number as people write it, with commas.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap()).collect();
+    groups.join(",")
+}
+
+/// The fenced blocks of a section, each with its lines joined.
+fn blocks(heading: &str) -> Vec<String> {
+    let section = PAGE.split("\n## ").find(|section| section.starts_with(heading)).unwrap();
+    section.split("```").skip(1).step_by(2).map(|block| block.trim_start_matches("text\n").to_owned()).collect()
+}
+
+/// The bytes that a hash is over, put together as the page says and by nothing else.
+fn hashed(before: Digest, transaction: &Transaction) -> Vec<u8> {
+    let Transaction { transaction_id, amount, timestamp, slot, .. } = transaction;
+    let mut bytes = before.0.to_vec();
+    for number in [transaction_id, amount, timestamp, slot] {
+        bytes.extend(number.to_be_bytes());
+    }
+    let types = ["", "opening", "deposit", "withdrawal", "transfer"];
+    let number = types.iter().position(|name| *name == transaction.transaction_type.name()).unwrap();
+    bytes.push(u8::try_from(number).unwrap());
+    for (account, balance) in
+        [(&transaction.from_account, transaction.from_balance), (&transaction.to_account, transaction.to_balance)]
+    {
+        let account = account.as_deref().unwrap_or("");
+        bytes.push(u8::try_from(account.len()).unwrap());
+        bytes.extend(account.as_bytes());
+        bytes.extend(balance.iter().flat_map(|balance| balance.to_be_bytes()));
+    }
+    bytes
+}
+
+#[test]
+fn the_test_vector_of_the_hashes_is_what_the_page_says() {
+    let blocks = blocks("The chain of hashes");
+    let [_, vector, bytes] = &blocks[..] else { panic!("{blocks:?}") };
+    let transactions = serde_json::Deserializer::from_str(vector).into_iter::<Transaction>();
+    let (mut before, mut seen) = (Digest::ZERO, Vec::new());
+    for transaction in transactions.map(Result::unwrap) {
+        seen.push(hashed(before, &transaction));
+        before = Digest::of(&seen[seen.len() - 1]);
+        assert_eq!(transaction.hash, before, "{transaction:?}");
+    }
+    assert_eq!(seen.len(), 5);
+    assert_eq!(hex::encode(&seen[3]), bytes.split_whitespace().collect::<String>());
+    assert!(PAGE.contains(&format!("The {} bytes that", seen[3].len())));
 }

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use rabia_bank_messages::bank::{Amount, Command, Operation, Success, Transaction, TransactionType};
+use rabia_bank_messages::bank::{Amount, Command, Operation, OtherFields, Success, Transaction, TransactionType};
 use rabia_bank_messages::batch::{Action, BatchBuilder, RequestHeader};
 use rabia_bank_messages::client::{Answer, AnswerResult, ClientMessage, ServerMessage};
 use rabia_bank_messages::codec::{self, Encoding};
@@ -33,7 +33,7 @@ fn transfer() -> Command {
 fn answer() -> ServerMessage {
     let transaction = Transaction {
         transaction_id: 1_234_567,
-        transaction_type: TransactionType::Transfer,
+        transaction_type: TransactionType::Transfer.into(),
         from_account: Some("customer-000017".into()),
         to_account: Some("customer-004711".into()),
         amount: 12_345,
@@ -42,6 +42,7 @@ fn answer() -> ServerMessage {
         timestamp: 1_760_000_000_000,
         slot: 90_001,
         hash: Digest::of(b"hash"),
+        other: OtherFields::default(),
     };
     let result = AnswerResult::Ok(Success::Transaction { transaction });
     ServerMessage::Answer(Box::new(Answer {

@@ -123,6 +123,7 @@ fn account() -> impl Strategy<Value = Account> {
             created_at,
             last_transaction_at,
             transaction_count,
+            other: OtherFields::default(),
         },
     )
 }
@@ -137,7 +138,7 @@ fn transaction() -> impl Strategy<Value = Transaction> {
     (any::<[u64; 4]>(), transaction_type(), accounts, balances, digest()).prop_map(
         |(numbers, transaction_type, (from_account, to_account), (from_balance, to_balance), hash)| Transaction {
             transaction_id: numbers[0],
-            transaction_type,
+            transaction_type: transaction_type.into(),
             from_account,
             to_account,
             amount: numbers[1],
@@ -146,6 +147,7 @@ fn transaction() -> impl Strategy<Value = Transaction> {
             timestamp: numbers[2],
             slot: numbers[3],
             hash,
+            other: OtherFields::default(),
         },
     )
 }
@@ -158,7 +160,7 @@ fn statistics() -> impl Strategy<Value = Statistics> {
     (
         any::<[u64; 3]>(),
         volume(),
-        proptest::collection::btree_map(transaction_type(), volume(), 0..4),
+        proptest::collection::btree_map(transaction_type().prop_map(TypeName::from), volume(), 0..4),
         vec((any::<u64>(), volume()).prop_map(|(hour, total)| HourVolume { hour, total }), 0..3),
         (vec(account(), 0..3), vec(account(), 0..3)),
         vec(transaction(), 0..3),
@@ -173,6 +175,7 @@ fn statistics() -> impl Strategy<Value = Statistics> {
             most_active_accounts: active,
             large_amount: numbers[2],
             large_transactions,
+            other: OtherFields::default(),
         })
 }
 
@@ -208,6 +211,7 @@ fn status() -> impl Strategy<Value = Status> {
             uptime_s: n[15],
             process: Process { cpu_ms: n[16], peak_memory_bytes: n[0], written_bytes: n[1] },
             stages: [(Stage::Queue, Durations::new(n.to_vec())), (Stage::Answer, Durations::default())].into(),
+            other: OtherFields::default(),
         },
     )
 }
@@ -215,7 +219,7 @@ fn status() -> impl Strategy<Value = Status> {
 fn refusal() -> impl Strategy<Value = Refusal> {
     let outcome = select(vec![Outcome::Refused, Outcome::Unknown]);
     (select(ErrorCode::ALL.to_vec()), any::<String>(), outcome, option::of(any::<u32>()))
-        .prop_map(|(code, message, outcome, index)| Refusal { code, message, outcome, index })
+        .prop_map(|(code, message, outcome, index)| Refusal { outcome, index, ..Refusal::refused(code, message) })
 }
 
 /// What a single command answers.

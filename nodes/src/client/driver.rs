@@ -2,7 +2,8 @@
 //!
 //! A request is *pending* from its arrival until it is settled. It is *waiting* while it has been said on the present
 //! connection without an answer there, and *doubtful* once an attempt may have been executed: its connection broke, or
-//! its answer said so. A refusal by the bank itself settles any request, because the log applies a request number once.
+//! its answer said so. A refusal by the bank itself settles any request, because the log applies a request number once. So
+//! does one with a code that this program does not know, if its outcome says that nothing was executed.
 //! A refusal by the state of one node (busy, no quorum, stopping, the session gone) speaks of that attempt alone: of a
 //! request that is not doubtful it says "not executed", of a doubtful one it says nothing. So a command whose only attempt
 //! found the session gone goes on in a new session, and a doubtful one is unknown for good.
@@ -11,7 +12,7 @@
 //! the bound of what the client has acknowledged. A number that was given up as unknown counts as acknowledged: nobody
 //! will ask for its answer any more, and a late copy of it will not be executed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
 use std::time::Duration;
 
@@ -39,6 +40,12 @@ const SILENCE_LIMIT: Duration = Duration::from_millis(1_200);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// No node is asked less often than this while a request is pending.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// The pause before a command is repeated whose last answer was unknown, with a code that this program does not know; it
+/// doubles up to [`LONGEST_STRANGE_PAUSE`]. What is not understood is not pressed for.
+const STRANGE_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_STRANGE_PAUSE: Duration = Duration::from_secs(5);
+/// Connections in a row that may end with a message that can't be read while a request waits. Then it is unknown.
+const MAX_UNREADABLE: u32 = 3;
 /// Requests that are taken from the callers at once.
 const ASKS_AT_ONCE: usize = 256;
 /// Frames that are heard at once.
@@ -57,9 +64,23 @@ struct Pending {
     doubtful: bool,
     /// The answer to the last attempt.
     last: Option<Answered>,
+    /// It is not said before, and after this pause again.
+    not_before: Option<Instant>,
+    pause: Duration,
+    /// Connections in a row on which it waited, and that ended with a message that can't be read.
+    unreadable: u32,
 }
 
 impl Pending {
+    fn new(
+        message: ClientMessage,
+        deadline: Instant,
+        answer: oneshot::Sender<Result<Answered, Unanswered>>,
+    ) -> Pending {
+        let (waiting, doubtful, last, not_before) = (false, false, None, None);
+        Pending { message, deadline, answer, waiting, doubtful, last, not_before, pause: STRANGE_PAUSE, unreadable: 0 }
+    }
+
     fn is_command(&self) -> bool {
         matches!(self.message, ClientMessage::Command { .. })
     }
@@ -103,6 +124,8 @@ struct Connection {
     /// Numbers to be said again at `retry_at`.
     later: Vec<u64>,
     retry_at: Option<Instant>,
+    /// Numbers to be said again each at its time.
+    delayed: BTreeSet<(Instant, u64)>,
     unflushed: bool,
     /// When the node was last heard, or had nothing to answer.
     heard: Instant,
@@ -117,6 +140,8 @@ enum Leave {
     ForSession,
     /// The connection is broken or the node is of no use.
     Lost(String),
+    /// The node said what can't be read.
+    Unreadable(String),
 }
 
 fn lost(error: tungstenite::Error) -> Leave {
@@ -169,6 +194,10 @@ impl Driver {
                     Leave::Done => return,
                     Leave::ForSession => None,
                     Leave::Lost(why) => Some(format!("{url}: {why}")),
+                    Leave::Unreadable(why) => {
+                        self.note_unreadable(&why);
+                        Some(format!("{url}: {why}"))
+                    }
                 },
                 Err(why) => Some(why),
             };
@@ -195,6 +224,16 @@ impl Driver {
     fn leave_connection(&mut self) {
         for pending in self.pending.values_mut() {
             pending.doubtful |= mem::take(&mut pending.waiting);
+        }
+    }
+
+    /// A request that is asked again and again, of nodes that are not understood, would never be answered.
+    fn note_unreadable(&mut self, why: &str) {
+        for pending in self.pending.values_mut().filter(|pending| pending.waiting) {
+            pending.unreadable += 1;
+        }
+        for (_, pending) in self.pending.extract_if(.., |_, pending| pending.unreadable >= MAX_UNREADABLE) {
+            pending.settle_unknown(why);
         }
     }
 
@@ -250,8 +289,7 @@ impl Driver {
                 }
                 Request::Query(query, read) => ClientMessage::Query { request: request_number, query, read },
             };
-            let pending = Pending { message, deadline, answer, waiting: false, doubtful: false, last: None };
-            self.pending.insert(request_number, pending);
+            self.pending.insert(request_number, Pending::new(message, deadline, answer));
         }
     }
 
@@ -279,16 +317,24 @@ impl Driver {
     async fn serve(&mut self, sink: Sink, stream: Stream, name: String) -> Leave {
         let wants_session = self.session.is_some() || self.pending.values().any(Pending::is_command);
         let now = Instant::now();
+        let (mut to_send, mut delayed) = (VecDeque::new(), BTreeSet::new());
+        for (number, pending) in &self.pending {
+            match pending.not_before.filter(|at| *at > now) {
+                Some(at) => _ = delayed.insert((at, *number)),
+                None => to_send.push_back(*number),
+            }
+        }
         let mut connection = Connection {
             sink,
             stream,
             name,
             session: if wants_session { SessionState::Asked } else { SessionState::NotAsked },
             welcome_by: Some(now + WELCOME_TIMEOUT),
-            to_send: self.pending.keys().copied().collect(),
+            to_send,
             held: Vec::new(),
             later: Vec::new(),
             retry_at: None,
+            delayed,
             unflushed: true,
             heard: now,
             pinged: false,
@@ -389,7 +435,9 @@ impl Driver {
     fn next_wake(&self, connection: &Connection) -> Option<Instant> {
         let silence = (!self.pending.is_empty())
             .then(|| connection.heard + if connection.pinged { SILENCE_LIMIT } else { PING_AFTER });
-        [self.first_deadline(), connection.retry_at, connection.welcome_by, silence].into_iter().flatten().min()
+        let delayed = connection.delayed.first().map(|(at, _)| *at);
+        let wakes = [self.first_deadline(), connection.retry_at, delayed, connection.welcome_by, silence];
+        wakes.into_iter().flatten().min()
     }
 
     /// Does what is due by now.
@@ -399,6 +447,12 @@ impl Driver {
         if connection.retry_at.is_some_and(|at| at <= now) {
             connection.retry_at = None;
             connection.to_send.extend(connection.later.drain(..));
+        }
+        while let Some(&(at, number)) = connection.delayed.first()
+            && at <= now
+        {
+            connection.delayed.pop_first();
+            connection.to_send.push_back(number);
         }
         if connection.welcome_by.is_some_and(|by| by <= now) {
             return Err(Leave::Lost(format!("no welcome within {WELCOME_TIMEOUT:?}")));
@@ -455,11 +509,17 @@ impl Driver {
                 self.answered(connection, request, answered)?;
                 self.leave_if_expired(connection)
             }
+            Ok(Incoming::Unreadable { request, why, answered }) => {
+                let why = format!("the node's answer can't be read: {why}");
+                self.settle(request, Err(Unanswered::Unknown(Unknown { why, last: Some(Box::new(answered)) })));
+                self.leave_if_expired(connection)
+            }
+            Ok(Incoming::Unknown) => Ok(()),
             Ok(Incoming::Error(refusal)) if refusal.code == ErrorCode::SessionExpired => {
                 Err(self.lose_session(&refusal))
             }
             Ok(Incoming::Error(refusal)) => Err(Leave::Lost(refusal.to_string())),
-            Err(malformed) => Err(Leave::Lost(format!("a message that can't be read: {malformed}"))),
+            Err(malformed) => Err(Leave::Unreadable(format!("a message that can't be read: {malformed}"))),
         }
     }
 
@@ -491,11 +551,12 @@ impl Driver {
         // No longer pending: its time was up, or it was answered twice because it was said twice.
         let Some(pending) = self.pending.get_mut(&number) else { return Ok(()) };
         pending.waiting = false;
+        pending.unreadable = 0;
         let Some(refusal) = answered.refusal.clone() else {
             self.settle(number, Ok(answered));
             return Ok(());
         };
-        let speaks_of_attempt = is_about_attempt(refusal.code);
+        let speaks_of_attempt = is_about_attempt(&refusal.code);
         if refusal.outcome == Outcome::Refused && !speaks_of_attempt {
             self.settle(number, Ok(answered));
         } else if refusal.code == ErrorCode::SessionExpired {
@@ -507,6 +568,13 @@ impl Driver {
         } else if refusal.code == ErrorCode::RequestAcknowledged {
             let why = refusal.to_string();
             self.settle(number, Err(Unanswered::Unknown(Unknown { why, last: Some(Box::new(answered)) })));
+        } else if let ErrorCode::Other(_) = refusal.code {
+            let at = Instant::now() + random::jitter(pending.pause);
+            pending.doubtful = true;
+            pending.last = Some(answered);
+            pending.pause = (2 * pending.pause).min(LONGEST_STRANGE_PAUSE);
+            pending.not_before = Some(at);
+            connection.delayed.insert((at, number));
         } else {
             pending.doubtful |= refusal.outcome == Outcome::Unknown;
             pending.last = Some(answered);
@@ -572,7 +640,7 @@ impl Driver {
 }
 
 /// Refusals that speak of one attempt, not of the request.
-fn is_about_attempt(code: ErrorCode) -> bool {
+fn is_about_attempt(code: &ErrorCode) -> bool {
     is_passing(code) || matches!(code, ErrorCode::SessionExpired | ErrorCode::RequestAcknowledged)
 }
 

@@ -26,8 +26,19 @@ pub struct Answered {
 /// Any message of a node, without what is inside `ok`.
 pub(super) enum Incoming {
     Welcome(Welcome),
-    Answer { request: u64, answered: Answered },
+    Answer {
+        request: u64,
+        answered: Answered,
+    },
+    /// The answer to this request is not in words that this program understands.
+    Unreadable {
+        request: u64,
+        why: String,
+        answered: Answered,
+    },
     Error(Refusal),
+    /// A message of a kind that this program does not know: it is not meant for it.
+    Unknown,
 }
 
 #[derive(Deserialize)]
@@ -42,18 +53,58 @@ struct Fields {
     replayed: Option<bool>,
 }
 
+/// Which fields of those that tell what a message is are there.
+#[derive(Deserialize)]
+struct Kind {
+    welcome: Option<IgnoredAny>,
+    request: Option<IgnoredAny>,
+    subscription: Option<IgnoredAny>,
+    ok: Option<IgnoredAny>,
+    error: Option<IgnoredAny>,
+}
+
+/// The number of the request that a message answers, whatever else it says.
+#[derive(Deserialize)]
+struct RequestNumber {
+    request: Option<u64>,
+}
+
+/// Whether this is a message of a kind that this program does not know.
+pub(super) fn is_of_unknown_kind(encoding: Encoding, frame: &[u8]) -> bool {
+    let fields = decode::<Kind>(encoding, frame);
+    fields.is_ok_and(|Kind { welcome, request, subscription, ok, error }| {
+        [welcome, request, subscription, ok, error].iter().all(Option::is_none)
+    })
+}
+
 impl Incoming {
     pub(super) fn decode(encoding: Encoding, frame: Bytes) -> Result<Incoming, Malformed> {
-        let Fields { welcome, request, slot, index, ok, error, replayed } = decode(encoding, &frame)?;
+        let fields = match decode(encoding, &frame) {
+            Ok(fields) => fields,
+            Err(malformed) => return Incoming::unreadable(encoding, frame, malformed),
+        };
+        let Fields { welcome, request, slot, index, ok, error, replayed } = fields;
         match (welcome, request, ok, error) {
             (Some(welcome), ..) => Ok(Incoming::Welcome(welcome)),
             (None, None, None, Some(refusal)) => Ok(Incoming::Error(refusal)),
+            (None, None, None, None) => Ok(Incoming::Unknown),
             (None, Some(request), ok, refusal) if ok.is_some() != refusal.is_some() => {
                 let replayed = replayed.unwrap_or(false);
                 let answered = Answered { slot, index, replayed, refusal, encoding, frame };
                 Ok(Incoming::Answer { request, answered })
             }
-            _ => Err(malformed("neither a welcome, nor an answer, nor an error")),
+            _ => Incoming::unreadable(encoding, frame, malformed("neither a welcome, nor an answer, nor an error")),
+        }
+    }
+
+    /// What can be told of a message that can't be read: which request it answers, perhaps.
+    fn unreadable(encoding: Encoding, frame: Bytes, malformed: Malformed) -> Result<Incoming, Malformed> {
+        match decode(encoding, &frame) {
+            Ok(RequestNumber { request: Some(request) }) => {
+                let answered = Answered { slot: None, index: None, replayed: false, refusal: None, encoding, frame };
+                Ok(Incoming::Unreadable { request, why: malformed.message, answered })
+            }
+            _ => Err(malformed),
         }
     }
 }

@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
 use super::link::{self, Sink};
-use super::{CallError, ClientOptions, NodeUrl, NotReached, is_passing};
+use super::{CallError, ClientOptions, NodeUrl, NotReached, Unknown, frame, is_passing};
 use crate::random;
 
 /// A node that said nothing for this long is asked for a sign of life; without one for as long again, it is left.
@@ -28,6 +28,10 @@ const PING_AFTER: Duration = Duration::from_secs(1);
 /// The pause after all nodes were tried; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// A node that was followed for this long is a good one: the next one is asked after the shortest pause.
+const LASTED: Duration = Duration::from_secs(5);
+/// Connections in a row that may end with a message that can't be read, without anything that can. Then the feed ends.
+const MAX_UNREADABLE: u32 = 3;
 /// Transactions that wait for the subscriber to take them. Beyond, they wait at the node.
 const UNREAD: usize = 1_024;
 /// The number of the only request of a connection.
@@ -36,7 +40,7 @@ const REQUEST: u64 = 1;
 /// Transactions of a feed, in order. Dropping it ends it.
 ///
 /// It ends by itself after an error: [`CallError::Refused`] if there is no such account, [`CallError::NotReached`] if no node
-/// served it for [`ClientOptions::timeout`]. Then a new one can go on [`from`](Feed::from) the id after the last one seen.
+/// served it for [`ClientOptions::timeout`], [`CallError::Unknown`] if what comes next can't be read by this program. Then a new one can go on [`from`](Feed::from) the id after the last one seen.
 #[derive(Debug)]
 pub struct Subscription {
     news: mpsc::Receiver<Result<Transaction, CallError>>,
@@ -52,7 +56,8 @@ impl Subscription {
         assert!(!options.urls.is_empty(), "a subscription needs the URL of at least one node");
         let (teller, news) = mpsc::channel(UNREAD);
         let (served, pause) = (Instant::now(), FIRST_PAUSE);
-        tokio::spawn(Follower { options, feed, teller, cluster: None, subscribed: false, served, pause }.run());
+        let (cluster, subscribed, unreadable) = (None, false, 0);
+        tokio::spawn(Follower { options, feed, teller, cluster, subscribed, served, pause, unreadable }.run());
         Subscription { news }
     }
 
@@ -78,6 +83,8 @@ enum Leave {
     Refused(Refusal),
     /// The connection is broken or the node is of no use.
     Lost(String),
+    /// The node said what can't be read.
+    Unreadable(String),
 }
 
 /// The task that reads the connection.
@@ -92,18 +99,32 @@ struct Follower {
     /// When a node that served the feed was left. (It may have been a quiet one.)
     served: Instant,
     pause: Duration,
+    /// Connections in a row that ended with a message that can't be read, since something could be.
+    unreadable: u32,
 }
 
 impl Follower {
     async fn run(mut self) {
         let urls = self.options.urls.clone();
         for (tries, url) in urls.iter().cycle().enumerate() {
+            let began = Instant::now();
             let why = match self.serve(url).await {
                 Leave::Gone => return,
                 Leave::Refused(refusal) => return self.end(CallError::Refused(refusal)).await,
                 Leave::Lost(why) => format!("{url}: {why}"),
+                Leave::Unreadable(why) => {
+                    self.unreadable += 1;
+                    let why = format!("{url}: {why}");
+                    if self.unreadable >= MAX_UNREADABLE {
+                        return self.end(CallError::Unknown(Unknown { why, last: None })).await;
+                    }
+                    why
+                }
             };
             tracing::debug!("a subscription left a node: {why}");
+            if self.subscribed && began.elapsed() >= LASTED {
+                self.pause = FIRST_PAUSE;
+            }
             if std::mem::take(&mut self.subscribed) {
                 self.served = Instant::now();
             }
@@ -172,22 +193,27 @@ impl Follower {
     }
 
     async fn hear(&mut self, frame: Message) -> Result<(), Leave> {
-        let decoded = match &frame {
-            Message::Text(text) => Encoding::Json.decode_server(text.as_bytes()),
-            Message::Binary(bytes) => Encoding::MessagePack.decode_server(bytes),
+        let (encoding, bytes) = match &frame {
+            Message::Text(text) => (Encoding::Json, text.as_bytes()),
+            Message::Binary(bytes) => (Encoding::MessagePack, &bytes[..]),
             Message::Close(Some(close)) => {
                 return Err(Leave::Lost(format!("closed: {} {}", close.code, close.reason)));
             }
             Message::Close(None) => return Err(Leave::Lost("closed".into())),
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return Ok(()),
         };
-        let message = decoded.map_err(|e| Leave::Lost(format!("a message that can't be read: {e}")))?;
+        let message = match encoding.decode_server(bytes) {
+            Ok(message) => message,
+            Err(_) if frame::is_of_unknown_kind(encoding, bytes) => return Ok(()),
+            Err(error) => return Err(Leave::Unreadable(format!("a message that can't be read: {error}"))),
+        };
         match message {
             ServerMessage::Welcome { welcome } => self.welcomed(&welcome),
             ServerMessage::Answer(answer) => self.answered(*answer),
             ServerMessage::Transaction { transaction, .. } => self.tell(*transaction).await,
             ServerMessage::Reached { reached, .. } => {
-                self.feed.from = self.feed.from.max(Some(reached + 1));
+                self.feed.from = self.feed.from.max(Some(reached.saturating_add(1)));
+                self.went_on();
                 Ok(())
             }
             ServerMessage::Error { error } => Err(Leave::Lost(error.to_string())),
@@ -209,12 +235,12 @@ impl Follower {
                     return Err(Leave::Lost(format!("a feed from {asked} on would begin with {from}")));
                 }
                 self.feed.from = Some(from);
-                (self.subscribed, self.pause) = (true, FIRST_PAUSE);
+                self.subscribed = true;
                 Ok(())
             }
             AnswerResult::Ok(other) => Err(Leave::Lost(format!("a subscription was answered with {other:?}"))),
             AnswerResult::Error(refusal) => {
-                Err(if is_passing(refusal.code) { Leave::Lost(refusal.to_string()) } else { Leave::Refused(refusal) })
+                Err(if is_passing(&refusal.code) { Leave::Lost(refusal.to_string()) } else { Leave::Refused(refusal) })
             }
         }
     }
@@ -227,7 +253,13 @@ impl Follower {
             expected => return Err(Leave::Lost(format!("transaction {id} came where {expected:?} was to come"))),
         }
         self.teller.send(Ok(transaction)).await.map_err(|_| Leave::Gone)?;
-        self.feed.from = Some(id + 1);
+        self.feed.from = Some(id.saturating_add(1));
+        self.went_on();
         Ok(())
+    }
+
+    /// The feed is further than it was.
+    fn went_on(&mut self) {
+        (self.pause, self.unreadable) = (FIRST_PAUSE, 0);
     }
 }

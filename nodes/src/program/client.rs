@@ -10,7 +10,7 @@ use rabia_bank_messages::bank::{
     Success, TransactionType,
 };
 use rabia_bank_messages::client::Feed;
-use rabia_bank_messages::codec::Encoding;
+use rabia_bank_messages::codec::{self, Encoding};
 use serde_json::{Value, json};
 
 use super::{Connect, Exit, ProgramError, runtime, terminal};
@@ -276,6 +276,9 @@ fn request(ask: Ask, read: ReadLevel) -> Result<Request, ProgramError> {
 
 /// The operations in an array, or one after the other.
 fn operations(text: &str) -> serde_json::Result<Vec<Operation>> {
+    // Numbers as they are written, before a float could round them.
+    let exact = codec::exact_numbers(text);
+    let text = &*exact;
     if text.trim_start().starts_with('[') {
         serde_json::from_str(text)
     } else {
@@ -341,13 +344,14 @@ fn unanswered_json(unanswered: &Unanswered) -> Value {
 
 fn show_refusal(refusal: &Refusal) {
     let at = refusal.index.map(|index| format!(" (command {index} of the bulk)")).unwrap_or_default();
-    eprintln!("{}: {}{at}", console::style(format!("refused, {}", refusal.code)).for_stderr().red(), refusal.message);
+    let (code, more) = (console::style(format!("refused, {}", refusal.code)), show::others(&refusal.other));
+    eprintln!("{}: {}{at}{more}", code.for_stderr().red(), refusal.message);
 }
 
 /// The bank itself was not reached where a node had nothing to say but that it can't at the moment.
 fn exit_of(refusal: &Refusal) -> Exit {
     match refusal.outcome {
-        Outcome::Refused if !is_passing(refusal.code) => Exit::Refused,
+        Outcome::Refused if !is_passing(&refusal.code) => Exit::Refused,
         Outcome::Refused | Outcome::Unknown => Exit::Unknown,
     }
 }
@@ -462,6 +466,9 @@ mod tests {
         assert_eq!(operations("").unwrap().len(), 0);
         assert!(operations(r#"{"bulk": {"commands": [], "atomic": true}}"#).is_err());
         assert!(operations("hello").is_err());
+        let rounded = r#"[{"deposit": {"account_id": "a", "amount": 0.99999999999999999}}]"#;
+        let Operation::Deposit { amount, .. } = operations(rounded).unwrap().remove(0) else { panic!() };
+        assert_eq!(amount, Amount::INVALID);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use console::style;
-use rabia_bank_messages::bank::{Account, ItemResult, Statistics, Status, Success, Transaction};
+use rabia_bank_messages::bank::{Account, ItemResult, OtherFields, Statistics, Status, Success, Transaction};
 use rabia_bank_messages::stages::{Durations, Stage};
 
 use crate::client::{CallError, NodeUrl};
@@ -36,6 +36,7 @@ pub(super) fn success(success: &Success) -> Vec<String> {
         Success::Statistics { statistics: s } => statistics(s),
         Success::Status { status } => table(&STATUS_HEADS, &[status_row("", status)]),
         Success::Subscribed { from } => vec![format!("transactions from {from} on")],
+        Success::Other(fields) => vec![others(fields).trim_start().to_owned()],
     }
 }
 
@@ -52,15 +53,26 @@ fn time(ms: u64) -> String {
     }
 }
 
+/// Fields that this program does not know, as they came.
+pub(super) fn others(fields: &OtherFields) -> String {
+    let field = |(name, value): (&str, &serde_json::Value)| {
+        let text = format!("  {name}={value}");
+        // What a node says must not steer the terminal.
+        text.chars().map(|c| if c.is_control() { c.escape_unicode().to_string() } else { c.to_string() }).collect()
+    };
+    fields.iter().map(field).collect::<Vec<String>>().concat()
+}
+
 fn account(account: &Account) -> String {
-    let Account { account_id, balance, created_at, last_transaction_at, transaction_count } = account;
+    let Account { account_id, balance, created_at, last_transaction_at, transaction_count, other } = account;
     let last = last_transaction_at.map(|at| format!(", the last {}", time(at))).unwrap_or_default();
     format!(
-        "{}  balance {}  created {}, transactions: {}{last}",
+        "{}  balance {}  created {}, transactions: {}{last}{}",
         style(account_id).bold(),
         style(grouped(*balance)).green(),
         time(*created_at),
-        grouped(*transaction_count)
+        grouped(*transaction_count),
+        others(other)
     )
 }
 
@@ -90,18 +102,19 @@ pub(super) fn transaction(transaction: &Transaction) -> String {
         (None, None) => String::new(),
     };
     format!(
-        "#{:<6} {}  {:<10} {:>12}  {way}",
+        "#{:<6} {}  {:<10} {:>12}  {way}{}",
         transaction.transaction_id,
         style(time(transaction.timestamp)).dim(),
         transaction.transaction_type.name(),
         style(grouped(transaction.amount)).green(),
+        others(&transaction.other),
     )
 }
 
 fn bulk(results: &[ItemResult]) -> Vec<String> {
     let refused = results.iter().enumerate().filter_map(|(index, result)| match result {
         ItemResult::Ok(_) => None,
-        ItemResult::Error(refusal) => Some(format!("  command {index}: {refusal}")),
+        ItemResult::Error(refusal) => Some(format!("  command {index}: {refusal}{}", others(&refusal.other))),
     });
     let refused: Vec<String> = refused.collect();
     let mut lines = vec![format!("{} applied, {} refused", results.len() - refused.len(), refused.len())];
@@ -135,6 +148,8 @@ fn statistics(statistics: &Statistics) -> Vec<String> {
     section("Most active accounts", accounts(&statistics.most_active_accounts));
     let title = format!("Latest transactions of {} and more", grouped(statistics.large_amount));
     section(&title, statistics.large_transactions.iter().map(transaction).collect());
+    let more = statistics.other.iter().map(|(name, value)| vec![name.to_owned(), value.to_string()]);
+    section("More", table(&["field", "value"], &more.collect::<Vec<_>>()));
     lines
 }
 
@@ -195,7 +210,7 @@ mod tests {
     fn a_transfer_shows_both_sides() {
         let line = transaction(&Transaction {
             transaction_id: 7,
-            transaction_type: rabia_bank_messages::bank::TransactionType::Transfer,
+            transaction_type: rabia_bank_messages::bank::TransactionType::Transfer.into(),
             from_account: Some("alice".into()),
             to_account: Some("bob".into()),
             amount: 1_300,
@@ -204,11 +219,24 @@ mod tests {
             timestamp: 1_000,
             slot: 3,
             hash: rabia_bank_messages::ids::Digest::ZERO,
+            other: OtherFields::default(),
         });
         let line = console::strip_ansi_codes(&line).into_owned();
         for part in ["#7", "1970-01-01T00:00:01.000Z", "transfer", "1,300", "alice (now 700) -> bob (now 1,300)"] {
             assert!(line.contains(part), "{part} in {line}");
         }
+    }
+
+    #[test]
+    fn what_is_not_known_is_shown_and_steers_nothing() {
+        let hold = serde_json::json!({"transaction_id": 7, "type": "hold", "from_account": "alice", "amount": 5,
+            "timestamp": 1, "slot": 3, "hash": "0".repeat(64), "reference": "auth-9", "note": "\u{9b}31m", "until": [1]});
+        let line = transaction(&serde_json::from_value(hold).unwrap());
+        for part in ["hold", "  reference=\"auth-9\"", "  until=[1]", "  note=\"\\u{9b}31m\""] {
+            assert!(line.contains(part), "{part} in {line:?}");
+        }
+        let other = serde_json::json!({"holds": [{"hold_id": 77}]});
+        assert_eq!(success(&serde_json::from_value(other).unwrap()), ["holds=[{\"hold_id\":77}]"]);
     }
 
     #[test]

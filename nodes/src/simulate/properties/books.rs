@@ -62,10 +62,10 @@ fn reply(ledger: &Ledger, disk: &BooksReader, outcome: &RequestOutcome) -> Reply
 pub(in crate::simulate) fn balance(slot: Slot, ledger: &Ledger, model: &Model) -> Check {
     let mut sum: i128 = 0;
     for transaction in model.history() {
-        sum += match transaction.transaction_type {
-            TransactionType::Opening | TransactionType::Deposit => i128::from(transaction.amount),
-            TransactionType::Withdrawal => -i128::from(transaction.amount),
-            TransactionType::Transfer => 0,
+        sum += match transaction.transaction_type.known() {
+            Some(TransactionType::Opening | TransactionType::Deposit) => i128::from(transaction.amount),
+            Some(TransactionType::Withdrawal) => -i128::from(transaction.amount),
+            Some(TransactionType::Transfer) | None => 0,
         };
     }
     let (ledger, model) = (ledger.summary().total_balance, model.total());

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rabia_bank_messages::bank::{
     Account, Command, DEFAULT_PAGE, ErrorCode, HistoryFilter, HourVolume, ItemResult, MAX_BALANCE, MAX_BULK, MAX_PAGE,
-    Operation, Outcome, Query, Refusal, Statistics, Success, Transaction, TransactionType, Volume,
+    Operation, OtherFields, Query, Refusal, Statistics, Success, Transaction, TransactionType, Volume,
 };
 use rabia_bank_messages::batch::{Action, Payload, RequestHeader};
 use rabia_bank_messages::client::Feed;
@@ -256,7 +256,7 @@ impl Model {
         let to_balance = to.map(|name| balance_of(name, &|balance| balance + amount));
         let mut transaction = Transaction {
             transaction_id: self.history.len() as u64 + 1,
-            transaction_type: kind,
+            transaction_type: kind.into(),
             from_account: from.cloned(),
             to_account: to.cloned(),
             amount,
@@ -265,6 +265,7 @@ impl Model {
             timestamp: self.time,
             slot: self.slot,
             hash: self.history.last().map_or(Digest::ZERO, |last| last.hash),
+            other: OtherFields::default(),
         };
         transaction.hash = chained(&transaction, transaction.hash);
         for name in [from, to].into_iter().flatten() {
@@ -279,6 +280,7 @@ impl Model {
                     created_at: self.time,
                     last_transaction_at: Some(self.time),
                     transaction_count: 1,
+                    other: OtherFields::default(),
                 };
                 Success::Account { account, transaction: Some(transaction) }
             }
@@ -302,6 +304,7 @@ impl Model {
             created_at,
             last_transaction_at: last.map(|last| last.timestamp),
             transaction_count: mine.len() as u64,
+            other: OtherFields::default(),
         })
     }
 
@@ -397,12 +400,13 @@ impl Model {
                 accounts: accounts.len() as u64,
                 total_balance: accounts.iter().map(|account| account.balance).sum(),
                 transactions: volume(history.iter()),
-                by_type: TransactionType::ALL.into_iter().map(|kind| (kind, of_type(kind))).collect(),
+                by_type: TransactionType::ALL.into_iter().map(|kind| (kind.into(), of_type(kind))).collect(),
                 by_hour: hours[latest..].iter().map(|hour| HourVolume { hour: *hour, total: of_hour(hour) }).collect(),
                 largest_accounts: top(&|account| account.balance),
                 most_active_accounts: top(&|account| account.transaction_count),
                 large_amount,
                 large_transactions: large.take(TOP).cloned().collect(),
+                other: OtherFields::default(),
             }),
         }
     }
@@ -423,7 +427,7 @@ pub(in crate::simulate) fn plain(answer: Answer) -> Answer {
 }
 
 fn refusal(code: ErrorCode) -> Refusal {
-    Refusal { code, message: String::new(), outcome: Outcome::Refused, index: None }
+    Refusal::refused(code, String::new())
 }
 
 /// Checks an operation in the order of BANK.md's table, and changes the balances.
@@ -512,11 +516,11 @@ fn chained(transaction: &Transaction, previous: Digest) -> Digest {
     let mut bytes = previous.0.to_vec();
     let numbers = [transaction.transaction_id, transaction.amount, transaction.timestamp, transaction.slot];
     bytes.extend(numbers.into_iter().flat_map(u64::to_be_bytes));
-    bytes.push(match transaction.transaction_type {
-        TransactionType::Opening => 1,
-        TransactionType::Deposit => 2,
-        TransactionType::Withdrawal => 3,
-        TransactionType::Transfer => 4,
+    bytes.push(match transaction.transaction_type.name() {
+        "opening" => 1,
+        "deposit" => 2,
+        "withdrawal" => 3,
+        _ => 4,
     });
     let sides =
         [(&transaction.from_account, transaction.from_balance), (&transaction.to_account, transaction.to_balance)];

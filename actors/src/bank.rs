@@ -28,7 +28,7 @@ use tracing::info;
 
 use crate::consensus::stores::{Standing, Stores};
 use crate::ledger::{Answer, Applied, Block, Ledger, Progress, Reading, RequestOutcome};
-use crate::node::{Decision, Failed, Gauges, Rebuilt};
+use crate::node::{Decision, Failed, Failure, Gauges, Rebuilt};
 use crate::snapshot::{BooksError, Snapshot, read_block};
 use crate::snapshotter::{OwnDigest, Save, Snapshotter};
 use crate::voter::{Read, Voter};
@@ -576,7 +576,7 @@ impl Bank {
         let OpenAnswer { waiter, purpose, reading } = open;
         let block = match block {
             Ok(block) => Arc::new(block),
-            Err(error) => return self.node.do_send(Failed(error.to_string())),
+            Err(error) => return self.node.do_send(Failed((&error).into())),
         };
         let number = block.number();
         match (self.ledger.resume(*reading, block), purpose) {
@@ -584,7 +584,7 @@ impl Bank {
             (Progress::Reading(reading), _) if reading.block() == number => {
                 let why =
                     format!("block {number} of the history in the books is damaged: its last transactions are missing");
-                self.node.do_send(Failed(why));
+                self.node.do_send(Failed(Failure::Damaged(why)));
             }
             (Progress::Done(answer), Purpose::Request { slot, index, replayed }) => {
                 let result = answer.map(Done::Success);
@@ -729,6 +729,8 @@ impl Bank {
             total_balance: summary.total_balance,
             sessions: summary.sessions,
             clients: load(&gauges.clients),
+            max_clients: gauges.max_clients,
+            descriptors: gauges.descriptors,
             chain_head: self.ledger.chain_head(),
             state_digest: self.ledger.digest(),
             commits: load(&gauges.commits),
@@ -815,7 +817,7 @@ impl Handler<Apply> for Bank {
             Err(error) => {
                 self.failed = true;
                 let message = format!("slot {slot} can't be applied: {error}. Is a newer version in the cluster?");
-                return self.node.do_send(Failed(message));
+                return self.node.do_send(Failed(message.into()));
             }
         }
         self.gauges.applied_slot.store(slot, Ordering::Relaxed);

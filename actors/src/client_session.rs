@@ -34,7 +34,7 @@ use tracing::debug;
 
 use crate::bank::{Answered, Answers, Ask, Bank, ClientId, Done, Follow, Register, Subscribe, Unregister, Waiter};
 use crate::deadline;
-use crate::node::Gauges;
+use crate::node::{Gauges, Seat};
 use crate::proposer::{Proposer, Submit};
 
 /// A socket to a client.
@@ -203,6 +203,8 @@ pub struct ClientSession {
     client: ClientId,
     settings: Arc<SessionSettings>,
     socket: Option<ClientSocket>,
+    /// Let go of with this.
+    _seat: Seat,
     session: Session,
     /// This node drew the key of the session for this connection, so no other connection spoke in it before.
     own_key: bool,
@@ -238,6 +240,7 @@ impl ClientSession {
     pub fn new(
         client: ClientId,
         socket: ClientSocket,
+        seat: Seat,
         settings: Arc<SessionSettings>,
         gauges: Arc<Gauges>,
         proposer: Addr<Proposer>,
@@ -248,6 +251,7 @@ impl ClientSession {
             client,
             settings,
             socket: Some(socket),
+            _seat: seat,
             session: Session::None,
             own_key: false,
             announce: None,

@@ -127,7 +127,7 @@ impl Handler<Write> for Log {
             }
             Err(error) => {
                 self.failed = true;
-                self.node.do_send(Failed(error.to_string()));
+                self.node.do_send(Failed((&error).into()));
             }
         }
     }

@@ -16,7 +16,7 @@ use rabia_bank_messages::genesis::{Replacement, SessionLimits};
 use rabia_bank_messages::ids::{BatchId, MAX_NODES, NodeId, RunId, SessionKey, Slot, StoreId};
 use rabia_bank_messages::peer::{self, HelloRefused, Opening, RefusalReason};
 use rabia_bank_storage::{BooksStore, BooksView, Entries, Identity, LogReader, LogStore, Recovered, StoreError};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tracing::info;
 
@@ -67,6 +67,10 @@ pub struct NodeSettings {
     pub max_in_flight_node: usize,
     /// How long a request may wait before it is answered `no_quorum`.
     pub request_timeout: Duration,
+    /// Connections of clients that are brought at most, for the status.
+    pub max_clients: u64,
+    /// Files and sockets that the process may have open, for the status.
+    pub descriptors: u64,
 }
 
 /// Why a node does not start.
@@ -141,6 +145,10 @@ pub struct Gauges {
     pub commits: AtomicU64,
     /// Connections of clients.
     pub clients: AtomicU64,
+    /// How many there may be.
+    pub max_clients: u64,
+    /// Files and sockets that the process may have open.
+    pub descriptors: u64,
     /// Commands of this node's clients that wait for their slot.
     pub waiting_requests: AtomicU64,
     /// Bytes of requests that wait for their answers.
@@ -156,9 +164,11 @@ pub struct Gauges {
 }
 
 impl Gauges {
-    fn new(started: Instant) -> Gauges {
+    fn new(started: Instant, settings: &NodeSettings) -> Gauges {
         Gauges {
             started,
+            max_clients: settings.max_clients,
+            descriptors: settings.descriptors,
             connected: Default::default(),
             applied_slot: AtomicU64::new(0),
             phases: Default::default(),
@@ -176,15 +186,61 @@ impl Gauges {
     }
 }
 
+/// Why a node had to stop.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Failure {
+    /// A file is not what was written: the node stops again at the next start, until its store is replaced.
+    Damaged(String),
+    /// A person has to change something before it may start again.
+    Refused(String),
+    /// Anything else: it may be started again.
+    Stopped(String),
+}
+
+impl std::fmt::Display for Failure {
+    /// What happened, and what to do.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Failure::Damaged(why) | Failure::Refused(why) | Failure::Stopped(why)) = self;
+        f.write_str(why)
+    }
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Failure {
+        Failure::Stopped(why)
+    }
+}
+
+impl From<&StoreError> for Failure {
+    fn from(error: &StoreError) -> Failure {
+        match error {
+            StoreError::Damaged { .. } => Failure::Damaged(error.to_string()),
+            _ => Failure::Stopped(error.to_string()),
+        }
+    }
+}
+
+impl From<&BooksError> for Failure {
+    fn from(error: &BooksError) -> Failure {
+        match error {
+            BooksError::Store(error) => error.into(),
+            BooksError::Bad(_) => Failure::Damaged(error.to_string()),
+        }
+    }
+}
+
 /// Something happened that is not the same on every node: this one stops.
 #[derive(Message, Clone, Debug)]
 #[rtype(result = "()")]
-pub struct Failed(pub String);
+pub struct Failed(pub Failure);
+
+/// What is let go of when a connection has ended.
+pub type Seat = Box<dyn std::any::Any + Send>;
 
 /// Serve this client.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Serve(ClientSocket);
+struct Serve(ClientSocket, Seat);
 
 /// Open a session of the host.
 #[derive(Message)]
@@ -210,7 +266,7 @@ pub struct Node {
     clients: ClientId,
     sessions: Vec<Addr<ClientSession>>,
     host_sessions: Vec<Addr<HostSession>>,
-    failure: watch::Sender<Option<String>>,
+    failure: watch::Sender<Option<Failure>>,
 }
 
 /// The node has stopped.
@@ -228,7 +284,7 @@ pub struct NodeHandle {
     bank: Addr<Bank>,
     proposer: Addr<Proposer>,
     failed: Recipient<Failed>,
-    failure: watch::Receiver<Option<String>>,
+    failure: watch::Receiver<Option<Failure>>,
 }
 
 /// Opens the stores, rebuilds the ledger, and starts the actors. To be called inside an actix System. Blocks while the books
@@ -355,7 +411,7 @@ fn wire(settings: NodeSettings, files: Files, run: RunId, rebuilt: Rebuilt) -> N
     let Files { log: store, recovered, books } = files;
     let Identity { genesis, node: me } = settings.identity.clone();
     let started = Instant::now();
-    let gauges = Arc::new(Gauges::new(started));
+    let gauges = Arc::new(Gauges::new(started, &settings));
     let node = Context::<Node>::new();
     let voter = Context::<Voter>::new();
     let proposer = Context::<Proposer>::new();
@@ -454,13 +510,13 @@ impl Node {
             ("peer link", self.links.iter().all(|(_, link)| link.connected())),
         ];
         if let Some((name, _)) = living.iter().find(|(_, lives)| !lives) {
-            self.fail(format!("the {name} actor has died: see the panic message above"));
+            self.fail(format!("the {name} actor has died: see the panic message above").into());
         }
         self.sessions.retain(Addr::connected);
         self.host_sessions.retain(Addr::connected);
     }
 
-    fn fail(&mut self, why: String) {
+    fn fail(&mut self, why: Failure) {
         // The first failure is the cause, later ones follow from it.
         self.failure.send_if_modified(|failure| failure.is_none().then(|| *failure = Some(why)).is_some());
     }
@@ -485,11 +541,12 @@ impl Handler<Failed> for Node {
 impl Handler<Serve> for Node {
     type Result = ();
 
-    fn handle(&mut self, Serve(socket): Serve, _: &mut Self::Context) {
+    fn handle(&mut self, Serve(socket, seat): Serve, _: &mut Self::Context) {
         self.clients += 1;
         let session = ClientSession::new(
             self.clients,
             socket,
+            seat,
             self.settings.clone(),
             self.gauges.clone(),
             self.proposer.clone(),
@@ -529,7 +586,7 @@ impl Handler<Stop> for Node {
         self.bank.do_send(stop);
         self.snapshotter.do_send(stop);
         self.log_thread.stop();
-        self.fail("the node was stopped".into());
+        self.fail(Failure::Stopped("the node was stopped".into()));
         ctx.stop();
     }
 }
@@ -550,9 +607,9 @@ macro_rules! stops {
 stops!(PeerLink, Proposer, Voter, Bank, Snapshotter);
 
 impl NodeHandle {
-    /// Serves a client on a socket whose WebSocket handshake is done.
-    pub fn serve_client(&self, socket: ClientSocket) {
-        self.node.do_send(Serve(socket));
+    /// Serves a client on a socket whose WebSocket handshake is done. Its seat is dropped with the connection.
+    pub fn serve_client(&self, socket: ClientSocket, seat: Seat) {
+        self.node.do_send(Serve(socket, seat));
     }
 
     /// A session of the program that this node lives in. It ends with [`Leave`], or with the node.
@@ -566,6 +623,11 @@ impl NodeHandle {
     /// Connections of clients now, and sessions of the host.
     pub fn clients(&self) -> u64 {
         self.gauges.clients.load(Ordering::Relaxed)
+    }
+
+    /// Whether the link to this peer works.
+    pub fn is_connected(&self, peer: NodeId) -> bool {
+        self.gauges.connected[peer.index()].load(Ordering::Relaxed)
     }
 
     /// The last slot applied.
@@ -609,8 +671,8 @@ impl NodeHandle {
         Err(format!("not decided within {seconds} s: are enough of the other nodes running? It may be yet; ask again"))
     }
 
-    /// Serves a peer that called, until the link ends. Returns why it ended.
-    pub async fn serve_peer(&self, mut socket: PeerSocket) -> String {
+    /// Serves a peer that called, until the link ends. Tells `met` when the peer was accepted. Returns why the link ended.
+    pub async fn serve_peer(&self, mut socket: PeerSocket, met: oneshot::Sender<()>) -> String {
         let hello = match read_opening(&mut socket).await {
             Ok(Opening::Hello(hello)) => hello,
             Ok(Opening::Refused(refused)) => return format!("the caller refused: {}", refused.message),
@@ -625,6 +687,8 @@ impl NodeHandle {
         if let Err(error) = socket.send(Frame::binary(encode_opening(&Opening::Hello(answer)))).await {
             return error.to_string();
         }
+        // Whoever waits for it may be gone.
+        let _ = met.send(());
         self.attach(peer, store, socket).await
     }
 
@@ -667,10 +731,10 @@ impl NodeHandle {
     }
 
     /// Resolves when the node has failed, with the reason, or was stopped. The holder of a node that failed stops it.
-    pub async fn failed(&self) -> String {
+    pub async fn failed(&self) -> Failure {
         let mut failure = self.failure.clone();
         let failed = failure.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
-        failed.unwrap_or_else(|| "the node actor has died: see the panic message above".into())
+        failed.unwrap_or_else(|| Failure::Stopped("the node actor has died: see the panic message above".into()))
     }
 
     /// Stops the node: tells its clients, closes its links, and lets go of the store when the write that is under way has

@@ -11,6 +11,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use futures_util::{SinkExt, StreamExt};
 use rabia_bank_messages::codec::{BadFrame, decode_frame, decode_opening, encode_message, start_frame};
+use rabia_bank_messages::escape::escaped;
 use rabia_bank_messages::ids::{NodeId, StoreId};
 use rabia_bank_messages::peer::{HelloRefused, Opening, PeerMessage, RefusalReason};
 use tokio::net::TcpStream;
@@ -19,7 +20,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tracing::{info, warn};
 
-use crate::node::Failed;
+use crate::node::{Failed, Failure};
 use crate::voter::{FromPeer, LinkState, Voter};
 
 /// The most bytes that wait for a slow peer. Beyond it messages are dropped.
@@ -256,9 +257,9 @@ fn not_understood(bytes: &[u8], error: &BadFrame, peer: NodeId, node: &Recipient
 /// A peer refuses this node. One whose store was replaced has no part in the cluster any more, and stops.
 pub(crate) fn refused_by(peer: NodeId, refused: &HelloRefused, node: &Recipient<Failed>) -> String {
     let HelloRefused { reason, message } = refused;
-    let why = format!("node {peer} refuses this node: {reason}: {message}");
+    let why = format!("node {peer} refuses this node: {reason}: {}", escaped(message));
     if *reason == RefusalReason::Replaced {
-        node.do_send(Failed(why.clone()));
+        node.do_send(Failed(Failure::Refused(why.clone())));
     }
     why
 }

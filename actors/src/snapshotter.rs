@@ -23,7 +23,7 @@ use tracing::{info, warn};
 
 use crate::bank::{Bank, Saved};
 use crate::log::{Compact, Log};
-use crate::node::{Failed, Gauges};
+use crate::node::{Failed, Failure, Gauges};
 use crate::peer_link::{PeerLink, Say};
 use crate::snapshot::Snapshot;
 use crate::voter::{Installed, Voter};
@@ -189,8 +189,8 @@ impl Snapshotter {
         }
     }
 
-    fn fail(&self, why: String) {
-        self.neighbours.node.do_send(Failed(why));
+    fn fail(&self, why: impl Into<Failure>) {
+        self.neighbours.node.do_send(Failed(why.into()));
     }
 
     // ----- the books -----
@@ -329,7 +329,7 @@ impl Snapshotter {
         };
         let view = match view {
             Ok(view) => view,
-            Err(error) => return self.fail(error.to_string()),
+            Err(error) => return self.fail(&error),
         };
         let slot = view.slot();
         self.offers[to.index()] = Some(Offered { slot, view: None, used: Instant::now() });

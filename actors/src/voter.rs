@@ -19,7 +19,7 @@ use crate::consensus::agreement::{Agreement, Effect, Event, TICK, Ticket};
 use crate::handshake::{Door, Met};
 use crate::ledger::Ledger;
 use crate::log::{Log, Persist, Persisted};
-use crate::node::{Decision, Failed, Gauges};
+use crate::node::{Decision, Failed, Failure, Gauges};
 use crate::peer_link::{MeetAgain, PeerLink, Say};
 use crate::proposer::{Notices, Proposer};
 use crate::snapshotter::{AboutSnapshot, PeerDigest, SendEntries, SendStored, Snapshotter};
@@ -189,7 +189,7 @@ impl Voter {
     /// A node whose store was replaced stops when it has said all that it may say.
     fn stop_if_retired(&self) {
         if let Some(Replacement { slot, store, .. }) = self.core.retired() {
-            self.node.do_send(Failed(replaced(slot, store)));
+            self.node.do_send(Failed(Failure::Refused(replaced(slot, store))));
         }
     }
 

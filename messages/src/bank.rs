@@ -483,6 +483,12 @@ pub struct Status {
     pub sessions: u64,
     /// Connections of clients to this node.
     pub clients: u64,
+    /// How many it takes at most: by its limits, or by what its process may have open.
+    #[serde(default)]
+    pub max_clients: u64,
+    /// How many files and sockets its process may have open.
+    #[serde(default)]
+    pub descriptors: u64,
     /// The hash of the last history record.
     #[serde(with = "ids::text")]
     pub chain_head: Digest,

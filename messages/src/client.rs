@@ -12,6 +12,9 @@ pub const CLIENT_VERSION: u32 = 1;
 /// The path of the WebSocket endpoint.
 pub const CLIENT_PATH: &str = "/v1/client";
 
+/// The path of an endpoint for the status alone, which is there also where a node has as many clients as it may have.
+pub const STATUS_PATH: &str = "/v1/status";
+
 /// The largest request number: 2^53 − 1, exact in every client language.
 pub const MAX_REQUEST: u64 = (1 << 53) - 1;
 

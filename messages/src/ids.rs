@@ -86,12 +86,6 @@ macro_rules! hex_id {
             }
         }
 
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}({}…)", stringify!($name), hex::encode(&self.0[..4]))
-            }
-        }
-
         impl FromStr for $name {
             type Err = BadId;
 
@@ -142,7 +136,8 @@ hex_id!(
     16
 );
 hex_id!(
-    /// The secret of a session: who holds it may speak in the session.
+    /// The secret of a session: who holds it may speak in the session. Its `Debug` tells nothing of it, since that is what
+    /// logs print.
     SessionKey,
     16
 );
@@ -151,6 +146,25 @@ hex_id!(
     Digest,
     32
 );
+
+/// Shows the beginning of an id, enough to tell two of them apart.
+macro_rules! show_beginning {
+    ($($name:ident),*) => {$(
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({}…)", stringify!($name), hex::encode(&self.0[..4]))
+            }
+        }
+    )*};
+}
+
+show_beginning!(ClusterId, StoreId, RunId, Digest);
+
+impl fmt::Debug for SessionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionKey(…)")
+    }
+}
 
 impl Digest {
     /// The hash that stands before the first record of a chain.

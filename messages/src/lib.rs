@@ -4,6 +4,7 @@ pub mod bank;
 pub mod batch;
 pub mod client;
 pub mod codec;
+pub mod escape;
 pub mod genesis;
 pub mod ids;
 mod msgpack;

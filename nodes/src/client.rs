@@ -116,6 +116,12 @@ impl fmt::Display for NodeUrl {
 }
 
 impl NodeUrl {
+    /// The same node at another path.
+    pub(crate) fn at_path(&self, path: &'static str) -> NodeUrl {
+        let uri = format!("ws://{}{path}", self.address).parse();
+        NodeUrl { uri: uri.unwrap_or_else(|_| self.uri.clone()), address: self.address.clone() }
+    }
+
     /// Reads URLs with commas in between.
     ///
     /// # Errors
@@ -186,12 +192,14 @@ pub struct Unknown {
     pub last: Option<Box<Answered>>,
 }
 
-/// No node could be reached in time, so the request was never sent.
+/// No node could be reached in time, or none that could serve, so the request was never carried out.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("no node reached: {why}")]
+#[error("{}: {why}", if *reached { "no node could serve it" } else { "no node reached" })]
 pub struct NotReached {
     /// What stood in the way, for people.
     pub why: String,
+    /// Whether there was a connection to a node, which could not serve: it had no quorum, or was stopping.
+    pub reached: bool,
 }
 
 /// Why a request has no answer that settles it.
@@ -287,7 +295,7 @@ impl Client {
         // The task ends only when this handle is gone, or with a panic.
         let why = || "the client's task has ended".to_owned();
         match self.asks.send(ask).await {
-            Err(_) => Err(Unanswered::NotReached(NotReached { why: why() })),
+            Err(_) => Err(Unanswered::NotReached(NotReached { why: why(), reached: false })),
             Ok(()) => match answered.await {
                 Ok(outcome) => outcome,
                 Err(_) => Err(Unanswered::Unknown(Unknown { why: why(), last: None })),

@@ -66,8 +66,14 @@ pub struct Limits {
     pub max_in_flight: usize,
     /// The same over all sessions of the node.
     pub max_in_flight_node: usize,
-    /// Connections of clients at once; more are turned away.
+    /// Connections of clients at once; more are turned away. Fewer where the process may not have so many sockets open.
     pub max_clients: usize,
+    /// The same of one address (of IPv6: one network of 64 bits); never more than three quarters of all.
+    pub max_clients_per_address: usize,
+    /// Connections of clients at once that have not finished their handshake; where there are more, the oldest is closed.
+    pub max_handshakes: usize,
+    /// The same of one address.
+    pub max_handshakes_per_address: usize,
     /// How long a request may wait for a quorum before it is answered `no_quorum`, in milliseconds.
     pub request_timeout_ms: u64,
     /// How long a connection may take for its handshake, in milliseconds.
@@ -85,6 +91,9 @@ impl Default for Limits {
             max_in_flight: 8_192,
             max_in_flight_node: 65_536,
             max_clients: 10_000,
+            max_clients_per_address: 5_000,
+            max_handshakes: 1_024,
+            max_handshakes_per_address: 256,
             request_timeout_ms: 5_000,
             handshake_timeout_ms: 5_000,
             snapshot_bytes: 32 << 20,
@@ -350,7 +359,7 @@ impl NodeConfig {
 
     fn check_numbers(&self) -> Result<(), Problem> {
         let limits = &self.limits;
-        let within: [(&'static str, u64, std::ops::RangeInclusive<u64>); 13] = [
+        let within: [(&'static str, u64, std::ops::RangeInclusive<u64>); 16] = [
             ("window", self.window, 1..=MAX_WINDOW),
             ("owner_history", self.owner_history, 1..=MAX_WINDOW),
             ("transaction_limit", self.transaction_limit, 1..=MAX_BALANCE),
@@ -360,6 +369,9 @@ impl NodeConfig {
             ("max_in_flight", limits.max_in_flight as u64, 1..=1 << 20),
             ("max_in_flight_node", limits.max_in_flight_node as u64, 1..=1 << 24),
             ("max_clients", limits.max_clients as u64, 1..=1 << 20),
+            ("max_clients_per_address", limits.max_clients_per_address as u64, 1..=1 << 20),
+            ("max_handshakes", limits.max_handshakes as u64, 1..=1 << 16),
+            ("max_handshakes_per_address", limits.max_handshakes_per_address as u64, 1..=1 << 16),
             ("request_timeout_ms", limits.request_timeout_ms, 10..=3_600_000),
             ("handshake_timeout_ms", limits.handshake_timeout_ms, 10..=3_600_000),
             ("snapshot_bytes", limits.snapshot_bytes, 1..=1 << 34),
@@ -435,7 +447,14 @@ impl Limits {
             ("max_message_bytes", self.max_message_bytes as u64, "the longest message of a client"),
             ("max_in_flight", self.max_in_flight as u64, "unanswered requests of one session; more are `busy`"),
             ("max_in_flight_node", self.max_in_flight_node as u64, "the same over all sessions of this node"),
-            ("max_clients", self.max_clients as u64, "connections of clients at once"),
+            ("max_clients", self.max_clients as u64, "connections of clients at once; more are answered 503"),
+            (
+                "max_clients_per_address",
+                self.max_clients_per_address as u64,
+                "the same of one address: behind a proxy all have one",
+            ),
+            ("max_handshakes", self.max_handshakes as u64, "unfinished handshakes at once; then the oldest is closed"),
+            ("max_handshakes_per_address", self.max_handshakes_per_address as u64, "the same of one address"),
             ("request_timeout_ms", self.request_timeout_ms, "then a request is answered `no_quorum`"),
             ("handshake_timeout_ms", self.handshake_timeout_ms, "then a connection that said nothing is closed"),
             ("snapshot_bytes", self.snapshot_bytes, "a snapshot is taken after so many bytes of batches"),

@@ -6,7 +6,7 @@
 //! - `replace NODE STORE`: put into the log that this member has this store now ([`replace`](crate::replace)), and answer in
 //!   which slot that was decided. It may take half a minute, and ends in vain where there is no quorum.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use rabia_bank_actors::node::NodeHandle;
 use rabia_bank_messages::ids::{NodeId, Slot, StoreId};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::backup::{self, BackupError};
@@ -23,6 +24,12 @@ use crate::backup::{self, BackupError};
 pub const CONTROL_SOCKET: &str = "control.sock";
 /// A reader that takes nothing for this long is given up.
 const SLOW: Duration = Duration::from_secs(60);
+/// The longest path of a socket in bytes, on the system that takes the shortest.
+const MAX_SOCKET_PATH: usize = 100;
+/// Questions that are answered at a time; others wait for their turn.
+const AT_ONCE: usize = 8;
+/// The wait after the system could not accept a connection.
+const PAUSE: Duration = Duration::from_secs(1);
 /// A question is no longer than this.
 const MAX_QUESTION: usize = 64;
 
@@ -50,7 +57,7 @@ pub fn listen(node_dir: &Path) -> Option<Control> {
     let path = node_dir.join(CONTROL_SOCKET);
     // Of a run that was killed. The store is open by now, so no other run uses it.
     let _ = std::fs::remove_file(&path);
-    match UnixListener::bind(&path) {
+    match by_short_path(node_dir, |short| UnixListener::bind(short)) {
         Ok(listener) => {
             restrict(&path);
             Some(Control { listener, path })
@@ -60,6 +67,27 @@ pub fn listen(node_dir: &Path) -> Option<Control> {
             None
         }
     }
+}
+
+/// Does something with the control socket of a folder. The system takes socket paths of some hundred bytes at most, so a longer
+/// one is reached through a link with a short name.
+fn by_short_path<T>(node_dir: &Path, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    let path = node_dir.join(CONTROL_SOCKET);
+    if path.as_os_str().len() <= MAX_SOCKET_PATH {
+        return act(&path);
+    }
+    let links = tempfile::Builder::new().prefix("rb-").tempdir()?;
+    let link = links.path().join("node");
+    std::os::unix::fs::symlink(std::path::absolute(node_dir)?, &link)?;
+    let short = link.join(CONTROL_SOCKET);
+    if short.as_os_str().len() > MAX_SOCKET_PATH {
+        let text = format!(
+            "the path is too long for a socket, and so is that of the folder for temporary files ({}): set TMPDIR",
+            links.path().display()
+        );
+        return Err(io::Error::new(io::ErrorKind::InvalidFilename, text));
+    }
+    act(&short)
 }
 
 fn restrict(path: &Path) {
@@ -83,18 +111,26 @@ impl Drop for Control {
 }
 
 impl Control {
-    /// Serves, one question at a time, for ever.
+    /// Serves for ever, a few questions at a time: one who asks for a backup and reads slowly keeps nobody else waiting.
     pub async fn serve(&self, node: &NodeHandle) {
+        let mut answering = JoinSet::new();
         loop {
+            if answering.len() >= AT_ONCE {
+                answering.join_next().await;
+            }
+            while answering.try_join_next().is_some() {}
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    if let Err(error) = answer(stream, node).await {
-                        warn!(%error, "a question on the control socket was not answered");
-                    }
+                    let node = node.clone();
+                    answering.spawn_local(async move {
+                        if let Err(error) = answer(stream, &node).await {
+                            warn!(%error, "a question on the control socket was not answered");
+                        }
+                    });
                 }
                 Err(error) => {
                     warn!(%error, "the control socket does not work");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    tokio::time::sleep(PAUSE).await;
                 }
             }
         }
@@ -184,13 +220,13 @@ pub fn ask_replace(node_dir: &Path, node: NodeId, store: StoreId) -> Result<Slot
 
 /// Whether a node runs in this folder.
 pub fn is_answered(node_dir: &Path) -> bool {
-    BlockingStream::connect(node_dir.join(CONTROL_SOCKET)).is_ok()
+    by_short_path(node_dir, |path| BlockingStream::connect(path)).is_ok()
 }
 
 fn ask(node_dir: &Path, question: &str) -> Result<BufReader<BlockingStream>, ControlError> {
     let path = node_dir.join(CONTROL_SOCKET);
-    let stream =
-        BlockingStream::connect(&path).map_err(|source| ControlError::Unreachable { path: path.clone(), source })?;
+    let stream = by_short_path(node_dir, |path| BlockingStream::connect(path))
+        .map_err(|source| ControlError::Unreachable { path: path.clone(), source })?;
     (&stream).write_all(format!("{question}\n").as_bytes())?;
     let mut stream = BufReader::new(stream);
     let mut answer = String::new();
@@ -199,5 +235,25 @@ fn ask(node_dir: &Path, question: &str) -> Result<BufReader<BlockingStream>, Con
         "ok" => Ok(stream),
         "" => Err(ControlError::Refused("nothing: it has stopped".into())),
         why => Err(ControlError::Refused(why.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_folder_may_have_a_path_of_any_length() {
+        let temp = tempfile::tempdir().unwrap();
+        for name in ["short", &"long".repeat(50)] {
+            let folder = temp.path().join(name);
+            std::fs::create_dir(&folder).unwrap();
+            assert!(!is_answered(&folder));
+            let control = listen(&folder).unwrap();
+            assert!(folder.join(CONTROL_SOCKET).exists());
+            assert!(is_answered(&folder));
+            drop(control);
+            assert!(!folder.join(CONTROL_SOCKET).exists());
+        }
     }
 }

@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use rabia_bank_messages::bank::DEFAULT_TRANSACTION_LIMIT;
+use rabia_bank_messages::escape::escaped;
 use rabia_bank_messages::genesis::{DEFAULT_WINDOW, Genesis, SessionLimits};
 use rabia_bank_messages::ids::{ClusterId, MAX_NODES, NodeId, StoreId};
 use rabia_bank_storage::{BooksStore, Identity, LogStore, Snapshot, StoreError};
@@ -61,8 +62,19 @@ pub enum ClusterDirError {
     #[error("{} is not empty; choose another --data-dir, or delete it if nothing in it is needed", .0.display())]
     NotEmpty(PathBuf),
     /// There is nothing.
-    #[error("{} has no node folders; `rabia-bank create` makes them", .0.display())]
+    #[error("there is no cluster in {}; `rabia-bank create --data-dir {}` makes one", .0.display(), .0.display())]
     NoNodes(PathBuf),
+    /// There are other things, and no cluster.
+    #[error(
+        "{} holds no cluster but other things ({found}), and is left as it is; choose another --data-dir: a cluster is made where \
+         nothing is yet", path.display()
+    )]
+    OtherThings {
+        /// The folder.
+        path: PathBuf,
+        /// The name of one of them.
+        found: String,
+    },
     /// The number of nodes is none that a cluster can have.
     #[error("a cluster has 1 to {MAX_NODES} nodes, not {0}")]
     NodeCount(usize),
@@ -274,8 +286,18 @@ pub fn open(data_dir: &Path) -> Result<Vec<NodePlace>, ClusterDirError> {
         }
         None => match places.into_iter().find(|place| place.config_path.exists()) {
             Some(NodePlace { config: Err(error), .. }) => Err(error.into()),
-            _ => Err(ClusterDirError::NoNodes(data_dir.to_owned())),
+            _ => Err(no_nodes(data_dir)),
         },
+    }
+}
+
+/// Says what is there instead of a cluster.
+fn no_nodes(data_dir: &Path) -> ClusterDirError {
+    let path = data_dir.to_owned();
+    let names = fs::read_dir(data_dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.file_name()));
+    match names.min() {
+        Some(name) => ClusterDirError::OtherThings { path, found: escaped(&name.to_string_lossy()).to_string() },
+        None => ClusterDirError::NoNodes(path),
     }
 }
 
@@ -323,6 +345,15 @@ mod tests {
         fs::create_dir_all(temp.path().join(".bank.unfinished-a1b2c3/node-1")).unwrap();
         create(&new_cluster(dir.clone())).unwrap();
         assert_eq!(open(&dir).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_folder_with_other_things_is_named_with_one_of_them() {
+        let temp = tempfile::tempdir().unwrap();
+        assert!(matches!(open(temp.path()), Err(ClusterDirError::NoNodes(_))));
+        fs::write(temp.path().join("letters"), "dear").unwrap();
+        let error = open(temp.path()).unwrap_err().to_string();
+        assert!(error.contains("letters") && !error.contains("rabia-bank create"), "{error}");
     }
 
     #[test]

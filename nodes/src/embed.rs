@@ -111,7 +111,7 @@ impl Embedded {
         let listeners = match server::listen_all(&config).await {
             Ok(listeners) => listeners,
             Err(error) => {
-                handle.stop().await;
+                server::stop(&handle).await;
                 return Err(error);
             }
         };

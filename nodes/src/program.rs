@@ -1,7 +1,6 @@
 //! The program `rabia-bank`: one module for each subcommand, and the command line that they share.
 //!
-//! Exit codes: 0 done; 1 refused, or failed while running; 2 not reached, unknown, or wrong usage; 3 a node's
-//! configuration or store refused to start, and will again until a person changes something.
+//! What an exit code means is the same for all of them: [`EXIT_CODES`].
 
 pub mod audit;
 pub mod backup;
@@ -9,10 +8,14 @@ pub mod bench;
 pub mod client;
 pub mod cluster;
 pub mod create;
+mod damage;
+mod exit;
 pub mod node;
+mod process;
 pub mod replace;
 pub mod simulate;
 mod terminal;
+mod time;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,9 +31,11 @@ use crate::control::ControlError;
 use crate::create::ClusterDirError;
 use crate::replace::ReplaceError;
 
+pub use self::exit::{EXIT_CODES, Exit};
+
 /// A bank that keeps its books on several nodes at once, so that any minority of them may fail.
 #[derive(Parser, Debug)]
-#[command(name = "rabia-bank", version, max_term_width = 120, after_help = EXAMPLES)]
+#[command(name = "rabia-bank", version, max_term_width = 120, after_help = format!("{EXAMPLES}{EXIT_CODES}"))]
 pub struct Cli {
     /// What to log, to stderr: a level (error, warn, info, debug, trace), or as in RUST_LOG. Default: info for nodes,
     /// warn for everything else.
@@ -51,7 +56,9 @@ Five minutes:
   rabia-bank client status
   rabia-bank bench --duration 5
 
-`rabia-bank COMMAND --help` tells more. Amounts are whole numbers of minor units (cents).";
+`rabia-bank COMMAND --help` tells more. Amounts are whole numbers of minor units (cents).
+
+";
 
 /// The subcommands.
 #[derive(Subcommand, Debug)]
@@ -93,17 +100,6 @@ pub struct Connect {
     pub connect: Vec<NodeUrl>,
 }
 
-/// How a task ended that could be carried out.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Exit {
-    /// All is well.
-    Done,
-    /// The bank refused, or the books do not balance.
-    Refused,
-    /// Nobody was reached, or the outcome is not known.
-    Unknown,
-}
-
 /// Why a task could not be carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramError {
@@ -125,10 +121,24 @@ pub enum ProgramError {
     /// A new store.
     #[error(transparent)]
     Replace(#[from] ReplaceError),
+    /// The command line, or a file that it names, can't be used.
+    #[error("{0}")]
+    Usage(String),
+    /// What was asked for is not there.
+    #[error("{0}")]
+    Refused(String),
+    /// It ended so, for this reason.
+    #[error("{why}")]
+    Ended {
+        /// How.
+        exit: Exit,
+        /// Why.
+        why: String,
+    },
     /// Anything else, with what to do.
     #[error("{0}")]
     Other(String),
-    /// Reading or writing.
+    /// The output, or the system.
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
@@ -140,13 +150,14 @@ fn default_data_dir() -> PathBuf {
 
 /// Carries out what the command line says, and reports what went wrong.
 pub fn run(cli: Cli) -> ExitCode {
+    process::prepare();
     let default = if matches!(cli.task, Task::Node(_)) { "info" } else { "warn" };
     let filter = cli.log.as_deref().unwrap_or(default);
     match EnvFilter::try_new(filter) {
         Ok(filter) => terminal::start_logging(filter),
         Err(error) => {
-            eprintln!("error: --log {filter}: {error}");
-            return ExitCode::from(2);
+            terminal::error(&format!("--log {filter}: {error}"));
+            return Exit::Usage.into();
         }
     }
     let ended = match cli.task {
@@ -162,17 +173,12 @@ pub fn run(cli: Cli) -> ExitCode {
         Task::Simulate(args) => simulate::run(&args),
     };
     match ended {
-        Ok(Exit::Done) => ExitCode::SUCCESS,
-        Ok(Exit::Refused) => ExitCode::from(1),
-        Ok(Exit::Unknown) => ExitCode::from(2),
+        Ok(exit) => exit.into(),
         // Who reads our output has seen enough.
         Err(ProgramError::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(match error {
-                ProgramError::Node(NodeError::Refused(_)) => 3,
-                _ => 1,
-            })
+            terminal::error(&error.to_string());
+            Exit::of(&error).into()
         }
     }
 }
@@ -232,6 +238,9 @@ mod tests {
             "rabia-bank client status --stages",
             "rabia-bank bench --rate 100 --reads 50 --read local --hot 10 --hot-share 90 --probe . --plot latency.svg",
             "rabia-bank bench --suite --runs 3 --duration 2",
+            "rabia-bank bench --nodes 5 --dir /tmp",
+            "rabia-bank bench --connect 127.0.0.1:1 --yes",
+            "rabia-bank client history --from 2026-11-23 --to 2026-11-24T08:00:00Z",
             "rabia-bank bench --accounts 10 --clients 2 --bulk 5 --in-flight 3 --duration 1 --json --pin",
         ] {
             if let Err(error) = parse(line) {
@@ -259,6 +268,10 @@ mod tests {
             "rabia-bank bench --reads 101",
             "rabia-bank bench --runs 3",
             "rabia-bank bench --suite --clients 3",
+            "rabia-bank bench --yes",
+            "rabia-bank bench --connect 127.0.0.1:1 --nodes 3",
+            "rabia-bank client history --from yesterday",
+            "rabia-bank client history --to 0",
             "rabia-bank simulate --nodes 2",
             "rabia-bank simulate --jobs 0",
             "rabia-bank simulate --seeds 2 --trace",

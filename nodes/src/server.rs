@@ -1,22 +1,34 @@
 //! A running node: its actors, and the listeners and dialers that bring them sockets.
 //!
 //! Of two members the one with the lower number dials, so that there is one link a pair. Clients and peers have listeners
-//! of their own. Whoever connects has a deadline for the WebSocket handshake; a page of a foreign Origin is turned away in
-//! it, and so is every page on the peers' port.
+//! of their own. Whoever connects has a deadline for the WebSocket handshake. A page of a foreign Origin is turned away, and so is
+//! every page on the peers' port.
+//!
+//! Clients never take the descriptors that peers, stores, the control socket and operators need: a part of what the process may
+//! open is kept, and beyond it clients hear 503. The status is answered on a path of its own out of that reserve. One address has
+//! neither all connections nor all handshakes: the limits stand in `node.toml`.
 
-use std::cell::Cell;
+mod clients;
+mod descriptors;
+mod places;
+mod rate;
+mod status;
+mod watch;
+
 use std::future::Future;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rabia_bank_actors::bank::SnapshotPolicy;
-use rabia_bank_actors::node::{self, NodeHandle, NodeSettings, StartError};
-use rabia_bank_messages::client::CLIENT_PATH;
+use rabia_bank_actors::node::{self, Failure, NodeHandle, NodeSettings};
 use rabia_bank_messages::codec::MAX_PEER_FRAME;
 use rabia_bank_messages::ids::NodeId;
-use rabia_bank_storage::Identity;
+use rabia_bank_storage::{Identity, LogReader, StoreError};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -25,24 +37,26 @@ use tokio_tungstenite::tungstenite::http::StatusCode;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tracing::{debug, info, warn};
 
+use self::descriptors::{Descriptors, MAX_PEER_HANDSHAKES, RESERVE};
+use self::places::{Places, Seats};
+use self::rate::Rate;
 use crate::config::NodeConfig;
 use crate::{NodeError, control};
 
 /// The path of the WebSocket endpoint for peers.
 const PEER_PATH: &str = "/v1/peer";
-/// Connections that may be in their handshake at once: they hold nothing but a socket and a deadline.
-const MAX_HANDSHAKES: usize = 1_024;
 /// The wait before a peer is called again, at first …
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// … and at most.
 const BACKOFF_MAX: Duration = Duration::from_millis(300);
+/// Nodes that were started together have found one another within this time.
+const FIND_ONE_ANOTHER: Duration = Duration::from_secs(5);
 /// A link that lasted so long was no failed attempt.
 const LASTED: Duration = Duration::from_secs(5);
+/// What the actors of a node need to end.
+const SETTLE: Duration = Duration::from_millis(50);
 /// How long a stopping node waits for its clients to go.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// Bytes that are read from a client's socket at a time: there may be thousands of them. The socket zeroes so many bytes
-/// before every read, so more is not better.
-const CLIENT_READ_BUFFER: usize = 4 << 10;
 /// Bytes that are read from a peer's socket at a time.
 const PEER_READ_BUFFER: usize = 16 << 10;
 /// Answers are written to the socket once so many bytes wait, or none follow.
@@ -63,10 +77,34 @@ pub struct Listeners {
 /// # Errors
 /// Why it refused to start, or had to stop.
 pub async fn run(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Result<(), NodeError> {
-    // The stores first: a second process on the same folder should hear that, not that the port is taken.
+    // Whether the ports can be had is known before the stores are opened, which counts a start and may take long. They are let go
+    // of again: who connects meanwhile should be told at once that nobody serves yet.
+    if let Err(error) = listen_all(&config).await {
+        return Err(in_use(&config).unwrap_or(error));
+    }
     let handle = start(&config)?;
-    let listeners = listen_all(&config).await?;
-    serve(config, handle, listeners, shutdown).await
+    match listen_all(&config).await {
+        Ok(listeners) => serve(config, handle, listeners, shutdown).await,
+        Err(error) => {
+            stop(&handle).await;
+            Err(error)
+        }
+    }
+}
+
+/// A second process on the same folder should hear that, not that the port is taken.
+fn in_use(config: &NodeConfig) -> Option<NodeError> {
+    let identity = Identity { genesis: config.genesis(), node: config.node };
+    match LogReader::open(&config.log_path(), &identity, || Ok(0)) {
+        Err(error @ StoreError::InUse { .. }) => Some(NodeError::Refused(error.to_string())),
+        _ => None,
+    }
+}
+
+/// Stops a node that does not serve yet. Its actors hold timers, which must not outlive the runtime.
+pub(crate) async fn stop(handle: &NodeHandle) {
+    handle.stop().await;
+    tokio::time::sleep(SETTLE).await;
 }
 
 /// Runs the node on sockets that the caller listens on.
@@ -82,8 +120,15 @@ pub async fn run_on(
     serve(config, handle, listeners, shutdown).await
 }
 
+/// How many connections of clients the node takes, in all and of one address.
+fn seats(config: &NodeConfig, descriptors: Descriptors) -> Arc<Seats> {
+    let all = config.limits.max_clients.min(descriptors.for_clients());
+    Seats::new(all, config.limits.max_clients_per_address)
+}
+
 /// Opens the files of a node and starts its actors.
 pub(crate) fn start(config: &NodeConfig) -> Result<NodeHandle, NodeError> {
+    let descriptors = Descriptors::look()?;
     let settings = NodeSettings {
         identity: Identity { genesis: config.genesis(), node: config.node },
         log: config.log_path(),
@@ -93,8 +138,10 @@ pub(crate) fn start(config: &NodeConfig) -> Result<NodeHandle, NodeError> {
         max_in_flight: config.limits.max_in_flight,
         max_in_flight_node: config.limits.max_in_flight_node,
         request_timeout: config.limits.request_timeout(),
+        max_clients: seats(config, descriptors).all() as u64,
+        descriptors: descriptors.limit as u64,
     };
-    node::start(settings).map_err(|error: StartError| NodeError::Refused(error.to_string()))
+    node::start(settings).map_err(|error| NodeError::of_start(&error))
 }
 
 /// Listens on the addresses of the configuration.
@@ -106,9 +153,24 @@ pub(crate) async fn listen_all(config: &NodeConfig) -> Result<Listeners, NodeErr
 }
 
 async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener, NodeError> {
-    TcpListener::bind(address).await.map_err(|error| {
-        NodeError::Refused(format!("can't listen on {address} ({key} in the configuration): {error}; is it in use?"))
-    })
+    TcpListener::bind(address).await.map_err(|error| NodeError::Refused(cant_listen(address, key, &error)))
+}
+
+/// What is wrong with an address, and what to do.
+fn cant_listen(address: SocketAddr, key: &str, error: &io::Error) -> String {
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program has that port, or this node runs already: stop it, or choose another port".to_owned()
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            format!("this machine has no address {}: choose one that it has, or 0.0.0.0 for all", address.ip())
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 are the system administrator's: choose a higher one".to_owned()
+        }
+        _ => "choose another address".to_owned(),
+    };
+    format!("can't listen on {address} ({key} in the configuration): {error}; {advice}")
 }
 
 /// Serves clients and peers until `shutdown` resolves or the node fails.
@@ -120,6 +182,15 @@ pub(crate) async fn serve(
 ) -> Result<(), NodeError> {
     let config = Rc::new(config);
     let mut tasks = JoinSet::new();
+    let descriptors = Descriptors::look()?;
+    let seats = seats(&config, descriptors);
+    info!(
+        descriptors = descriptors.limit,
+        kept = RESERVE,
+        clients = seats.all(),
+        of_one_address = seats.per_address(),
+        "connections that this node takes"
+    );
     info!(
         node = %config.node,
         clients = %config.client_listen,
@@ -127,7 +198,9 @@ pub(crate) async fn serve(
         slot = handle.applied_slot(),
         "serving"
     );
-    tasks.spawn_local(accept_clients(listeners.clients, handle.clone(), config.clone()));
+    let clients = clients::Door::new(handle.clone(), config.clone(), descriptors, seats, &listeners.clients);
+    tasks.spawn_local(clients.open(listeners.clients));
+    tasks.spawn_local(watch::links(handle.clone(), config.genesis(), config.node));
     tasks.spawn_local(accept_peers(listeners.peers, handle.clone(), config.clone()));
     for member in config.peers().filter(|member| member.node > config.node) {
         tasks.spawn_local(dial(member.node, member.address.clone(), handle.clone(), config.clone()));
@@ -144,8 +217,8 @@ pub(crate) async fn serve(
         () = answering => None,
         failure = handle.failed() => Some(failure),
         ended = tasks.join_next() => Some(match ended {
-            Some(Err(error)) => format!("a listener or dialer has died: {error}"),
-            _ => "a listener or dialer has ended".into(),
+            Some(Err(error)) => Failure::Stopped(format!("a listener or dialer has died: {error}")),
+            _ => Failure::Stopped("a listener or dialer has ended".into()),
         }),
     };
     tasks.abort_all();
@@ -159,40 +232,25 @@ pub(crate) async fn serve(
             info!(node = %config.node, "stopped");
             Ok(())
         }
-        Some(failure) => Err(NodeError::Failed(failure)),
+        Some(failure) => Err(failure.into()),
     }
 }
 
-/// Counts a connection while it is in its handshake.
-struct Handshaking(Rc<Cell<usize>>);
-
-impl Handshaking {
-    fn begin(count: &Rc<Cell<usize>>) -> Option<Handshaking> {
-        (count.get() < MAX_HANDSHAKES).then(|| {
-            count.set(count.get() + 1);
-            Handshaking(count.clone())
-        })
-    }
-}
-
-impl Drop for Handshaking {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
-}
-
-/// The next connection. Errors of a single one (it went away, or the process is out of file descriptors) pass.
-async fn accept(listener: &TcpListener) -> TcpStream {
+/// The next connection, and where it comes from. Errors of a single one (it went away, or the process is out of file descriptors)
+/// pass.
+async fn accept(listener: &TcpListener, trouble: &Rate) -> (TcpStream, IpAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, address)) => {
                 if let Err(error) = stream.set_nodelay(true) {
                     debug!(%error, "a socket takes no option");
                 }
-                return stream;
+                return (stream, address.ip());
             }
             Err(error) => {
-                warn!(%error, "can't accept a connection");
+                if let Some(times) = trouble.count() {
+                    warn!(%error, times, "can't accept a connection");
+                }
                 tokio::time::sleep(BACKOFF_MIN).await;
             }
         }
@@ -200,75 +258,41 @@ async fn accept(listener: &TcpListener) -> TcpStream {
 }
 
 #[allow(clippy::result_large_err)] // the handshake's answer is tungstenite's type
-async fn accept_clients(listener: TcpListener, handle: NodeHandle, config: Rc<NodeConfig>) {
-    let handshaking = Rc::new(Cell::new(0));
-    let origins = Rc::new(own_origins(listener.local_addr().unwrap_or(config.client_listen), &config));
-    loop {
-        let stream = accept(&listener).await;
-        let Some(counted) = Handshaking::begin(&handshaking) else { continue };
-        let (handle, config, origins) = (handle.clone(), config.clone(), origins.clone());
-        tokio::task::spawn_local(async move {
-            let full = handle.clients() >= config.limits.max_clients as u64;
-            let check = |request: &Request, response: Response| match client_status(request, &origins, full) {
-                StatusCode::SWITCHING_PROTOCOLS => Ok(response),
-                status => Err(turned_away(status)),
-            };
-            if let Some(socket) = upgrade(stream, check, client_socket(&config), &config).await {
-                handle.serve_client(socket);
-            }
-            drop(counted);
-        });
-    }
-}
-
-fn client_status(request: &Request, origins: &[String], full: bool) -> StatusCode {
-    let origin = request.headers().get("origin").map(|origin| origin.to_str().unwrap_or_default());
-    if request.uri().path() != CLIENT_PATH {
-        StatusCode::NOT_FOUND
-    } else if origin.is_some_and(|origin| !origins.iter().any(|own| own.eq_ignore_ascii_case(origin))) {
-        StatusCode::FORBIDDEN
-    } else if full {
-        StatusCode::SERVICE_UNAVAILABLE
-    } else {
-        StatusCode::SWITCHING_PROTOCOLS
-    }
-}
-
-/// The node's own origins, and those that the configuration allows. The Host header is not asked: a page whose name was
-/// made to resolve to this node could write what it likes there.
-fn own_origins(listen: SocketAddr, config: &NodeConfig) -> Vec<String> {
-    let mut origins = config.allowed_origins.clone();
-    origins.push(format!("http://{listen}"));
-    if listen.ip().is_loopback() || listen.ip().is_unspecified() {
-        let port = listen.port();
-        origins.extend(["localhost", "127.0.0.1", "[::1]"].map(|host| format!("http://{host}:{port}")));
-    }
-    origins
-}
-
-#[allow(clippy::result_large_err)] // the handshake's answer is tungstenite's type
 async fn accept_peers(listener: TcpListener, handle: NodeHandle, config: Rc<NodeConfig>) {
-    let handshaking = Rc::new(Cell::new(0));
+    let places = Places::new(MAX_PEER_HANDSHAKES, MAX_PEER_HANDSHAKES);
+    let trouble = Rate::default();
     loop {
-        let stream = accept(&listener).await;
-        let Some(counted) = Handshaking::begin(&handshaking) else { continue };
+        let (stream, address) = accept(&listener, &trouble).await;
+        let mut place = places.enter(address);
         let (handle, config) = (handle.clone(), config.clone());
+        let (met, has_met) = oneshot::channel();
         tokio::task::spawn_local(async move {
             let check = |request: &Request, response: Response| {
                 if request.uri().path() != PEER_PATH {
-                    Err(turned_away(StatusCode::NOT_FOUND))
+                    Err(turned_away(StatusCode::NOT_FOUND, "there is nothing here; nodes use /v1/peer"))
                 } else if request.headers().contains_key("origin") {
-                    Err(turned_away(StatusCode::FORBIDDEN))
+                    Err(turned_away(StatusCode::FORBIDDEN, "web pages have no business here"))
                 } else {
                     Ok(response)
                 }
             };
-            let socket = upgrade(stream, check, peer_socket(), &config).await;
-            drop(counted);
-            if let Some(socket) = socket {
-                let reason = handle.serve_peer(socket).await;
-                debug!(reason, "a link that a peer called has ended");
-            }
+            let mut link = Box::pin(async {
+                match upgrade(stream, check, peer_socket(), &config).await {
+                    Some(socket) => handle.serve_peer(socket, met).await,
+                    None => "no handshake".into(),
+                }
+            });
+            let ended = tokio::select! {
+                reason = &mut link => Some(reason),
+                Ok(()) = has_met => None,
+                () = place.lost() => Some("too many peers are in their handshake".into()),
+            };
+            drop(place);
+            let reason = match ended {
+                Some(reason) => reason,
+                None => link.await,
+            };
+            debug!(reason, "a link that a peer called has ended");
         });
     }
 }
@@ -293,24 +317,10 @@ async fn upgrade(
     }
 }
 
-fn turned_away(status: StatusCode) -> ErrorResponse {
-    let text = match status {
-        StatusCode::FORBIDDEN => "this Origin is not allowed: see allowed_origins in the node's configuration\n",
-        StatusCode::SERVICE_UNAVAILABLE => "this node has as many clients as it may have\n",
-        _ => "there is nothing here; clients use /v1/client\n",
-    };
-    let mut response = ErrorResponse::new(Some(text.into()));
+fn turned_away(status: StatusCode, why: &str) -> ErrorResponse {
+    let mut response = ErrorResponse::new(Some(format!("{why}\n")));
     *response.status_mut() = status;
     response
-}
-
-fn client_socket(config: &NodeConfig) -> WebSocketConfig {
-    WebSocketConfig::default()
-        .max_message_size(Some(config.limits.max_message_bytes))
-        .max_frame_size(Some(config.limits.max_message_bytes))
-        .read_buffer_size(CLIENT_READ_BUFFER)
-        .write_buffer_size(WRITE_BUFFER)
-        .max_write_buffer_size(MAX_WRITE_BUFFER)
 }
 
 fn peer_socket() -> WebSocketConfig {
@@ -326,6 +336,8 @@ fn peer_socket() -> WebSocketConfig {
 async fn dial(peer: NodeId, address: String, handle: NodeHandle, config: Rc<NodeConfig>) {
     let mut backoff = BACKOFF_MIN;
     let mut told = String::new();
+    // Nodes that start together find one another after a few calls: that is no trouble yet.
+    let first = tokio::time::Instant::now();
     loop {
         let began = tokio::time::Instant::now();
         let reason = match call(&address, &config).await {
@@ -334,8 +346,12 @@ async fn dial(peer: NodeId, address: String, handle: NodeHandle, config: Rc<Node
         };
         // The same trouble is told once.
         if reason != told {
-            warn!(%peer, address, reason, "no link to the peer; calling again");
-            told = reason;
+            if first.elapsed() < FIND_ONE_ANOTHER {
+                debug!(%peer, address, reason, "no link to the peer; calling again");
+            } else {
+                warn!(%peer, address, reason, "no link to the peer; calling again");
+                told = reason;
+            }
         }
         if began.elapsed() >= LASTED {
             backoff = BACKOFF_MIN;
@@ -356,4 +372,22 @@ async fn call(address: &str, config: &NodeConfig) -> Result<WebSocketStream<TcpS
     };
     let timeout = config.limits.handshake_timeout();
     tokio::time::timeout(timeout, calling).await.unwrap_or_else(|_| Err(format!("no answer within {timeout:?}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_can_not_be_had_is_told_with_its_key_and_what_to_do() {
+        let address = SocketAddr::from(([192, 0, 2, 7], 80));
+        for (kind, advice) in [
+            (io::ErrorKind::AddrInUse, "another program has that port"),
+            (io::ErrorKind::AddrNotAvailable, "no address 192.0.2.7"),
+            (io::ErrorKind::PermissionDenied, "below 1024"),
+        ] {
+            let text = cant_listen(address, "peer_listen", &kind.into());
+            assert!(text.contains("192.0.2.7:80 (peer_listen") && text.contains(advice), "{text}");
+        }
+    }
 }

@@ -11,13 +11,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rabia_bank::config::NodeConfig;
-use rabia_bank_messages::client::CLIENT_PATH;
+use rabia_bank_messages::client::{CLIENT_PATH, STATUS_PATH};
 use rabia_bank_messages::codec::{Encoding, MAX_DEPTH, decode_opening, encode_opening};
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{ClusterId, NodeId, RunId, StoreId};
 use rabia_bank_messages::peer::{Hello, Opening, PROTOCOL_VERSION, RefusalReason};
 use serde_json::{Value, json};
 use support::{Cluster, Connection, Node, PATIENCE, SharedCluster, open_socket, resident_memory, wait_until};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
 /// Limits that are reached sooner than the usual ones.
@@ -152,6 +153,16 @@ fn a_handshake_that_does_not_end_is_closed_at_its_deadline() {
     }
 }
 
+/// A page learns nothing of a status in its handshake, but it can read a code.
+fn assert_is_closed(address: SocketAddr, path: &str, headers: &[(&'static str, &str)]) {
+    let mut socket = open_socket(address, path, headers).unwrap();
+    // What it says meanwhile does nothing.
+    let _ = socket.send(Message::text(r#"{"request": 1, "query": {"get_status": {}}}"#));
+    let Ok(Message::Close(Some(frame))) = socket.read() else { panic!("{headers:?}: no close frame") };
+    assert_eq!(frame.code, CloseCode::Policy, "{headers:?}");
+    assert!(frame.reason.contains("allowed_origins"), "{frame}");
+}
+
 #[test]
 fn paths_and_origins_that_are_not_served_are_turned_away_in_the_handshake() {
     let cluster = CLUSTER.get();
@@ -162,7 +173,7 @@ fn paths_and_origins_that_are_not_served_are_turned_away_in_the_handshake() {
         Err(error) => panic!("{path} {headers:?}: {error}"),
     };
     let address = node.address();
-    for path in ["/", "/v1", "/v1/clients", "/v2/client", "/v1/peer", "/v1/client/"] {
+    for path in ["/", "/v1", "/v1/clients", "/v1/statuses", "/v2/client", "/v1/peer", "/v1/client/"] {
         assert_eq!(status(address, path, &[]), 404, "{path}");
     }
     let own = format!("http://{address}");
@@ -172,11 +183,13 @@ fn paths_and_origins_that_are_not_served_are_turned_away_in_the_handshake() {
     }
     let other_port = format!("http://127.0.0.1:{}", address.port() ^ 1);
     for origin in ["https://evil.example", "null", "", "http://bank.example", "http://localhost", &other_port] {
-        assert_eq!(status(address, CLIENT_PATH, &[("origin", origin)]), 403, "{origin}");
+        for path in [CLIENT_PATH, STATUS_PATH] {
+            assert_is_closed(address, path, &[("origin", origin)]);
+        }
     }
     // A page whose name was made to point here says its own name as the host.
-    let rebound = [("origin", "http://evil.example"), ("host", "evil.example")];
-    assert_eq!(status(address, CLIENT_PATH, &rebound), 403);
+    assert_is_closed(address, CLIENT_PATH, &[("origin", "http://evil.example"), ("host", "evil.example")]);
+    assert!(node.log().contains("a web page is turned away"), "{}", node.log());
     let peers = node.peer_address();
     assert_eq!(status(peers, CLIENT_PATH, &[]), 404);
     assert_eq!(status(peers, "/v1/peer", &[("origin", &own)]), 403);

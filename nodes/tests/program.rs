@@ -119,7 +119,7 @@ fn scripts_read_the_answers_as_they_came() {
 }
 
 #[test]
-fn a_refusal_is_exit_code_1_and_wrong_usage_2() {
+fn a_refusal_is_exit_code_4_and_wrong_usage_2() {
     let cluster = CLUSTER.get();
     lines(&cluster.client(["create-account", "codes", "10"]));
     for (line, code) in [
@@ -137,11 +137,11 @@ fn a_refusal_is_exit_code_1_and_wrong_usage_2() {
         ("accounts --limit 0", "malformed"),
     ] {
         let output = cluster.client(line.split(' '));
-        assert_code(&output, 1);
+        assert_code(&output, 4);
         assert!(output.stdout.is_empty(), "{}", text(&output.stdout));
         assert!(text(&output.stderr).contains(code), "{code} in {}", text(&output.stderr));
         let output = cluster.client(["--json"].into_iter().chain(line.split(' ')));
-        assert_code(&output, 1);
+        assert_code(&output, 4);
         let answer = object(&output);
         assert_eq!((&answer["error"]["code"], &answer["error"]["outcome"]), (&json!(code), &json!("refused")));
     }
@@ -160,22 +160,22 @@ fn a_dead_node_among_the_urls_is_passed_over_and_told_by_status() {
     assert_eq!(lines(&client(&urls, ["balance", "fail-over"])), ["7"]);
 
     let output = client(&urls, ["status"]);
-    assert_code(&output, 2);
+    assert_code(&output, 5);
     let stdout = text(&output.stdout);
     assert_eq!(stdout.lines().count(), 5, "{stdout}");
     assert!(stdout.lines().any(|line| line.contains(&dead)), "{stdout}");
     let output = client(&urls, ["--json", "status"]);
-    assert_code(&output, 2);
+    assert_code(&output, 5);
     let states: Vec<Value> = text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(states.len(), 4);
     assert_eq!(states[0]["url"], json!(dead));
     assert!(states[0]["error"].is_string() && states[1]["node"] == 1, "{states:?}");
 
     let output = client(&dead, ["--timeout", "0.5", "deposit", "fail-over", "1"]);
-    assert_code(&output, 2);
+    assert_code(&output, 5);
     assert!(text(&output.stderr).contains("no node reached"), "{}", text(&output.stderr));
     let output = client(&dead, ["--timeout", "0.5", "--json", "balance", "fail-over"]);
-    assert_code(&output, 2);
+    assert_code(&output, 5);
     assert_eq!(object(&output)["error"]["code"], "not_reached");
 }
 
@@ -186,15 +186,17 @@ fn without_a_quorum_nothing_is_told_as_done_or_as_refused_by_the_bank() {
     wait_until("node 1 answers", PATIENCE, || cluster.nodes[0].status().is_some());
     let url = cluster.nodes[0].url();
     let output = client(&url, ["--timeout", "1", "--json", "deposit", "a", "1"]);
-    assert_code(&output, 2);
+    assert_code(&output, 5);
     // No session could be opened, so the command was never sent: it is certain that it was not executed.
     let answer = object(&output);
-    assert_eq!((&answer["error"]["code"], &answer["error"]["outcome"]), (&json!("not_reached"), &json!("refused")));
+    assert_eq!((&answer["error"]["code"], &answer["error"]["outcome"]), (&json!("not_served"), &json!("refused")));
     assert!(answer["error"]["message"].as_str().unwrap().contains("no_quorum"), "{answer}");
     for line in ["deposit a 1", "balance a"] {
         let output = client(&url, ["--timeout", "1"].into_iter().chain(line.split(' ')));
-        assert_code(&output, 2);
-        assert!(text(&output.stderr).contains("no_quorum"), "{}", text(&output.stderr));
+        assert_code(&output, 5);
+        let stderr = text(&output.stderr);
+        assert!(stderr.contains("no_quorum") && stderr.contains("A majority of the nodes must run"), "{stderr}");
+        assert!(!stderr.contains("no node reached") && !stderr.contains("unknown"), "{stderr}");
         assert!(output.stdout.is_empty(), "{}", text(&output.stdout));
     }
     // What the node has can be read.
@@ -215,8 +217,9 @@ fn a_bulk_comes_from_a_file_or_from_stdin() {
     fs::write(&file, commands.to_string()).unwrap();
     let path = file.to_str().unwrap();
     assert_eq!(lines(&cluster.client(["bulk", "--atomic", path])), ["3 applied, 0 refused"]);
+    fs::write(&file, format!("\u{feff}{commands}")).unwrap();
     let output = cluster.client(["bulk", "--json", "--atomic", path]);
-    assert_code(&output, 1);
+    assert_code(&output, 4);
     assert_eq!(object(&output)["error"]["index"], 0);
 
     let from_stdin = |args: &[&str], input: &str| {
@@ -233,20 +236,20 @@ fn a_bulk_comes_from_a_file_or_from_stdin() {
     let one_a_line = "{\"deposit\": {\"account_id\": \"bulk-b\", \"amount\": 1}}\n\
                       {\"withdraw\": {\"account_id\": \"bulk-none\", \"amount\": 1}}\n";
     let output = from_stdin(&[], one_a_line);
-    assert_code(&output, 1);
+    assert_code(&output, 4);
     let stdout = text(&output.stdout);
     assert!(stdout.starts_with("1 applied, 1 refused\n") && stdout.contains("account_not_found"), "{stdout}");
     let output = from_stdin(&["--atomic", "-"], one_a_line);
-    assert_code(&output, 1);
+    assert_code(&output, 4);
     assert!(text(&output.stderr).contains("command 1"), "{}", text(&output.stderr));
     assert_eq!(lines(&cluster.client(["balance", "bulk-b"])), ["5"]);
-    assert_code(&from_stdin(&[], ""), 1);
+    assert_code(&from_stdin(&[], ""), 4);
     for no_commands in ["hello", "[{\"deposit\": {\"account_id\": \"bulk-b\"}}]"] {
         let output = from_stdin(&[], no_commands);
-        assert_code(&output, 1);
+        assert_code(&output, 2);
         assert!(text(&output.stderr).contains("no commands"), "{}", text(&output.stderr));
     }
-    assert_code(&cluster.client(["bulk", "/does/not/exist.json"]), 1);
+    assert_code(&cluster.client(["bulk", "/does/not/exist.json"]), 2);
 }
 
 /// A program that runs beside the test, with its output in files. Killed when dropped.
@@ -319,7 +322,7 @@ fn watch_prints_every_transaction_once_and_in_order() {
     assert_eq!(support::wait_for_end(&mut watch.child, PATIENCE).code(), Some(0));
 
     let output = cluster.client(["watch", "nobody-of-this-name", "--from", "1"]);
-    assert_code(&output, 1);
+    assert_code(&output, 4);
     assert!(text(&output.stderr).contains("account_not_found"), "{}", text(&output.stderr));
 }
 
@@ -330,7 +333,7 @@ fn bench_measures_and_checks_the_books() {
     let urls = cluster.urls();
     for extra in [vec![], vec!["--bulk", "10", "--in-flight", "4"]] {
         let output = program(["bench", "--connect", &urls, "--accounts", "20", "--clients", "4", "--duration", "1"])
-            .arg("--json")
+            .args(["--json", "--yes"])
             .args(extra)
             .output()
             .unwrap();
@@ -357,13 +360,22 @@ fn bench_measures_and_checks_the_books() {
         assert_eq!(names, ["queue", "proposal", "state", "sync", "vote", "apply", "answer"], "{result}");
     }
     cluster.wait_equal();
-    let output = program(["bench", "--connect", &urls, "--accounts", "20", "--clients", "2", "--duration", "0.5"]);
-    let output = { output }.output().unwrap();
+    let run = |more: &[&str]| {
+        let run = program(["bench", "--connect", &urls, "--accounts", "20", "--clients", "2", "--duration", "0.5"]);
+        { run }.args(more).output().unwrap()
+    };
+    // Its accounts stay for ever: a bank that somebody uses is left alone.
+    let before = cluster.wait_equal()[0]["accounts"].clone();
+    let output = run(&[]);
+    assert_code(&output, 2);
+    assert!(text(&output.stderr).contains("--yes"), "{}", text(&output.stderr));
+    assert_eq!(cluster.wait_equal()[0]["accounts"], before);
+    let output = run(&["--yes"]);
     assert_code(&output, 0);
     assert!(text(&output.stdout).contains("books"), "{}", text(&output.stdout));
     let dead = format!("ws://127.0.0.1:{}", free_base_port(1));
     let output = program(["bench", "--connect", &dead, "--timeout", "0.5"]).output().unwrap();
-    assert_code(&output, 2);
+    assert_code(&output, 5);
 }
 
 #[test]
@@ -474,8 +486,10 @@ fn the_cluster_program_starts_from_nothing_stops_as_a_whole_and_starts_again() {
 
     // A second one on the same folder is told so, and does no harm.
     let second = program(["cluster", "--data-dir", cluster.data_dir.to_str().unwrap()]).output().unwrap();
-    assert_code(&second, 1);
-    assert!(text(&second.stderr).contains("in use"), "{}", text(&second.stderr));
+    assert_code(&second, 3);
+    let stderr = text(&second.stderr);
+    assert!(stderr.contains("nodes 1, 2, 3 run already") && !stderr.contains("died"), "{stderr}");
+    assert!(!text(&second.stdout).contains("ready"), "{}", text(&second.stdout));
     assert_eq!(lines(&client(&cluster.urls(), ["balance", "kept"])), ["42"]);
 
     let data_dir = cluster.stop();
@@ -536,7 +550,7 @@ fn a_node_that_refuses_to_start_is_left_alone_until_that_is_put_right() {
     let mut cluster = ClusterProgram { background, data_dir, base_port };
     let stderr = cluster.background.stderr();
     let config = folder.join("node.toml").display().to_string();
-    for word in ["log.redb is damaged", "node 3 refuses to start (exit code 3)", &format!("node --config {config}")] {
+    for word in ["log.redb is damaged", "node 3 is left alone (exit code 7", &format!("node --config {config}")] {
         assert!(stderr.contains(word), "\"{word}\" is missing in: {stderr}");
     }
     assert!(!stderr.contains("starting it again"), "{stderr}");

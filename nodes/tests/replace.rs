@@ -17,6 +17,8 @@ use support::{Cluster, Node, PATIENCE, program, wait_until};
 
 /// The exit code of a node that refuses to start.
 const REFUSED: i32 = 3;
+/// The exit code of a node whose files are damaged.
+const DAMAGED: i32 = 7;
 
 /// Snapshots come every few slots, so that a new store can only be filled by one.
 fn often(config: &mut NodeConfig) {
@@ -141,7 +143,7 @@ fn a_wiped_node_comes_back_under_load_and_its_old_copy_does_not() {
     let length = fs::metadata(&path).unwrap().len();
     fs::File::options().write(true).open(&path).unwrap().set_len(length / 2).unwrap();
     cluster.nodes[1].start();
-    assert_eq!(cluster.nodes[1].wait().code(), Some(REFUSED));
+    assert_eq!(cluster.nodes[1].wait().code(), Some(DAMAGED));
     assert!(cluster.nodes[1].log().contains("rabia-bank replace"));
     let said = replaced(&cluster.nodes[1], &[]);
     assert!(said.contains("set-aside-"), "{said}");

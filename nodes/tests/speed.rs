@@ -28,7 +28,7 @@ fn runs() -> usize {
 
 /// Begins a benchmark of these nodes.
 fn begin(urls: &str, args: &str) -> Child {
-    let mut command = program(["bench", "--json", "--connect", urls]);
+    let mut command = program(["bench", "--json", "--yes", "--connect", urls]);
     command.args(args.split_whitespace()).stdout(Stdio::piped()).spawn().unwrap()
 }
 

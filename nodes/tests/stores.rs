@@ -17,6 +17,8 @@ use support::{Cluster, Node, PATIENCE, PROGRAM, file_size, program, wait_until};
 
 /// The exit code of a node that refuses to start.
 const REFUSED: i32 = 3;
+/// The exit code of a node whose files are damaged.
+const DAMAGED: i32 = 7;
 
 fn urls(nodes: &[Node]) -> Vec<NodeUrl> {
     nodes.iter().map(|node| node.url().parse().unwrap()).collect()
@@ -37,11 +39,16 @@ fn write_some(books: &mut Books, nodes: &[Node]) {
 
 /// Starts a node that must refuse to, and say so with all of these words.
 fn assert_refuses(node: &mut Node, words: &[&str]) {
+    assert_ends(node, REFUSED, words);
+}
+
+/// Starts a node that must end with this exit code, and say all of these words.
+fn assert_ends(node: &mut Node, code: i32, words: &[&str]) {
     let said = node.log().len();
     node.start();
     let status = node.wait();
     let log = node.log().split_off(said);
-    assert_eq!(status.code(), Some(REFUSED), "{status}: {log}");
+    assert_eq!(status.code(), Some(code), "{status}: {log}");
     for word in words {
         assert!(log.contains(word), "\"{word}\" is missing in: {log}");
     }
@@ -211,7 +218,7 @@ fn a_database_file_is_damaged() {
     for (what, bytes) in damages {
         println!("damage: {what}");
         fs::write(store(&cluster.nodes[2]), &bytes).unwrap();
-        assert_refuses(&mut cluster.nodes[2], &["is damaged", LOG_FILE, "the other members go on without it"]);
+        assert_ends(&mut cluster.nodes[2], DAMAGED, &["is damaged", LOG_FILE, "the other members go on without it"]);
         let after = fs::read(store(&cluster.nodes[2])).unwrap();
         let changed = after.iter().zip(&bytes).position(|(now, then)| now != then);
         assert!(

@@ -227,6 +227,7 @@ impl BooksReader {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn view(&self) -> Result<BooksView, StoreError> {
+        self.place.work();
         let transaction = self.database.begin_read().map_err(|e| self.place.redb(e))?;
         let slot = read_slot(&transaction, &self.place)?;
         Ok(BooksView { transaction, place: self.place.clone(), slot })
@@ -385,6 +386,7 @@ fn commit(
     place: &Place,
     write: impl FnOnce(&Writer<'_>) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
+    place.work();
     let mut transaction = database.begin_write().map_err(|e| place.redb(e))?;
     transaction.set_quick_repair(true);
     write(&Writer { transaction: &transaction, place })?;
@@ -439,6 +441,7 @@ fn open_staged<B: StorageBackend>(
     identity: &Identity,
     pages: Pages,
 ) -> Result<Opened<B>, StoreError> {
+    place.work();
     // redb would make a new database of an empty file.
     if backend.len().map_err(|e| place.io(e))? == 0 {
         return Err(place.damaged("it is empty"));

@@ -102,6 +102,7 @@ pub(crate) fn write(
     last: &mut LastDecisions,
     commit: &Commit,
 ) -> Result<Marks, StoreError> {
+    place.work();
     let mut transaction = database.begin_write().map_err(|e| place.redb(e))?;
     // redb's default, said here because everything rests on it.
     let immediate = transaction.set_durability(Durability::Immediate);

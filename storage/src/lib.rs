@@ -102,8 +102,8 @@
 //!   like a commit that was torn, and the store opens without that commit, as any store does that pays one fdatasync a
 //!   commit. The commit that counts a start takes two, so that only that one byte can take it back.
 //! - While the store is open redb does not verify what it reads again. Check values and digests turn damage of a value
-//!   into [`StoreError::Damaged`]; damage of a B-tree's own pages can make redb panic instead. A program built with
-//!   `panic = "abort"` ends there, after the message of its panic hook, and the next start says what is damaged.
+//!   into [`StoreError::Damaged`]; damage of a B-tree's own pages can make redb panic instead. A panic hook learns from
+//!   [`last_file`] which file that was, so that the program can say so instead of the panic.
 //!
 //! # What a crash leaves
 //!
@@ -136,6 +136,7 @@ pub use books::{BooksReader, BooksStore, BooksView, Snapshot};
 pub use commit::Commit;
 pub use error::StoreError;
 pub use format::FORMAT;
+pub use place::last_file;
 pub use probe::probe;
 pub use reader::{Entries, LogReader};
 pub use recover::Recovered;

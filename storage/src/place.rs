@@ -1,5 +1,6 @@
 //! Where a store is: turns what redb and the system say into errors that name the file.
 
+use std::cell::RefCell;
 use std::fmt::Display;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -8,6 +9,17 @@ use std::sync::Arc;
 use crate::error::StoreError;
 use crate::format::{self, FORMAT, LOG};
 
+thread_local! {
+    /// The file that this thread worked on last.
+    static LAST: RefCell<Option<Place>> = const { RefCell::new(None) };
+}
+
+/// The file of a store that this thread worked on last. Where a damaged page makes redb panic, this is the file that it is in: a
+/// program's panic hook can name it.
+pub fn last_file() -> Option<PathBuf> {
+    LAST.with_borrow(|last| last.as_ref().map(Place::file))
+}
+
 /// The file, shared by a store and its readers.
 #[derive(Clone, Debug)]
 pub(crate) struct Place(Arc<Path>);
@@ -15,6 +27,15 @@ pub(crate) struct Place(Arc<Path>);
 impl Place {
     pub(crate) fn new(path: &Path) -> Place {
         Place(path.into())
+    }
+
+    /// Notes that this thread works on the file now: see [`last_file`].
+    pub(crate) fn work(&self) {
+        LAST.with_borrow_mut(|last| {
+            if !last.as_ref().is_some_and(|last| Arc::ptr_eq(&last.0, &self.0)) {
+                *last = Some(self.clone());
+            }
+        });
     }
 
     pub(crate) fn file(&self) -> PathBuf {

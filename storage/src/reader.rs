@@ -63,6 +63,7 @@ impl LogReader {
     /// # Errors
     /// [`StoreError::Damaged`] if a row fails its check or a payload is missing; [`StoreError::Io`].
     pub fn entries(&self, from: Slot, max_bytes: usize) -> Result<Entries, StoreError> {
+        self.place.work();
         let transaction = self.database.begin_read().map_err(|e| self.place.redb(e))?;
         let upto = Rows::read(&transaction, META, &self.place)?.get_u64(META_COMPACTED)?.unwrap_or(0);
         if 0 < from && from <= upto {
@@ -94,6 +95,7 @@ impl LogReader {
     /// # Errors
     /// [`StoreError::Damaged`] if it fails its check; [`StoreError::Io`].
     pub fn payload(&self, id: &BatchId) -> Result<Option<Payload>, StoreError> {
+        self.place.work();
         let transaction = self.database.begin_read().map_err(|e| self.place.redb(e))?;
         payload(&Rows::read(&transaction, LOG, &self.place)?, id)
     }

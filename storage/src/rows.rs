@@ -32,6 +32,7 @@ impl<'p> Rows<'p, ReadOnlyTable<Bytes, Bytes>> {
         name: &'static str,
         place: &'p Place,
     ) -> Result<Self, StoreError> {
+        place.work();
         let table = transaction.open_table(Definition::new(name)).map_err(|e| place.redb(e))?;
         Ok(Rows { table, name, place })
     }
@@ -44,6 +45,7 @@ impl<'p, 't> Rows<'p, Table<'t, Bytes, Bytes>> {
         name: &'static str,
         place: &'p Place,
     ) -> Result<Self, StoreError> {
+        place.work();
         let table = transaction.open_table(Definition::new(name)).map_err(|e| place.redb(e))?;
         Ok(Rows { table, name, place })
     }

@@ -246,6 +246,7 @@ pub(crate) fn open_staged<B: StorageBackend>(
     identity: &Identity,
     base: impl FnOnce() -> Result<Slot, StoreError>,
 ) -> Result<(Database, Staged<B>, Recovered, Removed), StoreError> {
+    place.work();
     recover::store_of(identity, place)?;
     // redb would make a new database of an empty file.
     if backend.len().map_err(|e| place.io(e))? == 0 {

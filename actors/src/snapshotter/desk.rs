@@ -7,7 +7,7 @@ use rabia_bank_storage::BooksStore;
 
 use super::transfer::{Taken, Transfer, TransferError};
 use crate::ledger::Ledger;
-use crate::node::Decision;
+use crate::node::{Decision, Failure};
 use crate::snapshot::Snapshot;
 
 pub use super::transfer::Answer;
@@ -56,7 +56,7 @@ pub enum Outcome {
     /// The peer sent what can't be.
     GaveUp(String),
     /// The store failed.
-    Failed(String),
+    Failed(Failure),
     /// There was nothing to do.
     Nothing,
 }
@@ -91,7 +91,7 @@ impl Desk {
                 }
                 match self.store.save(&rows) {
                     Ok(()) => Outcome::Saved { slot, transactions },
-                    Err(error) => Outcome::Failed(error.to_string()),
+                    Err(error) => Outcome::Failed((&error).into()),
                 }
             }
             Job::Begin => match Transfer::begin(&self.store) {
@@ -100,7 +100,7 @@ impl Desk {
                     self.transfer = Some(transfer);
                     Outcome::Ask(wanted)
                 }
-                Err(error) => Outcome::Failed(error.to_string()),
+                Err(error) => Outcome::Failed((&error).into()),
             },
             Job::Take(answer) => self.take(answer),
         }
@@ -120,7 +120,7 @@ impl Desk {
             }
             Ok(Taken::Installed(ledger, decisions)) => Outcome::Installed { slot, ledger, decisions },
             Err(TransferError::Peer(why)) => Outcome::GaveUp(why),
-            Err(TransferError::Own(error)) => Outcome::Failed(error.to_string()),
+            Err(TransferError::Own(error)) => Outcome::Failed((&error).into()),
         }
     }
 }

@@ -205,6 +205,8 @@ fn status() -> impl Strategy<Value = Status> {
             total_balance: n[11],
             sessions: n[12],
             clients: n[13],
+            max_clients: n[13] / 2,
+            descriptors: n[12] / 2,
             chain_head,
             state_digest,
             commits: n[14],

@@ -165,6 +165,8 @@ pub(super) struct Driver {
     pause: Duration,
     /// Why the last connection was left.
     failure: String,
+    /// When there was a connection last.
+    reached: Option<Instant>,
 }
 
 impl Driver {
@@ -182,6 +184,7 @@ impl Driver {
             failures: 0,
             pause: FIRST_PAUSE,
             failure: "its time was up before it could be sent".into(),
+            reached: None,
         }
     }
 
@@ -308,7 +311,10 @@ impl Driver {
             } else if let Some(last) = pending.last.clone() {
                 pending.settle(Ok(last));
             } else {
-                pending.settle(Err(Unanswered::NotReached(NotReached { why: self.failure.clone() })));
+                let asked = pending.deadline.checked_sub(self.options.timeout);
+                let reached = self.reached.is_some_and(|reached| asked.is_none_or(|asked| reached >= asked));
+                let why = self.failure.clone();
+                pending.settle(Err(Unanswered::NotReached(NotReached { why, reached })));
             }
         }
     }
@@ -348,6 +354,7 @@ impl Driver {
         if let Err(error) = connection.sink.feed(link::message(self.options.encoding, hello)).await {
             return lost(error);
         }
+        self.reached = Some(now);
         loop {
             if let Err(leave) = self.step(&mut connection).await {
                 return match &connection.session {
@@ -492,6 +499,7 @@ impl Driver {
         frame: Option<Result<Message, tungstenite::Error>>,
     ) -> Result<(), Leave> {
         connection.heard = Instant::now();
+        self.reached = Some(connection.heard);
         connection.pinged = false;
         let (encoding, bytes) = match frame {
             Some(Ok(Message::Text(text))) => (Encoding::Json, Bytes::from(text)),

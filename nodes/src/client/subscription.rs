@@ -56,8 +56,8 @@ impl Subscription {
         assert!(!options.urls.is_empty(), "a subscription needs the URL of at least one node");
         let (teller, news) = mpsc::channel(UNREAD);
         let (served, pause) = (Instant::now(), FIRST_PAUSE);
-        let (cluster, subscribed, unreadable) = (None, false, 0);
-        tokio::spawn(Follower { options, feed, teller, cluster, subscribed, served, pause, unreadable }.run());
+        let (cluster, subscribed, reached, unreadable) = (None, false, false, 0);
+        tokio::spawn(Follower { options, feed, teller, cluster, subscribed, served, reached, pause, unreadable }.run());
         Subscription { news }
     }
 
@@ -98,6 +98,8 @@ struct Follower {
     subscribed: bool,
     /// When a node that served the feed was left. (It may have been a quiet one.)
     served: Instant,
+    /// A node was connected to since.
+    reached: bool,
     pause: Duration,
     /// Connections in a row that ended with a message that can't be read, since something could be.
     unreadable: u32,
@@ -127,9 +129,11 @@ impl Follower {
             }
             if std::mem::take(&mut self.subscribed) {
                 self.served = Instant::now();
+                self.reached = false;
             }
             if self.served.elapsed() >= self.options.timeout {
-                return self.end(CallError::NotReached(NotReached { why })).await;
+                let reached = self.reached;
+                return self.end(CallError::NotReached(NotReached { why, reached })).await;
             }
             if (tries + 1).is_multiple_of(urls.len()) {
                 tokio::select! {
@@ -152,6 +156,7 @@ impl Follower {
             Ok(connection) => connection,
             Err(why) => return Leave::Lost(why),
         };
+        self.reached = true;
         let hello = Hello { version: CLIENT_VERSION, session: None, open: None };
         let feed = self.feed.clone();
         let subscribe = ClientMessage::Subscribe { request: REQUEST, feed, read: ReadLevel::Linearizable };

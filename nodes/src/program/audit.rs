@@ -6,20 +6,26 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use rabia_bank_messages::bank::Transaction;
+use rabia_bank_messages::escape::escaped;
 use serde_json::json;
 
-use super::{Exit, ProgramError, terminal};
+use super::time::{TIMES, parse_end, parse_time};
+use super::{EXIT_CODES, Exit, ProgramError, damage, terminal};
 use crate::audit::{AuditError, Books, Verified};
 use crate::config::CONFIG_FILE;
 
 /// The command line of `audit`.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "\
+#[command(after_help = format!("\
 The node of the folder must not be running; its files are not changed. To audit a running cluster, take a backup
 (`rabia-bank backup`), restore it into a folder of its own, and audit that.
 
 `digest` prints what is the same on every node that is as far. Noted down outside, a chain head proves later that no
-transaction up to it was altered.")]
+transaction up to it was altered.
+
+{TIMES}
+
+{EXIT_CODES}"))]
 pub struct Args {
     #[command(subcommand)]
     task: Task,
@@ -46,7 +52,7 @@ enum Task {
         #[arg(long, value_name = "TIME", value_parser = parse_time)]
         from: Option<u64>,
         /// Only those before this time.
-        #[arg(long, value_name = "TIME", value_parser = parse_time)]
+        #[arg(long, value_name = "TIME", value_parser = parse_end)]
         to: Option<u64>,
         /// How.
         #[arg(long, value_enum, default_value_t = Format::Csv)]
@@ -77,19 +83,6 @@ enum Format {
     Json,
 }
 
-/// A time as milliseconds since 1970, or as `2026-11-23` or `2026-11-23T08:00:00Z`.
-fn parse_time(text: &str) -> Result<u64, String> {
-    if let Ok(millis) = text.parse() {
-        return Ok(millis);
-    }
-    let whole = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
-    let time = humantime::parse_rfc3339_weak(&whole).map_err(|_| {
-        format!("{text:?} is neither milliseconds since 1970 nor a time like 2026-11-23 or 2026-11-23T08:00:00Z")
-    })?;
-    let since = time.duration_since(std::time::UNIX_EPOCH).map_err(|_| "before 1970".to_owned())?;
-    Ok(since.as_millis() as u64)
-}
-
 /// Audits.
 ///
 /// # Errors
@@ -109,15 +102,9 @@ fn open(dir: &Path) -> Result<Books, ProgramError> {
     if !dir.join(CONFIG_FILE).is_file() && dir.join("node-1").is_dir() {
         let dir = dir.display();
         let message = format!("{dir} is the folder of a whole cluster; name that of a node, as {dir}/node-1");
-        return Err(io::Error::other(message).into());
+        return Err(ProgramError::Usage(message));
     }
-    let (of, report) = (dir.to_owned(), std::panic::take_hook());
-    std::panic::set_hook(Box::new(move |panic| {
-        report(panic);
-        if terminal::report_damage(panic, &of) {
-            std::process::exit(1);
-        }
-    }));
+    damage::report_panics(dir, || ());
     Ok(Books::open(dir)?)
 }
 
@@ -195,6 +182,10 @@ impl Wanted {
 
 fn export(dir: &Path, wanted: &Wanted, format: Format) -> Result<Exit, ProgramError> {
     let books = open(dir)?;
+    if let Some(account) = wanted.account.as_deref().filter(|account| !books.has_account(account)) {
+        let text = format!("account_not_found: there is no account {:?} in these books", escaped(account).to_string());
+        return Err(ProgramError::Refused(text));
+    }
     let bar = bar(books.transactions());
     let mut out = BufWriter::new(io::stdout().lock());
     if format == Format::Csv {
@@ -222,16 +213,16 @@ fn export(dir: &Path, wanted: &Wanted, format: Format) -> Result<Exit, ProgramEr
 const CSV_NAMES: &str =
     "transaction_id,type,from_account,to_account,amount,from_balance,to_balance,timestamp,time,slot,hash";
 
-/// No field needs quotes: ids of accounts have no commas, everything else is numbers and names of this program.
+/// Names are what [`csv_text`] makes of them, everything else is numbers and digits.
 fn write_csv(out: &mut impl Write, transaction: &Transaction) -> Result<(), AuditError> {
-    let text = |value: &Option<Box<str>>| value.as_deref().unwrap_or_default().to_owned();
+    let text = |value: &Option<Box<str>>| csv_text(value.as_deref().unwrap_or_default());
     let number = |value: Option<u64>| value.map(|value| value.to_string()).unwrap_or_default();
     let time = std::time::UNIX_EPOCH + Duration::from_millis(transaction.timestamp);
     writeln!(
         out,
         "{},{},{},{},{},{},{},{},{},{},{}",
         transaction.transaction_id,
-        transaction.transaction_type.name(),
+        csv_text(transaction.transaction_type.name()),
         text(&transaction.from_account),
         text(&transaction.to_account),
         transaction.amount,
@@ -245,6 +236,12 @@ fn write_csv(out: &mut impl Write, transaction: &Transaction) -> Result<(), Audi
     Ok(())
 }
 
+/// Text as a field: escaped, and in quotes where it has a comma or a quote. Names of accounts have neither.
+fn csv_text(text: &str) -> String {
+    let safe = escaped(text).to_string();
+    if safe.contains([',', '"', ';']) { format!("\"{}\"", safe.replace('"', "\"\"")) } else { safe }
+}
+
 /// A bar on stderr; nothing where that is no terminal.
 fn bar(transactions: u64) -> ProgressBar {
     if !io::IsTerminal::is_terminal(&io::stderr()) {
@@ -253,4 +250,21 @@ fn bar(transactions: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:30} {human_pos} of {human_len} transactions, {eta} left")
         .unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(transactions).with_style(style)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_of_csv_is_one_field_whatever_is_in_it() {
+        for (text, field) in [
+            ("alice:eur-1.x_y", "alice:eur-1.x_y"),
+            ("a,b", "\"a,b\""),
+            ("say \"so\"", "\"say \"\"so\"\"\""),
+            ("two\nlines\u{1b}[2J", "two\\nlines\\u{1b}[2J"),
+        ] {
+            assert_eq!(csv_text(text), field);
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! `rabia-bank backup` and `rabia-bank restore`.
 
 use std::fs::File;
-use std::io::{self, BufReader, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use indicatif::HumanCount;
@@ -10,9 +10,12 @@ use rabia_bank_messages::ids::MAX_NODES;
 use super::{Exit, ProgramError, default_data_dir, terminal};
 use crate::backup;
 use crate::config::{DEFAULT_CLIENT_PORT, MAX_WINDOW};
-use crate::control::ask_backup;
+use crate::control::{ControlError, ask_backup};
 use crate::create::{MAX_BASE_PORT, NewCluster, config_path, restore};
 use rabia_bank_messages::genesis::DEFAULT_WINDOW;
+
+/// Bytes that are copied at a time.
+const COPY_BYTES: usize = 256 << 10;
 
 /// The command line of `backup`.
 #[derive(clap::Args, Debug)]
@@ -59,24 +62,25 @@ pub struct RestoreArgs {
 /// If the node refuses, or the file can't be written or read back.
 pub fn run_backup(args: BackupArgs) -> Result<Exit, ProgramError> {
     let BackupArgs { data_dir, to } = args;
-    if to.try_exists()? {
-        return Err(ProgramError::Other(format!("{} is there already, and is left as it is", to.display())));
+    if to.try_exists().map_err(at(&to))? {
+        return Err(ProgramError::Usage(format!("{} is there already, and is left as it is", to.display())));
     }
     let directory = match to.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let draft = tempfile::Builder::new().prefix(".backup-").suffix(".unfinished").tempfile_in(directory)?;
+    let mut builder = tempfile::Builder::new();
+    let draft = builder.prefix(".backup-").suffix(".unfinished").tempfile_in(directory).map_err(at(directory))?;
     let bar = terminal::spinner("taking the backup");
-    let mut file = draft.reopen()?;
-    io::copy(&mut ask_backup(&data_dir)?, &mut file)?;
-    file.sync_all()?;
-    file.seek(SeekFrom::Start(0))?;
+    let mut file = draft.reopen().map_err(at(&to))?;
+    copy(&mut ask_backup(&data_dir)?, &mut file, &to)?;
+    file.sync_all().map_err(at(&to))?;
+    file.seek(SeekFrom::Start(0)).map_err(at(&to))?;
     let backup = backup::read(&file)?;
     bar.finish_and_clear();
-    let bytes = file.metadata()?.len();
-    draft.persist_noclobber(&to).map_err(|error| error.error)?;
-    File::open(directory)?.sync_all()?;
+    let bytes = file.metadata().map_err(at(&to))?.len();
+    draft.persist_noclobber(&to).map_err(|error| error.error).map_err(at(&to))?;
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(at(directory))?;
     terminal::print(format_args!(
         "{}: {} transactions up to slot {}, chain head {}, {} bytes.",
         to.display(),
@@ -88,13 +92,33 @@ pub fn run_backup(args: BackupArgs) -> Result<Exit, ProgramError> {
     Ok(Exit::Done)
 }
 
+/// An error with the file that could not be written.
+fn at(path: &Path) -> impl FnOnce(io::Error) -> ProgramError + use<> {
+    let path = path.display().to_string();
+    move |error| ProgramError::Other(format!("can't write {path}: {error}; nothing was left there"))
+}
+
+/// Copies what the node sends into the file that is to be `to`. An error says which of the two failed.
+fn copy(from: &mut impl Read, file: &mut File, to: &Path) -> Result<(), ProgramError> {
+    let mut buffer = vec![0; COPY_BYTES];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(length) => file.write_all(&buffer[..length]).map_err(at(to))?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(ControlError::Io(error).into()),
+        }
+    }
+}
+
 /// Makes a new cluster of a backup.
 ///
 /// # Errors
 /// If the backup is damaged, or the folders can't be made.
 pub fn run_restore(args: RestoreArgs) -> Result<Exit, ProgramError> {
     let RestoreArgs { from, nodes, data_dir, base_port, window } = args;
-    let file = File::open(&from).map_err(|error| ProgramError::Other(format!("{}: {error}", from.display())))?;
+    let file =
+        File::open(&from).map_err(|error| ProgramError::Usage(format!("can't read {}: {error}", from.display())))?;
     let bar = terminal::spinner("reading the backup");
     let backup = backup::read(BufReader::new(file))?;
     bar.finish_and_clear();

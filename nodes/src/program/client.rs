@@ -9,31 +9,42 @@ use rabia_bank_messages::bank::{
     AccountId, Amount, Bulk, Command, HistoryFilter, ItemResult, Operation, Outcome, Query, ReadLevel, Refusal,
     Success, TransactionType,
 };
-use rabia_bank_messages::client::Feed;
+use rabia_bank_messages::client::{CLIENT_PATH, Feed, STATUS_PATH};
 use rabia_bank_messages::codec::{self, Encoding};
+use rabia_bank_messages::escape::escaped;
 use serde_json::{Value, json};
 
-use super::{Connect, Exit, ProgramError, runtime, terminal};
+use super::time::{TIMES, parse_end, parse_time};
+use super::{Connect, EXIT_CODES, Exit, ProgramError, runtime, terminal};
 use crate::client::{
-    Answered, CallError, Client, ClientOptions, NodeUrl, Request, Subscription, Unanswered, is_passing,
+    Answered, CallError, Client, ClientOptions, NodeUrl, Request, Subscription, Unanswered, Unknown, is_passing,
 };
 
+/// What helps where nodes answer and can't serve.
+const QUORUM: &str = "A majority of the nodes must run and see one another: `rabia-bank client status`";
 /// A status says how things are now: a node that does not answer within this time is reported as not reached.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The command line of `client`.
-#[derive(clap::Args, Debug)]
-#[command(after_help = "\
-Amounts are whole numbers of minor units (cents). Account ids are 1 to 50 characters of A-Z a-z 0-9 _ - . :
-Exit code: 0 done, 1 refused, 2 not reached or unknown (the request may have been carried out; ask before repeating it).
-
+const EXAMPLES: &str = "
 Examples:
   rabia-bank client create-account alice 1000
   rabia-bank client transfer alice bob 300
   rabia-bank client --json balance bob
   echo '[{\"deposit\": {\"account_id\": \"bob\", \"amount\": 5}}]' | rabia-bank client bulk --atomic -
   rabia-bank client watch alice
-  rabia-bank client status")]
+  rabia-bank client status";
+
+/// The command line of `client`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = format!("\
+Amounts are whole numbers of minor units (cents). Account ids are 1 to 50 characters of A-Z a-z 0-9 _ - . :
+{TIMES}
+
+{EXIT_CODES}
+
+Where no answer came, --json prints an error of this program in its place: `not_reached` (no node was), `not_served` (nodes
+were, but none could serve it; there may be no majority) or `no_answer`, with the outcome.
+{EXAMPLES}"))]
 pub struct Args {
     #[command(flatten)]
     connect: Connect,
@@ -111,7 +122,7 @@ enum Ask {
         #[arg(allow_negative_numbers = true, value_parser = amount)]
         amount: Amount,
     },
-    /// Carry out several commands as one request. Exit code 1 if any of them was refused.
+    /// Carry out several commands as one request. Exit code 4 if any of them was refused.
     Bulk {
         /// A file with commands as JSON, in an array or one a line, as {"transfer": {"from_account": …}}; - for stdin.
         #[arg(default_value = "-")]
@@ -146,11 +157,11 @@ enum Ask {
         /// Only those of this type: opening, deposit, withdrawal, transfer.
         #[arg(long = "type", value_name = "TYPE", value_parser = transaction_type)]
         transaction_type: Option<TransactionType>,
-        /// Only those at or after this time, in milliseconds since 1970.
-        #[arg(long, value_name = "MS")]
+        /// Only those at or after this time.
+        #[arg(long, value_name = "TIME", value_parser = parse_time)]
         from: Option<u64>,
-        /// Only those at or before this time, in milliseconds since 1970.
-        #[arg(long, value_name = "MS")]
+        /// Only those before this time.
+        #[arg(long, value_name = "TIME", value_parser = parse_end)]
         to: Option<u64>,
         /// Only those with a lower id.
         #[arg(long, value_name = "ID")]
@@ -206,6 +217,13 @@ fn transaction_type(text: &str) -> Result<TransactionType, String> {
     found.ok_or_else(|| "expected opening, deposit, withdrawal or transfer".into())
 }
 
+/// What was asked for: without an answer to a query nothing is lost.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Command,
+    Query,
+}
+
 /// Carries the request out and prints what came of it.
 ///
 /// # Errors
@@ -225,14 +243,14 @@ pub fn run(args: Args) -> Result<Exit, ProgramError> {
             }
             Task::Ask(ask) => {
                 let request = request(ask, read)?;
-                let advice = match &request {
-                    Request::Command(_) => "; look before you repeat it",
-                    Request::Query(..) => "; nothing was changed",
+                let asked = match &request {
+                    Request::Command(_) => Asked::Command,
+                    Request::Query(..) => Asked::Query,
                 };
                 let client = Client::connect(options);
                 let outcome = terminal::wait("waiting for an answer …", client.ask(request)).await;
                 client.close().await;
-                report(outcome, advice, json)
+                report(outcome, asked, json)
             }
         }
     })
@@ -253,19 +271,22 @@ fn request(ask: Ask, read: ReadLevel) -> Result<Request, ProgramError> {
         }
         Ask::Bulk { file, atomic } => {
             let text = if file.as_os_str() == "-" {
-                std::io::read_to_string(std::io::stdin())?
+                let read = std::io::read_to_string(std::io::stdin());
+                read.map_err(|e| ProgramError::Usage(format!("can't read stdin: {e}")))?
             } else {
                 let read = std::fs::read_to_string(&file);
-                read.map_err(|e| ProgramError::Other(format!("can't read {}: {e}", file.display())))?
+                read.map_err(|e| ProgramError::Usage(format!("can't read {}: {e}", file.display())))?
             };
             let commands = operations(&text)
-                .map_err(|e| ProgramError::Other(format!("{} holds no commands: {e}", file.display())))?;
+                .map_err(|e| ProgramError::Usage(format!("{} holds no commands: {e}", file.display())))?;
             Request::Command(Command::Bulk(Bulk { commands, atomic }))
         }
         Ask::Account { account: account_id } => query(Query::GetAccount { account_id }),
         Ask::Accounts { after, limit } => query(Query::ListAccounts { after, limit }),
         Ask::Balance { account: account_id } => query(Query::GetBalance { account_id }),
-        Ask::History { account: account_id, transaction_type, from: from_time, to: to_time, before, limit } => {
+        Ask::History { account: account_id, transaction_type, from: from_time, to, before, limit } => {
+            // On the wire the end is inclusive.
+            let to_time = to.map(|end| end - 1);
             let filter = HistoryFilter { account_id, transaction_type, from_time, to_time, before, limit };
             query(Query::GetTransactionHistory(filter))
         }
@@ -274,10 +295,10 @@ fn request(ask: Ask, read: ReadLevel) -> Result<Request, ProgramError> {
     })
 }
 
-/// The operations in an array, or one after the other.
+/// The operations in an array, or one after the other. Some editors begin a file with a byte-order mark, which means nothing here.
 fn operations(text: &str) -> serde_json::Result<Vec<Operation>> {
     // Numbers as they are written, before a float could round them.
-    let exact = codec::exact_numbers(text);
+    let exact = codec::exact_numbers(text.strip_prefix('\u{feff}').unwrap_or(text));
     let text = &*exact;
     if text.trim_start().starts_with('[') {
         serde_json::from_str(text)
@@ -286,14 +307,14 @@ fn operations(text: &str) -> serde_json::Result<Vec<Operation>> {
     }
 }
 
-/// Prints the outcome of a request; `advice` is for where it is unknown.
-fn report(outcome: Result<Answered, Unanswered>, advice: &str, json: bool) -> Result<Exit, ProgramError> {
+/// Prints the outcome of a request.
+fn report(outcome: Result<Answered, Unanswered>, asked: Asked, json: bool) -> Result<Exit, ProgramError> {
     let answered = match outcome {
         Ok(answered) => answered,
-        Err(unanswered) => return report_unanswered(&unanswered, advice, json),
+        Err(unanswered) => return report_unanswered(&unanswered, asked, json),
     };
     if json {
-        terminal::print_bytes(answered.frame())?;
+        terminal::print_json(answered.frame())?;
     }
     if let Some(refusal) = &answered.refusal {
         if !json {
@@ -314,59 +335,88 @@ fn report(outcome: Result<Answered, Unanswered>, advice: &str, json: bool) -> Re
     Ok(if any_refused { Exit::Refused } else { Exit::Done })
 }
 
-fn report_unanswered(unanswered: &Unanswered, advice: &str, json: bool) -> Result<Exit, ProgramError> {
-    let text = match unanswered {
-        Unanswered::Unknown(unknown) => match &unknown.last {
-            Some(last) if json => {
-                terminal::print_bytes(last.frame())?;
-                return Ok(Exit::Unknown);
-            }
-            _ => format!("{unknown}{advice}"),
-        },
-        Unanswered::NotReached(not_reached) => format!("{not_reached}; is the cluster running, is --connect right?"),
+fn report_unanswered(unanswered: &Unanswered, asked: Asked, json: bool) -> Result<Exit, ProgramError> {
+    let exit = match (unanswered, asked) {
+        (Unanswered::Unknown(_), Asked::Command) => Exit::Unknown,
+        (Unanswered::Unknown(_), Asked::Query) | (Unanswered::NotReached(_), _) => Exit::NotReached,
     };
     if json {
-        terminal::print(unanswered_json(unanswered))?;
+        match unanswered {
+            Unanswered::Unknown(Unknown { last: Some(last), .. }) => terminal::print_json(last.frame())?,
+            _ => terminal::print(unanswered_json(unanswered, asked))?,
+        }
     } else {
-        eprintln!("error: {text}");
+        terminal::error(&escaped(&unanswered_text(unanswered, asked)).to_string());
     }
-    Ok(Exit::Unknown)
+    Ok(exit)
+}
+
+/// What stood in the way, and what to do.
+fn unanswered_text(unanswered: &Unanswered, asked: Asked) -> String {
+    match (unanswered, asked) {
+        (Unanswered::Unknown(unknown), Asked::Command) => format!("{unknown}; look before you repeat it"),
+        (Unanswered::Unknown(Unknown { why, .. }), Asked::Query) => {
+            format!("no answer: {why}; a query changes nothing, so just ask again. {QUORUM}")
+        }
+        (Unanswered::NotReached(not_reached), _) if not_reached.reached => {
+            format!("{not_reached}; nothing was changed. {QUORUM}")
+        }
+        (Unanswered::NotReached(not_reached), _) => {
+            format!("{not_reached}; is the cluster running, is --connect right?")
+        }
+    }
 }
 
 /// What takes the place of an answer where none came.
-fn unanswered_json(unanswered: &Unanswered) -> Value {
+fn unanswered_json(unanswered: &Unanswered, asked: Asked) -> Value {
     let (code, outcome) = match unanswered {
-        Unanswered::Unknown(_) => ("no_answer", Outcome::Unknown),
+        Unanswered::Unknown(_) if asked == Asked::Command => ("no_answer", Outcome::Unknown),
+        Unanswered::Unknown(_) => ("no_answer", Outcome::Refused),
+        Unanswered::NotReached(not_reached) if not_reached.reached => ("not_served", Outcome::Refused),
         Unanswered::NotReached(_) => ("not_reached", Outcome::Refused),
     };
     json!({"error": {"code": code, "message": unanswered.to_string(), "outcome": outcome}})
 }
 
 fn show_refusal(refusal: &Refusal) {
+    let Refusal { code, message, outcome, .. } = refusal;
     let at = refusal.index.map(|index| format!(" (command {index} of the bulk)")).unwrap_or_default();
-    let (code, more) = (console::style(format!("refused, {}", refusal.code)), show::others(&refusal.other));
-    eprintln!("{}: {}{at}{more}", code.for_stderr().red(), refusal.message);
+    let (word, advice) = match outcome {
+        Outcome::Refused if !is_passing(code) => ("refused", String::new()),
+        Outcome::Refused => ("not carried out", format!(". {QUORUM}")),
+        Outcome::Unknown => ("outcome unknown", "; look before you repeat it".to_owned()),
+    };
+    let head = format!("{word}, {}", escaped(&code.to_string()));
+    let more = show::others(&refusal.other);
+    eprintln!("{}: {}{at}{more}{advice}", console::style(head).for_stderr().red(), escaped(message));
 }
 
 /// The bank itself was not reached where a node had nothing to say but that it can't at the moment.
 fn exit_of(refusal: &Refusal) -> Exit {
     match refusal.outcome {
         Outcome::Refused if !is_passing(&refusal.code) => Exit::Refused,
-        Outcome::Refused | Outcome::Unknown => Exit::Unknown,
+        Outcome::Refused => Exit::NotReached,
+        Outcome::Unknown => Exit::Unknown,
     }
 }
 
 /// Asks every node by itself.
 async fn status(options: ClientOptions, stages: bool, json: bool) -> Result<Exit, ProgramError> {
-    let ask = |url: NodeUrl| {
-        let timeout = options.timeout.min(STATUS_TIMEOUT);
-        let options = ClientOptions { urls: vec![url.clone()], timeout, ..options.clone() };
-        async move {
+    let timeout = options.timeout.min(STATUS_TIMEOUT);
+    let ask_at = |url: NodeUrl| {
+        let options = ClientOptions { urls: vec![url], timeout, ..options.clone() };
+        Box::pin(async move {
             let client = Client::connect(options);
             let outcome = client.query(Query::GetStatus {}, ReadLevel::Local).await;
             client.close().await;
-            (url, outcome)
-        }
+            outcome
+        })
+    };
+    // The path for the status works on a node that is full, the other one on nodes of 0.1.0.
+    let ask = |url: NodeUrl| async move {
+        let paths = [STATUS_PATH, CLIENT_PATH].map(|path| ask_at(url.at_path(path)));
+        let outcome = futures_util::future::select_ok(paths).await;
+        (url, outcome.map(|(applied, _)| applied))
     };
     let asked = futures_util::future::join_all(options.urls.iter().cloned().map(ask));
     let outcomes = terminal::wait("asking the nodes …", asked).await;
@@ -381,12 +431,12 @@ async fn status(options: ClientOptions, stages: bool, json: bool) -> Result<Exit
                 }
             },
             Err(error) => {
-                exit = Exit::Unknown;
+                exit = Exit::NotReached;
                 Err(error)
             }
         };
         if json {
-            terminal::print(status_json(&url, &status)?)?;
+            terminal::print_json(status_json(&url, &status)?.to_string().as_bytes())?;
         }
         states.push((url, status));
     }
@@ -421,7 +471,7 @@ async fn watch(options: ClientOptions, feed: Feed, json: bool) -> Result<Exit, P
     let mut subscription = Subscription::new(options, feed);
     while let Some(news) = subscription.next().await {
         match news {
-            Ok(transaction) if json => terminal::print(json!(transaction))?,
+            Ok(transaction) if json => terminal::print_json(json!(transaction).to_string().as_bytes())?,
             Ok(transaction) => terminal::print(show::transaction(&transaction))?,
             Err(error) => return watch_ended(error, json),
         }
@@ -433,14 +483,16 @@ fn watch_ended(error: CallError, json: bool) -> Result<Exit, ProgramError> {
     match error {
         CallError::Refused(refusal) => {
             if json {
-                terminal::print(json!({"error": refusal}))?;
+                terminal::print_json(json!({"error": refusal}).to_string().as_bytes())?;
             } else {
                 show_refusal(&refusal);
             }
             Ok(exit_of(&refusal))
         }
-        CallError::Unknown(unknown) => report_unanswered(&Unanswered::Unknown(unknown), "", json),
-        CallError::NotReached(not_reached) => report_unanswered(&Unanswered::NotReached(not_reached), "", json),
+        CallError::Unknown(unknown) => report_unanswered(&Unanswered::Unknown(unknown), Asked::Query, json),
+        CallError::NotReached(not_reached) => {
+            report_unanswered(&Unanswered::NotReached(not_reached), Asked::Query, json)
+        }
     }
 }
 
@@ -460,7 +512,13 @@ mod tests {
     #[test]
     fn a_bulk_is_an_array_or_lines() {
         let one = r#"{"deposit": {"account_id": "a", "amount": 1}}"#;
-        for text in [format!("[{one}, {one}]"), format!("{one}\n{one}\n"), format!(" [{one},{one}]")] {
+        for text in [
+            format!("[{one}, {one}]"),
+            format!("{one}\n{one}\n"),
+            format!(" [{one},{one}]"),
+            format!("\u{feff}[{one},{one}]"),
+            format!("\u{feff}{one}{one}"),
+        ] {
             assert_eq!(operations(&text).unwrap().len(), 2, "{text}");
         }
         assert_eq!(operations("").unwrap().len(), 0);
@@ -474,7 +532,8 @@ mod tests {
     #[test]
     fn the_state_of_a_node_carries_its_url_and_an_error_takes_its_place() {
         let url: NodeUrl = "ws://127.0.0.1:1".parse().unwrap();
-        let error = CallError::NotReached(crate::client::NotReached { why: "connection refused".into() });
+        let error =
+            CallError::NotReached(crate::client::NotReached { why: "connection refused".into(), reached: false });
         let object = status_json(&url, &Err(error)).unwrap();
         assert_eq!(object["url"], "ws://127.0.0.1:1");
         assert!(object["error"].as_str().unwrap().contains("connection refused"));

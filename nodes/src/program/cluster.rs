@@ -3,8 +3,10 @@
 //! Each child is `rabia-bank node --config DIR/node-K/node.toml`, nothing more, so that any node may as well be stopped
 //! and run alone. Its stdin is a pipe that closes when this process goes, however it goes, and it goes then too. A child
 //! that dies is started again, after a pause that grows while it keeps dying; one that stops by itself (code 0: somebody
-//! asked it to), refuses to start (code 3), or keeps dying at once is left alone, and this process ends with the last. The
-//! others serve without it, and whoever put right why it refuses starts it alone.
+//! asked it to), needs a person (it refuses to start, or a file of it is damaged), or keeps dying at once is left alone, and this
+//! process ends with the last. The others serve without it, and whoever put right what was wrong starts it alone.
+//!
+//! What a child said last, as an error, is repeated with its end, so that nobody has to look for it in the logs of the others.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -16,6 +18,7 @@ use indicatif::ProgressBar;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rabia_bank_messages::bank::{Query, ReadLevel, Success};
+use rabia_bank_messages::escape::escaped;
 use rabia_bank_messages::ids::{MAX_NODES, NodeId};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -26,6 +29,7 @@ use tokio::task::JoinSet;
 use super::{Exit, ProgramError, default_data_dir, runtime, terminal};
 use crate::client::{Client, ClientOptions};
 use crate::config::{DEFAULT_CLIENT_PORT, NodeConfig};
+use crate::control;
 use crate::create::{MAX_BASE_PORT, NewCluster, NodePlace, create, is_vacant, open};
 
 /// The pause before the first restart of a node; it doubles up to [`LONGEST_PAUSE`].
@@ -36,20 +40,20 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const STARTED_AFTER: Duration = Duration::from_secs(5);
 /// A node that died this often in a row without having started is given up.
 const MAX_FAILED_STARTS: u32 = 10;
+/// How the last line of a node begins that says why it ends.
+const REASON: &str = "error: ";
 /// How long a node may take to stop before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a node that is not ready is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// How long one such question may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
-/// The exit code of a node that will refuse again.
-const REFUSED_TO_START: i32 = 3;
 
 /// The command line of `cluster`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 The cluster is created in DIR if there is none, and used as it is otherwise. Nodes log to stderr, each line with the
-node's name. Ctrl-C stops all nodes. To stop one, `kill` its process id (code 0: it is not started again); to see it
+node's name. Ctrl-C stops all nodes. Nothing is started where a node of that folder runs already. To stop one, `kill` its process id (code 0: it is not started again); to see it
 die and come back, `kill -9` it. A stopped node can be run alone: rabia-bank node --config DIR/node-1/node.toml")]
 pub struct Args {
     /// How many nodes a new cluster gets: 1 to 7, 3 where not given.
@@ -80,6 +84,7 @@ enum Life {
 /// If the cluster can't be created or used as the arguments say, or all nodes have gone by themselves.
 pub fn run(args: Args) -> Result<Exit, ProgramError> {
     let places = prepare(&args)?;
+    refuse_running(&args, &places)?;
     let program = std::env::current_exe()?;
     runtime()?.block_on(supervise(&args, program, places))
 }
@@ -118,6 +123,23 @@ fn prepare(args: &Args) -> Result<Vec<NodePlace>, ProgramError> {
     Ok(places)
 }
 
+/// A second process on a node's files would only be told off by them, and the first would be taken for it.
+fn refuse_running(args: &Args, places: &[NodePlace]) -> Result<(), ProgramError> {
+    let runs = |place: &&NodePlace| place.config.as_ref().is_ok_and(|config| control::is_answered(&config.data_dir));
+    let running: Vec<String> = places.iter().filter(runs).map(|place| place.node.to_string()).collect();
+    let (whose, verb) = match running.len() {
+        0 => return Ok(()),
+        1 => ("node", "runs"),
+        _ => ("nodes", "run"),
+    };
+    let why = format!(
+        "{whose} {} {verb} already on the data in {}: nothing was started. Stop what runs there first, or use it as it is",
+        running.join(", "),
+        args.data_dir.display()
+    );
+    Err(ProgramError::Ended { exit: Exit::RefusedToStart, why })
+}
+
 async fn supervise(args: &Args, program: PathBuf, places: Vec<NodePlace>) -> Result<Exit, ProgramError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -145,6 +167,7 @@ async fn supervise(args: &Args, program: PathBuf, places: Vec<NodePlace>) -> Res
     tokio::pin!(announce);
     let mut announced = false;
     let mut asked_to_stop = false;
+    let mut ends = Vec::new();
     loop {
         tokio::select! {
             _ = terminate.recv(), if !asked_to_stop => asked_to_stop = true,
@@ -153,7 +176,10 @@ async fn supervise(args: &Args, program: PathBuf, places: Vec<NodePlace>) -> Res
                 done?;
                 announced = true;
             }
-            ended = keepers.join_next() => if ended.is_none() { break },
+            ended = keepers.join_next() => match ended {
+                Some(end) => ends.extend(end),
+                None => break,
+            },
         }
         stop.send_if_modified(|stop| asked_to_stop && !std::mem::replace(stop, true));
     }
@@ -162,8 +188,23 @@ async fn supervise(args: &Args, program: PathBuf, places: Vec<NodePlace>) -> Res
         terminal::print("All nodes have stopped.")?;
         Ok(Exit::Done)
     } else {
-        Err(ProgramError::Other("the last node has gone; what each said is above".into()))
+        Err(all_gone(ends))
     }
+}
+
+/// Says why each node has gone. Where all of them ended alike, so does this.
+fn all_gone(mut ends: Vec<End>) -> ProgramError {
+    ends.sort_by_key(|end| end.node);
+    let codes: Vec<Option<i32>> = ends.iter().map(|end| end.code).collect();
+    let exit = match codes.first() {
+        Some(Some(code)) if codes.iter().all(|other| *other == Some(*code)) => Exit::from_code(*code),
+        _ => Exit::Failed,
+    };
+    let mut why = "the last node has gone".to_owned();
+    for End { node, reason, .. } in &ends {
+        why += &format!("\n  node {node}: {}", reason.as_deref().unwrap_or("said nothing; its log is above"));
+    }
+    ProgramError::Ended { exit, why }
 }
 
 /// Says where to connect, as soon as every node that lives answers and sees a quorum.
@@ -242,6 +283,13 @@ async fn ready_soon(config: &NodeConfig) {
     }
 }
 
+/// How a node ended for good.
+struct End {
+    node: NodeId,
+    code: Option<i32>,
+    reason: Option<String>,
+}
+
 /// Keeps one node alive.
 struct Keeper {
     node: NodeId,
@@ -254,52 +302,75 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn keep(mut self) {
+    async fn keep(mut self) -> End {
         let (mut pause, mut failed_starts) = (FIRST_PAUSE, 0);
+        let mut last = End { node: self.node, code: Some(Exit::Done as i32), reason: None };
         loop {
             let start = Instant::now();
-            let status = match self.live_once().await {
-                Ok(Some(status)) => status,
+            let (status, reason) = match self.live_once().await {
+                Ok(Some(ended)) => ended,
                 Ok(None) => break,
                 Err(error) => {
-                    self.say(&format!("can't be started: {error}"));
+                    let reason = format!("can't be started: {error}");
+                    self.say(&reason);
+                    last = End { code: None, reason: Some(reason), ..last };
                     break;
                 }
             };
-            let end = describe(status);
+            // What was told already is not told again.
+            let told = reason == last.reason && reason.is_some();
+            let why = match &reason {
+                Some(_) if told => " for the same reason as before".to_owned(),
+                Some(reason) => format!(": {reason}"),
+                None => String::new(),
+            };
+            last = End { code: status.code(), reason, ..last };
             if start.elapsed() >= STARTED_AFTER {
                 (pause, failed_starts) = (FIRST_PAUSE, 0);
             } else {
                 failed_starts += 1;
             }
-            if status.success() {
-                self.say("stopped, as somebody asked it to; not started again");
-                break;
-            } else if status.code() == Some(REFUSED_TO_START) {
-                self.say(&format!(
-                    "refuses to start ({end}); the reason is above. Left alone. Once that is put right, start it with:\n  \
-                     rabia-bank node --config {}",
-                    self.config_path.display()
-                ));
-                break;
-            } else if !self.restart {
-                self.say(&format!("died ({end}); not started again (--no-restart)"));
-                break;
-            } else if failed_starts >= MAX_FAILED_STARTS {
-                self.say(&format!("died ({end}), {failed_starts} times in a row; given up"));
+            if let Some(last_word) = self.is_final(status, failed_starts) {
+                self.say(&format!("{last_word}{why}{}", self.advice(status)));
                 break;
             }
-            self.say(&format!("died ({end}); starting it again"));
+            let end = describe(status);
+            self.say(&format!("died ({end}){why}; starting it again in {:.1} s", pause.as_secs_f64()));
             tokio::select! {
                 () = tokio::time::sleep(pause) => pause = (2 * pause).min(LONGEST_PAUSE),
                 () = wait_for(&mut self.stopping, |&stop| stop) => break,
             }
         }
         self.life.send_replace(Life::Gone);
+        last
     }
 
-    /// Starts the node and waits for its end. `None`: it was stopped because all are.
-    async fn live_once(&mut self) -> std::io::Result<Option<ExitStatus>> {
+    /// What is said where the node is not started again.
+    fn is_final(&self, status: ExitStatus, failed_starts: u32) -> Option<String> {
+        let end = describe(status);
+        if status.success() {
+            Some("stopped, as somebody asked it to; not started again".into())
+        } else if status.code().is_some_and(Exit::needs_a_person) {
+            Some(format!("is left alone ({end})"))
+        } else if !self.restart {
+            Some(format!("died ({end}); not started again (--no-restart)"))
+        } else if failed_starts >= MAX_FAILED_STARTS {
+            Some(format!("died ({end}), {failed_starts} times in a row; given up"))
+        } else {
+            None
+        }
+    }
+
+    fn advice(&self, status: ExitStatus) -> String {
+        if !status.code().is_some_and(Exit::needs_a_person) {
+            return String::new();
+        }
+        let config = self.config_path.display();
+        format!("\n  Once that is put right, start it with:\n  rabia-bank node --config {config}")
+    }
+
+    /// Starts the node and waits for its end. Also answers what it gave as the reason. `None`: it was stopped because all are.
+    async fn live_once(&mut self) -> std::io::Result<Option<(ExitStatus, Option<String>)>> {
         let mut child = Command::new(&self.program)
             .arg("node")
             .arg("--config")
@@ -327,8 +398,9 @@ impl Keeper {
             }
         };
         // The last lines say why; they end with the process, unless it left its stderr to another.
-        let _ = tokio::time::timeout(Duration::from_secs(1), relay).await;
-        Ok(status)
+        let reason = tokio::time::timeout(Duration::from_secs(1), relay).await;
+        let reason = reason.ok().and_then(Result::ok).flatten();
+        Ok(status.map(|status| (status, reason)))
     }
 
     fn say(&self, text: &str) {
@@ -349,14 +421,17 @@ async fn stop(child: &mut Child) -> std::io::Result<()> {
     }
 }
 
-/// Passes the node's log on, each line with its name.
-async fn relay(node: NodeId, stderr: Option<tokio::process::ChildStderr>, spinner: ProgressBar) {
-    let Some(stderr) = stderr else { return };
-    let mut lines = BufReader::new(stderr).split(b'\n');
+/// Passes the node's log on, each line with its name. Answers the reason that it gave for its end, if it did.
+async fn relay(node: NodeId, stderr: Option<tokio::process::ChildStderr>, spinner: ProgressBar) -> Option<String> {
+    let mut lines = BufReader::new(stderr?).split(b'\n');
     let name = style(format!("node {node}")).for_stderr().cyan();
+    let mut reason = None;
     while let Ok(Some(line)) = lines.next_segment().await {
-        spinner.suspend(|| eprintln!("{name} | {}", String::from_utf8_lossy(&line)));
+        let line = String::from_utf8_lossy(&line);
+        reason = line.strip_prefix(REASON).map(|reason| escaped(reason).to_string()).or(reason);
+        spinner.suspend(|| eprintln!("{name} | {}", escaped(&line)));
     }
+    reason
 }
 
 /// Resolves when the value is as wanted, or will not change any more.

@@ -5,15 +5,18 @@ use std::path::{Path, PathBuf};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use super::{Exit, ProgramError, terminal};
+use super::{Exit, ProgramError, damage};
 use crate::config::NodeConfig;
 use crate::{NodeError, server};
 
 /// The command line of `node`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-The node stops on SIGTERM and SIGINT, without haste; nothing is lost if it is killed instead.
-Exit code 3 says that it refused to start: configuration, store or ports need a person.")]
+The node stops on SIGTERM and SIGINT, without haste; nothing is lost if it is killed instead. SIGHUP, SIGUSR1 and SIGUSR2 are
+logged and mean nothing. It raises its limit of open files to the hard one, and leaves no core dump.
+
+Exit code 1 says that it had to stop and may be started again, 3 that configuration, store or ports need a person, 7 that a
+file of it is damaged. `rabia-bank --help` has them all.")]
 pub struct Args {
     /// The node's configuration, as `rabia-bank create` wrote it.
     #[arg(long, value_name = "FILE")]
@@ -28,29 +31,17 @@ pub struct Args {
 /// # Errors
 /// Why it refused to start, or had to stop.
 pub fn run(args: &Args) -> Result<Exit, ProgramError> {
-    stop_at_panic(&args.config);
+    // A node is fail-stop: a panic on any thread ends the process, also where a build would unwind.
+    damage::report_panics(args.config.parent().unwrap_or(Path::new(".")), || std::process::abort());
     let config = NodeConfig::load(&args.config).map_err(|error| NodeError::Refused(error.to_string()))?;
     actix::System::new().block_on(async {
         let shutdown = shutdown(args.stop_with_parent)?;
+        actix::spawn(outlive(SignalKind::hangup(), "SIGHUP")?);
+        actix::spawn(outlive(SignalKind::user_defined1(), "SIGUSR1")?);
+        actix::spawn(outlive(SignalKind::user_defined2(), "SIGUSR2")?);
         server::run(config, shutdown).await?;
         Ok(Exit::Done)
     })
-}
-
-/// The exit code of a node that needs a person.
-const NEEDS_A_PERSON: i32 = 3;
-
-/// A node is fail-stop: a panic on any thread ends the process, also where a build would unwind.
-fn stop_at_panic(config: &Path) {
-    let dir = config.parent().unwrap_or(Path::new(".")).to_owned();
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        report(panic);
-        if terminal::report_damage(panic, &dir) {
-            std::process::exit(NEEDS_A_PERSON);
-        }
-        std::process::abort();
-    }));
 }
 
 /// Resolves when somebody wants the node to stop.
@@ -63,6 +54,16 @@ fn shutdown(stop_with_parent: bool) -> std::io::Result<impl Future<Output = ()>>
             _ = terminate.recv() => tracing::info!("stopping: SIGTERM"),
             _ = interrupt.recv() => tracing::info!("stopping: SIGINT"),
             () = some(parent_gone) => tracing::info!("stopping: stdin has closed"),
+        }
+    })
+}
+
+/// Signals that end a process unless it says otherwise, and that mean nothing to a node: a terminal that closes sends one.
+fn outlive(kind: SignalKind, name: &'static str) -> std::io::Result<impl Future<Output = ()> + 'static> {
+    let mut signals = signal(kind)?;
+    Ok(async move {
+        while signals.recv().await.is_some() {
+            tracing::info!("{name} means nothing to a node: it goes on; SIGTERM stops it");
         }
     })
 }

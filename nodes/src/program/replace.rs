@@ -74,7 +74,7 @@ pub fn run(args: Args) -> Result<Exit, ProgramError> {
              and start this node then:\n  rabia-bank node --config {}",
             path.display()
         ))?;
-        return Ok(Exit::Unknown);
+        return Ok(Exit::NotReached);
     };
     announce(&through, node, store)?;
     terminal::print(format_args!(

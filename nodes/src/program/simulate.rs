@@ -65,7 +65,7 @@ pub fn run(args: &Args) -> Result<Exit, ProgramError> {
     }
     let Some((seed, Violation { property, what })) = failed else { return Ok(Exit::Done) };
     eprintln!("violation: seed {seed}: {property}: {what}\nagain: {} --trace", command(args, seed));
-    Ok(Exit::Refused)
+    Ok(Exit::Failed)
 }
 
 /// How many threads run seeds.

@@ -1,14 +1,24 @@
 //! What people see: answers on stdout, everything else on stderr, colours and spinners only where they are looking.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use rabia_bank_messages::escape::{escaped, escaped_json};
+use tracing::field::Field;
+use tracing::{Level, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::fmt::{MakeWriter, format};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::config::{BOOKS_FILE, LOG_FILE};
+/// The most characters of one field of the log: a peer or client that says more must not fill the disk.
+const MAX_FIELD: usize = 2_000;
 
 /// Waits shorter than this need no spinner.
 const SPINNER_AFTER: Duration = Duration::from_millis(600);
@@ -20,20 +30,56 @@ pub(super) fn print(line: impl Display) -> io::Result<()> {
     out.flush()
 }
 
-/// Writes bytes and a line's end to stdout.
-pub(super) fn print_bytes(bytes: &[u8]) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(bytes)?;
-    out.write_all(b"\n")?;
-    out.flush()
+/// Writes JSON to stdout, on one line that can be shown on a terminal.
+pub(super) fn print_json(json: &[u8]) -> io::Result<()> {
+    print(escaped_json(&String::from_utf8_lossy(json)))
 }
 
-/// Logs to stderr, in colours if that is a terminal.
+/// Reports what went wrong. Some messages of this program have several lines; text from outside in them was escaped before, or is
+/// here.
+pub(super) fn error(text: &str) {
+    let lines: Vec<String> = text.split('\n').map(|line| escaped(line).to_string()).collect();
+    eprintln!("error: {}", lines.join("\n"));
+}
+
+/// Logs to stderr, in colours if that is a terminal. What fields and messages say is escaped. What goes over sockets is logged at no
+/// level, for session keys go over them.
 pub(super) fn start_logging(filter: EnvFilter) {
     let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours);
+    let no_frames = filter_fn(|event| {
+        *event.level() < Level::TRACE
+            || !["tungstenite", "tokio_tungstenite"].iter().any(|of| event.target().starts_with(of))
+    });
     // Fails only where a host has a logger of its own, which is then the one to use.
-    let _ = subscriber.try_init();
+    let _ = tracing_subscriber::registry().with(filter).with(no_frames).with(lines(io::stderr, colours)).try_init();
+}
+
+/// Lines of the log.
+fn lines<S, W>(writer: W, colours: bool) -> impl Layer<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + 'static,
+{
+    tracing_subscriber::fmt::layer()
+        .with_writer(writer)
+        .with_ansi(colours)
+        .fmt_fields(format::debug_fn(write_field).delimited(" "))
+}
+
+/// One field of a line in the log.
+fn write_field(out: &mut format::Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let text = format!("{value:?}");
+    let shown: &str = text.char_indices().nth(MAX_FIELD).map_or(&text, |(end, _)| &text[..end]);
+    match field.name() {
+        "message" => write!(out, "{}", escaped(shown))?,
+        // What another library logged, and from where it did.
+        name if name.starts_with("log.") => return Ok(()),
+        name => write!(out, "{name}={}", escaped(shown))?,
+    }
+    match text.len() - shown.len() {
+        0 => Ok(()),
+        left => write!(out, "… ({left} bytes more)"),
+    }
 }
 
 /// A spinner on stderr; nothing where that is no terminal.
@@ -82,8 +128,10 @@ pub(super) fn grouped(number: u64) -> String {
     text
 }
 
-/// Lines of columns, each as wide as its widest cell; numbers to the right.
+/// Lines of columns, each as wide as its widest cell; numbers to the right. Cells are escaped.
 pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> Vec<String> {
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(|cell| escaped(cell).to_string()).collect()).collect();
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.chain([heads[column].chars().count()]).max().unwrap_or(0)
@@ -102,23 +150,31 @@ pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     std::iter::once(head).chain(rows.iter().map(|row| line(row, &is_right))).collect()
 }
 
-/// Says what it means if redb has panicked: it does where a page of a file is not what it wrote, and it was not verified when
-/// the file was opened. Answers whether it was that.
-pub(super) fn report_damage(panic: &std::panic::PanicHookInfo<'_>, node_dir: &Path) -> bool {
-    let is_damage = panic.location().is_some_and(|at| at.file().contains("/redb-"));
-    if is_damage {
-        let dir = node_dir.display();
-        eprintln!(
-            "error: {BOOKS_FILE} or {LOG_FILE} in {dir} is damaged: a page of it is not what was written. Nothing was served or \
-             voted from it. Keep the files, and check the disk; `rabia-bank audit verify --data-dir {dir}` says more"
-        );
-    }
-    is_damage
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+
+    #[test]
+    fn an_event_is_one_line_of_the_log_whatever_is_said_in_it() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let log = Arc::new(file.reopen().unwrap());
+        let subscriber = tracing_subscriber::registry().with(lines(log, false));
+        let attack = "here\nERROR all is lost\u{1b}[2J";
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(why = %attack, name = attack, "it says: {attack}");
+            tracing::info!(long = %"x".repeat(MAX_FIELD + 7), "much");
+        });
+        let text = std::fs::read_to_string(file.path()).unwrap();
+        let found: Vec<&str> = text.lines().collect();
+        assert_eq!(found.len(), 2, "{text}");
+        assert!(
+            !text.contains('\u{1b}') && found[0].contains("it says: here\\nERROR all is lost\\u{1b}[2J why=here\\n"),
+            "{text}"
+        );
+        assert!(found[1].contains("x… (7 bytes more)") && found[1].len() < MAX_FIELD + 200, "{text}");
+    }
 
     #[test]
     fn thousands_are_grouped() {

@@ -12,6 +12,7 @@ mod nodes;
 mod plot;
 mod probe;
 mod report;
+mod scratch;
 mod suite;
 
 use std::cell::RefCell;
@@ -19,25 +20,21 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use rabia_bank_messages::bank::AccountId;
+use rabia_bank_messages::bank::{AccountId, Query, ReadLevel, Success};
+use rabia_bank_messages::ids::MAX_NODES;
 use tokio::task::LocalSet;
 
 use self::books::{Books, Measure};
 use self::load::Load;
 use self::report::Results;
-use super::{Connect, Exit, ProgramError, runtime, terminal};
+use super::{EXIT_CODES, Exit, ProgramError, runtime, terminal};
 use crate::client::{Client, NodeUrl};
 use crate::random;
 
 /// How often the progress line changes.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 
-/// The command line of `bench`.
-#[derive(clap::Args, Debug)]
-#[command(after_help = "\
-Exit code: 0 done, 1 the books do not balance, 2 the cluster was not reached. A node that dies meanwhile does not end the
-run: its clients go on at the other nodes, unless --pin says that they stay.
-
+const EXAMPLES: &str = "
 Examples:
   rabia-bank bench                                 one transfer in flight for each of 64 clients
   rabia-bank bench --clients 1 --probe .           the latency of an idle cluster, and of the disk under it
@@ -46,10 +43,30 @@ Examples:
   rabia-bank bench --rate 5000 --plot latency.svg  so many a second, whether or not the cluster keeps up
   rabia-bank bench --reads 90 --read local         mostly balances
   rabia-bank bench --hot 10                        four of five transfers touch ten accounts
-  rabia-bank bench --suite --duration 4 --probe .  everything that has a mark, five times each")]
+  rabia-bank bench --suite --duration 4 --probe .  everything that has a mark, five times each";
+
+/// The command line of `bench`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = format!("\
+Without --connect it makes a cluster of its own in a folder that it removes at the end. With --connect its accounts and
+transfers stay in that bank for ever, so it asks for --yes where the bank is not empty. A node that dies meanwhile does not
+end the run: its clients go on at the other nodes, unless --pin says that they stay.
+
+{EXIT_CODES}
+{EXAMPLES}"))]
 pub struct Args {
-    #[command(flatten)]
-    connect: Connect,
+    /// Put the load on these nodes instead of a cluster of its own.
+    #[arg(long, value_name = "URL,URL…", value_delimiter = ',', conflicts_with_all = ["nodes", "dir"])]
+    connect: Option<Vec<NodeUrl>>,
+    /// Write into the bank that --connect names although it is not empty: what is written stays for ever.
+    #[arg(long, requires = "connect")]
+    yes: bool,
+    /// How many nodes the cluster of its own has.
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=MAX_NODES as i64))]
+    nodes: u8,
+    /// Where that cluster's folder is made: its disk is what is measured.
+    #[arg(long, default_value = ".", value_name = "DIR")]
+    dir: PathBuf,
     #[command(flatten)]
     load: Load,
     /// Measure this folder's disk and a bare WebSocket echo too, right before, to compare with.
@@ -78,23 +95,58 @@ struct Trouble(String);
 /// If nothing could be printed or drawn.
 pub fn run(args: Args) -> Result<Exit, ProgramError> {
     let runtime = runtime()?;
-    let found = LocalSet::new()
-        .block_on(&runtime, async { if args.suite { suite::run(&args).await } else { single(&args).await } });
-    match found {
-        Ok(ended) => ended,
-        Err(Trouble(text)) => {
-            eprintln!("error: {text}");
-            Ok(Exit::Unknown)
+    let found = LocalSet::new().block_on(&runtime, async {
+        tokio::select! {
+            found = on_a_cluster(&args) => found,
+            // A cluster of its own goes with this.
+            interrupted = tokio::signal::ctrl_c() => match interrupted {
+                Ok(()) => Err(Trouble("interrupted".into())),
+                Err(error) => Ok(Err(error.into())),
+            },
         }
+    });
+    found.unwrap_or_else(|Trouble(why)| Err(ProgramError::Ended { exit: Exit::NotReached, why }))
+}
+
+/// Runs on the nodes of the command line, or on a cluster of its own.
+async fn on_a_cluster(args: &Args) -> Result<Result<Exit, ProgramError>, Trouble> {
+    let (urls, scratch) = match &args.connect {
+        Some(urls) => (urls.clone(), None),
+        None => {
+            let scratch = scratch::start(&args.dir, args.nodes.into()).await?;
+            (scratch.urls.clone(), Some(scratch))
+        }
+    };
+    if args.connect.is_some() && !args.yes && !is_empty(&urls, &args.load).await? {
+        let text = "this bank is not empty, and what a benchmark writes stays in it for ever. Say --yes if that is meant, or leave \
+                    --connect out: then it measures a cluster of its own";
+        return Ok(Err(ProgramError::Usage(text.into())));
+    }
+    let found = if args.suite { suite::run(args, &urls).await } else { single(args, &urls).await };
+    if let Some(scratch) = scratch {
+        scratch.stop().await;
+    }
+    found
+}
+
+/// Whether there is no account.
+async fn is_empty(urls: &[NodeUrl], load: &Load) -> Result<bool, Trouble> {
+    let client = Client::connect(load.options(urls.to_vec()));
+    let query = Query::ListAccounts { after: None, limit: Some(1) };
+    let answer = client.query(query, ReadLevel::Linearizable).await;
+    client.close().await;
+    match answer.map_err(|error| Trouble(error.to_string()))?.success {
+        Success::Accounts { accounts, .. } => Ok(accounts.is_empty()),
+        other => Err(Trouble(format!("asked for its accounts, the node answered {other:?}"))),
     }
 }
 
-async fn single(args: &Args) -> Result<Result<Exit, ProgramError>, Trouble> {
+async fn single(args: &Args, urls: &[NodeUrl]) -> Result<Result<Exit, ProgramError>, Trouble> {
     let probe = match &args.probe {
         Some(folder) => Some(probe::measure(folder, args.load.clients as usize).await?),
         None => None,
     };
-    let (mut results, measured) = measure(&args.connect.connect, &args.load).await?;
+    let (mut results, measured) = measure(urls, &args.load).await?;
     results.probe = probe;
     let report = || {
         if let Some(file) = &args.plot {
@@ -105,7 +157,7 @@ async fn single(args: &Args) -> Result<Result<Exit, ProgramError>, Trouble> {
         } else {
             report::print_table(&results)?;
         }
-        Ok(if results.books_balance { Exit::Done } else { Exit::Refused })
+        Ok(if results.books_balance { Exit::Done } else { Exit::Damaged })
     };
     Ok(report())
 }

@@ -8,6 +8,7 @@ use super::load::Load;
 use super::probe::{self, Probe};
 use super::report::Results;
 use super::{Args, Trouble, measure};
+use crate::client::NodeUrl;
 use crate::program::{Exit, ProgramError, terminal};
 
 /// What is compared, and with what.
@@ -89,7 +90,7 @@ struct RowResults {
 }
 
 /// Runs all rows and prints a line for each.
-pub(super) async fn run(args: &Args) -> Result<Result<Exit, ProgramError>, Trouble> {
+pub(super) async fn run(args: &Args, urls: &[NodeUrl]) -> Result<Result<Exit, ProgramError>, Trouble> {
     let mut all: Vec<RowResults> = Vec::new();
     for row in &ROWS {
         let mut load = row.of(&args.load);
@@ -104,10 +105,10 @@ pub(super) async fn run(args: &Args) -> Result<Result<Exit, ProgramError>, Troub
                 None => None,
             };
             let other = match row.other() {
-                Some(other) => Some(measure(&args.connect.connect, &other.of(&args.load)).await?.0),
+                Some(other) => Some(measure(urls, &other.of(&args.load)).await?.0),
                 None => None,
             };
-            let (results, _) = measure(&args.connect.connect, &load).await?;
+            let (results, _) = measure(urls, &load).await?;
             let books_balance = results.books_balance && other.as_ref().is_none_or(|other| other.books_balance);
             let results = Results { probe, books_balance, ..results };
             runs.push((row.mark.value(&results, other.map_or(f64::NAN, |other| other.per_second)), results));
@@ -118,7 +119,7 @@ pub(super) async fn run(args: &Args) -> Result<Result<Exit, ProgramError>, Troub
         }
         all.push(results);
     }
-    Ok(Ok(if all.iter().all(|row| row.books_balance) { Exit::Done } else { Exit::Refused }))
+    Ok(Ok(if all.iter().all(|row| row.books_balance) { Exit::Done } else { Exit::Damaged }))
 }
 
 impl Row {

@@ -3,7 +3,10 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use console::style;
-use rabia_bank_messages::bank::{Account, ItemResult, OtherFields, Statistics, Status, Success, Transaction};
+use rabia_bank_messages::bank::{
+    Account, AccountId, ItemResult, OtherFields, Statistics, Status, Success, Transaction,
+};
+use rabia_bank_messages::escape::escaped;
 use rabia_bank_messages::stages::{Durations, Stage};
 
 use crate::client::{CallError, NodeUrl};
@@ -25,7 +28,7 @@ pub(super) fn success(success: &Success) -> Vec<String> {
         Success::Balance { balance } => vec![grouped(*balance)],
         Success::Accounts { accounts: rows, next } => {
             let mut lines = accounts(rows);
-            lines.extend(next.as_ref().map(|next| more(format!("--after {next}"))));
+            lines.extend(next.as_ref().map(|next| more(format!("--after {}", escaped(next)))));
             lines
         }
         Success::Transactions { transactions, next } => {
@@ -55,11 +58,7 @@ fn time(ms: u64) -> String {
 
 /// Fields that this program does not know, as they came.
 pub(super) fn others(fields: &OtherFields) -> String {
-    let field = |(name, value): (&str, &serde_json::Value)| {
-        let text = format!("  {name}={value}");
-        // What a node says must not steer the terminal.
-        text.chars().map(|c| if c.is_control() { c.escape_unicode().to_string() } else { c.to_string() }).collect()
-    };
+    let field = |(name, value): (&str, &serde_json::Value)| escaped(&format!("  {name}={value}")).to_string();
     fields.iter().map(field).collect::<Vec<String>>().concat()
 }
 
@@ -68,7 +67,7 @@ fn account(account: &Account) -> String {
     let last = last_transaction_at.map(|at| format!(", the last {}", time(at))).unwrap_or_default();
     format!(
         "{}  balance {}  created {}, transactions: {}{last}{}",
-        style(account_id).bold(),
+        style(escaped(account_id)).bold(),
         style(grouped(*balance)).green(),
         time(*created_at),
         grouped(*transaction_count),
@@ -90,9 +89,9 @@ fn accounts(accounts: &[Account]) -> Vec<String> {
 
 /// One transaction on one line.
 pub(super) fn transaction(transaction: &Transaction) -> String {
-    let side = |account: &Option<_>, balance: Option<u64>| {
+    let side = |account: &Option<AccountId>, balance: Option<u64>| {
         let balance = balance.map(|balance| format!(" (now {})", grouped(balance))).unwrap_or_default();
-        account.as_ref().map(|account| format!("{account}{balance}"))
+        account.as_ref().map(|account| format!("{}{balance}", escaped(account)))
     };
     let from = side(&transaction.from_account, transaction.from_balance);
     let to = side(&transaction.to_account, transaction.to_balance);
@@ -105,7 +104,7 @@ pub(super) fn transaction(transaction: &Transaction) -> String {
         "#{:<6} {}  {:<10} {:>12}  {way}{}",
         transaction.transaction_id,
         style(time(transaction.timestamp)).dim(),
-        transaction.transaction_type.name(),
+        escaped(transaction.transaction_type.name()).to_string(),
         style(grouped(transaction.amount)).green(),
         others(&transaction.other),
     )
@@ -114,7 +113,9 @@ pub(super) fn transaction(transaction: &Transaction) -> String {
 fn bulk(results: &[ItemResult]) -> Vec<String> {
     let refused = results.iter().enumerate().filter_map(|(index, result)| match result {
         ItemResult::Ok(_) => None,
-        ItemResult::Error(refusal) => Some(format!("  command {index}: {refusal}{}", others(&refusal.other))),
+        ItemResult::Error(refusal) => {
+            Some(format!("  command {index}: {}{}", escaped(&refusal.to_string()), others(&refusal.other)))
+        }
     });
     let refused: Vec<String> = refused.collect();
     let mut lines = vec![format!("{} applied, {} refused", results.len() - refused.len(), refused.len())];
@@ -153,8 +154,8 @@ fn statistics(statistics: &Statistics) -> Vec<String> {
     lines
 }
 
-const STATUS_HEADS: [&str; 10] =
-    ["url", "node", "slot", "decided", "null", "accounts", "transactions", "total", "digest", "connected"];
+const STATUS_HEADS: [&str; 11] =
+    ["url", "node", "slot", "decided", "null", "accounts", "transactions", "total", "clients", "digest", "connected"];
 
 fn status_row(url: &str, status: &Status) -> Vec<String> {
     let digest: String = status.state_digest.to_string().chars().take(DIGEST_CHARACTERS).collect();
@@ -168,6 +169,7 @@ fn status_row(url: &str, status: &Status) -> Vec<String> {
         grouped(status.accounts),
         grouped(status.transactions),
         grouped(status.total_balance),
+        format!("{} of {}", grouped(status.clients), grouped(status.max_clients)),
         digest,
         if peers.is_empty() { "none".into() } else { peers.join(" ") },
     ]
@@ -183,7 +185,7 @@ pub(super) fn statuses(states: &[(NodeUrl, Result<Box<Status>, CallError>)]) -> 
     let head = lines.next();
     let rows = states.iter().filter_map(|(url, state)| match state {
         Ok(_) => lines.next(),
-        Err(error) => Some(format!("{url}  {}", style(error).red())),
+        Err(error) => Some(format!("{url}  {}", style(escaped(&error.to_string())).red())),
     });
     let rows: Vec<String> = rows.collect();
     head.filter(|_| !reached.is_empty()).into_iter().chain(rows).collect()
@@ -241,7 +243,8 @@ mod tests {
 
     #[test]
     fn a_node_that_is_not_reached_has_its_line() {
-        let error = CallError::NotReached(crate::client::NotReached { why: "connection refused".into() });
+        let error =
+            CallError::NotReached(crate::client::NotReached { why: "connection refused".into(), reached: false });
         let lines = statuses(&[("ws://127.0.0.1:1".parse().unwrap(), Err(error))]);
         assert_eq!(lines.len(), 1);
         assert!(lines[0].contains("ws://127.0.0.1:1") && lines[0].contains("connection refused"), "{lines:?}");

@@ -1,0 +1,186 @@
+//! The door for clients: handshakes, who is turned away, and how they learn why.
+//!
+//! A page can't see with what status its handshake was refused, so one of a foreign Origin is let through it and closed at once with a
+//! code and a reason.
+
+use std::cell::Cell;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use rabia_bank_actors::node::NodeHandle;
+use rabia_bank_messages::client::{CLIENT_PATH, STATUS_PATH};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tokio_tungstenite::tungstenite::http::StatusCode;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
+use tracing::warn;
+
+use super::descriptors::{Descriptors, MAX_LATE, MAX_STATUS};
+use super::places::{Full, Place, Places, Seat, Seats};
+use super::rate::Rate;
+use super::{MAX_WRITE_BUFFER, WRITE_BUFFER, accept, status, turned_away, upgrade};
+use crate::config::NodeConfig;
+
+/// Bytes that are read from a client's socket at a time: there may be thousands of them. The socket zeroes so many bytes
+/// before every read, so more is not better.
+const CLIENT_READ_BUFFER: usize = 4 << 10;
+/// How long a page of a foreign Origin may take to read why it is closed.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// What it reads: 123 bytes at most.
+const FOREIGN: &str = "this Origin is not allowed: see allowed_origins in the node's configuration";
+
+/// The door.
+pub(super) struct Door {
+    handle: NodeHandle,
+    config: Rc<NodeConfig>,
+    origins: Vec<String>,
+    descriptors: Descriptors,
+    seats: Arc<Seats>,
+    /// For handshakes.
+    places: Rc<Places>,
+    /// For handshakes that only the reserve of descriptors is left for.
+    late: Rc<Places>,
+    /// For questions for the status.
+    status: Rc<Places>,
+    trouble: Rate,
+    full: Rate,
+    foreign: Rate,
+}
+
+/// What a connection is for.
+enum Purpose {
+    /// A client, with its seat.
+    Client(Seat),
+    /// A question for the status.
+    Status,
+    /// A page of this Origin, which is sent away.
+    Foreign(String),
+}
+
+impl Door {
+    /// The door of a node that listens here.
+    pub(super) fn new(
+        handle: NodeHandle,
+        config: Rc<NodeConfig>,
+        descriptors: Descriptors,
+        seats: Arc<Seats>,
+        listener: &TcpListener,
+    ) -> Rc<Door> {
+        let origins = own_origins(listener.local_addr().unwrap_or(config.client_listen), &config);
+        let limits = &config.limits;
+        let places = Places::new(limits.max_handshakes, limits.max_handshakes_per_address);
+        let (late, status) = (Places::new(MAX_LATE, MAX_LATE), Places::new(MAX_STATUS, MAX_STATUS));
+        let [trouble, full, foreign] = [(); 3].map(|()| Rate::default());
+        Rc::new(Door { handle, config, origins, descriptors, seats, places, late, status, trouble, full, foreign })
+    }
+
+    /// Lets clients in, for ever.
+    pub(super) async fn open(self: Rc<Self>, listener: TcpListener) {
+        loop {
+            let (stream, address) = accept(&listener, &self.trouble).await;
+            let late = self.descriptors.is_late(&stream);
+            let place = if late { &self.late } else { &self.places }.enter(address);
+            let door = self.clone();
+            tokio::task::spawn_local(async move { door.meet(stream, address, late, place).await });
+        }
+    }
+
+    #[allow(clippy::result_large_err)] // the handshake's answer is tungstenite's type
+    async fn meet(&self, stream: TcpStream, address: IpAddr, late: bool, mut place: Place) {
+        let purpose = Cell::new(None);
+        let check = |request: &Request, response: Response| {
+            purpose.set(Some(self.purpose(request, address, late)?));
+            Ok(response)
+        };
+        let socket = tokio::select! {
+            socket = upgrade(stream, check, client_socket(&self.config), &self.config) => socket,
+            () = place.lost() => None,
+        };
+        match (socket, purpose.into_inner()) {
+            (Some(socket), Some(Purpose::Client(seat))) => self.handle.serve_client(socket, Box::new(seat)),
+            (Some(socket), Some(Purpose::Status)) => {
+                drop(place);
+                let mut place = self.status.enter(address);
+                tokio::select! {
+                    () = status::answer(socket, &self.handle, &self.config) => {}
+                    () = place.lost() => {}
+                }
+            }
+            (Some(socket), Some(Purpose::Foreign(origin))) => self.send_away(socket, address, &origin).await,
+            _ => {}
+        }
+    }
+
+    #[allow(clippy::result_large_err)] // the handshake's answer is tungstenite's type
+    fn purpose(&self, request: &Request, address: IpAddr, late: bool) -> Result<Purpose, ErrorResponse> {
+        let path = request.uri().path();
+        if ![CLIENT_PATH, STATUS_PATH].contains(&path) {
+            return Err(turned_away(StatusCode::NOT_FOUND, "there is nothing here; clients use /v1/client"));
+        }
+        let origin = request.headers().get("origin").map(|origin| origin.to_str().unwrap_or("not readable"));
+        if let Some(origin) = origin.filter(|origin| !self.origins.iter().any(|own| own.eq_ignore_ascii_case(origin))) {
+            return Ok(Purpose::Foreign(origin.to_owned()));
+        }
+        if path == STATUS_PATH {
+            return Ok(Purpose::Status);
+        }
+        let seat = if late { Err(Full::All) } else { self.seats.take(address) };
+        seat.map(Purpose::Client).map_err(|full| self.turn_away(full, address))
+    }
+
+    fn turn_away(&self, full: Full, address: IpAddr) -> ErrorResponse {
+        let (limit, why) = match full {
+            Full::All => {
+                (self.seats.all(), "this node has as many clients as it may have (max_clients, or its descriptors)")
+            }
+            Full::Address => (
+                self.seats.per_address(),
+                "this node has as many clients of this address as it may have (max_clients_per_address)",
+            ),
+        };
+        if let Some(times) = self.full.count() {
+            warn!(%address, limit, times, "a client is turned away: {why}");
+        }
+        turned_away(StatusCode::SERVICE_UNAVAILABLE, why)
+    }
+
+    async fn send_away(&self, mut socket: WebSocketStream<TcpStream>, address: IpAddr, origin: &str) {
+        if let Some(times) = self.foreign.count() {
+            warn!(origin, %address, times, "a web page is turned away: allowed_origins does not list its Origin");
+        }
+        let frame = CloseFrame { code: CloseCode::Policy, reason: FOREIGN.into() };
+        let farewell = async {
+            if socket.close(Some(frame)).await.is_ok() {
+                while socket.next().await.is_some_and(|message| message.is_ok()) {}
+            }
+        };
+        // Whether it reads that is its own business.
+        let _ = tokio::time::timeout(FAREWELL, farewell).await;
+    }
+}
+
+/// The node's own origins, and those that the configuration allows. The Host header is not asked: a page whose name was
+/// made to resolve to this node could write what it likes there.
+fn own_origins(listen: SocketAddr, config: &NodeConfig) -> Vec<String> {
+    let mut origins = config.allowed_origins.clone();
+    origins.push(format!("http://{listen}"));
+    if listen.ip().is_loopback() || listen.ip().is_unspecified() {
+        let port = listen.port();
+        origins.extend(["localhost", "127.0.0.1", "[::1]"].map(|host| format!("http://{host}:{port}")));
+    }
+    origins
+}
+
+fn client_socket(config: &NodeConfig) -> WebSocketConfig {
+    WebSocketConfig::default()
+        .max_message_size(Some(config.limits.max_message_bytes))
+        .max_frame_size(Some(config.limits.max_message_bytes))
+        .read_buffer_size(CLIENT_READ_BUFFER)
+        .write_buffer_size(WRITE_BUFFER)
+        .max_write_buffer_size(MAX_WRITE_BUFFER)
+}

@@ -1,0 +1,112 @@
+//! The path for the status alone: it is answered also where a node has as many clients as it may have.
+//!
+//! It speaks the clients' protocol and knows one question. A connection lasts a few seconds at most.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use rabia_bank_actors::host_session::{Leave, Look};
+use rabia_bank_actors::node::NodeHandle;
+use rabia_bank_messages::bank::{ErrorCode, Query, ReadLevel, Refusal, Success};
+use rabia_bank_messages::client::{Answer, AnswerResult, ClientMessage, ServerMessage, Welcome};
+use rabia_bank_messages::codec::Encoding;
+use rabia_bank_messages::ids::SessionKey;
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message as Frame;
+
+use crate::config::NodeConfig;
+use crate::random;
+
+/// How long a connection may last.
+const LASTS: Duration = Duration::from_secs(5);
+
+/// Answers questions for the status.
+pub(super) async fn answer(mut socket: WebSocketStream<TcpStream>, handle: &NodeHandle, config: &NodeConfig) {
+    let answering = async {
+        while let Some(Ok(frame)) = socket.next().await {
+            let (encoding, decoded) = match &frame {
+                Frame::Text(text) => (Encoding::Json, Encoding::Json.decode_client(text.as_bytes())),
+                Frame::Binary(bytes) => (Encoding::MessagePack, Encoding::MessagePack.decode_client(bytes)),
+                Frame::Close(_) => return,
+                Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_) => continue,
+            };
+            let reply = match decoded {
+                Ok(message) => reply(message, handle, config).await,
+                Err(malformed) => refuse(malformed.request, ErrorCode::Malformed, malformed.message),
+            };
+            let bytes = encoding.encode(&reply);
+            let frame = match encoding {
+                Encoding::Json => Frame::text(String::from_utf8_lossy(&bytes).as_ref()),
+                Encoding::MessagePack => Frame::binary(bytes),
+            };
+            if socket.send(frame).await.is_err() {
+                return;
+            }
+        }
+    };
+    // Then it has had its answer, or is too slow for a node that has little left to give.
+    let _ = tokio::time::timeout(LASTS, answering).await;
+}
+
+async fn reply(message: ClientMessage, handle: &NodeHandle, config: &NodeConfig) -> ServerMessage {
+    match message {
+        ClientMessage::Hello(_) => {
+            let (node, cluster, applied_slot) = (config.node, config.cluster, handle.applied_slot());
+            ServerMessage::Welcome { welcome: Welcome { node, cluster, session: None, opened: false, applied_slot } }
+        }
+        ClientMessage::Query { request, query: Query::GetStatus {}, .. } => match look(handle).await {
+            Ok((slot, success)) => {
+                let result = AnswerResult::Ok(success);
+                ServerMessage::Answer(Box::new(Answer {
+                    request,
+                    slot,
+                    index: None,
+                    session: None,
+                    result,
+                    replayed: None,
+                }))
+            }
+            Err(refusal) => refuse_with(Some(request), refusal),
+        },
+        ClientMessage::Query { request, .. }
+        | ClientMessage::Command { request, .. }
+        | ClientMessage::Subscribe { request, .. } => {
+            refuse(Some(request), ErrorCode::Malformed, "only get_status is answered on this path".into())
+        }
+        ClientMessage::Unsubscribe { .. } | ClientMessage::Goodbye => {
+            refuse(None, ErrorCode::Malformed, "only get_status is answered on this path".into())
+        }
+    }
+}
+
+async fn look(handle: &NodeHandle) -> Result<(Option<u64>, Success), Refusal> {
+    let stopping = || Refusal::refused(ErrorCode::Stopping, "the node is stopping");
+    // No session is opened in the log for a query.
+    let session = handle.open_session(SessionKey(random::bytes())).await.map_err(|_| stopping())?;
+    let answer = session.send(Look { query: Query::GetStatus {}, read: ReadLevel::Local }).await;
+    session.do_send(Leave { close: false });
+    let reply = answer.unwrap_or_else(|_| Err(stopping()))?;
+    Ok((reply.slot, reply.success))
+}
+
+fn refuse(request: Option<u64>, code: ErrorCode, message: String) -> ServerMessage {
+    refuse_with(request, Refusal::refused(code, message))
+}
+
+fn refuse_with(request: Option<u64>, error: Refusal) -> ServerMessage {
+    match request {
+        None => ServerMessage::Error { error },
+        Some(request) => {
+            let result = AnswerResult::Error(error);
+            ServerMessage::Answer(Box::new(Answer {
+                request,
+                slot: None,
+                index: None,
+                session: None,
+                result,
+                replayed: None,
+            }))
+        }
+    }
+}

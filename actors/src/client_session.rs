@@ -35,6 +35,7 @@ use tracing::debug;
 use crate::bank::{Answered, Answers, Ask, Bank, ClientId, Done, Follow, Register, Subscribe, Unregister, Waiter};
 use crate::deadline;
 use crate::node::{Gauges, Seat};
+use crate::owner::Owner;
 use crate::proposer::{Proposer, Submit};
 
 /// A socket to a client.
@@ -201,6 +202,7 @@ enum Out {
 /// One connection of a client.
 pub struct ClientSession {
     client: ClientId,
+    owner: Owner,
     settings: Arc<SessionSettings>,
     socket: Option<ClientSocket>,
     /// Let go of with this.
@@ -239,6 +241,7 @@ impl ClientSession {
     /// The session of a connection whose WebSocket handshake is done.
     pub fn new(
         client: ClientId,
+        owner: Owner,
         socket: ClientSocket,
         seat: Seat,
         settings: Arc<SessionSettings>,
@@ -249,6 +252,7 @@ impl ClientSession {
         let now = Instant::now();
         ClientSession {
             client,
+            owner,
             settings,
             socket: Some(socket),
             _seat: seat,
@@ -731,7 +735,8 @@ impl Actor for ClientSession {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.gauges.clients.fetch_add(1, Ordering::Relaxed);
-        self.bank.do_send(Register { client: self.client, answers: ctx.address().recipient() });
+        let answers = ctx.address().recipient();
+        self.bank.do_send(Register { client: self.client, owner: self.owner, answers });
         ctx.run_interval(CHECK, |session, ctx| session.check(ctx));
         let Some(socket) = self.socket.take() else { return ctx.stop() };
         let (sink, stream) = socket.split();

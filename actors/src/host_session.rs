@@ -26,6 +26,7 @@ use crate::bank::{Answered, Answers, Ask, Bank, ClientId, Done, Follow, Register
 use crate::client_session::SessionSettings;
 use crate::deadline;
 use crate::node::Gauges;
+use crate::owner::Owner;
 use crate::proposer::{Proposer, Submit};
 
 /// How often deadlines are looked at.
@@ -367,7 +368,8 @@ impl Actor for HostSession {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.gauges.clients.fetch_add(1, Ordering::Relaxed);
-        self.bank.do_send(Register { client: self.client, answers: ctx.address().recipient() });
+        let answers = ctx.address().recipient();
+        self.bank.do_send(Register { client: self.client, owner: Owner::Host, answers });
         ctx.run_interval(CHECK, |session, ctx| session.check(ctx));
     }
 

@@ -62,6 +62,7 @@ pub mod host_session;
 pub mod ledger;
 pub mod log;
 pub mod node;
+pub mod owner;
 pub mod peer_link;
 pub mod process;
 pub mod proposer;

@@ -28,6 +28,7 @@ use crate::handshake::Door;
 use crate::host_session::{HostSession, Leave};
 use crate::ledger::Ledger;
 use crate::log::Log;
+use crate::owner::Owner;
 use crate::peer_link::{Attach, PeerLink, PeerSocket, refused_by};
 use crate::proposer::{Proposer, Replace};
 use crate::snapshot::{BooksError, restore};
@@ -240,7 +241,7 @@ pub type Seat = Box<dyn std::any::Any + Send>;
 /// Serve this client.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Serve(ClientSocket, Seat);
+struct Serve(ClientSocket, Owner, Seat);
 
 /// Open a session of the host.
 #[derive(Message)]
@@ -541,10 +542,11 @@ impl Handler<Failed> for Node {
 impl Handler<Serve> for Node {
     type Result = ();
 
-    fn handle(&mut self, Serve(socket, seat): Serve, _: &mut Self::Context) {
+    fn handle(&mut self, Serve(socket, owner, seat): Serve, _: &mut Self::Context) {
         self.clients += 1;
         let session = ClientSession::new(
             self.clients,
+            owner,
             socket,
             seat,
             self.settings.clone(),
@@ -607,9 +609,10 @@ macro_rules! stops {
 stops!(PeerLink, Proposer, Voter, Bank, Snapshotter);
 
 impl NodeHandle {
-    /// Serves a client on a socket whose WebSocket handshake is done. Its seat is dropped with the connection.
-    pub fn serve_client(&self, socket: ClientSocket, seat: Seat) {
-        self.node.do_send(Serve(socket, seat));
+    /// Serves a client on a socket whose WebSocket handshake is done. Its work is this owner's, and its seat is dropped with the
+    /// connection.
+    pub fn serve_client(&self, socket: ClientSocket, owner: Owner, seat: Seat) {
+        self.node.do_send(Serve(socket, owner, seat));
     }
 
     /// A session of the program that this node lives in. It ends with [`Leave`], or with the node.

@@ -21,7 +21,7 @@ use rabia_bank_messages::peer::{PeerMessage, SnapshotCursor};
 use rabia_bank_storage::{BooksReader, BooksStore, BooksView, Entries, LogReader, StoreError};
 use tracing::{info, warn};
 
-use crate::bank::{Bank, Saved};
+use crate::bank::{Bank, Saved, Superseded};
 use crate::log::{Compact, Log};
 use crate::node::{Failed, Failure, Gauges};
 use crate::peer_link::{PeerLink, Say};
@@ -263,6 +263,7 @@ impl Snapshotter {
                 warn!(peer = ?from, why, "a snapshot could not be received; it is asked for again");
             }
             Outcome::Failed(why) => self.fail(why),
+            Outcome::Superseded { slot } => self.neighbours.bank.do_send(Superseded(slot)),
             Outcome::Nothing => {}
         }
     }

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
-use rabia_bank_actors::ledger::{BLOCK, Block, BlockRecord, Ledger, Progress, chain_hash};
+use rabia_bank_actors::ledger::{BLOCK, Block, BlockRecord, Ledger, chain_hash};
 use rabia_bank_actors::node::{Rebuilt, StartError, replay};
 use rabia_bank_actors::snapshot::{BooksError, read_block, restore};
 use rabia_bank_messages::bank::{Account, MAX_PAGE, Query, Success, Transaction, TransactionType};
@@ -218,8 +218,9 @@ impl Books {
 
     /// Transactions that were made by applying the log.
     fn behind_snapshot(&self, from: u64) -> Result<Vec<Transaction>, AuditError> {
-        match self.ledger.transactions_from(&Feed::default(), from, BLOCK, BLOCK as usize) {
-            Progress::Done(Ok(Success::Transactions { transactions, .. })) => Ok(transactions),
+        let lookup = self.ledger.transactions_from(&Feed::default(), from, BLOCK, BLOCK as usize);
+        match self.ledger.at_hand(lookup) {
+            Some(Ok(Success::Transactions { transactions, .. })) => Ok(transactions),
             other => Err(AuditError::Sum(format!("transactions from {from} on are not in memory: {other:?}"))),
         }
     }
@@ -276,7 +277,8 @@ impl Books {
         let (mut count, mut after) = (0, None);
         loop {
             let query = Query::ListAccounts { after, limit: Some(MAX_PAGE) };
-            let Some(Progress::Done(Ok(Success::Accounts { accounts, next }))) = self.ledger.query(&query) else {
+            let listed = self.ledger.query(&query).and_then(|lookup| self.ledger.at_hand(lookup));
+            let Some(Ok(Success::Accounts { accounts, next })) = listed else {
                 return Err(AuditError::Sum("the accounts can't be listed".into()));
             };
             for account in &accounts {

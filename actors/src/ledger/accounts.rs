@@ -17,6 +17,7 @@ use std::sync::Arc;
 use rabia_bank_messages::ids::Millis;
 use rustc_hash::FxHashMap;
 
+use super::ranks::{Measure, Ranks};
 use super::rows::{self, AccountRow, BadRow};
 use super::set_hash::SetHash;
 
@@ -42,7 +43,7 @@ impl AccountIndex {
         self.0
     }
 
-    fn get(self) -> usize {
+    pub(super) fn get(self) -> usize {
         self.0 as usize
     }
 }
@@ -70,6 +71,8 @@ pub(super) struct AccountState {
     hashed: SetHash,
     /// Whether it changed since.
     changed: bool,
+    /// In which lists of top accounts it is: see [`Ranks`].
+    pub(super) listed: u8,
 }
 
 impl AccountState {
@@ -123,6 +126,7 @@ pub(super) struct Accounts {
     changed: Vec<AccountIndex>,
     hash: SetHash,
     pages: Pages,
+    ranks: Ranks,
 }
 
 /// What a page is to the next snapshot.
@@ -234,9 +238,11 @@ impl Accounts {
                 transaction_count,
                 hashed: SetHash::default(),
                 changed: true,
+                listed: 0,
             });
             self.changed.push(index);
         }
+        self.ranks = Ranks::unknown();
         // As it was saved.
         self.pages.states.push(PageState::Clean);
         Ok(())
@@ -282,6 +288,21 @@ impl Accounts {
         state
     }
 
+    /// Tells the lists of top accounts that this one has changed. To be called after every change.
+    pub(super) fn rank(&mut self, index: AccountIndex) {
+        self.ranks.compare(index, &mut self.states);
+    }
+
+    /// Makes it possible to tell the `count` [`top`](Accounts::top) accounts. False if that takes more steps.
+    pub(super) fn complete_ranks(&mut self, count: usize, steps: &mut u64) -> bool {
+        self.ranks.complete(count, &mut self.states, steps)
+    }
+
+    /// The `count` accounts with the most, the first of them first; equal ones by name.
+    pub(super) fn top(&self, measure: Measure, count: usize) -> Vec<&AccountState> {
+        self.ranks.top(measure, count, &self.states)
+    }
+
     /// All accounts, in the order of their creation.
     pub(super) fn iter(&self) -> impl Iterator<Item = &AccountState> {
         self.states.iter()
@@ -310,8 +331,10 @@ impl Accounts {
             transaction_count: 0,
             hashed: SetHash::default(),
             changed: true,
+            listed: 0,
         });
         self.changed.push(index);
+        self.rank(index);
         index
     }
 
@@ -320,6 +343,7 @@ impl Accounts {
         if count == self.states.len() {
             return;
         }
+        self.ranks.truncate(count);
         for place in count..self.states.len() {
             self.pages.touch(AccountIndex(place as u32), &self.states);
         }

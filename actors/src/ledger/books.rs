@@ -122,6 +122,7 @@ impl Books {
             state.balance = balance;
             state.last = last;
             state.transaction_count -= 1;
+            self.accounts.rank(account);
         }
         self.accounts.truncate(mark.accounts);
     }
@@ -240,6 +241,7 @@ impl Books {
         state.balance = balance;
         state.last = Some(Last { transaction, at: moment.time });
         state.transaction_count += 1;
+        self.accounts.rank(account);
         Side { account, balance, previous }
     }
 }

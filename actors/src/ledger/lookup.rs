@@ -1,14 +1,33 @@
-//! Answers that need the history: the newest records are in memory, older ones have to be read from disk, in blocks.
+//! Answers in steps: nobody's question may keep the bank from its other work, however much has to be looked at for it.
 //!
-//! The ledger reads no disk. An answer that needs a block stops, says which ([`Reading::block`]), and goes on where it was
-//! when it is given that block ([`Ledger::resume`](super::Ledger::resume)). Meanwhile the bank may go on as well: the
-//! history never changes, so the answer is that of the moment when it was asked for.
+//! An answer is begun ([`Ledger::query`](super::Ledger::query), [`Ledger::render`](super::Ledger::render),
+//! [`Ledger::transactions_from`](super::Ledger::transactions_from)) and then goes on by as many steps as it is allowed each time
+//! ([`Ledger::go_on`](super::Ledger::go_on)). A step is a record or an account that is looked at; one that becomes part of the answer
+//! takes [`TELL`].
+//!
+//! The newest records of the history are in memory, older ones have to be read from disk, in blocks. The ledger reads no disk:
+//! an answer that needs a block says which ([`Progress::Block`]), and goes on where it was when it was given that block
+//! ([`Lookup::give`]).
+//!
+//! # What an answer sees
+//!
+//! The bank applies slots while an answer is under way. Every answer is that of one moment all the same, the one after
+//! [`Lookup::slot`]:
+//!
+//! - The history never changes, so pages of it and single transactions are those of the moment when they were begun, whatever was
+//!   applied since.
+//! - Accounts, balances and pages of accounts take less than [`MOST_AT_ONCE`] steps, and are read at once.
+//! - The statistics are those of the moment when the lists of top accounts are complete (`ranks`). Large transactions are then
+//!   searched from the newest transaction of that moment on.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
-use rabia_bank_messages::bank::{Account, ItemResult, Refusal, Statistics, Success, Transaction, TransactionType};
+use rabia_bank_messages::bank::{
+    Account, ItemResult, MAX_PAGE, Refusal, Statistics, Success, Transaction, TransactionType,
+};
 use rabia_bank_messages::client::Feed;
-use rabia_bank_messages::ids::Millis;
+use rabia_bank_messages::ids::{Millis, Slot};
 
 use super::accounts::AccountIndex;
 use super::block::{Block, BlockRecord, block_of};
@@ -16,9 +35,16 @@ use super::books::Books;
 use super::history::Record;
 use super::outcomes::{CommandOutcome, Done, Kind, OperationOutcome, bulk_empty, bulk_too_large};
 use super::queries::{TOP, as_created};
+use super::ranks::LOOK as RANKS;
 
 /// The answer to a command or a query.
 pub type Answer = Result<Success, Refusal>;
+
+/// Steps that a record or an account takes that becomes part of the answer: what it holds is copied.
+pub const TELL: u64 = 4;
+/// Steps that the longest piece of an answer takes that is read at once, a page of accounts: an answer that is allowed as many
+/// comes further each time.
+pub const MOST_AT_ONCE: u64 = (MAX_PAGE as u64 + 1) * TELL;
 
 /// How far an answer is.
 #[derive(Debug)]
@@ -26,38 +52,55 @@ pub type Answer = Result<Success, Refusal>;
 pub enum Progress {
     /// This is it.
     Done(Answer),
-    /// It needs a block.
-    Reading(Box<Reading>),
+    /// It needs this block of the history: see [`Lookup::give`].
+    Block(u64),
+    /// It has used up its steps.
+    Unfinished,
 }
 
 impl Progress {
-    /// The answer, if it needed no block.
+    /// The answer, if this is it.
     pub fn done(self) -> Option<Answer> {
         match self {
             Progress::Done(answer) => Some(answer),
-            Progress::Reading(_) => None,
+            Progress::Block(_) | Progress::Unfinished => None,
         }
     }
 }
 
-/// An answer that needs a block.
+/// An answer that is being made.
 #[derive(Debug)]
-pub struct Reading {
-    task: Task,
+pub struct Lookup {
+    pub(super) task: Task,
     /// The blocks that it was given last. Two, since a search may go down two ways at once.
     blocks: [Option<Arc<Block>>; 2],
-    needs: u64,
+    pub(super) slot: Slot,
 }
 
-impl Reading {
-    /// Which block it needs.
-    pub fn block(&self) -> u64 {
-        self.needs
+impl Lookup {
+    pub(super) fn new(task: Task, slot: Slot) -> Lookup {
+        Lookup { task, blocks: [None, None], slot }
+    }
+
+    /// Gives it the block that it needs.
+    pub fn give(&mut self, block: Arc<Block>) {
+        let [newer, _] = std::mem::take(&mut self.blocks);
+        self.blocks = [Some(block), newer];
+    }
+
+    /// The slot whose state the answer shows, once there is an answer.
+    pub fn slot(&self) -> Slot {
+        self.slot
     }
 }
 
-/// A block that is not at hand.
-struct Missing(u64);
+/// Why an answer stops.
+enum Stop {
+    /// A block is not at hand.
+    Missing(u64),
+    /// All steps are used up.
+    Tired,
+}
 
 /// What is being answered.
 #[derive(Debug)]
@@ -67,6 +110,14 @@ pub(super) enum Task {
     Outcome(CommandOutcome, Vec<ItemResult>),
     Transaction(u64),
     Page(Page),
+    Accounts {
+        after: Option<Box<str>>,
+        limit: usize,
+    },
+    /// The statistics, with transactions of this amount listed as large, when the lists of top accounts are complete.
+    Statistics {
+        large_amount: u64,
+    },
     /// The statistics, as far as they are, and where large transactions are searched on.
     Large {
         statistics: Box<Statistics>,
@@ -83,26 +134,24 @@ pub(super) enum Task {
 }
 
 impl Books {
-    /// Begins or goes on with an answer.
-    pub(super) fn proceed(&self, mut task: Task, blocks: [Option<Arc<Block>>; 2]) -> Progress {
-        match task.run(&View { books: self, blocks: &blocks }) {
+    /// Goes on with an answer, by so many steps at most.
+    pub(super) fn go_on(&self, lookup: &mut Lookup, steps: &mut u64) -> Progress {
+        let view = View { books: self, blocks: &lookup.blocks, steps: Cell::new(*steps) };
+        let stopped = lookup.task.run(&view);
+        *steps = view.steps.get();
+        match stopped {
             Ok(answer) => Progress::Done(answer),
-            Err(Missing(needs)) => Progress::Reading(Box::new(Reading { task, blocks, needs })),
+            Err(Stop::Missing(block)) => Progress::Block(block),
+            Err(Stop::Tired) => Progress::Unfinished,
         }
-    }
-
-    /// Goes on with the block that the answer needs.
-    pub(super) fn resume(&self, reading: Reading, block: Arc<Block>) -> Progress {
-        let Reading { task, blocks: [newer, _], needs } = reading;
-        assert_eq!(block.number(), needs, "another block than was asked for");
-        self.proceed(task, [Some(block), newer])
     }
 }
 
-/// The records at hand.
+/// The records at hand, and how many steps are left to look at them.
 struct View<'a> {
     books: &'a Books,
     blocks: &'a [Option<Arc<Block>>; 2],
+    steps: Cell<u64>,
 }
 
 /// A record, from memory or from a block.
@@ -112,19 +161,37 @@ enum Found<'a> {
 }
 
 impl<'a> View<'a> {
+    fn spend(&self, steps: u64) -> Result<(), Stop> {
+        let left = self.steps.get().checked_sub(steps).ok_or(Stop::Tired)?;
+        self.steps.set(left);
+        Ok(())
+    }
+
+    /// Counts steps that were or will be taken in any case.
+    fn charge(&self, steps: u64) {
+        self.steps.set(self.steps.get().saturating_sub(steps));
+    }
+
     /// The record with this id, which must exist.
-    fn get(&self, id: u64) -> Result<Found<'a>, Missing> {
+    fn get(&self, id: u64) -> Result<Found<'a>, Stop> {
+        self.spend(1)?;
+        self.find(id)
+    }
+
+    fn find(&self, id: u64) -> Result<Found<'a>, Stop> {
         let newest = self.books.history.len();
         assert!((1..=newest).contains(&id), "there is no transaction {id} of {newest}");
         if let Some(record) = self.books.history.find(id) {
             return Ok(Found::Memory(record));
         }
         let found = self.blocks.iter().flatten().find_map(|block| block.find(id));
-        found.map(Found::Block).ok_or(Missing(block_of(id)))
+        found.map(Found::Block).ok_or(Stop::Missing(block_of(id)))
     }
 
-    fn transaction(&self, id: u64) -> Result<Transaction, Missing> {
-        Ok(match self.get(id)? {
+    fn transaction(&self, id: u64) -> Result<Transaction, Stop> {
+        let found = self.find(id)?;
+        self.spend(TELL)?;
+        Ok(match found {
             Found::Memory(record) => record.to_transaction(id, &self.books.accounts),
             Found::Block(record) => record.transaction.clone(),
         })
@@ -255,7 +322,7 @@ impl Page {
         Page { trail, kind, from_time, limit, found: Vec::new(), step }
     }
 
-    fn run(&mut self, view: &View<'_>) -> Result<Answer, Missing> {
+    fn run(&mut self, view: &View<'_>) -> Result<Answer, Stop> {
         loop {
             match &mut self.step {
                 Step::Bound { time, low, high, before } => {
@@ -323,9 +390,19 @@ impl Trail {
 }
 
 impl Task {
-    fn run(&mut self, view: &View<'_>) -> Result<Answer, Missing> {
+    fn run(&mut self, view: &View<'_>) -> Result<Answer, Stop> {
         match self {
             Task::Ready(answer) => Ok(answer.clone()),
+            Task::Accounts { after, limit } => {
+                view.spend((*limit as u64 + 1) * TELL)?;
+                Ok(Ok(view.books.list_accounts(after.as_deref(), *limit)))
+            }
+            Task::Statistics { large_amount } => {
+                view.charge(RANKS);
+                let statistics = Box::new(view.books.statistics(*large_amount));
+                *self = Task::Large { statistics, next: view.books.history.len() };
+                self.run(view)
+            }
             Task::Outcome(outcome, results) => render(view, outcome, results),
             Task::Transaction(id) => Ok(Ok(Success::Transaction { transaction: view.transaction(*id)? })),
             Task::Page(page) => page.run(view),
@@ -357,7 +434,7 @@ impl Task {
 }
 
 /// The answer that a client gets to a command.
-fn render(view: &View<'_>, outcome: &CommandOutcome, results: &mut Vec<ItemResult>) -> Result<Answer, Missing> {
+fn render(view: &View<'_>, outcome: &CommandOutcome, results: &mut Vec<ItemResult>) -> Result<Answer, Stop> {
     Ok(match &outcome.0 {
         Kind::One(outcome) => operation(view, outcome)?,
         Kind::Bulk(outcomes) => {
@@ -378,7 +455,8 @@ fn render(view: &View<'_>, outcome: &CommandOutcome, results: &mut Vec<ItemResul
     })
 }
 
-fn operation(view: &View<'_>, outcome: &OperationOutcome) -> Result<Answer, Missing> {
+fn operation(view: &View<'_>, outcome: &OperationOutcome) -> Result<Answer, Stop> {
+    view.spend(1)?;
     Ok(match outcome {
         Ok(Done::Created(account)) => {
             let account = as_created(view.books.accounts.get(*account));

@@ -19,7 +19,7 @@
 //! Accounts, sessions and the newest part of the history are in memory. A snapshot ([`Ledger::freeze`],
 //! [`Ledger::collect`]) gives what changed since the last one, in rows for a store; [`Loading`] makes a ledger of all rows.
 //! Transactions that are safe in the store leave memory ([`Ledger::forget`]), in blocks ([`Block`]); an answer that needs one
-//! of them waits for its block ([`Progress`]).
+//! of them waits for its block, and one that takes long is made in steps (`lookup`).
 //!
 //! # The chain of hashes
 //!
@@ -54,14 +54,13 @@ use rabia_bank_messages::genesis::{Replacement, SessionLimits};
 use rabia_bank_messages::ids::{BatchId, Digest, Millis, Slot};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 
-use std::sync::Arc;
-
 use crate::consensus::stores::Replacements;
 use batches::AppliedBatches;
 use books::Books;
 use history::Moment;
 use kept::KeptOutcome;
 use lookup::Task;
+use queries::TOP;
 use sessions::{Admission, Place, Sessions};
 use snapshot::Taking;
 
@@ -76,6 +75,7 @@ mod kept;
 mod lookup;
 mod outcomes;
 mod queries;
+mod ranks;
 mod rows;
 mod sessions;
 mod set_hash;
@@ -84,7 +84,7 @@ mod statistics;
 
 pub use block::{BLOCK, Block, BlockRecord};
 pub use chain::chain_hash;
-pub use lookup::{Answer, Progress, Reading};
+pub use lookup::{Answer, Lookup, MOST_AT_ONCE, Progress, TELL};
 pub use outcomes::{CommandOutcome, Rejection};
 pub use rows::BadRow;
 pub use snapshot::{Changes, Loading};
@@ -308,44 +308,56 @@ impl Ledger {
         RequestOutcome::Command { slot: place.slot, index: place.index, replayed, outcome }
     }
 
-    /// The answer that a client gets to a command with this outcome of this ledger: an error if the books refused it. It
+    /// Begins the answer that a client gets to a command with this outcome of this ledger: an error if the books refused it. It
     /// is the same at any later time.
-    pub fn render(&self, outcome: &CommandOutcome) -> Progress {
-        self.books.proceed(Task::Outcome(outcome.clone(), Vec::new()), [None, None])
+    pub fn render(&self, outcome: &CommandOutcome) -> Lookup {
+        Lookup::new(Task::Outcome(outcome.clone(), Vec::new()), self.applied)
     }
 
-    /// The answer to a query, from the state after [`applied`](Ledger::applied). `None` for [`Query::GetStatus`], which
+    /// Begins the answer to a query, from the state after [`applied`](Ledger::applied). `None` for [`Query::GetStatus`], which
     /// is about the node.
     ///
     /// Costs by the length of the answer, with four exceptions. A history with `to_time` first looks for that time,
     /// halving what is left at each step. One of an account or a type with `before` or `to_time` then looks for where its
     /// page begins: in as many steps as the account or type has newer records, or as lie between there and its next
     /// older one, whichever is less. One account's history of a type passes over the account's records of other types.
-    /// The statistics read every account.
-    pub fn query(&self, query: &Query) -> Option<Progress> {
-        self.books.query(query).map(|task| self.books.proceed(task, [None, None]))
+    /// The statistics look at every account again where the lists of top accounts are not complete.
+    pub fn query(&self, query: &Query) -> Option<Lookup> {
+        self.books.query(query).map(|task| Lookup::new(task, self.applied))
     }
 
-    /// The transactions of a feed with ids from `id` on, oldest first: `limit` at most, of the next `scan`. The answer's
-    /// `next` is the id to go on from. (The feed's `from` plays no part.)
-    pub fn transactions_from(&self, feed: &Feed, id: u64, scan: u64, limit: usize) -> Progress {
+    /// Begins with the transactions of a feed with ids from `id` on, oldest first: `limit` at most, of the next `scan`. The
+    /// answer's `next` is the id to go on from. (The feed's `from` plays no part.)
+    pub fn transactions_from(&self, feed: &Feed, id: u64, scan: u64, limit: usize) -> Lookup {
         let next = id.max(1);
         let end = self.books.history.len().min(next.saturating_add(scan) - 1);
         let task = Task::Ascending { feed: feed.clone(), next, end, limit, found: Vec::new() };
-        self.books.proceed(task, [None, None])
+        Lookup::new(task, self.applied)
+    }
+
+    /// Goes on with an answer, in so many steps at most, and takes those from `steps` that it took. An answer that is allowed
+    /// [`MOST_AT_ONCE`] steps comes further.
+    pub fn go_on(&mut self, lookup: &mut Lookup, steps: &mut u64) -> Progress {
+        if matches!(lookup.task, Task::Statistics { .. }) {
+            if !self.books.accounts.complete_ranks(TOP, steps) {
+                return Progress::Unfinished;
+            }
+            lookup.slot = self.applied;
+        }
+        self.books.go_on(lookup, steps)
+    }
+
+    /// The answer, made at once: `None` if it needs a block of the history or lists of top accounts that are not complete.
+    pub fn at_hand(&self, mut lookup: Lookup) -> Option<Answer> {
+        match lookup.task {
+            Task::Statistics { .. } => None,
+            _ => self.books.go_on(&mut lookup, &mut u64::MAX.clone()).done(),
+        }
     }
 
     /// The id of the newest transaction; 0 if there is none.
     pub fn newest_transaction(&self) -> u64 {
         self.books.history.len()
-    }
-
-    /// Goes on with an answer, given the block that it needs.
-    ///
-    /// # Panics
-    /// If it is another block.
-    pub fn resume(&self, reading: Reading, block: Arc<Block>) -> Progress {
-        self.books.resume(reading, block)
     }
 
     /// The largest amount of one transaction, in minor units.

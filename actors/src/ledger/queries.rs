@@ -1,7 +1,5 @@
 //! Answers to queries. What needs the history is begun here, and finished in `lookup`.
 
-use std::cmp::Reverse;
-
 use rabia_bank_messages::bank::{
     Account, DEFAULT_PAGE, ErrorCode, HistoryFilter, MAX_PAGE, OtherFields, Query, Refusal, Statistics, Success,
     is_valid_account_id,
@@ -9,8 +7,9 @@ use rabia_bank_messages::bank::{
 
 use super::accounts::AccountState;
 use super::books::Books;
-use super::lookup::{Answer, Page, Task, Trail};
+use super::lookup::{Page, Task, Trail};
 use super::outcomes::{OperationRefusal, shortened};
+use super::ranks::Measure;
 
 /// How many accounts or transactions each list of the statistics names.
 pub(super) const TOP: usize = 10;
@@ -25,7 +24,10 @@ impl Books {
             Query::GetBalance { account_id } => {
                 Task::Ready(self.account(account_id).map(|state| Success::Balance { balance: state.balance }))
             }
-            Query::ListAccounts { after, limit } => Task::Ready(self.list_accounts(after.as_deref(), *limit)),
+            Query::ListAccounts { after, limit } => match page_size(*limit) {
+                Ok(limit) => Task::Accounts { after: after.clone(), limit },
+                Err(refusal) => Task::Ready(Err(refusal)),
+            },
             Query::GetTransactionHistory(filter) => match self.history(filter) {
                 Ok(page) => Task::Page(page),
                 Err(refusal) => Task::Ready(Err(refusal)),
@@ -35,7 +37,9 @@ impl Books {
                 ErrorCode::TransactionNotFound,
                 format!("there is no transaction {transaction_id}; the newest is {}", self.history.len()),
             ))),
-            Query::GetStatistics { large_amount } => self.statistics(*large_amount),
+            Query::GetStatistics { large_amount } => {
+                Task::Statistics { large_amount: large_amount.unwrap_or((self.transaction_limit / 10).max(1)) }
+            }
             Query::GetStatus {} => return None,
         })
     }
@@ -47,13 +51,12 @@ impl Books {
         }
     }
 
-    fn list_accounts(&self, after: Option<&str>, limit: Option<u32>) -> Answer {
-        let limit = page_size(limit)?;
+    pub(super) fn list_accounts(&self, after: Option<&str>, limit: usize) -> Success {
         let mut accounts: Vec<_> = self.accounts.list(after).take(limit + 1).map(as_now).collect();
         let more = accounts.len() > limit;
         accounts.truncate(limit);
         let next = accounts.last().filter(|_| more).map(|last| last.account_id.clone());
-        Ok(Success::Accounts { accounts, next })
+        Success::Accounts { accounts, next }
     }
 
     fn history(&self, filter: &HistoryFilter) -> Result<Page, Refusal> {
@@ -77,36 +80,21 @@ impl Books {
         Ok(Trail::Account { account, name: state.name.clone(), newest })
     }
 
-    /// Reads every account once, for the two lists of accounts; the rest is at hand, but for large transactions.
-    fn statistics(&self, large_amount: Option<u64>) -> Task {
-        let statistics = Box::new(Statistics {
+    /// All that is at hand. The lists of top accounts must be complete; large transactions are yet to be found.
+    pub(super) fn statistics(&self, large_amount: u64) -> Statistics {
+        let top = |measure| self.accounts.top(measure, TOP).into_iter().map(as_now).collect();
+        Statistics {
             accounts: self.accounts.len() as u64,
             total_balance: self.total_balance,
             transactions: self.totals.all,
             by_type: self.totals.by_type(),
             by_hour: self.totals.by_hour(),
-            largest_accounts: self.top_accounts(|state| state.balance),
-            most_active_accounts: self.top_accounts(|state| state.transaction_count),
-            large_amount: large_amount.unwrap_or((self.transaction_limit / 10).max(1)),
+            largest_accounts: top(Measure::Balance),
+            most_active_accounts: top(Measure::Transactions),
+            large_amount,
             large_transactions: Vec::new(),
             other: OtherFields::default(),
-        });
-        Task::Large { statistics, next: self.history.len() }
-    }
-
-    /// The accounts with the largest value, the largest first; equal ones by id.
-    fn top_accounts(&self, value: impl Fn(&AccountState) -> u64) -> Vec<Account> {
-        let rank = |state: &AccountState| Reverse(value(state));
-        let mut top: Vec<&AccountState> = Vec::with_capacity(TOP + 1);
-        for state in self.accounts.iter() {
-            if top.len() == TOP && top.last().is_some_and(|least| value(least) > value(state)) {
-                continue;
-            }
-            let place = top.partition_point(|other| (rank(other), &other.name) < (rank(state), &state.name));
-            top.insert(place, state);
-            top.truncate(TOP);
         }
-        top.into_iter().map(as_now).collect()
     }
 }
 

@@ -57,6 +57,11 @@ pub enum Outcome {
     GaveUp(String),
     /// The store failed.
     Failed(Failure),
+    /// The snapshot that was to be saved is not needed: the books stand further already, by one that came from a peer.
+    Superseded {
+        /// The slot that the books stand after.
+        slot: Slot,
+    },
     /// There was nothing to do.
     Nothing,
 }
@@ -81,8 +86,9 @@ impl Desk {
     /// Does a job. Blocks while the disk works.
     pub fn work(&mut self, job: Job) -> Outcome {
         match job {
-            // A newer state came from a peer meanwhile.
-            Job::Save(snapshot) if snapshot.changes.slot <= self.store.slot() => Outcome::Nothing,
+            Job::Save(snapshot) if snapshot.changes.slot <= self.store.slot() => {
+                Outcome::Superseded { slot: self.store.slot() }
+            }
             Job::Save(snapshot) => {
                 let (slot, transactions) = (snapshot.changes.slot, snapshot.changes.transactions);
                 let mut rows = snapshot.into_rows();

@@ -232,18 +232,18 @@ fn a_refused_atomic_bulk_leaves_no_trace() {
     for setup in [create("a", 100), create("b", 0), deposit("a", 5), transfer("a", "b", 50), withdraw("b", 50)] {
         bank.done(setup);
     }
-    let everything = |bank: &Bank| {
+    let everything = |bank: &mut Bank| {
         let history = Query::GetTransactionHistory(HistoryFilter::default());
         let of = |account: &str| {
             let filter = HistoryFilter { account_id: Some(account.into()), ..HistoryFilter::default() };
-            bank.query(&Query::GetTransactionHistory(filter))
+            Query::GetTransactionHistory(filter)
         };
         let list = Query::ListAccounts { after: None, limit: None };
         let statistics = Query::GetStatistics { large_amount: Some(1) };
-        let books = [bank.query(&history), bank.query(&list), bank.query(&statistics), of("a"), of("b")];
+        let books = [history, list, statistics, of("a"), of("b")].map(|query| bank.query(&query));
         (books, bank.ledger.chain_head(), bank.ledger.summary().total_balance)
     };
-    let before = everything(&bank);
+    let before = everything(&mut bank);
     bank.stamp += 10_000_000; // another hour, another last_transaction_at
     let commands = vec![
         create("new", 7),
@@ -259,7 +259,7 @@ fn a_refused_atomic_bulk_leaves_no_trace() {
     let Err(refusal) = bank.command(bulk(true, commands)) else { panic!() };
     assert_eq!((&refusal.code, refusal.index), (&ErrorCode::InsufficientFunds, Some(8)));
     assert!(refusal.message.contains("\"new\""), "{refusal}");
-    assert_eq!(everything(&bank), before);
+    assert_eq!(everything(&mut bank), before);
     bank.done(create("new", 1));
     bank.done(deposit("b", 1));
     assert_eq!(bank.balance("new"), 1);

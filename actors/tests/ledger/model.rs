@@ -235,12 +235,12 @@ fn check(log: &[(i64, Vec<(RequestHeader, Command)>)], reloads: u32) {
         }
         times.resize(model.books.moved.len(), (bank.ledger.applied(), time));
     }
-    check_history(&bank, &model, &times);
-    check_balances(&bank, &model);
+    check_history(&mut bank, &model, &times);
+    check_balances(&mut bank, &model);
 }
 
 /// Every transaction is the model's, and the chain of hashes can be recomputed from what clients see.
-fn check_history(bank: &Bank, model: &Model, times: &[(u64, u64)]) {
+fn check_history(bank: &mut Bank, model: &Model, times: &[(u64, u64)]) {
     let transactions = bank.transactions();
     let mut hash = Digest::ZERO;
     assert_eq!(transactions.len(), model.books.moved.len());
@@ -257,7 +257,7 @@ fn check_history(bank: &Bank, model: &Model, times: &[(u64, u64)]) {
 }
 
 /// The accounts are the model's, replaying the history gives their balances, and no money came or went unseen.
-fn check_balances(bank: &Bank, model: &Model) {
+fn check_balances(bank: &mut Bank, model: &Model) {
     let Ok(Success::Accounts { accounts, next: None }) = bank.query(&Query::ListAccounts { after: None, limit: None })
     else {
         panic!("no list of accounts");

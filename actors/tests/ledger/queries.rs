@@ -1,9 +1,12 @@
 //! Queries, compared with brute force over everything there is.
 
+use std::cmp::Reverse;
+
+use fastrand::Rng;
 use proptest::prelude::*;
-use rabia_bank_actors::ledger::chain_hash;
+use rabia_bank_actors::ledger::{Answer, Lookup, MOST_AT_ONCE, Progress, TELL, chain_hash};
 use rabia_bank_messages::bank::{
-    Account, DEFAULT_PAGE, ErrorCode, HistoryFilter, HourVolume, MAX_BALANCE, MAX_PAGE, OtherFields, Query, Success,
+    Account, DEFAULT_PAGE, ErrorCode, HistoryFilter, HourVolume, MAX_BALANCE, MAX_PAGE, OtherFields, Query, Statistics, Success,
     Transaction, TransactionType, Volume,
 };
 use rabia_bank_messages::client::ServerMessage;
@@ -14,14 +17,14 @@ use crate::support::*;
 
 const HOUR: u64 = 3_600_000;
 
-fn history(bank: &Bank, filter: HistoryFilter) -> (Vec<Transaction>, Option<u64>) {
+fn history(bank: &mut Bank, filter: HistoryFilter) -> (Vec<Transaction>, Option<u64>) {
     match bank.query(&Query::GetTransactionHistory(filter)) {
         Ok(Success::Transactions { transactions, next }) => (transactions, next),
         other => panic!("{other:?}"),
     }
 }
 
-fn list(bank: &Bank, after: Option<&str>, limit: Option<u32>) -> (Vec<Account>, Option<Box<str>>) {
+fn list(bank: &mut Bank, after: Option<&str>, limit: Option<u32>) -> (Vec<Account>, Option<Box<str>>) {
     match bank.query(&Query::ListAccounts { after: after.map(Into::into), limit }) {
         Ok(Success::Accounts { accounts, next }) => (accounts, next),
         other => panic!("{other:?}"),
@@ -85,13 +88,13 @@ proptest! {
         steps in proptest::collection::vec(any::<(u8, u8, u8)>(), 0..150),
         filters in proptest::collection::vec(filters(), 20),
     ) {
-        let bank = busy_bank(&steps);
+        let mut bank = busy_bank(&steps);
         let all = bank.transactions();
         for mut filter in filters {
             let mut expected: Vec<_> = all.iter().rev().filter(|t| wanted(&filter, t)).cloned().collect();
             let limit = filter.limit.unwrap_or(DEFAULT_PAGE) as usize;
             loop {
-                let (page, next) = history(&bank, filter.clone());
+                let (page, next) = history(&mut bank, filter.clone());
                 let rest = expected.split_off(limit.min(expected.len()));
                 prop_assert_eq!(&page, &expected, "{:?}", filter);
                 let last = page.last().map(|t| t.transaction_id);
@@ -120,7 +123,7 @@ proptest! {
         let mut expected: Vec<_> = names.iter().filter(|name| after.as_ref().is_none_or(|a| *name > a)).collect();
         let mut after = after;
         loop {
-            let (page, next) = list(&bank, after.as_deref(), Some(limit));
+            let (page, next) = list(&mut bank, after.as_deref(), Some(limit));
             let rest = expected.split_off((limit as usize).min(expected.len()));
             let found: Vec<_> = page.iter().map(|account| account.account_id.to_string()).collect();
             prop_assert_eq!(found.iter().collect::<Vec<_>>(), expected);
@@ -138,9 +141,9 @@ proptest! {
         steps in proptest::collection::vec(any::<(u8, u8, u8)>(), 0..150),
         large in proptest::option::of(0u64..300),
     ) {
-        let bank = busy_bank(&steps);
+        let mut bank = busy_bank(&steps);
         let all = bank.transactions();
-        let (accounts, _) = list(&bank, None, None);
+        let (accounts, _) = list(&mut bank, None, None);
         let Ok(Success::Statistics { statistics }) = bank.query(&Query::GetStatistics { large_amount: large }) else {
             panic!("no statistics")
         };
@@ -178,7 +181,7 @@ fn the_tops_of_many_accounts_are_sorted_and_equal_ones_come_by_id() {
     let Ok(Success::Statistics { statistics }) = bank.query(&Query::GetStatistics { large_amount: None }) else {
         panic!()
     };
-    let (mut accounts, _) = list(&bank, None, None);
+    let (mut accounts, _) = list(&mut bank, None, None);
     accounts.sort_by_key(|account| std::cmp::Reverse(account.balance)); // stable: equal ones stay in order of id
     assert_eq!(statistics.largest_accounts, accounts[..10]);
     accounts.sort_by(|a, b| (b.transaction_count, &a.account_id).cmp(&(a.transaction_count, &b.account_id)));
@@ -281,14 +284,14 @@ fn a_transaction_that_is_not_there() {
 
 #[test]
 fn a_page_has_1_to_1000_records() {
-    let bank = busy_bank(&[]);
+    let mut bank = busy_bank(&[]);
     for limit in [0, MAX_PAGE + 1, u32::MAX] {
         let filter = HistoryFilter { limit: Some(limit), ..HistoryFilter::default() };
         assert_eq!(code(bank.query(&Query::GetTransactionHistory(filter))), ErrorCode::Malformed);
         assert_eq!(code(bank.query(&Query::ListAccounts { after: None, limit: Some(limit) })), ErrorCode::Malformed);
     }
-    assert_eq!(list(&bank, None, Some(MAX_PAGE)).0.len(), 8);
-    assert_eq!(list(&bank, None, Some(8)).1, None, "a full last page has no next");
+    assert_eq!(list(&mut bank, None, Some(MAX_PAGE)).0.len(), 8);
+    assert_eq!(list(&mut bank, None, Some(8)).1, None, "a full last page has no next");
 }
 
 #[test]
@@ -322,4 +325,177 @@ fn as_told(json: &str) -> Transaction {
         Ok(ServerMessage::Transaction { transaction, .. }) => *transaction,
         other => panic!("{json}: {other:?}"),
     }
+}
+
+fn statistics(bank: &mut Bank) -> Statistics {
+    match bank.query(&Query::GetStatistics { large_amount: None }) {
+        Ok(Success::Statistics { statistics }) => *statistics,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Both lists of the statistics, from a look at all accounts.
+fn tops(bank: &mut Bank) -> [Vec<Account>; 2] {
+    let mut all = Vec::new();
+    let mut after: Option<Box<str>> = None;
+    loop {
+        let (page, next) = list(bank, after.as_deref(), Some(MAX_PAGE));
+        all.extend(page);
+        match next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    let top = |measure: fn(&Account) -> u64| {
+        let mut sorted = all.clone();
+        sorted.sort_by_key(|account| (Reverse(measure(account)), account.account_id.clone()));
+        sorted.truncate(10);
+        sorted
+    };
+    [top(|account| account.balance), top(|account| account.transaction_count)]
+}
+
+/// The lists of top accounts are kept without an order of all accounts. What tempts that: equal accounts, more of them than are
+/// listed; top accounts that become poor, all of them at once; bulks that are undone, and accounts with them; a start.
+#[test]
+fn the_tops_are_right_whatever_becomes_of_accounts() {
+    for seed in 0..20 {
+        let mut random = Rng::with_seed(seed);
+        let mut bank = Bank::new();
+        let count = random.u64(5..3_000);
+        let equal = random.bool();
+        let name = |number: u64| format!("{:04}", number * 7919 % 10_000);
+        for first in (0..count).step_by(500) {
+            let numbers = first..count.min(first + 500);
+            let balance = |number: u64| if equal { 500 } else { number % 50 };
+            bank.command(bulk(false, numbers.map(|number| create(&name(number), balance(number))).collect())).unwrap();
+        }
+        for round in 0..30 {
+            let [balances, counts] = tops(&mut bank);
+            let found = statistics(&mut bank);
+            assert_eq!(found.largest_accounts, balances, "seed {seed}, round {round}");
+            assert_eq!(found.most_active_accounts, counts, "seed {seed}, round {round}");
+            let any = |random: &mut Rng| name(random.u64(..count));
+            match random.u32(..6) {
+                0 => bank.reload(),
+                // The richest lose all that they have.
+                1 => {
+                    let mut all = Vec::new();
+                    for account in &balances {
+                        all.push(withdraw(&account.account_id, account.balance.max(1)));
+                    }
+                    bank.command(bulk(false, all)).unwrap();
+                }
+                2 => {
+                    let mut all: Vec<_> = (0..700).map(|_| withdraw(&any(&mut random), random.u64(1..600))).collect();
+                    all.extend((0..20).map(|_| deposit(&any(&mut random), random.u64(1..10))));
+                    bank.command(bulk(false, all)).unwrap();
+                }
+                // Undone, with accounts that would be at the top.
+                3 => {
+                    let mut all = vec![create("00", 900), create("01", 0)];
+                    all.extend((0..600).map(|_| deposit(&any(&mut random), 1_000)));
+                    all.push(withdraw("01", 1));
+                    assert!(bank.command(bulk(true, all)).is_err());
+                }
+                _ => {
+                    let all = (0..random.u64(1..2_000)).map(|_| transfer(&any(&mut random), &any(&mut random), 1));
+                    bank.command(bulk(false, all.collect())).unwrap();
+                }
+            }
+        }
+    }
+}
+
+/// Goes on with an answer by at most so many steps each time, and says how often. No step is taken that is not allowed.
+fn in_turns(bank: &mut Bank, lookup: &mut Lookup, allowed: u64) -> (Answer, u64) {
+    for turn in 1.. {
+        let mut steps = allowed;
+        let progress = bank.ledger.go_on(lookup, &mut steps);
+        assert!(steps <= allowed);
+        match progress {
+            Progress::Done(answer) => return (answer, turn),
+            Progress::Block(number) => lookup.give(std::sync::Arc::new(bank.rows.block(number))),
+            Progress::Unfinished => assert!(allowed - steps >= allowed / 2, "{steps} of {allowed} were not used"),
+        }
+    }
+    unreachable!()
+}
+
+/// The dearest question: one account's whole history, for a type that it does not have. Each turn takes no more than it may.
+#[test]
+fn a_filter_that_matches_nothing_takes_many_turns() {
+    let mut bank = Bank::new();
+    bank.done(create("hot", 0));
+    for _ in 0..4 {
+        bank.command(bulk(false, (0..5_000).map(|_| deposit("hot", 1)).collect())).unwrap();
+    }
+    for reloaded in [false, true] {
+        if reloaded {
+            bank.reload();
+        }
+        let filter = HistoryFilter {
+            account_id: Some("hot".into()),
+            transaction_type: Some(TransactionType::Withdrawal),
+            ..HistoryFilter::default()
+        };
+        let mut lookup = bank.ledger.query(&Query::GetTransactionHistory(filter)).unwrap();
+        let (answer, turns) = in_turns(&mut bank, &mut lookup, 100);
+        assert_eq!(answer, Ok(Success::Transactions { transactions: vec![], next: None }));
+        assert!(turns >= 20_000 / 100, "{turns} turns");
+    }
+}
+
+/// Whatever is applied while an answer is under way, it is that of the moment when it was begun.
+#[test]
+fn an_answer_that_takes_long_is_of_one_moment() {
+    let mut bank = Bank::new();
+    for name in ["a", "b"] {
+        bank.done(create(name, 1_000));
+    }
+    bank.command(bulk(false, (0..3_000).map(|n| transfer(["a", "b"][n % 2], ["b", "a"][n % 2], 1)).collect())).unwrap();
+    let filter = HistoryFilter { account_id: Some("a".into()), limit: Some(900), ..HistoryFilter::default() };
+    let query = Query::GetTransactionHistory(filter);
+    let (expected, slot) = (bank.query(&query), bank.ledger.applied());
+    let mut lookup = bank.ledger.query(&query).unwrap();
+    loop {
+        match bank.ledger.go_on(&mut lookup, &mut (10 * TELL).clone()) {
+            Progress::Done(answer) => {
+                assert_eq!((answer, lookup.slot()), (expected, slot));
+                break;
+            }
+            Progress::Block(_) => panic!("all of it is in memory"),
+            Progress::Unfinished => bank.done(transfer("a", "b", 1)),
+        }
+    }
+    assert!(bank.ledger.applied() > slot + 50);
+}
+
+/// The statistics may need a look at all accounts. They are those of the slot that they name, not of when they were asked for.
+#[test]
+fn statistics_that_take_long_are_of_one_moment() {
+    let mut bank = Bank::new();
+    let name = |number: u64| format!("{number:05}");
+    for first in (0..20_000).step_by(5_000) {
+        bank.command(bulk(false, (first..first + 5_000).map(|number| create(&name(number), 500)).collect())).unwrap();
+    }
+    bank.reload();
+    let mut lookup = bank.ledger.query(&Query::GetStatistics { large_amount: None }).unwrap();
+    let (begun, mut random) = (bank.ledger.applied(), Rng::with_seed(1));
+    let mut of_slot = std::collections::BTreeMap::new();
+    let answer = loop {
+        of_slot.insert(bank.ledger.applied(), tops(&mut bank));
+        match bank.ledger.go_on(&mut lookup, &mut MOST_AT_ONCE.clone()) {
+            Progress::Done(answer) => break answer,
+            Progress::Block(_) => panic!("no block is needed"),
+            Progress::Unfinished => {
+                let [one, other] = [0, 1].map(|_| name(random.u64(..20_000)));
+                bank.run(transfer(&one, &other, 400)).ok();
+            }
+        }
+    };
+    let Ok(Success::Statistics { statistics }) = answer else { panic!("{answer:?}") };
+    assert!(lookup.slot() >= begun + 20_000 / MOST_AT_ONCE, "it took {} slots", lookup.slot() - begun);
+    assert_eq!([statistics.largest_accounts, statistics.most_active_accounts], of_slot[&lookup.slot()]);
+    assert_eq!(statistics.transactions.count, bank.ledger.summary().transactions);
 }

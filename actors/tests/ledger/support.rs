@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rabia_bank_actors::ledger::{
-    Answer, Applied, BadRow, Block, Changes, CommandOutcome, Ledger, Loading, Progress, RequestOutcome,
+    Answer, Applied, BadRow, Block, Changes, CommandOutcome, Ledger, Loading, Lookup, MOST_AT_ONCE, Progress,
+    RequestOutcome,
 };
 use rabia_bank_messages::bank::{
     Amount, Bulk, Command, ErrorCode, ItemResult, Operation, Outcome, Query, Refusal, Success, Transaction,
@@ -170,23 +171,23 @@ impl Bank {
         code(self.run(operation))
     }
 
-    pub fn query(&self, query: &Query) -> Answer {
-        self.finish(self.ledger.query(query).expect("a query about the bank"))
+    pub fn query(&mut self, query: &Query) -> Answer {
+        let lookup = self.ledger.query(query).expect("a query about the bank");
+        self.finish(lookup)
     }
 
-    pub fn render(&self, outcome: &CommandOutcome) -> Answer {
-        self.finish(self.ledger.render(outcome))
+    pub fn render(&mut self, outcome: &CommandOutcome) -> Answer {
+        let lookup = self.ledger.render(outcome);
+        self.finish(lookup)
     }
 
-    /// Reads the blocks that an answer needs.
-    pub fn finish(&self, mut progress: Progress) -> Answer {
+    /// Goes on with an answer until it is there, and reads the blocks that it needs.
+    pub fn finish(&mut self, mut lookup: Lookup) -> Answer {
         loop {
-            match progress {
+            match self.ledger.go_on(&mut lookup, &mut MOST_AT_ONCE.clone()) {
                 Progress::Done(answer) => return answer,
-                Progress::Reading(reading) => {
-                    let block = Arc::new(self.rows.block(reading.block()));
-                    progress = self.ledger.resume(*reading, block);
-                }
+                Progress::Block(number) => lookup.give(Arc::new(self.rows.block(number))),
+                Progress::Unfinished => {}
             }
         }
     }
@@ -201,7 +202,7 @@ impl Bank {
         assert_eq!(self.ledger.digest(), digest);
     }
 
-    pub fn balance(&self, account: &str) -> u64 {
+    pub fn balance(&mut self, account: &str) -> u64 {
         match self.query(&Query::GetBalance { account_id: account.into() }) {
             Ok(Success::Balance { balance }) => balance,
             other => panic!("{account}: {other:?}"),
@@ -209,7 +210,7 @@ impl Bank {
     }
 
     /// All transactions, oldest first, one by one.
-    pub fn transactions(&self) -> Vec<Transaction> {
+    pub fn transactions(&mut self) -> Vec<Transaction> {
         let count = self.ledger.summary().transactions;
         let one = |transaction_id| match self.query(&Query::GetTransaction { transaction_id }) {
             Ok(Success::Transaction { transaction }) => transaction,

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use rabia_bank_actors::node::NodeHandle;
+use rabia_bank_actors::owner::Owner;
 use rabia_bank_messages::client::{CLIENT_PATH, STATUS_PATH};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
@@ -102,7 +103,9 @@ impl Door {
             () = place.lost() => None,
         };
         match (socket, purpose.into_inner()) {
-            (Some(socket), Some(Purpose::Client(seat))) => self.handle.serve_client(socket, Box::new(seat)),
+            (Some(socket), Some(Purpose::Client(seat))) => {
+                self.handle.serve_client(socket, Owner::at(address), Box::new(seat));
+            },
             (Some(socket), Some(Purpose::Status)) => {
                 drop(place);
                 let mut place = self.status.enter(address);

@@ -159,7 +159,7 @@ enum Mail {
     Offer { to: usize, slot: Slot, at: SnapshotCursor },
     Installed { slot: Slot, ledger: Box<Ledger>, decisions: Vec<Decision> },
     Install { ledger: Box<Ledger>, decisions: Vec<Decision> },
-    Block(OpenAnswer),
+    GoOn(OpenAnswer),
     Tick,
 }
 
@@ -398,12 +398,12 @@ impl World {
     /// Asks a node all sorts of things at the end.
     fn audit(&mut self, index: usize) -> Check {
         let (wall, bounds) = (self.true_time(), self.bounds());
-        let machine = &self.machines[index];
-        let Some(node) = &machine.node else { return Ok(()) };
-        book_keeping::all_pages(machine.id, &node.ledger, &node.books.reader, &self.model)?;
+        let machine = &mut self.machines[index];
+        let Some(node) = &mut machine.node else { return Ok(()) };
+        book_keeping::all_pages(machine.id, &mut node.ledger, &node.books.reader, &self.model)?;
         for _ in 0..AUDIT_QUERIES {
             let query = super::clients::query(wall, &bounds, &mut self.random);
-            book_keeping::same_answer(machine.id, &node.ledger, &node.books.reader, &self.model, &query)?;
+            book_keeping::same_answer(machine.id, &mut node.ledger, &node.books.reader, &self.model, &query)?;
         }
         Ok(())
     }
@@ -553,7 +553,7 @@ impl World {
             Mail::Offer { to, slot, at } => self.send_offer(index, to, slot, at),
             Mail::Installed { slot, ledger, decisions } => self.installed(index, slot, ledger, decisions),
             Mail::Install { ledger, decisions } => self.install(index, *ledger, decisions),
-            Mail::Block(open) => self.read_block(index, open),
+            Mail::GoOn(open) => self.go_on(index, open),
             Mail::Tick => {
                 self.event(index, Event::Tick)?;
                 self.pump(index)?;

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use rabia_bank_actors::ledger::{Answer, Applied, Ledger, Progress, RequestOutcome};
+use rabia_bank_actors::ledger::{Answer, Applied, Ledger, Lookup, MOST_AT_ONCE, Progress, RequestOutcome};
 use rabia_bank_actors::snapshot::read_block;
 use rabia_bank_messages::bank::{HistoryFilter, Query, Success, TransactionType};
 use rabia_bank_messages::ids::{NodeId, Slot};
@@ -17,7 +17,7 @@ use super::{Check, check};
 /// A ledger applied a slot for the first time anywhere: the model must answer the same.
 pub(in crate::simulate) fn same_replies(
     slot: Slot,
-    ledger: &Ledger,
+    ledger: &mut Ledger,
     disk: &BooksReader,
     applied: &Applied,
     model: Option<&[Reply]>,
@@ -31,28 +31,28 @@ pub(in crate::simulate) fn same_replies(
     })
 }
 
-/// The answer, with all blocks of the history that it needs.
-fn complete(ledger: &Ledger, disk: &BooksReader, mut progress: Progress) -> Answer {
+/// The answer, with all steps and all blocks of the history that it needs.
+fn complete(ledger: &mut Ledger, disk: &BooksReader, mut lookup: Lookup) -> Answer {
     loop {
-        let reading = match progress {
+        match ledger.go_on(&mut lookup, &mut MOST_AT_ONCE.clone()) {
             Progress::Done(answer) => return plain(answer),
-            Progress::Reading(reading) => reading,
-        };
-        match read_block(disk, reading.block()) {
-            Ok(block) => progress = ledger.resume(*reading, Arc::new(block)),
-            Err(error) => panic!("block {} of the history: {error}", reading.block()),
+            Progress::Unfinished => {}
+            Progress::Block(number) => match read_block(disk, number) {
+                Ok(block) => lookup.give(Arc::new(block)),
+                Err(error) => panic!("block {number} of the history: {error}"),
+            },
         }
     }
 }
 
-fn reply(ledger: &Ledger, disk: &BooksReader, outcome: &RequestOutcome) -> Reply {
+fn reply(ledger: &mut Ledger, disk: &BooksReader, outcome: &RequestOutcome) -> Reply {
     match outcome {
         RequestOutcome::Opened { session, .. } => Reply::Opened(*session),
         RequestOutcome::Closed => Reply::Closed,
         RequestOutcome::Command { slot, index, replayed, outcome } => {
             let place = (*slot, Some(*index as usize));
-            let answer = Box::new(complete(ledger, disk, ledger.render(outcome)));
-            Reply::Command { place, replayed: *replayed, answer }
+            let lookup = ledger.render(outcome);
+            Reply::Command { place, replayed: *replayed, answer: Box::new(complete(ledger, disk, lookup)) }
         }
         RequestOutcome::Rejected(rejection) => Reply::Rejected(rejection.refusal().code),
     }
@@ -75,7 +75,7 @@ pub(in crate::simulate) fn balance(slot: Slot, ledger: &Ledger, model: &Model) -
 }
 
 /// At the end: all accounts and the whole history of a node's ledger, page by page, are the model's.
-pub(in crate::simulate) fn all_pages(node: NodeId, ledger: &Ledger, disk: &BooksReader, model: &Model) -> Check {
+pub(in crate::simulate) fn all_pages(node: NodeId, ledger: &mut Ledger, disk: &BooksReader, model: &Model) -> Check {
     let (mut after, mut before) = (None, None);
     loop {
         let query = Query::ListAccounts { after: after.clone(), limit: Some(7) };
@@ -94,13 +94,13 @@ pub(in crate::simulate) fn all_pages(node: NodeId, ledger: &Ledger, disk: &Books
 /// A node's ledger answers a query as the model does.
 pub(in crate::simulate) fn same_answer(
     node: NodeId,
-    ledger: &Ledger,
+    ledger: &mut Ledger,
     disk: &BooksReader,
     model: &Model,
     query: &Query,
 ) -> Result<Option<Success>, super::Violation> {
     let slot = ledger.applied();
-    let real = ledger.query(query).map(|progress| complete(ledger, disk, progress));
+    let real = ledger.query(query).map(|lookup| complete(ledger, disk, lookup));
     let expected = model.query(query, slot);
     check(real.as_ref() == Some(&expected), "history gives the books", || {
         format!("node {node} answers {query:?} after slot {slot} with {real:?}, the model with {expected:?}")

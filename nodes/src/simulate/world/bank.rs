@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rabia_bank_actors::consensus::agreement::{Event, Notice};
 use rabia_bank_actors::consensus::pool::PoolEffect;
-use rabia_bank_actors::ledger::{Applied, Progress, Reading, RequestOutcome};
+use rabia_bank_actors::ledger::{Applied, Lookup, MOST_AT_ONCE, Progress, RequestOutcome};
 use rabia_bank_actors::snapshot::read_block;
 use rabia_bank_messages::bank::{ErrorCode, Query, ReadLevel};
 use rabia_bank_messages::batch::{Action, Payload, RequestHeader};
@@ -28,11 +28,16 @@ pub(super) enum Question {
     Feed(Feed, u64, usize),
 }
 
-/// An answer that waits for a block of the history.
+/// An answer that goes on later.
 pub(super) struct OpenAnswer {
     waiter: Waiter,
-    slot: Slot,
-    reading: Box<Reading>,
+    /// The slot of a command. A query is of the slot that the lookup says.
+    slot: Option<Slot>,
+    lookup: Box<Lookup>,
+    /// The block of the history that it waits for.
+    block: Option<u64>,
+    /// How many steps it goes on by next: few, so that much is applied meanwhile, then more.
+    steps: u64,
 }
 
 impl World {
@@ -129,8 +134,8 @@ impl World {
                 _ => format!("batch {id}, {} requests", payload.count().unwrap_or(0)),
             });
             self.trace.note(self.now, Some(slot), || format!("node {id} is the first to apply it: {what}"));
-            let Some(node) = &self.machines[index].node else { return Ok(()) };
-            books::same_replies(slot, &node.ledger, &node.books.reader, &applied, replies.as_deref())?;
+            let Some(node) = &mut self.machines[index].node else { return Ok(()) };
+            books::same_replies(slot, &mut node.ledger, &node.books.reader, &applied, replies.as_deref())?;
             books::balance(slot, &node.ledger, &self.model)?;
         }
         let Some(node) = &mut self.machines[index].node else { return Ok(()) };
@@ -154,8 +159,8 @@ impl World {
             RequestOutcome::Opened { session, .. } => self.reply(waiter, slot, ClientReply::Opened(*session)),
             RequestOutcome::Closed => self.reply(waiter, slot, ClientReply::Closed),
             RequestOutcome::Command { slot, outcome, .. } => {
-                let progress = node.ledger.render(outcome);
-                self.progress(index, waiter, *slot, progress);
+                let lookup = node.ledger.render(outcome);
+                self.begin_answer(index, waiter, Some(*slot), lookup);
             }
             RequestOutcome::Rejected(rejection) => {
                 self.reply(waiter, slot, ClientReply::Rejected(rejection.refusal().code));
@@ -163,38 +168,52 @@ impl World {
         }
     }
 
-    /// Gives an answer, or goes on with it when the block that it needs was read.
-    fn progress(&mut self, index: usize, waiter: Waiter, slot: Slot, progress: Progress) {
-        match progress {
-            Progress::Done(answer) => self.reply(waiter, slot, ClientReply::Outcome(plain(answer))),
-            Progress::Reading(reading) => {
-                self.report.count("blocks of the history read");
-                let took = self.micros(100, 5_000);
-                self.mail(index, took, Mail::Block(OpenAnswer { waiter, slot, reading }));
-            }
-        }
+    fn begin_answer(&mut self, index: usize, waiter: Waiter, slot: Option<Slot>, lookup: Lookup) {
+        let steps = self.random.u64(1..16);
+        self.progress(index, OpenAnswer { waiter, slot, lookup: Box::new(lookup), block: None, steps });
     }
 
-    pub(super) fn read_block(&mut self, index: usize, open: OpenAnswer) -> Check {
-        let OpenAnswer { waiter, slot, reading } = open;
+    /// Gives an answer, or goes on with it when the block that it needs was read, or after other work.
+    fn progress(&mut self, index: usize, mut open: OpenAnswer) {
+        let Some(node) = &mut self.machines[index].node else { return };
+        let took = match node.ledger.go_on(&mut open.lookup, &mut open.steps.clone()) {
+            Progress::Done(answer) => {
+                let slot = open.slot.unwrap_or(open.lookup.slot());
+                return self.reply(open.waiter, slot, ClientReply::Outcome(plain(answer)));
+            }
+            Progress::Block(number) => {
+                self.report.count("blocks of the history read");
+                open.block = Some(number);
+                self.micros(100, 5_000)
+            }
+            Progress::Unfinished => {
+                self.report.count("answers that took several turns");
+                open.steps = (open.steps * 4).min(2 * MOST_AT_ONCE);
+                self.micros(1, 1_000)
+            }
+        };
+        self.mail(index, took, Mail::GoOn(open));
+    }
+
+    pub(super) fn go_on(&mut self, index: usize, mut open: OpenAnswer) -> Check {
         let machine = &self.machines[index];
         let Some(node) = &machine.node else { return Ok(()) };
-        let block = read_block(&node.books.reader, reading.block());
-        let block = block.map_err(|error| store_violation(machine.id, &error))?;
-        let progress = node.ledger.resume(*reading, Arc::new(block));
-        self.progress(index, waiter, slot, progress);
+        if let Some(number) = open.block.take() {
+            let block = read_block(&node.books.reader, number);
+            open.lookup.give(Arc::new(block.map_err(|error| store_violation(machine.id, &error))?));
+        }
+        self.progress(index, open);
         Ok(())
     }
 
     fn read(&mut self, index: usize, WaitingRead { waiter, question, .. }: WaitingRead) {
         let Some(node) = &self.machines[index].node else { return };
-        let slot = node.ledger.applied();
-        let progress = match question {
+        let lookup = match question {
             Question::Query(query) => node.ledger.query(&query),
             Question::Feed(feed, id, limit) => Some(node.ledger.transactions_from(&feed, id, FOLLOW_SCAN, limit)),
         };
-        if let Some(progress) = progress {
-            self.progress(index, waiter, slot, progress);
+        if let Some(lookup) = lookup {
+            self.begin_answer(index, waiter, None, lookup);
         }
     }
 

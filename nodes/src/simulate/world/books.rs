@@ -204,7 +204,7 @@ impl World {
             }
             Outcome::Failed(_) if dead => return self.crash(index, "its disk failed"),
             Outcome::Failed(why) => return Err(store_violation(id, &why)),
-            Outcome::Nothing => {}
+            Outcome::Superseded { .. } | Outcome::Nothing => {}
         }
         Ok(())
     }

@@ -1,0 +1,144 @@
+//! Questions that can't be answered yet: they wait for a round among the nodes, or for a slot to be applied.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use actix::prelude::*;
+use rabia_bank_messages::bank::{Query, ReadLevel, Refusal, Success};
+use rabia_bank_messages::client::Feed;
+use rabia_bank_messages::ids::Slot;
+
+use super::work::{Job, Purpose, Task};
+use super::{Ask, Bank, Subscribe, Waiter};
+use crate::voter::Read;
+
+/// All reads up to `read` may be answered once `slot` is applied.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct ReadAt {
+    /// The highest number of the reads.
+    pub read: u64,
+    /// The slot to wait for.
+    pub slot: Slot,
+}
+
+/// What a client wants to know.
+#[derive(Debug)]
+enum Question {
+    Query(Query),
+    Subscribe(Feed),
+}
+
+/// A question that can't be answered yet.
+#[derive(Debug)]
+struct WaitingRead {
+    waiter: Waiter,
+    question: Question,
+    deadline: Instant,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct WaitingReads {
+    /// Linearizable reads that wait for their round, by number.
+    rounds: BTreeMap<u64, WaitingRead>,
+    reads: u64,
+    /// Reads that wait for a slot.
+    at_slot: BTreeMap<Slot, Vec<WaitingRead>>,
+}
+
+impl WaitingReads {
+    /// Without a quorum, or for a slot far ahead, reads would gather for ever.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        self.rounds.retain(|_, read| read.deadline > now);
+        self.at_slot.retain(|_, reads| {
+            reads.retain(|read| read.deadline > now);
+            !reads.is_empty()
+        });
+    }
+}
+
+impl Bank {
+    fn ask(&mut self, level: ReadLevel, read: WaitingRead, ctx: &mut Context<Self>) {
+        match level {
+            ReadLevel::Local => self.read(read, ctx),
+            ReadLevel::AtLeast(slot) => self.read_at(slot, read, ctx),
+            ReadLevel::Linearizable => {
+                self.waiting.reads += 1;
+                self.waiting.rounds.insert(self.waiting.reads, read);
+                self.voter.do_send(Read(self.waiting.reads));
+            }
+        }
+    }
+
+    fn read_at(&mut self, slot: Slot, read: WaitingRead, ctx: &mut Context<Self>) {
+        if slot <= self.ledger.applied() {
+            self.read(read, ctx);
+        } else {
+            self.waiting.at_slot.entry(slot).or_default().push(read);
+        }
+    }
+
+    /// Answers the reads that waited for a slot that is applied now.
+    pub(super) fn read_due(&mut self, ctx: &mut Context<Self>) {
+        let applied = self.ledger.applied();
+        while let Some(due) = self.waiting.at_slot.first_entry().filter(|due| *due.key() <= applied) {
+            for read in due.remove() {
+                self.read(read, ctx);
+            }
+        }
+    }
+
+    /// Begins with the answer to a question whose time has come.
+    fn read(&mut self, WaitingRead { waiter, question, deadline }: WaitingRead, ctx: &mut Context<Self>) {
+        let query = match question {
+            Question::Query(query) => query,
+            Question::Subscribe(feed) => {
+                return self.answer(waiter, Some(self.ledger.applied()), self.begin_of(&feed));
+            }
+        };
+        let job = match self.ledger.query(&query) {
+            Some(lookup) => Job::Answer { lookup: Box::new(lookup), purpose: Purpose::Query, given: None },
+            None => Job::Status,
+        };
+        self.do_later(Task { waiter, deadline: Some(deadline), job }, ctx);
+    }
+
+    /// Where a subscription begins.
+    fn begin_of(&self, feed: &Feed) -> Result<Success, Refusal> {
+        if let Some(account_id) = feed.account_id.clone() {
+            let lookup = self.ledger.query(&Query::GetBalance { account_id });
+            lookup.and_then(|lookup| self.ledger.at_hand(lookup)).transpose()?;
+        }
+        let from = feed.from.unwrap_or(self.ledger.newest_transaction() + 1);
+        Ok(Success::Subscribed { from: from.max(1) })
+    }
+}
+
+impl Handler<Ask> for Bank {
+    type Result = ();
+
+    fn handle(&mut self, Ask { waiter, query, read, deadline }: Ask, ctx: &mut Self::Context) {
+        let level = if query == (Query::GetStatus {}) { ReadLevel::Local } else { read };
+        self.ask(level, WaitingRead { waiter, question: Question::Query(query), deadline }, ctx);
+    }
+}
+
+impl Handler<Subscribe> for Bank {
+    type Result = ();
+
+    fn handle(&mut self, Subscribe { waiter, feed, read, deadline }: Subscribe, ctx: &mut Self::Context) {
+        self.ask(read, WaitingRead { waiter, question: Question::Subscribe(feed), deadline }, ctx);
+    }
+}
+
+impl Handler<ReadAt> for Bank {
+    type Result = ();
+
+    fn handle(&mut self, ReadAt { read, slot }: ReadAt, ctx: &mut Self::Context) {
+        let later = self.waiting.rounds.split_off(&(read + 1));
+        for (_, read) in std::mem::replace(&mut self.waiting.rounds, later) {
+            self.read_at(slot, read, ctx);
+        }
+    }
+}

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rabia_bank_actors::consensus::agreement::{Agreement, Effect, Event};
-use rabia_bank_actors::consensus::pool::{Now, Pool, PoolEffect};
+use rabia_bank_actors::consensus::pool::{Asker, Now, Pool, PoolEffect};
 use rabia_bank_actors::consensus::stores::Replacements;
+use rabia_bank_actors::owner::Owner;
 use rabia_bank_messages::bank::{Amount, Command, Operation};
 use rabia_bank_messages::batch::{Action, RequestHeader};
 use rabia_bank_messages::genesis::Genesis;
@@ -83,7 +84,7 @@ impl Cluster {
     fn propose(&mut self, at: usize, wishes: Vec<PoolEffect>) {
         for wish in wishes {
             match wish {
-                PoolEffect::Formed(id, payload) => self.queue.push_back((at, Event::Hold(id, payload))),
+                PoolEffect::Formed(id, payload, _) => self.queue.push_back((at, Event::Hold(id, payload))),
                 PoolEffect::Propose { slot, value, with_payload } => {
                     self.queue.push_back((at, Event::Propose { slot, value, with_payload }));
                 }
@@ -110,7 +111,7 @@ impl Cluster {
         let header = RequestHeader { session: 1, key: SessionKey([7; 16]), number: 1, acknowledged: 0 };
         let (now, delivered, mut wishes) = (self.now(), self.nodes[2].delivered, Vec::new());
         for _ in 0..REQUESTS {
-            self.nodes[0].pool.submit(now, &header, action, &mut wishes);
+            self.nodes[0].pool.submit(now, Asker { owner: Owner::Host, client: 0, tag: 0 }, &header, action);
         }
         self.nodes[0].pool.pump(now, &mut wishes);
         self.propose(0, wishes);

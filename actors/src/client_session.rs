@@ -36,6 +36,7 @@ use crate::bank::{Answered, Answers, Ask, Bank, ClientId, Done, Follow, Register
 use crate::deadline;
 use crate::node::{Gauges, Seat};
 use crate::owner::Owner;
+use crate::pace::Paced;
 use crate::proposer::{Proposer, Submit};
 
 /// A socket to a client.
@@ -390,7 +391,8 @@ impl ClientSession {
     }
 
     fn submit(&self, tag: u64, header: RequestHeader, action: Action) {
-        self.proposer.do_send(Submit { waiter: Waiter { client: self.client, tag }, header, action });
+        let waiter = Waiter { client: self.client, tag };
+        self.proposer.do_send(Submit { waiter, owner: self.owner, header, action });
     }
 
     fn query(&mut self, encoding: Encoding, request: u64, query: Query, read: ReadLevel, ctx: &mut Context<Self>) {
@@ -742,7 +744,7 @@ impl Actor for ClientSession {
         let (sink, stream) = socket.split();
         let (out, queue) = mpsc::channel(MAX_UNREAD_FRAMES);
         self.out = Some(out);
-        ctx.add_stream(stream);
+        ctx.add_stream(Paced::new(stream, self.gauges.long_messages.clone()));
         let writing = write(sink, queue, self.unread.clone()).into_actor(self);
         ctx.spawn(writing.map(|(), _, ctx: &mut Context<Self>| ctx.stop()));
     }

@@ -14,7 +14,14 @@ pub(crate) fn missed(read: ReadLevel, applied: Slot, waited: Duration) -> Refusa
             ErrorCode::NotYetApplied,
             format!("slot {slot} was not applied here within {seconds} s; the last one is slot {applied}"),
         ),
-        _ => Refusal::refused(ErrorCode::NoQuorum, format!("no quorum of nodes answered within {seconds} s")),
+        ReadLevel::Linearizable => {
+            let message = format!("no quorum of nodes answered within {seconds} s, or there is too much to look at");
+            Refusal::refused(ErrorCode::NoQuorum, message)
+        }
+        ReadLevel::Local | ReadLevel::AtLeast(_) => {
+            let message = format!("there is too much to look at for {seconds} s: ask for less");
+            Refusal::refused(ErrorCode::NoQuorum, message)
+        }
     }
 }
 

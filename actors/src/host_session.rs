@@ -216,14 +216,14 @@ impl HostSession {
             self.opening = true;
             let waiter = self.track(Kind::Open, None);
             let header = RequestHeader { session: 0, key: self.key, number: 0, acknowledged: 0 };
-            self.proposer.do_send(Submit { waiter, header, action: Action::Open });
+            self.proposer.do_send(Submit { waiter, owner: Owner::Host, header, action: Action::Open });
         }
     }
 
     fn submit(&self, waiter: Waiter, session: u64, number: u64, command: Command) {
         let acknowledged = if self.numbered { 0 } else { self.answered_below() };
         let header = RequestHeader { session, key: self.key, number, acknowledged };
-        self.proposer.do_send(Submit { waiter, header, action: Action::Command(command) });
+        self.proposer.do_send(Submit { waiter, owner: Owner::Host, header, action: Action::Command(command) });
     }
 
     /// The highest number up to which every command has its outcome.
@@ -295,7 +295,7 @@ impl HostSession {
         if let Some(session) = self.number {
             let waiter = Waiter { client: self.client, tag: 0 };
             let header = RequestHeader { session, key: self.key, number: 0, acknowledged: 0 };
-            self.proposer.do_send(Submit { waiter, header, action: Action::Close });
+            self.proposer.do_send(Submit { waiter, owner: Owner::Host, header, action: Action::Close });
         }
         ctx.stop();
     }

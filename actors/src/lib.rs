@@ -27,7 +27,7 @@
 //! | [`Proposer`](proposer) | the pool: what waits, how it is grouped, what to propose |
 //! | [`Voter`](voter) | the agreement core, and what the node promised and heard |
 //! | [`Log`](log) | the store: the one writer, group commit |
-//! | [`Bank`](bank) | the ledger, and who waits for which answer |
+//! | [`Bank`](bank) | the ledger, who waits for which answer, and whose turn it is |
 //! | [`Snapshotter`](snapshotter) | the books on disk, what peers that are behind get, comparing state digests |
 //! | [`PeerLink`](peer_link), one a peer | one link: reconnecting, bounded queues |
 //! | [`Node`](node) | building, watching and stopping the others |
@@ -43,10 +43,14 @@
 //! - **Bounds.** Actix mailboxes are not bounded, so what enters is counted: requests in flight per connection and per node
 //!   (beyond: `busy`), one frame of a peer in the voter's mailbox at a time, bytes and frames that wait for a slow peer
 //!   (dropped beyond; the protocol repeats), answers that a client does not read (its connection is dropped beyond).
+//! - **Fair shares.** Work goes with who asked for it: its [owner], the address of a client or the program that the node lives
+//!   in. Commands are taken into batches in turn, first by owner, then by connection; so are queries, feeds and the blocks that these
+//!   need, in turns of some 4,096 records behind votes and commands. Long messages, all clients' together, take half of the
+//!   thread's time at most to be decoded. Of what may wait on a node, one owner has half of what the others leave at most.
 //! - **Waiting.** Actors of the core never wait for one another. Outward, a link waits for the voter to take a frame, and a
 //!   handshake for the write that remembers the peer. No time limit is put around a durable write.
 //! - **Threads.** All actors of a node share the arbiter that [`node::start`] was called on; the log writer blocks a thread
-//!   of its own, and reading the log for peers happens on tokio's blocking threads.
+//!   of its own, a niced one reads old transactions for answers, and reading the log for peers happens on tokio's blocking threads.
 //! - **Failure.** A node is fail-stop. A storage error, a state that differs from the majority's, a batch that can't be
 //!   decoded, or an actor that died end in [`node::NodeHandle::failed`], with the reason; whoever holds the handle stops the
 //!   node. The program aborts on a panic. Nothing else stops a node: what a client or a peer sends closes its connection at
@@ -63,6 +67,7 @@ pub mod ledger;
 pub mod log;
 pub mod node;
 pub mod owner;
+mod pace;
 pub mod peer_link;
 pub mod process;
 pub mod proposer;

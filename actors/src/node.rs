@@ -29,6 +29,7 @@ use crate::host_session::{HostSession, Leave};
 use crate::ledger::Ledger;
 use crate::log::Log;
 use crate::owner::Owner;
+use crate::pace::LongMessages;
 use crate::peer_link::{Attach, PeerLink, PeerSocket, refused_by};
 use crate::proposer::{Proposer, Replace};
 use crate::snapshot::{BooksError, restore};
@@ -154,6 +155,8 @@ pub struct Gauges {
     pub waiting_requests: AtomicU64,
     /// Bytes of requests that wait for their answers.
     pub unanswered_bytes: AtomicUsize,
+    /// What long messages of clients have had of the thread's time.
+    pub(crate) long_messages: Arc<LongMessages>,
     /// Requests of peers for decided slots.
     pub catch_ups_served: AtomicU64,
     /// The slot that the books on disk stand after.
@@ -179,6 +182,7 @@ impl Gauges {
             clients: AtomicU64::new(0),
             waiting_requests: AtomicU64::new(0),
             unanswered_bytes: AtomicUsize::new(0),
+            long_messages: Arc::default(),
             catch_ups_served: AtomicU64::new(0),
             snapshot_slot: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),

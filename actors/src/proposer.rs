@@ -18,8 +18,9 @@ use tracing::warn;
 use crate::bank::{Abandon, Bank, Expect, Reject, Waiter};
 use crate::client_session::MAX_UNANSWERED;
 use crate::consensus::agreement::{Event, Notice, TICK};
-use crate::consensus::pool::{Now, Pool, PoolEffect};
+use crate::consensus::pool::{Asker, Now, Pool, PoolEffect, Room};
 use crate::node::Gauges;
+use crate::owner::Owner;
 use crate::peer_link::{PeerLink, Say};
 use crate::voter::{Tell, Voter};
 
@@ -29,6 +30,8 @@ use crate::voter::{Tell, Voter};
 pub struct Submit {
     /// Who waits for the answer.
     pub waiter: Waiter,
+    /// Whose work it is.
+    pub owner: Owner,
     /// Whose request it is.
     pub header: RequestHeader,
     /// What it asks for.
@@ -67,10 +70,10 @@ struct Formed {
 pub struct Proposer {
     pool: Pool,
     started: Instant,
-    /// Who waits for the requests that gather, in their order.
-    gathering: Vec<Waiter>,
-    /// When the first of them came.
-    gathering_since: Instant,
+    /// Since when requests gather; none if none does.
+    gathering_since: Option<Instant>,
+    /// How many.
+    gathering: usize,
     /// Batches of this node that are not decided.
     formed: rustc_hash::FxHashMap<BatchId, Formed>,
     /// Requests that gather or are in one of these batches.
@@ -102,8 +105,8 @@ impl Proposer {
         Proposer {
             pool,
             started,
-            gathering: Vec::new(),
-            gathering_since: started,
+            gathering_since: None,
+            gathering: 0,
             formed: rustc_hash::FxHashMap::default(),
             in_flight: 0,
             formed_bytes: 0,
@@ -149,10 +152,15 @@ impl Proposer {
         let now = Instant::now();
         for effect in effects {
             match effect {
-                PoolEffect::Formed(id, payload) => {
-                    let waiters = std::mem::take(&mut self.gathering);
+                PoolEffect::Formed(id, payload, askers) => {
+                    let waiter = |Asker { client, tag, .. }| Waiter { client, tag };
+                    let waiters: Vec<Waiter> = askers.into_iter().map(waiter).collect();
                     let formed = Formed { requests: waiters.len(), bytes: payload.len(), unproposed: Some(now) };
-                    self.gauges.stages.note(Stage::Queue, now - self.gathering_since);
+                    if let Some(since) = self.gathering_since {
+                        self.gauges.stages.note(Stage::Queue, now - since);
+                    }
+                    self.gathering -= waiters.len();
+                    self.gathering_since = (self.gathering > 0).then_some(now);
                     self.formed_bytes += formed.bytes;
                     self.formed.insert(id, formed);
                     self.bank.do_send(Expect { id, waiters });
@@ -210,28 +218,25 @@ impl Actor for Proposer {
 impl Handler<Submit> for Proposer {
     type Result = ();
 
-    fn handle(&mut self, Submit { waiter, header, action }: Submit, ctx: &mut Self::Context) {
+    fn handle(&mut self, Submit { waiter, owner, header, action }: Submit, ctx: &mut Self::Context) {
         if self.pool.is_silent() {
             let message = "this node has a new store, and is not yet as far as the others: ask another one";
             let refusal = Refusal::refused(ErrorCode::Busy, message);
             return self.bank.do_send(Reject { waiter, refusal });
         }
-        // What gathers is less than a batch.
-        if self.in_flight >= self.max_in_flight || self.formed_bytes >= MAX_UNANSWERED {
-            let message = format!("{} requests wait on this node already, {} bytes", self.in_flight, self.formed_bytes);
+        let Waiter { client, tag } = waiter;
+        let room = Room { requests: self.max_in_flight, bytes: MAX_UNANSWERED };
+        let full = self.in_flight >= self.max_in_flight || self.formed_bytes >= MAX_UNANSWERED;
+        if full || !self.pool.has_room(owner, client, room) {
+            let whose = if full { "on this node" } else { "of this client or its address" };
+            let message = format!("too many requests {whose} wait already ({} on this node)", self.in_flight);
             let refusal = Refusal::refused(ErrorCode::Busy, message);
             return self.bank.do_send(Reject { waiter, refusal });
         }
         self.in_flight += 1;
-        if self.gathering.is_empty() {
-            self.gathering_since = Instant::now();
-        }
-        self.gathering.push(waiter);
-        let mut effects = Vec::new();
-        self.pool.submit(self.now(), &header, &action, &mut effects);
-        if !effects.is_empty() {
-            self.perform(effects);
-        }
+        self.gathering += 1;
+        self.gathering_since.get_or_insert_with(Instant::now);
+        self.pool.submit(self.now(), Asker { owner, client, tag }, &header, &action);
         self.schedule(ctx);
     }
 }

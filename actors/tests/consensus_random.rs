@@ -10,8 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rabia_bank_actors::consensus::agreement::{Agreement, Effect, Event, Notice};
-use rabia_bank_actors::consensus::pool::{Now, Pool, PoolEffect};
+use rabia_bank_actors::consensus::pool::{Asker, Now, Pool, PoolEffect};
 use rabia_bank_actors::consensus::stores::{Replacements, Standing, Stores};
+use rabia_bank_actors::owner::Owner;
 use rabia_bank_messages::bank::{Amount, Command, Operation};
 use rabia_bank_messages::batch::{Action, Payload, RequestHeader};
 use rabia_bank_messages::genesis::{Genesis, Replacement};
@@ -471,7 +472,7 @@ impl World {
         let mut events = Vec::new();
         for effect in effects {
             match effect {
-                PoolEffect::Formed(id, payload) => events.push(Event::Hold(id, payload)),
+                PoolEffect::Formed(id, payload, _) => events.push(Event::Hold(id, payload)),
                 PoolEffect::Propose { slot, value, with_payload } => {
                     events.push(Event::Propose { slot, value, with_payload });
                 }
@@ -577,9 +578,13 @@ impl World {
         self.submitted += 1;
         let header = RequestHeader { session: 1, key: SessionKey([1; 16]), number: self.submitted, acknowledged: 0 };
         let operation = Operation::Deposit { account_id: "a".into(), amount: Amount::new(1) };
-        let (now, mut effects) = (self.clocks(index), Vec::new());
-        self.nodes[index].pool.submit(now, &header, &Action::Command(Command::One(operation)), &mut effects);
-        assert!(effects.is_empty(), "one request does not fill a batch");
+        let now = self.clocks(index);
+        self.nodes[index].pool.submit(
+            now,
+            Asker { owner: Owner::Host, client: 0, tag: 0 },
+            &header,
+            &Action::Command(Command::One(operation)),
+        );
         self.pool(index, Vec::new());
     }
 

@@ -5,8 +5,9 @@
 use std::time::Duration;
 
 use rabia_bank_actors::consensus::agreement::Notice;
-use rabia_bank_actors::consensus::pool::{Now, Pool, PoolEffect};
-use rabia_bank_messages::bank::{Amount, Command, Operation};
+use rabia_bank_actors::consensus::pool::{Asker, Now, Pool, PoolEffect};
+use rabia_bank_actors::owner::Owner;
+use rabia_bank_messages::bank::{Amount, Bulk, Command, Operation};
 use rabia_bank_messages::batch::{Action, Payload, RequestHeader};
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{BatchId, ClusterId, Millis, NodeId, SessionKey, StoreId};
@@ -19,9 +20,8 @@ fn at(millis: u64) -> Now {
 fn submit(pool: &mut Pool, now: Now, number: u64) {
     let header = RequestHeader { session: 1, key: SessionKey([1; 16]), number, acknowledged: 0 };
     let operation = Operation::Deposit { account_id: "a".into(), amount: Amount::new(1) };
-    let mut effects = Vec::new();
-    pool.submit(now, &header, &Action::Command(Command::One(operation)), &mut effects);
-    assert_eq!(effects, Vec::new(), "one request does not fill a batch");
+    let from = Asker { owner: Owner::Host, client: 1, tag: number };
+    pool.submit(now, from, &header, &Action::Command(Command::One(operation)));
 }
 
 fn pump(pool: &mut Pool, now: Now) -> Vec<PoolEffect> {
@@ -39,7 +39,7 @@ fn what_waited_before_a_snapshot_is_given_up() {
     let mut pool = Pool::new(genesis.clone(), me, 1, 0);
     submit(&mut pool, at(10), 1);
     let formed = pump(&mut pool, at(10));
-    let [PoolEffect::Formed(own, payload), PoolEffect::Propose { slot: 1, value: Some(proposed), .. }] = &formed[..]
+    let [PoolEffect::Formed(own, payload, _), PoolEffect::Propose { slot: 1, value: Some(proposed), .. }] = &formed[..]
     else {
         panic!("{formed:?}")
     };
@@ -56,7 +56,7 @@ fn what_waited_before_a_snapshot_is_given_up() {
     assert_eq!(effects, given_up);
 
     let after = pump(&mut pool, at(6_000));
-    let [PoolEffect::Formed(next, _), PoolEffect::Propose { slot: 1_001, value: Some(proposed), .. }] = &after[..]
+    let [PoolEffect::Formed(next, ..), PoolEffect::Propose { slot: 1_001, value: Some(proposed), .. }] = &after[..]
     else {
         panic!("{after:?}")
     };
@@ -76,7 +76,7 @@ fn what_waited_before_a_snapshot_is_given_up() {
 fn formed(pool: &mut Pool, now: Now, number: u64) -> (BatchId, Payload) {
     submit(pool, now, number);
     match &pump(pool, now)[..] {
-        [PoolEffect::Formed(id, payload), ..] => (*id, payload.clone()),
+        [PoolEffect::Formed(id, payload, _), ..] => (*id, payload.clone()),
         other => panic!("{other:?}"),
     }
 }
@@ -165,4 +165,43 @@ fn a_batch_that_was_decided_long_ago_is_backed() {
     assert_eq!(pump(&mut pool, at(1_003)), [again]);
     decide(&mut pool, at(1_004), last, Some(decided));
     assert_eq!(pump(&mut pool, at(9_000)), [], "nothing is left to propose");
+}
+
+/// However much one client has sent, little of it is ahead of what another asks for next.
+#[test]
+fn a_backlog_waits_for_its_turn_and_not_in_formed_batches() {
+    let genesis = Genesis::new(ClusterId([1; 16]), vec![StoreId([7; 16]); 3]);
+    let mut pool = Pool::new(genesis, NodeId::new(1).unwrap(), 1, 0);
+    let deposit = Operation::Deposit { account_id: "a".into(), amount: Amount::new(1) };
+    let bulk = Command::Bulk(Bulk { commands: vec![deposit; 10_000], atomic: false });
+    for number in 1..=30 {
+        let header = RequestHeader { session: 1, key: SessionKey([1; 16]), number, acknowledged: 0 };
+        let from = Asker { owner: Owner::Host, client: 1, tag: number };
+        pool.submit(at(10), from, &header, &Action::Command(bulk.clone()));
+    }
+    let all_formed = |effects: Vec<PoolEffect>| -> Vec<(BatchId, Vec<Asker>)> {
+        let formed = effects.into_iter().filter_map(|effect| match effect {
+            PoolEffect::Formed(id, _, askers) => Some((id, askers)),
+            _ => None,
+        });
+        formed.collect()
+    };
+    let mut ahead = all_formed(pump(&mut pool, at(10)));
+    ahead.extend(all_formed(pump(&mut pool, at(11))));
+    let bulks: usize = ahead.iter().map(|(_, askers)| askers.len()).sum();
+    assert!((1..=3).contains(&bulks), "{bulks} bulks are in flight");
+
+    let owner = Owner::at([127, 0, 0, 2].into());
+    let header = RequestHeader { session: 2, key: SessionKey([2; 16]), number: 1, acknowledged: 0 };
+    pool.submit(at(12), Asker { owner, client: 2, tag: 7 }, &header, &Action::Close);
+    let mut next = Vec::new();
+    for (slot, (id, _)) in (1..).zip(&ahead) {
+        if next.is_empty() {
+            decide(&mut pool, at(13), slot, Some(*id));
+            next.extend(all_formed(pump(&mut pool, at(13))));
+        }
+    }
+    let (_, askers) = &next[0];
+    assert!(askers.iter().any(|asker| asker.client == 2), "{askers:?}");
+    assert!(askers.len() <= 2, "one bulk beside it: {askers:?}");
 }

@@ -43,6 +43,9 @@ const REPLACING_LENGTH: usize = 1 + 8 + 1 + 16;
 /// Bytes before the first request.
 const PREFIX: usize = 1 + 8 + 4;
 
+/// Bytes that are set aside for a request before it is encoded: most need no more.
+const USUAL_REQUEST: usize = 128;
+
 /// The most requests in one batch, so that applying one does not stall a node for long.
 pub const MAX_BATCH_REQUESTS: u32 = 8_192;
 /// A batch that has reached this size takes no further request. One request may be larger on its own, up to the
@@ -221,6 +224,31 @@ fn take<'a, T: Deserialize<'a>>(rest: &mut &'a [u8]) -> Result<(T, &'a [u8]), Ba
     Ok((value, bytes))
 }
 
+/// A request as it stands in a payload.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EncodedRequest(Vec<u8>);
+
+impl EncodedRequest {
+    /// Encodes a request.
+    pub fn new(header: &RequestHeader, action: &Action) -> EncodedRequest {
+        let mut bytes = Vec::with_capacity(USUAL_REQUEST);
+        encode(&mut bytes, header, action);
+        EncodedRequest(bytes)
+    }
+
+    /// How many bytes.
+    #[allow(clippy::len_without_is_empty)] // a request has a header at least
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+fn encode(bytes: &mut Vec<u8>, header: &RequestHeader, action: &Action) {
+    // Writing to memory can't fail, and every value of these types has an encoding.
+    let encoded = rmp_serde::encode::write(bytes, header).and_then(|()| rmp_serde::encode::write(bytes, action));
+    assert!(encoded.is_ok(), "encoding a request into memory failed: {encoded:?}");
+}
+
 /// Gathers requests into a payload, encoding each as it comes.
 #[derive(Debug, Default)]
 pub struct BatchBuilder {
@@ -231,14 +259,22 @@ pub struct BatchBuilder {
 impl BatchBuilder {
     /// Adds a request.
     pub fn push(&mut self, header: &RequestHeader, action: &Action) {
+        self.begin();
+        encode(&mut self.bytes, header, action);
+        self.count += 1;
+    }
+
+    /// Adds a request that is encoded already.
+    pub fn push_encoded(&mut self, request: &EncodedRequest) {
+        self.begin();
+        self.bytes.extend_from_slice(&request.0);
+        self.count += 1;
+    }
+
+    fn begin(&mut self) {
         if self.bytes.is_empty() {
             self.bytes.extend_from_slice(&[0; PREFIX]);
         }
-        // Writing to memory can't fail, and every value of these types has an encoding.
-        let encoded = rmp_serde::encode::write(&mut self.bytes, header)
-            .and_then(|()| rmp_serde::encode::write(&mut self.bytes, action));
-        assert!(encoded.is_ok(), "encoding a request into memory failed: {encoded:?}");
-        self.count += 1;
     }
 
     /// How many requests were added.

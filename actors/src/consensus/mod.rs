@@ -99,6 +99,7 @@
 
 pub mod agreement;
 pub mod coin;
+mod gathering;
 pub mod owners;
 pub mod pool;
 pub mod slot;

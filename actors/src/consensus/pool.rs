@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
 
-use rabia_bank_messages::batch::{Action, BatchBuilder, Payload, RequestHeader};
+use rabia_bank_messages::batch::{Action, Payload, RequestHeader};
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{BatchId, Digest, MAX_NODES, Millis, NodeId, Slot, StoreId};
 use rabia_bank_messages::peer::{PeerMessage, Value};
@@ -27,14 +27,19 @@ use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::agreement::Notice;
+use super::gathering::{Gathered, Gathering};
 use super::owners::Owners;
+use crate::bank::ClientId;
+use crate::owner::Owner;
+
+pub use super::gathering::{Asker, Room};
 
 /// What the pool wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PoolEffect {
-    /// A batch of this node was formed: its requests are answered when it is applied. Comes before anything else is
-    /// said of the batch.
-    Formed(BatchId, Payload),
+    /// A batch of this node was formed: its requests, which these wait for in their order, are answered when it is applied. Comes
+    /// before anything else is said of the batch.
+    Formed(BatchId, Payload, Vec<Asker>),
     /// Propose this.
     Propose {
         /// In which slot.
@@ -76,7 +81,10 @@ const MAX_STAMP_AHEAD: Millis = 1_000;
 /// in bytes, and each further one at twice the size: more and smaller batches would be more work for the same answers.
 const SECOND_BATCH: usize = 32 * 1024;
 /// After so many doublings a batch is full anyway.
-const MAX_DOUBLINGS: usize = 3;
+const MAX_DOUBLINGS: i32 = 3;
+/// Beside others in flight, no batch is formed while these have so many commands, those of bulks counted: what comes now would wait
+/// for all of them. It is some 20 ms of work, and more than is in flight elsewhere while a batch is being agreed on.
+const COMMANDS_AHEAD: u64 = 16_384;
 /// Where so many requests are expected back, a batch waits for them …
 const WORTH_GATHERING: u32 = 8;
 /// … but no longer than this.
@@ -105,9 +113,15 @@ struct Pending {
     slot: Option<Slot>,
     /// All peers were sent the payload.
     shared: bool,
+    /// Commands in it; 0 for another node's, which are not counted.
+    commands: u64,
 }
 
 impl Pending {
+    fn new(payload: Payload, order: u64, since: Duration) -> Pending {
+        Pending { payload, order, since, slot: None, shared: false, commands: 0 }
+    }
+
     fn is_ripe(&self, now: Now) -> bool {
         self.is_ripe_by(now.wall.saturating_add(MAX_STAMP_AHEAD)) || is_broken(Rule::StampAhead)
     }
@@ -142,7 +156,7 @@ pub struct Pool {
     genesis: Genesis,
     incarnation: u64,
     sequence: u64,
-    gather: BatchBuilder,
+    gather: Gathering,
     gather_order: u64,
     /// How many requests the next batch waits for, and until when: clients that were just answered ask again at once, and
     /// one batch of all of them is half the work of two that take turns.
@@ -180,7 +194,7 @@ impl Pool {
             me,
             incarnation,
             sequence: 0,
-            gather: BatchBuilder::default(),
+            gather: Gathering::default(),
             gather_order: 0,
             expected: (0, Duration::ZERO),
             order: 0,
@@ -213,15 +227,17 @@ impl Pool {
     }
 
     /// Adds a request. It is grouped and proposed by the next [`Pool::pump`].
-    pub fn submit(&mut self, now: Now, header: &RequestHeader, action: &Action, effects: &mut Vec<PoolEffect>) {
+    pub fn submit(&mut self, now: Now, from: Asker, header: &RequestHeader, action: &Action) {
         if self.gather.is_empty() {
             self.order += 1;
             self.gather_order = self.order;
         }
-        self.gather.push(header, action);
-        if self.gather.is_full() {
-            self.form(now, effects);
-        }
+        self.gather.push(now.elapsed, from, header, action);
+    }
+
+    /// Whether another request of this client may wait, where so much may on this node.
+    pub fn has_room(&self, owner: Owner, client: ClientId, room: Room) -> bool {
+        self.gather.has_room(owner, client, room)
     }
 
     /// Adds a batch that gives a member a new store. Whether it was decided, the bank's state tells.
@@ -231,13 +247,14 @@ impl Pool {
         let payload = Payload::replacing(node, store, now.wall);
         let digest = Digest::of(payload.bytes());
         let id = BatchId { origin: self.me, incarnation: self.incarnation, sequence: self.sequence, digest };
-        self.add(id, payload.clone(), self.order, now.elapsed, false);
+        let pending = Pending::new(payload.clone(), self.order, now.elapsed);
+        self.add(id, pending);
         (id, payload)
     }
 
-    fn add(&mut self, id: BatchId, payload: Payload, order: u64, since: Duration, shared: bool) {
-        self.waiting.insert(order, id);
-        self.pending.insert(id, Pending { payload, order, since, slot: None, shared });
+    fn add(&mut self, id: BatchId, pending: Pending) {
+        self.waiting.insert(pending.order, id);
+        self.pending.insert(id, pending);
     }
 
     /// Whether this node's store speaks nowhere in the window: it took the place of another and is not as far yet, or was
@@ -249,7 +266,7 @@ impl Pool {
 
     /// Batches of this node that are formed and not decided, and bytes that gather for the next.
     pub fn load(&self) -> (usize, usize) {
-        (self.pending.keys().filter(|id| id.origin == self.me).count(), self.gather.len())
+        (self.pending.keys().filter(|id| id.origin == self.me).count(), self.gather.bytes())
     }
 
     /// Takes what the agreement core tells.
@@ -437,7 +454,8 @@ impl Pool {
         self.order += 1;
         let told = self.clock_told[id.origin.index()];
         let again = told.is_none_or(|told| now.elapsed.saturating_sub(told) >= CLOCK_PAUSE);
-        self.add(id, payload, self.order, now.elapsed, true);
+        let pending = Pending { shared: true, ..Pending::new(payload, self.order, now.elapsed) };
+        self.add(id, pending);
         if again && !self.pending[&id].is_ripe(now) {
             self.clock_told[id.origin.index()] = Some(now.elapsed);
             effects.push(PoolEffect::Send(Some(id.origin), PeerMessage::Clock { wall: now.wall }));
@@ -451,9 +469,13 @@ impl Pool {
         }
         self.sequence += 1;
         let stamp = self.stamp(now);
-        let (id, payload) = self.gather.finish(self.me, self.incarnation, self.sequence, stamp);
-        self.add(id, payload.clone(), self.gather_order, now.elapsed, false);
-        effects.push(PoolEffect::Formed(id, payload));
+        let Gathered { mut batch, askers, commands } = self.gather.take(now.elapsed);
+        let (id, payload) = batch.finish(self.me, self.incarnation, self.sequence, stamp);
+        self.add(id, Pending { commands, ..Pending::new(payload.clone(), self.gather_order, now.elapsed) });
+        effects.push(PoolEffect::Formed(id, payload, askers));
+        // What is left takes its place behind the batches that wait already.
+        self.order += 1;
+        self.gather_order = self.order;
         Some(id)
     }
 
@@ -582,10 +604,16 @@ impl Pool {
 
     /// Whether the gathered requests should become a batch now rather than grow.
     fn may_form(&self, now: Now) -> bool {
-        let in_flight = self.pending.keys().filter(|id| id.origin == self.me).count();
-        let least = SECOND_BATCH << in_flight.saturating_sub(1).min(MAX_DOUBLINGS);
-        let may_be_small = in_flight == 0 && self.gathers_until(now).is_none();
-        !self.gather.is_empty() && (may_be_small || self.gather.len() >= least)
+        if self.gather.is_empty() {
+            return false;
+        }
+        let own = self.pending.iter().filter(|(id, _)| id.origin == self.me);
+        let (in_flight, commands) = own.fold((0, 0), |(count, sum), (_, pending)| (count + 1, sum + pending.commands));
+        let least = SECOND_BATCH << (in_flight - 1).clamp(0, MAX_DOUBLINGS);
+        match in_flight {
+            0 => self.gathers_until(now).is_none() || self.gather.next_bytes(now.elapsed) >= least,
+            _ => commands < COMMANDS_AHEAD && self.gather.next_bytes(now.elapsed) >= least,
+        }
     }
 
     /// A node whose turn it is not in the lowest free slot sends its batches to all: whose turn it is proposes them.
@@ -593,7 +621,7 @@ impl Pool {
         if self.turn(slot, &self.owners.of(slot)).is_none_or(|turn| turn == self.me) {
             return;
         }
-        if self.may_form(now) {
+        while self.may_form(now) {
             self.form(now, effects);
         }
         for id in self.waiting.values().filter(|id| id.origin == self.me) {

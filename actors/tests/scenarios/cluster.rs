@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use rabia_bank_actors::consensus::agreement::{Agreement, Effect, Event, Notice, Ticket};
 use rabia_bank_actors::consensus::coin::coin;
-use rabia_bank_actors::consensus::pool::{Now, Pool, PoolEffect};
+use rabia_bank_actors::consensus::pool::{Asker, Now, Pool, PoolEffect};
 use rabia_bank_actors::consensus::stores::Replacements;
+use rabia_bank_actors::owner::Owner;
 use rabia_bank_messages::batch::{Action, BatchBuilder, Payload, RequestHeader};
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{BatchId, ClusterId, NodeId, Phase, SessionKey, Slot, StoreId};
@@ -123,9 +124,8 @@ impl Cluster {
         let number = self.requests;
         let header = RequestHeader { session: 1, key: SessionKey([1; 16]), number, acknowledged: 0 };
         let now = self.clocks(node);
-        let mut effects = Vec::new();
-        self.pool(node).submit(now, &header, &Action::Close, &mut effects);
-        self.pump(node, Vec::new(), effects);
+        self.pool(node).submit(now, Asker { owner: Owner::Host, client: 0, tag: 0 }, &header, &Action::Close);
+        self.pump(node, Vec::new(), Vec::new());
     }
 
     /// Lets a node hear what somebody did not say, or says out of turn.
@@ -376,7 +376,7 @@ impl Cluster {
         pool.pump(now, &mut effects);
         for effect in effects {
             match effect {
-                PoolEffect::Formed(id, payload) => {
+                PoolEffect::Formed(id, payload, _) => {
                     let name = format!("{}#{}", id.origin, id.sequence);
                     self.note(format!("  {node} forms {name}"));
                     self.names.insert(id, name);

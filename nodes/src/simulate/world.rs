@@ -97,7 +97,9 @@ struct Node {
     meeting: Vec<(Ticket, usize, u64)>,
     /// The number of the link that is in use, by peer.
     attached: Vec<u64>,
-    gathering: Vec<Waiter>,
+    /// Who waits for requests that gather, by the number that they were given.
+    gathering: BTreeMap<u64, Waiter>,
+    tickets: u64,
     expected: BTreeMap<BatchId, Vec<Waiter>>,
     rounds: BTreeMap<u64, WaitingRead>,
     reads: u64,

@@ -1,10 +1,12 @@
 //! The proposer and the bank of simulated nodes, and their clients.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rabia_bank_actors::consensus::agreement::{Event, Notice};
-use rabia_bank_actors::consensus::pool::PoolEffect;
+use rabia_bank_actors::consensus::pool::{Asker, PoolEffect};
 use rabia_bank_actors::ledger::{Applied, Lookup, MOST_AT_ONCE, Progress, RequestOutcome};
+use rabia_bank_actors::owner::Owner;
 use rabia_bank_actors::snapshot::read_block;
 use rabia_bank_messages::bank::{ErrorCode, Query, ReadLevel};
 use rabia_bank_messages::batch::{Action, Payload, RequestHeader};
@@ -66,11 +68,13 @@ impl World {
     fn submit(&mut self, index: usize, waiter: Waiter, header: &RequestHeader, action: &Action) -> Check {
         // The client of a node that is silent hears that it is busy: here it hears nothing, and asks another.
         let Some(mut node) = self.machines[index].node.take_if(|node| !node.pool.is_silent()) else { return Ok(()) };
-        let (now, mut effects) = (self.clocks(index, &node), Vec::new());
-        node.gathering.push(waiter);
-        node.pool.submit(now, header, action, &mut effects);
+        let now = self.clocks(index, &node);
+        let owner = Owner::at(IpAddr::from([127, 0, 0, waiter.client as u8 % 2]));
+        node.tickets += 1;
+        node.gathering.insert(node.tickets, waiter);
+        let from = Asker { owner, client: waiter.client as u64, tag: node.tickets };
+        node.pool.submit(now, from, header, action);
         self.machines[index].node = Some(node);
-        self.pool_effects(index, effects)?;
         self.mail(index, MAILBOX, Mail::Pump);
         Ok(())
     }
@@ -79,10 +83,14 @@ impl World {
         let mut events = Vec::new();
         for effect in effects {
             match effect {
-                PoolEffect::Formed(id, payload) => {
+                PoolEffect::Formed(id, payload, askers) => {
                     self.agreement.formed(id, payload.clone())?;
                     if let Some(node) = &mut self.machines[index].node {
-                        let waiters = std::mem::take(&mut node.gathering);
+                        let waiter = |asker: &Asker| node.gathering.remove(&asker.tag);
+                        let waiters: Option<Vec<Waiter>> = askers.iter().map(waiter).collect();
+                        let Some(waiters) = waiters else {
+                            return check(false, "answers", || format!("{askers:?} were not given, or given twice"));
+                        };
                         node.expected.insert(id, waiters);
                     }
                     events.push(Event::Hold(id, payload));

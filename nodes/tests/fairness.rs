@@ -117,11 +117,9 @@ fn honest(address: SocketAddr, account_id: &str, time: Duration) -> Seen {
 
 /// An honest client of each node, all at once.
 fn honest_ones(cluster: &Cluster, time: Duration) -> Vec<Seen> {
-    let clients: Vec<_> = (1..).zip(cluster.nodes.iter().map(support::Node::address));
-    let clients: Vec<JoinHandle<Seen>> = clients
-        .into_iter()
-        .map(|(number, address)| std::thread::spawn(move || honest(address, &account(number), time)))
-        .collect();
+    let nodes = (1..).zip(cluster.nodes.iter().map(support::Node::address));
+    let clients: Vec<JoinHandle<Seen>> =
+        nodes.map(|(number, address)| std::thread::spawn(move || honest(address, &account(number), time))).collect();
     clients.into_iter().map(|client| client.join().unwrap()).collect()
 }
 

@@ -361,7 +361,11 @@ impl Bank {
             RequestOutcome::Command { slot, index, replayed, outcome } => {
                 let mut lookup = self.ledger.render(outcome);
                 let Progress::Done(answer) = self.ledger.go_on(&mut lookup, &mut u64::MAX.clone()) else {
-                    self.answer_later(waiter, Purpose::Command { slot: *slot, index: Some(*index), replayed: *replayed }, lookup);
+                    self.answer_later(
+                        waiter,
+                        Purpose::Command { slot: *slot, index: Some(*index), replayed: *replayed },
+                        lookup,
+                    );
                     return None;
                 };
                 (*slot, Some(*index), *replayed, answer.map(Done::Success))

@@ -85,6 +85,8 @@ const MAX_DOUBLINGS: i32 = 3;
 /// Beside others in flight, no batch is formed while these have so many commands, those of bulks counted: what comes now would wait
 /// for all of them. It is some 20 ms of work, and more than is in flight elsewhere while a batch is being agreed on.
 const COMMANDS_AHEAD: u64 = 16_384;
+/// Nor while they have so many bytes.
+const BYTES_AHEAD: usize = 1 << 20;
 /// Where so many requests are expected back, a batch waits for them …
 const WORTH_GATHERING: u32 = 8;
 /// … but no longer than this.
@@ -607,12 +609,17 @@ impl Pool {
         if self.gather.is_empty() {
             return false;
         }
-        let own = self.pending.iter().filter(|(id, _)| id.origin == self.me);
-        let (in_flight, commands) = own.fold((0, 0), |(count, sum), (_, pending)| (count + 1, sum + pending.commands));
+        let (mut in_flight, mut commands, mut bytes) = (0, 0, 0);
+        for (_, pending) in self.pending.iter().filter(|(id, _)| id.origin == self.me) {
+            in_flight += 1;
+            commands += pending.commands;
+            bytes += pending.payload.len();
+        }
         let least = SECOND_BATCH << (in_flight - 1).clamp(0, MAX_DOUBLINGS);
+        let is_large = self.gather.next_bytes(now.elapsed) >= least;
         match in_flight {
-            0 => self.gathers_until(now).is_none() || self.gather.next_bytes(now.elapsed) >= least,
-            _ => commands < COMMANDS_AHEAD && self.gather.next_bytes(now.elapsed) >= least,
+            0 => is_large || self.gathers_until(now).is_none(),
+            _ => is_large && commands < COMMANDS_AHEAD && bytes < BYTES_AHEAD,
         }
     }
 

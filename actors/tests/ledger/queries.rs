@@ -6,8 +6,8 @@ use fastrand::Rng;
 use proptest::prelude::*;
 use rabia_bank_actors::ledger::{Answer, Lookup, MOST_AT_ONCE, Progress, TELL, chain_hash};
 use rabia_bank_messages::bank::{
-    Account, DEFAULT_PAGE, ErrorCode, HistoryFilter, HourVolume, MAX_BALANCE, MAX_PAGE, OtherFields, Query, Statistics, Success,
-    Transaction, TransactionType, Volume,
+    Account, DEFAULT_PAGE, ErrorCode, HistoryFilter, HourVolume, MAX_BALANCE, MAX_PAGE, OtherFields, Query, Statistics,
+    Success, Transaction, TransactionType, Volume,
 };
 use rabia_bank_messages::client::ServerMessage;
 use rabia_bank_messages::codec::Encoding;

@@ -152,7 +152,7 @@ impl Books {
     /// Whether there is an account of this name.
     pub fn has_account(&self, account: &str) -> bool {
         let found = self.ledger.query(&Query::GetBalance { account_id: account.into() });
-        found.and_then(Progress::done).is_some_and(|answer| answer.is_ok())
+        found.and_then(|lookup| self.ledger.at_hand(lookup)).is_some_and(|answer| answer.is_ok())
     }
 
     /// Slot, chain head and state digest: the same on every node that is as far.

@@ -105,7 +105,7 @@ impl Door {
         match (socket, purpose.into_inner()) {
             (Some(socket), Some(Purpose::Client(seat))) => {
                 self.handle.serve_client(socket, Owner::at(address), Box::new(seat));
-            },
+            }
             (Some(socket), Some(Purpose::Status)) => {
                 drop(place);
                 let mut place = self.status.enter(address);

@@ -200,6 +200,16 @@ enum Out {
     Close(CloseCode, &'static str),
 }
 
+/// A client that was let in.
+pub struct Visitor {
+    /// Its socket, whose WebSocket handshake is done.
+    pub socket: ClientSocket,
+    /// Whose its work is.
+    pub owner: Owner,
+    /// Dropped with the connection.
+    pub seat: Seat,
+}
+
 /// One connection of a client.
 pub struct ClientSession {
     client: ClientId,
@@ -239,12 +249,10 @@ pub struct ClientSession {
 }
 
 impl ClientSession {
-    /// The session of a connection whose WebSocket handshake is done.
+    /// The session of a connection.
     pub fn new(
         client: ClientId,
-        owner: Owner,
-        socket: ClientSocket,
-        seat: Seat,
+        Visitor { socket, owner, seat }: Visitor,
         settings: Arc<SessionSettings>,
         gauges: Arc<Gauges>,
         proposer: Addr<Proposer>,

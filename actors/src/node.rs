@@ -21,14 +21,13 @@ use tokio_tungstenite::tungstenite::Message as Frame;
 use tracing::info;
 
 use crate::bank::{Bank, BankState, ClientId, SnapshotPolicy, StandingOf, TakeSnapshot};
-use crate::client_session::{ClientSession, ClientSocket, Goaway, SessionSettings};
+use crate::client_session::{ClientSession, Goaway, SessionSettings, Visitor};
 use crate::consensus::agreement::Agreement;
 use crate::consensus::stores::{Standing, Stores};
 use crate::handshake::Door;
 use crate::host_session::{HostSession, Leave};
 use crate::ledger::Ledger;
 use crate::log::Log;
-use crate::owner::Owner;
 use crate::pace::LongMessages;
 use crate::peer_link::{Attach, PeerLink, PeerSocket, refused_by};
 use crate::proposer::{Proposer, Replace};
@@ -245,7 +244,7 @@ pub type Seat = Box<dyn std::any::Any + Send>;
 /// Serve this client.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Serve(ClientSocket, Owner, Seat);
+struct Serve(Visitor);
 
 /// Open a session of the host.
 #[derive(Message)]
@@ -546,13 +545,11 @@ impl Handler<Failed> for Node {
 impl Handler<Serve> for Node {
     type Result = ();
 
-    fn handle(&mut self, Serve(socket, owner, seat): Serve, _: &mut Self::Context) {
+    fn handle(&mut self, Serve(visitor): Serve, _: &mut Self::Context) {
         self.clients += 1;
         let session = ClientSession::new(
             self.clients,
-            owner,
-            socket,
-            seat,
+            visitor,
             self.settings.clone(),
             self.gauges.clone(),
             self.proposer.clone(),
@@ -613,10 +610,9 @@ macro_rules! stops {
 stops!(PeerLink, Proposer, Voter, Bank, Snapshotter);
 
 impl NodeHandle {
-    /// Serves a client on a socket whose WebSocket handshake is done. Its work is this owner's, and its seat is dropped with the
-    /// connection.
-    pub fn serve_client(&self, socket: ClientSocket, owner: Owner, seat: Seat) {
-        self.node.do_send(Serve(socket, owner, seat));
+    /// Serves a client.
+    pub fn serve_client(&self, visitor: Visitor) {
+        self.node.do_send(Serve(visitor));
     }
 
     /// A session of the program that this node lives in. It ends with [`Leave`], or with the node.

@@ -298,8 +298,7 @@ fn floods() {
     let cluster = equal_accounts(20, 0);
     println!("alone: {:?}", honest_ones(&cluster, seconds() / 4));
     let deposit = |_| json!({"command": {"deposit": {"account_id": account(9), "amount": 1}}});
-    let floods: [(&str, u64, fn(u64) -> Value); 2] =
-        [("8,000 deposits", 8_000, deposit), ("30 bulks of 10,000", 30, bulk)];
+    let floods = [("8,000 deposits", 8_000, deposit as fn(u64) -> Value), ("30 bulks of 10,000", 30, bulk)];
     for (what, in_flight, request) in floods {
         let crowd = Crowd::gather([cluster.nodes[0].address(); 6], in_flight, request);
         sleep(Duration::from_secs(2));

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use rabia_bank_actors::client_session::Visitor;
 use rabia_bank_actors::node::NodeHandle;
 use rabia_bank_actors::owner::Owner;
 use rabia_bank_messages::client::{CLIENT_PATH, STATUS_PATH};
@@ -104,7 +105,8 @@ impl Door {
         };
         match (socket, purpose.into_inner()) {
             (Some(socket), Some(Purpose::Client(seat))) => {
-                self.handle.serve_client(socket, Owner::at(address), Box::new(seat));
+                let visitor = Visitor { socket, owner: Owner::at(address), seat: Box::new(seat) };
+                self.handle.serve_client(visitor);
             }
             (Some(socket), Some(Purpose::Status)) => {
                 drop(place);

@@ -313,17 +313,25 @@ fn report(outcome: Result<Answered, Unanswered>, asked: Asked, json: bool) -> Re
         Ok(answered) => answered,
         Err(unanswered) => return report_unanswered(&unanswered, asked, json),
     };
-    if json {
-        terminal::print_json(answered.frame())?;
-    }
     if let Some(refusal) = &answered.refusal {
-        if !json {
+        if json {
+            terminal::print_json(answered.frame())?;
+        } else {
             show_refusal(refusal);
         }
         return Ok(exit_of(refusal));
     }
-    let success = answered.success().map_err(|e| ProgramError::Other(format!("the answer can't be read: {e}")))?;
-    if !json {
+    let success = match answered.success() {
+        Ok(success) => success,
+        Err(malformed) => {
+            let why = format!("the node's answer can't be read: {malformed}");
+            let unknown = Unknown { why, last: Some(Box::new(answered)) };
+            return report_unanswered(&Unanswered::Unknown(unknown), asked, json);
+        }
+    };
+    if json {
+        terminal::print_json(answered.frame())?;
+    } else {
         for line in show::success(&success) {
             terminal::print(line)?;
         }

@@ -455,6 +455,10 @@ fn a_slot_that_is_not_there_yet_is_no_lost_quorum() {
         assert!(message.contains(&(applied_slot + 1_000_000).to_string()), "{message}");
     }
     assert!(c.query(json!({"get_statistics": {}}))["ok"].is_object(), "there is a quorum");
+    let output = cluster.client(["--read", "99999999", "--timeout", "7", "accounts"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("slot 99999999 was not applied here"), "{output:?}");
+    assert!(!said.contains("quorum") && !said.contains("majority"), "{said}");
 }
 
 #[test]

@@ -301,7 +301,9 @@ impl Driver {
         let now = Instant::now();
         while let Some(entry) = self.pending.first_entry().filter(|entry| entry.get().deadline <= now) {
             let pending = entry.remove();
-            if pending.waiting || pending.doubtful {
+            // A slot that is not there: asking once more would hardly have told anything else.
+            let is_early = |last: &Answered| last.refusal.as_ref().is_some_and(|r| r.code == ErrorCode::NotYetApplied);
+            if (pending.waiting || pending.doubtful) && !pending.last.as_ref().is_some_and(is_early) {
                 let why = match pending.last.as_ref().and_then(|last| last.refusal.as_ref()) {
                     Some(refusal) => format!("the last answer was {refusal}"),
                     None if pending.waiting => "no answer came in time".to_owned(),

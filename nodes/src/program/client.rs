@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rabia_bank_messages::bank::{
-    AccountId, Amount, Bulk, Command, HistoryFilter, ItemResult, Operation, Outcome, Query, ReadLevel, Refusal,
-    Success, TransactionType,
+    AccountId, Amount, Bulk, Command, ErrorCode, HistoryFilter, ItemResult, Operation, Outcome, Query, ReadLevel,
+    Refusal, Success, TransactionType,
 };
 use rabia_bank_messages::client::{CLIENT_PATH, Feed, STATUS_PATH};
 use rabia_bank_messages::codec::{self, Encoding};
@@ -391,6 +391,7 @@ fn show_refusal(refusal: &Refusal) {
     let at = refusal.index.map(|index| format!(" (command {index} of the bulk)")).unwrap_or_default();
     let (word, advice) = match outcome {
         Outcome::Refused if !is_passing(code) => ("refused", String::new()),
+        Outcome::Refused if *code == ErrorCode::NotYetApplied => ("not carried out", String::new()),
         Outcome::Refused => ("not carried out", format!(". {QUORUM}")),
         Outcome::Unknown => ("outcome unknown", "; look before you repeat it".to_owned()),
     };

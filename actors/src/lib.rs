@@ -74,4 +74,6 @@ pub mod proposer;
 pub mod snapshot;
 pub mod snapshotter;
 pub mod stages;
+pub mod timekeeper;
+pub mod uptime;
 pub mod voter;

@@ -6,14 +6,14 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use futures_util::{SinkExt, StreamExt};
 use rabia_bank_messages::codec::{decode_opening, encode_opening};
 use rabia_bank_messages::genesis::{Replacement, SessionLimits};
-use rabia_bank_messages::ids::{BatchId, MAX_NODES, NodeId, RunId, SessionKey, Slot, StoreId};
+use rabia_bank_messages::ids::{BatchId, MAX_NODES, Millis, NodeId, RunId, SessionKey, Slot, StoreId};
 use rabia_bank_messages::peer::{self, HelloRefused, Opening, RefusalReason};
 use rabia_bank_storage::{BooksStore, BooksView, Entries, Identity, LogReader, LogStore, Recovered, StoreError};
 use tokio::sync::{oneshot, watch};
@@ -30,10 +30,11 @@ use crate::ledger::Ledger;
 use crate::log::Log;
 use crate::pace::LongMessages;
 use crate::peer_link::{Attach, PeerLink, PeerSocket, refused_by};
-use crate::proposer::{Proposer, Replace};
+use crate::proposer::{AcceptClock, Proposer, Replace};
 use crate::snapshot::{BooksError, restore};
 use crate::snapshotter::{Snapshotter, SnapshotterNeighbours};
 use crate::stages::StageCounts;
+use crate::timekeeper::Timekeeper;
 use crate::voter::{Introduce, Meet, Voter, VoterNeighbours};
 
 /// Bytes of log that are read at a time while the ledger is rebuilt.
@@ -58,6 +59,8 @@ pub struct NodeSettings {
     pub log: PathBuf,
     /// Its books, likewise.
     pub books: PathBuf,
+    /// Where it keeps what it knows of time: see [`uptime`](crate::uptime). Need not be there.
+    pub clock: PathBuf,
     /// When it takes snapshots.
     pub snapshots: SnapshotPolicy,
     /// The longest message of a client, in bytes.
@@ -162,6 +165,10 @@ pub struct Gauges {
     pub snapshot_slot: AtomicU64,
     /// Bytes of a snapshot that is being received; 0 if none is.
     pub received_bytes: AtomicU64,
+    /// The wall clock less that of the others, in milliseconds.
+    pub clock_offset_ms: AtomicI64,
+    /// How far the wall clock is beyond what is confirmed, if that is a leap, in milliseconds.
+    pub clock_leap_ms: AtomicU64,
     /// How long the stages of requests took.
     pub stages: StageCounts,
 }
@@ -185,6 +192,8 @@ impl Gauges {
             catch_ups_served: AtomicU64::new(0),
             snapshot_slot: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
+            clock_offset_ms: AtomicI64::new(0),
+            clock_leap_ms: AtomicU64::new(0),
             stages: StageCounts::new(),
         }
     }
@@ -450,6 +459,8 @@ fn wire(settings: NodeSettings, files: Files, run: RunId, rebuilt: Rebuilt) -> N
     let proposer = proposer.run(Proposer::new(
         pool,
         started,
+        Timekeeper::new(settings.clock),
+        rebuilt.ledger.log_time(),
         settings.max_in_flight_node,
         gauges.clone(),
         bank.address(),
@@ -480,6 +491,7 @@ fn wire(settings: NodeSettings, files: Files, run: RunId, rebuilt: Rebuilt) -> N
         bank_state,
         gauges.clone(),
         voter.clone(),
+        proposer.clone(),
         snapshotter.clone(),
         failed.clone(),
     ));
@@ -644,6 +656,15 @@ impl NodeHandle {
     /// If the node stops meanwhile, or the store can't be read.
     pub async fn snapshot(&self) -> Result<BooksView, String> {
         self.bank.send(TakeSnapshot).await.unwrap_or_else(|_| Err("the node is stopping".into()))
+    }
+
+    /// An operator says that this node's clock is right, whatever it shows: see [`clocks`](crate::consensus::clocks). Answers how
+    /// far that goes beyond what was confirmed, in milliseconds; 0 where nothing was wrong with it.
+    ///
+    /// # Errors
+    /// If the node has stopped.
+    pub async fn accept_clock(&self) -> Result<Millis, Stopped> {
+        self.proposer.send(AcceptClock).await.map_err(|_| Stopped)
     }
 
     /// Gives a member a new store, by the log: see [`consensus::stores`](crate::consensus::stores). Answers the slot in which

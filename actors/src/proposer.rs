@@ -13,7 +13,6 @@ use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{BatchId, Millis, NodeId, StoreId};
 use rabia_bank_messages::peer::PeerMessage;
 use rabia_bank_messages::stages::Stage;
-use tracing::warn;
 
 use crate::bank::{Abandon, Bank, Expect, Reject, Waiter};
 use crate::client_session::MAX_UNANSWERED;
@@ -22,6 +21,7 @@ use crate::consensus::pool::{Asker, Now, Pool, PoolEffect, Room};
 use crate::node::Gauges;
 use crate::owner::Owner;
 use crate::peer_link::{PeerLink, Say};
+use crate::timekeeper::{LOOK, Timekeeper};
 use crate::voter::{Tell, Voter};
 
 /// Put this request into the log. Its answer comes from the bank.
@@ -47,6 +47,17 @@ pub struct Replace {
     /// By which one.
     pub store: StoreId,
 }
+
+/// The state that is applied has this log time.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct AppliedTime(pub Millis);
+
+/// An operator says that this node's clock is right. Answered with how far it shows beyond what was confirmed, in milliseconds;
+/// 0 where nothing was wrong with it.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "Millis")]
+pub struct AcceptClock;
 
 /// What the voter learnt.
 #[derive(Message, Debug)]
@@ -84,6 +95,7 @@ pub struct Proposer {
     pumping: bool,
     /// A timer goes off when the pool has gathered long enough.
     gathers: bool,
+    timekeeper: Timekeeper,
     gauges: Arc<Gauges>,
     bank: Addr<Bank>,
     voter: Addr<Voter>,
@@ -96,13 +108,15 @@ impl Proposer {
     pub fn new(
         pool: Pool,
         started: Instant,
+        timekeeper: Timekeeper,
+        log_time: Millis,
         max_in_flight: usize,
         gauges: Arc<Gauges>,
         bank: Addr<Bank>,
         voter: Addr<Voter>,
         links: Vec<(NodeId, Addr<PeerLink>)>,
     ) -> Proposer {
-        Proposer {
+        let mut proposer = Proposer {
             pool,
             started,
             gathering_since: None,
@@ -113,11 +127,15 @@ impl Proposer {
             max_in_flight,
             pumping: false,
             gathers: false,
+            timekeeper,
             gauges,
             bank,
             voter,
             links,
-        }
+        };
+        let now = proposer.now();
+        proposer.timekeeper.start(now, &mut proposer.pool, log_time);
+        proposer
     }
 
     /// The pool of a node that starts from a log with these last decisions, in this run: see
@@ -195,11 +213,6 @@ impl Proposer {
         }
     }
 
-    fn warn_of_clock(&self, peer: NodeId, wall: Millis) {
-        let ahead = self.now().wall.saturating_sub(wall);
-        warn!(%peer, ahead_ms = ahead, "this node's clock is far ahead of a peer's: set it right; batches are stamped by the others' meanwhile");
-    }
-
     fn send(&self, to: Option<NodeId>, message: &PeerMessage) {
         for (_, link) in self.links.iter().filter(|(peer, _)| to.is_none_or(|to| to == *peer)) {
             link.do_send(Say(message.clone()));
@@ -212,6 +225,10 @@ impl Actor for Proposer {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(TICK, |proposer, ctx| proposer.schedule(ctx));
+        ctx.run_interval(LOOK, |proposer, _| {
+            let now = proposer.now();
+            proposer.timekeeper.look(now, &mut proposer.pool, &proposer.gauges);
+        });
     }
 }
 
@@ -221,6 +238,12 @@ impl Handler<Submit> for Proposer {
     fn handle(&mut self, Submit { waiter, owner, header, action }: Submit, ctx: &mut Self::Context) {
         if self.pool.is_silent() {
             let message = "this node has a new store, and is not yet as far as the others: ask another one";
+            let refusal = Refusal::refused(ErrorCode::Busy, message);
+            return self.bank.do_send(Reject { waiter, refusal });
+        }
+        if self.pool.waits_for_clock() {
+            let message =
+                "this node was off, and nobody has confirmed yet for how long: see its log, or ask another one";
             let refusal = Refusal::refused(ErrorCode::Busy, message);
             return self.bank.do_send(Reject { waiter, refusal });
         }
@@ -251,16 +274,34 @@ impl Handler<Replace> for Proposer {
     }
 }
 
+impl Handler<AppliedTime> for Proposer {
+    type Result = ();
+
+    fn handle(&mut self, AppliedTime(log_time): AppliedTime, _: &mut Self::Context) {
+        self.pool.applied_time(self.now(), log_time);
+    }
+}
+
+impl Handler<AcceptClock> for Proposer {
+    type Result = Millis;
+
+    fn handle(&mut self, _: AcceptClock, _: &mut Self::Context) -> Self::Result {
+        let (now, mut effects) = (self.now(), Vec::new());
+        let beyond = self.pool.accept_clock(now, &mut effects);
+        self.perform(effects);
+        self.timekeeper.look(now, &mut self.pool, &self.gauges);
+        beyond
+    }
+}
+
 impl Handler<Notices> for Proposer {
     type Result = ();
 
     fn handle(&mut self, Notices(notices): Notices, ctx: &mut Self::Context) {
         let (now, mut effects) = (self.now(), Vec::new());
         for notice in notices {
-            match &notice {
-                Notice::Decided(_, Some(id)) => self.done(id),
-                Notice::Clock(peer, wall) => self.warn_of_clock(*peer, *wall),
-                _ => {}
+            if let Notice::Decided(_, Some(id)) = &notice {
+                self.done(id);
             }
             self.pool.notice(now, notice, &mut effects);
         }

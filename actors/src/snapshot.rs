@@ -3,7 +3,7 @@
 //! Storage keeps rows and knows nothing of what is in them; the ledger makes rows and knows no disk. The row of the state
 //! holds what the ledger says of itself, and the decisions that the owners of coming slots are read from.
 
-use rabia_bank_messages::ids::Digest;
+use rabia_bank_messages::ids::{Digest, Millis};
 use rabia_bank_storage::{BooksReader, BooksView, StoreError};
 use serde::{Deserialize, Serialize};
 
@@ -120,8 +120,8 @@ impl Restoring {
     ///
     /// # Errors
     /// If the rows do not belong together.
-    pub fn into_new_cluster(self, last_block: Option<&Block>) -> Result<Vec<u8>, BadRow> {
-        let ledger = self.loading.into_new_cluster(last_block)?;
+    pub fn into_new_cluster(self, last_block: Option<&Block>, now: Millis) -> Result<Vec<u8>, BadRow> {
+        let ledger = self.loading.into_new_cluster(last_block, now)?;
         Ok(State { ledger, decisions: Vec::new() }.encode())
     }
 

@@ -27,7 +27,13 @@ fn submit(pool: &mut Pool, now: Now, number: u64) {
 fn pump(pool: &mut Pool, now: Now) -> Vec<PoolEffect> {
     let mut effects = Vec::new();
     pool.pump(now, &mut effects);
+    effects.retain(|effect| !says_its_clock(effect));
     effects
+}
+
+/// Nodes say what their clocks show now and then.
+fn says_its_clock(effect: &PoolEffect) -> bool {
+    matches!(effect, PoolEffect::Send(_, PeerMessage::Clock { refuses: false, .. }))
 }
 
 /// The others have forgotten a batch that was decided long ago, and do not back it: proposing it again would forfeit slots
@@ -84,12 +90,21 @@ fn formed(pool: &mut Pool, now: Now, number: u64) -> (BatchId, Payload) {
 fn heard(pool: &mut Pool, now: Now, notice: Notice) -> Vec<PoolEffect> {
     let mut effects = Vec::new();
     pool.notice(now, notice, &mut effects);
+    effects.retain(|effect| !says_its_clock(effect));
     effects
 }
 
 fn decide(pool: &mut Pool, now: Now, slot: u64, value: Option<BatchId>) {
     heard(pool, now, Notice::Decided(slot, value));
     heard(pool, now, Notice::Frontier(slot));
+}
+
+fn refusal(wall: Millis) -> PeerMessage {
+    PeerMessage::Clock { wall, confirmed: None, refuses: true }
+}
+
+fn refused(peer: NodeId, wall: Millis) -> Notice {
+    Notice::Clock { peer, wall, confirmed: None, refuses: true }
 }
 
 #[test]
@@ -108,15 +123,15 @@ fn a_clock_that_is_ahead_gives_way_to_those_of_a_majority() {
     // The others do not back it, and say so, but not at every batch.
     let mut other = Pool::new(genesis, second, 1, 0);
     let told = heard(&mut other, at(11), Notice::Arrived(early, payload.clone()));
-    assert_eq!(told, [PoolEffect::Send(Some(fast), PeerMessage::Clock { wall: at(11).wall })]);
+    assert_eq!(told, [PoolEffect::Send(Some(fast), refusal(at(11).wall))]);
     let next = BatchId { sequence: early.sequence + 1, ..early };
     assert_eq!(heard(&mut other, at(12), Notice::Arrived(next, payload)), []);
     assert_eq!(pump(&mut other, at(300)), [], "nothing that waits can be backed");
 
     // One of two others with a slow clock does not matter: the fast node and the third are a majority.
-    assert_eq!(heard(&mut pool, ahead(12), Notice::Clock(second, at(11).wall)), []);
+    assert_eq!(heard(&mut pool, ahead(12), refused(second, at(11).wall)), []);
     // Two do. What can't be backed for an hour is given up, and what comes is stamped so that it can be.
-    let given_up = heard(&mut pool, ahead(13), Notice::Clock(third, at(12).wall));
+    let given_up = heard(&mut pool, ahead(13), refused(third, at(12).wall));
     assert_eq!(given_up, [PoolEffect::Forget(early), PoolEffect::Abandon(early)]);
     decide(&mut pool, ahead(14), 1, None);
     let (id, payload) = formed(&mut pool, ahead(100), 2);

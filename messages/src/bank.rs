@@ -495,6 +495,17 @@ pub struct Status {
     /// Covers accounts, sessions and the head of the chain, at `applied_slot`.
     #[serde(with = "ids::text")]
     pub state_digest: Digest,
+    /// The time that sessions expire by: the highest stamp of a batch applied, in milliseconds since the Unix epoch.
+    #[serde(default)]
+    pub log_time: Millis,
+    /// This node's clock less the median of all that it knows of, in milliseconds: below 0 it is behind. Where only one other is
+    /// known, less that one.
+    #[serde(default)]
+    pub clock_offset_ms: i64,
+    /// How far this node's clock shows beyond what monotonic clocks confirm, in milliseconds, if that is more than an hour: it is not
+    /// believed then. Else 0.
+    #[serde(default)]
+    pub clock_leap_ms: Millis,
     /// Durable commits since the start, each one sync of the disk.
     pub commits: u64,
     /// Seconds since the node's start.

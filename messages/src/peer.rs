@@ -201,11 +201,15 @@ pub enum PeerMessage {
         /// How many.
         count: u64,
     },
-    /// A batch of yours is stamped too far ahead of the speaker's clock, which shows this: the speaker does not back it
-    /// until then. Who hears it stamps by the clocks of a majority.
+    /// What the speaker's clock shows. Said when a link comes up, every few seconds, and to whoever stamped a batch so far ahead
+    /// of that clock that the speaker does not back it yet. Who hears it stamps by the clocks of a majority.
     Clock {
         /// Milliseconds since the Unix epoch.
         wall: Millis,
+        /// It is at least so late, as far as monotonic clocks confirm; none while the speaker does not know.
+        confirmed: Option<Millis>,
+        /// Whether the speaker does not back a batch of the hearer's for that.
+        refuses: bool,
     },
     /// Which is the highest slot in which you have durably voted or which you know decided?
     ReadIndex {

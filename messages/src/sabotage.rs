@@ -68,6 +68,8 @@ pub enum Rule {
     Window,
     /// A batch whose stamp is more than a second ahead is not backed.
     StampAhead,
+    /// … nor one that is stamped far beyond what monotonic clocks confirm.
+    NoLeaps,
     /// Decisions are applied in slot order.
     InOrder,
     /// Decided batches are not proposed again by a node that learnt of them by a snapshot.

@@ -21,7 +21,7 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 use rabia_bank_actors::ledger::{BLOCK, BadRow, Block};
 use rabia_bank_actors::snapshot::Restoring;
 use rabia_bank_messages::genesis::SessionLimits;
-use rabia_bank_messages::ids::Digest;
+use rabia_bank_messages::ids::{Digest, Millis};
 use rabia_bank_storage::{BooksView, Snapshot, StoreError};
 
 /// How a backup begins. The number is the version of the format.
@@ -132,13 +132,18 @@ pub struct Backup {
     pub transactions: u64,
     /// The hash of the newest one.
     pub chain_head: Digest,
+    /// The timestamp of the newest one, in milliseconds since the Unix epoch; 0 if there is none.
+    pub newest_timestamp: Millis,
+    /// Log time where the backup was taken, likewise. In the new cluster it is not later than `now`.
+    pub log_time: Millis,
 }
 
-/// Reads a backup and verifies it: that it is whole, that the chain of hashes is, and that the rows belong together.
+/// Reads a backup and verifies it: that it is whole, that the chain of hashes is, and that the rows belong together. A log time
+/// later than `now` is set back to it: a clock was wrong where the backup was taken. Timestamps in the history stay.
 ///
 /// # Errors
 /// If it can't be read or is damaged.
-pub fn read(input: impl Read) -> Result<Backup, BackupError> {
+pub fn read(input: impl Read, now: Millis) -> Result<Backup, BackupError> {
     let mut input = Reading { inner: BufReader::new(input), hasher: blake3::Hasher::new() };
     let damaged = |what: String| BackupError::Damaged(what);
     if ![MAGIC, MAGIC_0_1_0].contains(&&input.take(MAGIC.len())?[..]) {
@@ -196,11 +201,12 @@ pub fn read(input: impl Read) -> Result<Backup, BackupError> {
     let (slot, transactions) = (loading.slot(), loading.transactions());
     let (transaction_limit, chain_head) = (loading.transaction_limit(), loading.chain_head());
     let sessions = loading.session_limits();
+    let (log_time, newest_timestamp) = (loading.log_time(), loading.newest_timestamp());
     check_history(&snapshot, last.as_ref(), head, transactions, chain_head)?;
     let partial = last.filter(|_| restoring.loading().last_block().is_some());
     snapshot.slot = slot;
-    snapshot.state = restoring.into_new_cluster(partial.as_ref())?;
-    Ok(Backup { snapshot, transaction_limit, sessions, transactions, chain_head })
+    snapshot.state = restoring.into_new_cluster(partial.as_ref(), now)?;
+    Ok(Backup { snapshot, transaction_limit, sessions, transactions, chain_head, newest_timestamp, log_time })
 }
 
 /// The blocks must end where the state does.

@@ -25,6 +25,8 @@ pub const CONFIG_FILE: &str = "node.toml";
 pub const LOG_FILE: &str = "log.redb";
 /// The name of the file that holds the books: accounts, sessions and the whole history, as of the last snapshot.
 pub const BOOKS_FILE: &str = "books.redb";
+/// The name of the file that holds what the node knows of time: see [`uptime`](rabia_bank_actors::uptime).
+pub const CLOCK_FILE: &str = "clock";
 /// The most slots in agreement at once that a cluster may be given: each costs memory for votes of all members.
 pub const MAX_WINDOW: u64 = 1_024;
 /// The most sessions that may be open: some 500 MB of memory if all are used.
@@ -294,6 +296,11 @@ impl NodeConfig {
     /// The file that holds votes and log.
     pub fn log_path(&self) -> PathBuf {
         self.data_dir.join(LOG_FILE)
+    }
+
+    /// The file that holds what the node knows of time. It need not be there.
+    pub fn clock_path(&self) -> PathBuf {
+        self.data_dir.join(CLOCK_FILE)
     }
 
     /// The file that holds the books.

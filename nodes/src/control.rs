@@ -5,6 +5,8 @@
 //! - `backup`: the file of a backup ([`backup`]).
 //! - `replace NODE STORE`: put into the log that this member has this store now ([`replace`](crate::replace)), and answer in
 //!   which slot that was decided. It may take half a minute, and ends in vain where there is no quorum.
+//! - `accept-clock`: this node's clock is right ([`clocks`](rabia_bank_actors::consensus::clocks)). The answer is how far it shows
+//!   beyond what was confirmed, in milliseconds; 0 where nothing was wrong with it.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream as BlockingStream;
@@ -12,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rabia_bank_actors::node::NodeHandle;
-use rabia_bank_messages::ids::{NodeId, Slot, StoreId};
+use rabia_bank_messages::ids::{Millis, NodeId, Slot, StoreId};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
@@ -139,6 +141,7 @@ impl Control {
 
 enum Question {
     Backup,
+    AcceptClock,
     Replace(NodeId, StoreId),
 }
 
@@ -147,6 +150,7 @@ impl Question {
         let words: Vec<&str> = str::from_utf8(line).ok()?.strip_suffix('\n')?.split(' ').collect();
         match words[..] {
             ["backup"] => Some(Question::Backup),
+            ["accept-clock"] => Some(Question::AcceptClock),
             ["replace", node, store] => {
                 Some(Question::Replace(node.parse().ok().and_then(NodeId::new)?, store.parse().ok()?))
             }
@@ -164,6 +168,13 @@ async fn answer(stream: UnixStream, node: &NodeHandle) -> Result<(), BackupError
     let mut stream = stream.into_inner();
     match Question::read(&question) {
         Some(Question::Backup) => {}
+        Some(Question::AcceptClock) => {
+            let answer = match node.accept_clock().await {
+                Ok(beyond) => format!("ok\n{beyond}\n"),
+                Err(why) => format!("{why}\n"),
+            };
+            return Ok(stream.write_all(answer.as_bytes()).await?);
+        }
         Some(Question::Replace(of, store)) => {
             let answer = match node.replace(of, store).await {
                 Ok(slot) => format!("ok\n{slot}\n"),
@@ -175,7 +186,9 @@ async fn answer(stream: UnixStream, node: &NodeHandle) -> Result<(), BackupError
         None if question.is_empty() => return Ok(()),
         None => {
             stream
-                .write_all(b"this is no question that is answered here; ask: backup, or: replace NODE STORE\n")
+                .write_all(
+                    b"this is no question that is answered here; ask: backup, accept-clock, or: replace NODE STORE\n",
+                )
                 .await?;
             return Ok(());
         }
@@ -216,6 +229,17 @@ pub fn ask_replace(node_dir: &Path, node: NodeId, store: StoreId) -> Result<Slot
     let mut slot = String::new();
     ask(node_dir, &format!("replace {node} {store}"))?.read_line(&mut slot)?;
     slot.trim_end().parse().map_err(|_| ControlError::Refused(format!("something that is no slot: {slot}")))
+}
+
+/// Tells a running node that its clock is right. Answers how far it shows beyond what was confirmed, in milliseconds; 0 where
+/// nothing was wrong with it.
+///
+/// # Errors
+/// If the node does not run, or refuses.
+pub fn ask_accept_clock(node_dir: &Path) -> Result<Millis, ControlError> {
+    let mut beyond = String::new();
+    ask(node_dir, "accept-clock")?.read_line(&mut beyond)?;
+    beyond.trim_end().parse().map_err(|_| ControlError::Refused(format!("something that is no time: {beyond}")))
 }
 
 /// Whether a node runs in this folder.

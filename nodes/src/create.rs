@@ -9,14 +9,18 @@ use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use rabia_bank_actors::uptime;
 use rabia_bank_messages::bank::DEFAULT_TRANSACTION_LIMIT;
 use rabia_bank_messages::escape::escaped;
 use rabia_bank_messages::genesis::{DEFAULT_WINDOW, Genesis, SessionLimits};
-use rabia_bank_messages::ids::{ClusterId, MAX_NODES, NodeId, StoreId};
+use rabia_bank_messages::ids::{ClusterId, MAX_NODES, Millis, NodeId, StoreId};
 use rabia_bank_storage::{BooksStore, Identity, LogStore, Snapshot, StoreError};
 
-use crate::config::{BOOKS_FILE, CONFIG_FILE, ConfigError, DEFAULT_CLIENT_PORT, LOG_FILE, Limits, Member, NodeConfig};
+use crate::config::{
+    BOOKS_FILE, CLOCK_FILE, CONFIG_FILE, ConfigError, DEFAULT_CLIENT_PORT, LOG_FILE, Limits, Member, NodeConfig,
+};
 use crate::random;
 
 /// Peer ports start this far above the client ports.
@@ -248,7 +252,17 @@ fn write_node(unfinished: &Path, config: &NodeConfig, books: Option<&Snapshot>) 
     let identity = Identity { genesis: config.genesis(), node: config.node };
     LogStore::create(&dir.join(LOG_FILE), &identity, books.map_or(0, |books| books.slot))?;
     BooksStore::create(&dir.join(BOOKS_FILE), &identity, books)?;
+    if books.is_some() {
+        // Whoever restores books says that they go on now, however old they are.
+        let path = dir.join(CLOCK_FILE);
+        uptime::write(&path, wall()).map_err(|source| ClusterDirError::Io { path, source })?;
+    }
     sync_dir(&dir)
+}
+
+/// What this machine's clock shows, in milliseconds since the Unix epoch.
+pub(crate) fn wall() -> Millis {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as Millis)
 }
 
 fn sync_dir(dir: &Path) -> Result<(), ClusterDirError> {

@@ -6,6 +6,7 @@ pub mod audit;
 pub mod backup;
 pub mod bench;
 pub mod client;
+pub mod clock;
 pub mod cluster;
 pub mod create;
 mod damage;
@@ -79,6 +80,8 @@ pub enum Task {
     Restore(backup::RestoreArgs),
     /// Give a node whose data is lost or damaged a new store, while the others serve.
     Replace(replace::Args),
+    /// Say that a clock is right that a node does not believe.
+    Clock(clock::Args),
     /// Measure a cluster under load, and check its books afterwards.
     Bench(bench::Args),
     /// Run clusters in a simulated bad world, and check that nothing breaks.
@@ -169,6 +172,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Task::Backup(args) => backup::run_backup(args),
         Task::Restore(args) => backup::run_restore(args),
         Task::Replace(args) => replace::run(args),
+        Task::Clock(args) => clock::run(args),
         Task::Bench(args) => bench::run(args),
         Task::Simulate(args) => simulate::run(&args),
     };
@@ -232,6 +236,7 @@ mod tests {
             "rabia-bank replace --config /tmp/x/node-2/node.toml",
             "rabia-bank replace --config /tmp/x/node-2/node.toml --through /tmp/x/node-1 --force",
             "rabia-bank replace --through /tmp/x/node-1 --node 2 --store 000102030405060708090a0b0c0d0e0f",
+            "rabia-bank clock accept --data-dir /tmp/x/node-1",
             "rabia-bank simulate",
             "rabia-bank simulate --seed 5 --nodes 4 --ops 100 --trace",
             "rabia-bank simulate --seeds 300 --jobs 2 --json",

@@ -133,6 +133,7 @@ pub(crate) fn start(config: &NodeConfig) -> Result<NodeHandle, NodeError> {
         identity: Identity { genesis: config.genesis(), node: config.node },
         log: config.log_path(),
         books: config.books_path(),
+        clock: config.clock_path(),
         snapshots: SnapshotPolicy { bytes: config.limits.snapshot_bytes, slots: config.limits.snapshot_slots },
         max_message_bytes: config.limits.max_message_bytes,
         max_in_flight: config.limits.max_in_flight,

@@ -127,8 +127,17 @@ pub enum Notice {
     Installed(SlotNumber, Vec<(SlotNumber, Value)>),
     /// A batch that waits for a slot came from another node.
     Arrived(BatchId, Payload),
-    /// A batch of this node is stamped too far ahead of this peer's clock, which shows this.
-    Clock(NodeId, Millis),
+    /// A peer says what its clock shows.
+    Clock {
+        /// Who.
+        peer: NodeId,
+        /// Its wall clock.
+        wall: Millis,
+        /// What monotonic clocks confirm there, if that is known.
+        confirmed: Option<Millis>,
+        /// Whether it does not back a batch of this node for that.
+        refuses: bool,
+    },
     /// The link to this peer works.
     LinkUp(NodeId),
     /// The link to this peer broke.
@@ -557,7 +566,9 @@ impl Agreement {
                 *heard = count.max(*heard);
                 self.unwritten_heard = true;
             }
-            PeerMessage::Clock { wall } => effects.push(Effect::Pool(Notice::Clock(from, wall))),
+            PeerMessage::Clock { wall, confirmed, refuses } => {
+                effects.push(Effect::Pool(Notice::Clock { peer: from, wall, confirmed, refuses }));
+            }
             // Of a store that is not the peer's, or not any more.
             PeerMessage::Promised { .. }
             // The snapshotter's business.

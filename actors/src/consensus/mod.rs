@@ -77,6 +77,7 @@
 //!   and the read rule.
 //! - [`stores`]: which store speaks for a member in which slot.
 //! - [`pool`] and [`owners`]: which batch to propose in which slot. Never a matter of safety.
+//! - [`clocks`]: by which clock batches are stamped, and which stamps are backed.
 //! - [`coin`]: the common coin.
 //!
 //! The cores take events and append effects. What must be durable before it is sent is an effect of its own: the message
@@ -98,6 +99,7 @@
 //! - Members can get a new store, but members can't be added or removed.
 
 pub mod agreement;
+pub mod clocks;
 pub mod coin;
 mod gathering;
 pub mod owners;

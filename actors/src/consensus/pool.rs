@@ -27,6 +27,7 @@ use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::agreement::Notice;
+use super::clocks::{ClockState, Clocks, LOOK, Leapt, MAX_STAMP_AHEAD, SAY, Witness};
 use super::gathering::{Gathered, Gathering};
 use super::owners::Owners;
 use crate::bank::ClientId;
@@ -75,8 +76,6 @@ const PATIENCE: u32 = 8;
 const PATIENCE_MIN: Duration = Duration::from_millis(20);
 /// … nor later than this.
 const PATIENCE_MAX: Duration = Duration::from_millis(400);
-/// A batch stamped further ahead of the own clock is not backed until then: a wrong clock must not drag log time along.
-const MAX_STAMP_AHEAD: Millis = 1_000;
 /// A node with nothing in flight proposes whatever it has. With one batch in flight the next is formed from this size on,
 /// in bytes, and each further one at twice the size: more and smaller batches would be more work for the same answers.
 const SECOND_BATCH: usize = 32 * 1024;
@@ -99,8 +98,6 @@ const QUIET_SLOTS: u32 = 2;
 /// A node that is sent a batch stamped too far ahead says what its own clock shows, to the same node not sooner again than
 /// after this time.
 const CLOCK_PAUSE: Duration = Duration::from_millis(100);
-/// What a peer's clock showed is believed for this long: it may be set right meanwhile.
-const CLOCK_KEPT: Duration = Duration::from_secs(60);
 /// Ids of decided batches that are remembered, so that a late copy is not proposed again.
 const REMEMBERED: usize = 16_384;
 
@@ -124,13 +121,9 @@ impl Pending {
         Pending { payload, order, since, slot: None, shared: false, commands: 0 }
     }
 
-    fn is_ripe(&self, now: Now) -> bool {
-        self.is_ripe_by(now.wall.saturating_add(MAX_STAMP_AHEAD)) || is_broken(Rule::StampAhead)
-    }
-
     /// Whether its stamp is no later than this.
     fn is_ripe_by(&self, latest: Millis) -> bool {
-        self.payload.stamp().is_ok_and(|stamp| stamp <= latest)
+        self.payload.stamp().is_ok_and(|stamp| stamp <= latest) || is_broken(Rule::StampAhead)
     }
 }
 
@@ -183,8 +176,9 @@ pub struct Pool {
     /// Smoothed time from proposing to deciding.
     slot_time: Duration,
     proposed_at: BTreeMap<Slot, Duration>,
-    /// Clocks that are so far behind that their nodes did not back a batch of this one: what they showed, and when.
-    clocks: [Option<(Millis, Duration)>; MAX_NODES],
+    clocks: Clocks,
+    /// When all were told what this node's clock shows.
+    clock_said: Option<Duration>,
     /// When each peer was told what this node's clock shows.
     clock_told: [Option<Duration>; MAX_NODES],
 }
@@ -214,7 +208,8 @@ impl Pool {
             suspect: [false; MAX_NODES],
             slot_time: PATIENCE_MIN / PATIENCE,
             proposed_at: BTreeMap::new(),
-            clocks: [None; MAX_NODES],
+            clocks: Clocks::new(me, genesis.quorums().majority()),
+            clock_said: None,
             clock_told: [None; MAX_NODES],
             genesis,
         }
@@ -246,7 +241,7 @@ impl Pool {
     pub fn replace(&mut self, now: Now, node: NodeId, store: StoreId) -> (BatchId, Payload) {
         self.sequence += 1;
         self.order += 1;
-        let payload = Payload::replacing(node, store, now.wall);
+        let payload = Payload::replacing(node, store, self.stamp(now));
         let digest = Digest::of(payload.bytes());
         let id = BatchId { origin: self.me, incarnation: self.incarnation, sequence: self.sequence, digest };
         let pending = Pending::new(payload.clone(), self.order, now.elapsed);
@@ -312,14 +307,17 @@ impl Pool {
                 self.frontier(now, frontier);
             }
             Notice::Arrived(id, payload) => self.arrived(now, id, payload, effects),
-            Notice::Clock(peer, wall) => {
-                self.clocks[peer.index()] = Some((wall, now.elapsed));
-                let latest = self.stamp(now).saturating_add(MAX_STAMP_AHEAD);
-                self.abandon(effects, |id, pending, me| id.origin == me && !pending.is_ripe_by(latest));
+            Notice::Clock { peer, wall, confirmed, refuses } => {
+                self.clocks.hear(now, peer, wall, confirmed);
+                if refuses {
+                    let latest = self.stamp(now).saturating_add(MAX_STAMP_AHEAD);
+                    self.abandon(effects, |id, pending, me| id.origin == me && !pending.is_ripe_by(latest));
+                }
             }
             Notice::LinkUp(peer) => {
                 self.up[peer.index()] = true;
                 self.suspect[peer.index()] = false;
+                effects.push(PoolEffect::Send(Some(peer), self.clock(now, false)));
                 let shared = self.waiting.values().filter(|id| id.origin == self.me).filter_map(|id| {
                     let pending = self.pending.get(id).filter(|pending| pending.shared)?;
                     Some(PeerMessage::Batch { id: *id, payload: pending.payload.clone() })
@@ -359,22 +357,55 @@ impl Pool {
         }
     }
 
-    /// The stamp of a batch that is formed now: by the own clock, unless that is so far ahead of the others' that they would
-    /// not make up a majority that backs it. Then by the last clock that is needed for one.
     fn stamp(&self, now: Now) -> Millis {
-        let peers = self.genesis.nodes().filter(|node| *node != self.me && self.up[node.index()]);
-        let mut clocks: Vec<Millis> = peers
-            .map(|node| match self.clocks[node.index()] {
-                Some((wall, at)) if now.elapsed.saturating_sub(at) < CLOCK_KEPT => {
-                    wall.saturating_add(now.elapsed.saturating_sub(at).as_millis() as Millis)
-                }
-                _ => now.wall,
-            })
-            .collect();
-        clocks.sort_unstable_by(|a, b| b.cmp(a));
-        let needed = self.genesis.quorums().majority() - 1;
-        let last = needed.checked_sub(1).and_then(|last| clocks.get(last));
-        last.map_or(now.wall, |last| now.wall.min(*last))
+        self.clocks.stamp(now, &self.up, self.genesis.members())
+    }
+
+    /// What this node's clock shows.
+    fn clock(&self, now: Now, refuses: bool) -> PeerMessage {
+        PeerMessage::Clock { wall: now.wall, confirmed: self.clocks.confirmed(now), refuses }
+    }
+
+    /// The node starts with a state of this log time, and knows this of time besides.
+    pub fn start_clock(&mut self, now: Now, log_time: Millis, witness: Witness) {
+        self.clocks.start(now, log_time, witness);
+    }
+
+    /// The state that is applied has this log time.
+    pub fn applied_time(&mut self, now: Now, log_time: Millis) {
+        self.clocks.applied(now, log_time);
+    }
+
+    /// The monotonic clock that goes on while the machine sleeps went so far, in milliseconds, while that of [`Now`] went otherwise.
+    pub fn correct_clock(&mut self, by: i64) {
+        self.clocks.correct(by);
+    }
+
+    /// An operator says that this node's clock is right. Answers how far it shows beyond what was confirmed, in milliseconds.
+    pub fn accept_clock(&mut self, now: Now, effects: &mut Vec<PoolEffect>) -> Millis {
+        let beyond = self.clocks.accept(now);
+        self.say_clock(now, effects);
+        beyond
+    }
+
+    /// How this node's clock stands, and what monotonic clocks confirm, if that is known.
+    pub fn clock_state(&self, now: Now) -> (ClockState, Option<Millis>) {
+        (self.clocks.state(now), self.clocks.confirmed(now))
+    }
+
+    /// How far confirmed time went beyond monotonic clocks since this was asked last, in milliseconds, and why.
+    pub fn take_leap(&mut self) -> Option<(Millis, Leapt)> {
+        self.clocks.take_leap()
+    }
+
+    /// Whether no batch may be stamped, since nobody has confirmed yet how long the node was off.
+    pub fn waits_for_clock(&self) -> bool {
+        self.clocks.is_unsure()
+    }
+
+    fn say_clock(&mut self, now: Now, effects: &mut Vec<PoolEffect>) {
+        self.clock_said = Some(now.elapsed);
+        effects.push(PoolEffect::Send(None, self.clock(now, false)));
     }
 
     fn decided(&mut self, now: Now, slot: Slot, value: Value) {
@@ -458,9 +489,9 @@ impl Pool {
         let again = told.is_none_or(|told| now.elapsed.saturating_sub(told) >= CLOCK_PAUSE);
         let pending = Pending { shared: true, ..Pending::new(payload, self.order, now.elapsed) };
         self.add(id, pending);
-        if again && !self.pending[&id].is_ripe(now) {
+        if again && !self.pending[&id].is_ripe_by(self.clocks.latest(now)) {
             self.clock_told[id.origin.index()] = Some(now.elapsed);
-            effects.push(PoolEffect::Send(Some(id.origin), PeerMessage::Clock { wall: now.wall }));
+            effects.push(PoolEffect::Send(Some(id.origin), self.clock(now, true)));
         }
     }
 
@@ -483,6 +514,11 @@ impl Pool {
 
     /// Proposes whatever can be proposed now. To be called after every change, and at least every 10 ms.
     pub fn pump(&mut self, now: Now, effects: &mut Vec<PoolEffect>) {
+        self.clocks.look(now);
+        let pause = if self.clocks.is_unsure() { LOOK } else { SAY };
+        if self.clock_said.is_none_or(|said| now.elapsed.saturating_sub(said) >= pause) {
+            self.say_clock(now, effects);
+        }
         let windows = if is_broken(Rule::Window) { 2 } else { 1 };
         let first = self.speaks.start.max(self.frontier + 1);
         let end = self.speaks.end.min(self.frontier + windows * self.genesis.window + 1);
@@ -550,7 +586,8 @@ impl Pool {
     /// The batches that wait and may be backed by now, longest first.
     fn ripe(&self, now: Now) -> impl Iterator<Item = (BatchId, &Pending)> {
         let waiting = self.waiting.values().filter_map(|id| Some((*id, self.pending.get(id)?)));
-        waiting.filter(move |(_, pending)| pending.is_ripe(now))
+        let latest = self.clocks.latest(now);
+        waiting.filter(move |(_, pending)| pending.is_ripe_by(latest))
     }
 
     /// Since when the batch waits that waits longest.
@@ -565,7 +602,7 @@ impl Pool {
             Some(id) if self.is_forgotten_at(slot, &id) => Some(value),
             Some(id) => {
                 let pending = self.pending.get(&id)?;
-                pending.is_ripe(now).then_some(value)
+                pending.is_ripe_by(self.clocks.latest(now)).then_some(value)
             }
             // Only the owner gives a slot up; others may say null because they restarted.
             None => (self.owner(slot) == Some(from)).then_some(None),

@@ -24,7 +24,7 @@ const KEEP: u64 = 1 << 16;
 pub(super) struct Moment {
     /// The slot that is applied.
     pub(super) slot: Slot,
-    /// Log time: never before that of an earlier slot.
+    /// Log time; for a record never before that of an earlier one.
     pub(super) time: Millis,
 }
 
@@ -129,6 +129,11 @@ impl History {
     /// The hash of the newest record.
     pub(super) fn head(&self) -> Digest {
         self.newest().0
+    }
+
+    /// The timestamp of the newest record; 0 if there is none.
+    pub(super) fn newest_time(&self) -> Millis {
+        self.newest().1.time
     }
 
     /// The newest record of a type; 0 if there is none.

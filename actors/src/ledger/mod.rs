@@ -12,6 +12,10 @@
 //!   to the books once, and replays its outcome after that (`sessions`, `outcomes`).
 //! - The books check a command and change accounts and history (`books`, `accounts`, `history`, `statistics`).
 //!
+//! Time is log time: the highest stamp of a batch so far. Sessions expire by it. A record's timestamp is log time too, but never
+//! before that of the record before it: where a backup with a log time that was ahead came to a new cluster, log time is right
+//! there, and timestamps stand still until it reaches them.
+//!
 //! Outcomes are compact; [`Ledger::render`] makes a client's answer of one, only on the node where a client waits.
 //!
 //! # Memory and disk
@@ -298,7 +302,9 @@ impl Ledger {
         let (place, replayed, outcome) =
             match self.sessions.admit(&request.header, request.action_bytes, results, moment.time) {
                 Admission::Vacant(vacancy) => {
-                    let outcome = self.books.execute(command, moment);
+                    // Log time may have been set back when the books came to a new cluster. Records stay in order all the same.
+                    let record = Moment { time: moment.time.max(self.books.history.newest_time()), ..moment };
+                    let outcome = self.books.execute(command, record);
                     vacancy.keep(self.requests, place, KeptOutcome::of(&outcome, command));
                     (place, false, outcome)
                 }
@@ -373,6 +379,11 @@ impl Ledger {
     /// The last slot applied; 0 if there is none.
     pub fn applied(&self) -> Slot {
         self.applied
+    }
+
+    /// The highest stamp of a batch so far, in milliseconds since the Unix epoch; 0 if there is none.
+    pub fn log_time(&self) -> Millis {
+        self.time
     }
 
     /// The hash of the newest transaction; [`Digest::ZERO`] if there is none.

@@ -5,7 +5,7 @@
 //! taken from: a row that is wrong, missing or too many is found.
 
 use rabia_bank_messages::genesis::SessionLimits;
-use rabia_bank_messages::ids::{Digest, Slot};
+use rabia_bank_messages::ids::{Digest, Millis, Slot};
 
 use super::Ledger;
 use super::accounts::Accounts;
@@ -221,6 +221,16 @@ impl Loading {
         self.state.session_limits
     }
 
+    /// Log time, in milliseconds since the Unix epoch.
+    pub fn log_time(&self) -> Millis {
+        self.state.time
+    }
+
+    /// The timestamp of the newest transaction, likewise; 0 if there is none.
+    pub fn newest_timestamp(&self) -> Millis {
+        self.state.history.time
+    }
+
     /// The hash of the newest transaction.
     pub fn chain_head(&self) -> Digest {
         self.state.history.head
@@ -241,11 +251,12 @@ impl Loading {
     }
 
     /// The row of the state for a cluster that goes on from these accounts and this history, without the open sessions, and
-    /// with nodes that number their batches anew and have first stores of their own.
+    /// with nodes that number their batches anew and have first stores of their own. Log time is `now` there if it was later.
     ///
     /// # Errors
     /// If open sessions were added, or the rows do not belong together, as far as can be seen without the digest.
-    pub fn into_new_cluster(mut self, last_block: Option<&Block>) -> Result<Vec<u8>, BadRow> {
+    pub fn into_new_cluster(mut self, last_block: Option<&Block>, now: Millis) -> Result<Vec<u8>, BadRow> {
+        self.state.time = self.state.time.min(now);
         self.state.sessions = 0;
         self.state.ended_sessions = self.sessions.ended();
         self.state.batches.clear();

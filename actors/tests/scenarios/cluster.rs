@@ -391,6 +391,8 @@ impl Cluster {
                     let name = self.name(Some(id));
                     self.note(format!("  {node} gives up {name}"));
                 }
+                // All clocks show the same here.
+                PoolEffect::Send(_, PeerMessage::Clock { .. }) => {}
                 PoolEffect::Send(to, message) => self.send(node, to, message),
             }
         }

@@ -209,6 +209,9 @@ fn status() -> impl Strategy<Value = Status> {
             descriptors: n[12] / 2,
             chain_head,
             state_digest,
+            log_time: n[2],
+            clock_offset_ms: n[3] as i64,
+            clock_leap_ms: n[4],
             commits: n[14],
             uptime_s: n[15],
             process: Process { cpu_ms: n[16], peak_memory_bytes: n[0], written_bytes: n[1] },
@@ -342,7 +345,11 @@ pub fn peer_message() -> impl Strategy<Value = PeerMessage> {
                 next,
             }),
         any::<u64>().prop_map(|count| PeerMessage::Promised { count }),
-        any::<u64>().prop_map(|wall| PeerMessage::Clock { wall }),
+        (any::<u64>(), any::<Option<u64>>(), any::<bool>()).prop_map(|(wall, confirmed, refuses)| PeerMessage::Clock {
+            wall,
+            confirmed,
+            refuses
+        }),
         any::<u64>().prop_map(|decided| PeerMessage::Alive { decided }),
         (any::<u64>(), digest()).prop_map(|(slot, digest)| PeerMessage::StateDigest { slot, digest }),
     ]

@@ -61,7 +61,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         PeerMessage::Entries { entries: vec![Entry { slot: 3, batch: Some((id, payload.1.clone())) }], decided: 9 },
         PeerMessage::Alive { decided: 9 },
         PeerMessage::Promised { count: 9 },
-        PeerMessage::Clock { wall: 9 },
+        PeerMessage::Clock { wall: 9, confirmed: Some(8), refuses: true },
         PeerMessage::Compacted { log_from: 5 },
     ];
     let mut all = codec::start_frame();

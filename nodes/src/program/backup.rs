@@ -5,13 +5,14 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use indicatif::HumanCount;
-use rabia_bank_messages::ids::MAX_NODES;
+use rabia_bank_actors::timekeeper::span;
+use rabia_bank_messages::ids::{MAX_NODES, Millis};
 
 use super::{Exit, ProgramError, default_data_dir, terminal};
-use crate::backup;
+use crate::backup::{self, Backup};
 use crate::config::{DEFAULT_CLIENT_PORT, MAX_WINDOW};
 use crate::control::{ControlError, ask_backup};
-use crate::create::{MAX_BASE_PORT, NewCluster, config_path, restore};
+use crate::create::{MAX_BASE_PORT, NewCluster, config_path, restore, wall};
 use rabia_bank_messages::genesis::DEFAULT_WINDOW;
 
 /// Bytes that are copied at a time.
@@ -35,7 +36,8 @@ pub struct BackupArgs {
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Makes the folders of a new cluster, as `rabia-bank create` does, with the accounts and the history of the backup. It goes
-on where the backup ends. Sessions of the old cluster do not act on the new one. Check it before its first start with
+on where the backup ends. Sessions of the old cluster do not act on the new one. Time in the log goes on from this machine's
+clock where it was ahead. Check it before its first start with
 `rabia-bank audit verify --data-dir DIR/node-1`.")]
 pub struct RestoreArgs {
     /// The backup.
@@ -76,7 +78,7 @@ pub fn run_backup(args: BackupArgs) -> Result<Exit, ProgramError> {
     copy(&mut ask_backup(&data_dir)?, &mut file, &to)?;
     file.sync_all().map_err(at(&to))?;
     file.seek(SeekFrom::Start(0)).map_err(at(&to))?;
-    let backup = backup::read(&file)?;
+    let backup = backup::read(&file, wall())?;
     bar.finish_and_clear();
     let bytes = file.metadata().map_err(at(&to))?.len();
     draft.persist_noclobber(&to).map_err(|error| error.error).map_err(at(&to))?;
@@ -119,22 +121,46 @@ pub fn run_restore(args: RestoreArgs) -> Result<Exit, ProgramError> {
     let RestoreArgs { from, nodes, data_dir, base_port, window } = args;
     let file =
         File::open(&from).map_err(|error| ProgramError::Usage(format!("can't read {}: {error}", from.display())))?;
+    let now = wall();
     let bar = terminal::spinner("reading the backup");
-    let backup = backup::read(BufReader::new(file))?;
+    let backup = backup::read(BufReader::new(file), now)?;
     bar.finish_and_clear();
     let (transaction_limit, sessions) = (backup.transaction_limit, backup.sessions);
     let new = NewCluster { data_dir, nodes: nodes.into(), base_port, window, transaction_limit, sessions };
     let configs = restore(&new, &backup.snapshot)?;
     terminal::print(format_args!(
-        "Restored {} transactions up to slot {} into a new cluster of {nodes} in {}. Start its nodes with:",
+        "Restored {} transactions up to slot {} into a new cluster of {nodes} in {}.",
         HumanCount(backup.transactions),
         backup.snapshot.slot,
         new.data_dir.display()
     ))?;
+    if backup.log_time > now {
+        terminal::print(format_args!("{}", set_back(&backup, now)))?;
+    }
+    terminal::print(format_args!("Start its nodes with:"))?;
     for config in &configs {
         let path = config_path(&new.data_dir, config.node);
         terminal::print(format_args!("  rabia-bank node --config {}", path.display()))?;
     }
     terminal::print(format_args!("or all at once with:\n  rabia-bank cluster --data-dir {}", new.data_dir.display()))?;
     Ok(Exit::Done)
+}
+
+/// What is to be known where a backup's log time was ahead.
+fn set_back(backup: &Backup, now: Millis) -> String {
+    let Backup { log_time, newest_timestamp, .. } = backup;
+    let mut text = format!(
+        "Time in the log of the backup was {} ahead of this machine's clock: a clock was wrong there. The new cluster goes on with \
+         this machine's time, {}.",
+        span(log_time.saturating_sub(now)),
+        terminal::time(now)
+    );
+    if *newest_timestamp > now {
+        text += &format!(
+            " The history keeps its timestamps, and no record's is before the one before it: until {} new transactions carry \
+             that of the newest one.",
+            terminal::time(*newest_timestamp)
+        );
+    }
+    text
 }

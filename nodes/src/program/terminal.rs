@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display};
 use std::io::{self, IsTerminal, Write};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use rabia_bank_messages::escape::{escaped, escaped_json};
@@ -22,6 +22,15 @@ const MAX_FIELD: usize = 2_000;
 
 /// Waits shorter than this need no spinner.
 const SPINNER_AFTER: Duration = Duration::from_millis(600);
+
+/// A moment in milliseconds since the Unix epoch, in UTC.
+pub(super) fn time(ms: u64) -> String {
+    match UNIX_EPOCH.checked_add(Duration::from_millis(ms)) {
+        // The formatter knows no years beyond 9999.
+        Some(moment) if ms < 253_402_300_800_000 => humantime::format_rfc3339_millis(moment).to_string(),
+        _ => format!("{ms} ms"),
+    }
+}
 
 /// Writes one line to stdout, at once.
 pub(super) fn print(line: impl Display) -> io::Result<()> {

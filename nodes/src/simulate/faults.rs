@@ -17,6 +17,7 @@ pub(super) enum Fault {
     SlowSyncs,
     FailingSync,
     ClockJump,
+    ClocksLeap,
     WipedDisk,
     OldCopy,
     ReplacedDisk,
@@ -56,6 +57,7 @@ impl Fault {
             Fault::SlowSyncs => "slow syncs",
             Fault::FailingSync => "failing sync",
             Fault::ClockJump => "clock jumped",
+            Fault::ClocksLeap => "clocks leapt by hours and days",
             Fault::WipedDisk => "disk wiped",
             Fault::OldCopy => "copy of a disk made",
             Fault::ReplacedDisk => "disk replaced",
@@ -76,12 +78,15 @@ pub(super) struct Weather {
 }
 
 impl Weather {
-    /// Two seeds of five have disks replaced. Random numbers have no part in that, so that the others, in which something was
+    /// Two seeds of five have disks replaced, one of seven clocks that leap. Random numbers have no part in that, so that the others, in which something was
     /// found before there was this fault, are the runs that they were.
     pub(super) fn new(seed: u64, random: &mut Rng) -> Weather {
         let mut kinds: Vec<Fault> = FAULTS.into_iter().filter(|_| random.bool()).collect();
         if [1, 4].contains(&(seed % 5)) {
             kinds.push(Fault::ReplacedDisk);
+        }
+        if seed % 7 == 3 {
+            kinds.push(Fault::ClocksLeap);
         }
         let [loss, duplication, delay] = [(); 3].map(|()| [0, 0, 1, 5, 15][random.usize(..5)]);
         let damage = [0, 0, 0, 3][random.usize(..4)];

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use rabia_bank_actors::consensus::agreement::{Agreement, Event, Notice, TICK, Ticket};
+use rabia_bank_actors::consensus::clocks::Witness;
 use rabia_bank_actors::consensus::pool::{Now, Pool};
 use rabia_bank_actors::handshake::Door;
 use rabia_bank_actors::ledger::Ledger;
@@ -34,7 +35,7 @@ use super::faults::Weather;
 use super::network::Network;
 use super::properties::model::{Answer, Model};
 use super::properties::{
-    Check, Violation, agreement, books as book_keeping, check, clients, digests, old_copies, promises, quiet,
+    Check, Violation, agreement, books as book_keeping, check, clients, digests, log_time, old_copies, promises, quiet,
     read_rounds, stores as members_stores, weak_mvc,
 };
 use super::trace::Trace;
@@ -130,6 +131,21 @@ struct Machine {
     drift: i64,
     /// The latest time that it has shown.
     highest_clock: Millis,
+    /// What its node last knew of time, and when.
+    knew: Option<(Millis, Duration)>,
+    /// The machine itself was started again since its node ran.
+    rebooted: bool,
+}
+
+impl Machine {
+    /// What a node that starts here knows of time.
+    fn witness(&self, now: Duration) -> Witness {
+        match self.knew {
+            None => Witness::default(),
+            Some((time, _)) if self.rebooted => Witness { time, continuous: false },
+            Some((time, at)) => Witness { time: time + (now - at).as_millis() as Millis, continuous: true },
+        }
+    }
 }
 
 /// What became of a machine's data.
@@ -249,6 +265,7 @@ pub(super) struct World {
     old_copies: old_copies::OldCopies,
     stores: members_stores::Stores,
     read_rounds: read_rounds::ReadRounds,
+    log_time: log_time::LogTime,
     quiet: quiet::Quiet,
     answers: clients::Clients,
     model: Model,
@@ -298,6 +315,7 @@ impl World {
             old_copies: old_copies::OldCopies::default(),
             stores: members_stores::Stores::new(&genesis),
             read_rounds: read_rounds::ReadRounds::new(genesis.quorums().quorum()),
+            log_time: log_time::LogTime::default(),
             quiet: quiet::Quiet::default(),
             answers: clients::Clients::default(),
             model: Model::new(genesis.transaction_limit, genesis.sessions),
@@ -345,6 +363,8 @@ impl World {
             ahead,
             drift,
             highest_clock: 0,
+            knew: None,
+            rebooted: false,
         });
         self.restart(id.index())
     }
@@ -482,6 +502,16 @@ impl World {
         Now { elapsed: self.now - node.started, wall }
     }
 
+    /// What a node knows of time is kept for its next start.
+    fn keep_time(&mut self, index: usize) {
+        let Some(node) = self.machines[index].node.take() else { return };
+        let now = self.clocks(index, &node);
+        let (_, confirmed) = node.pool.clock_state(now);
+        let machine = &mut self.machines[index];
+        machine.knew = confirmed.map(|time| (time, self.now)).or(machine.knew);
+        machine.node = Some(node);
+    }
+
     /// What a right clock shows.
     fn true_time(&self) -> Millis {
         EPOCH + self.now.as_millis() as u64
@@ -559,6 +589,7 @@ impl World {
             Mail::Tick => {
                 self.event(index, Event::Tick)?;
                 self.pump(index)?;
+                self.keep_time(index);
                 self.ask_rows_again(index)?;
                 self.look_after_store(index)?;
                 self.mail(index, TICK, Mail::Tick);

@@ -1,8 +1,8 @@
 //! Answers for people.
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use console::style;
+use rabia_bank_actors::consensus::clocks::MAX_STAMP_AHEAD;
+use rabia_bank_actors::timekeeper::span;
 use rabia_bank_messages::bank::{
     Account, AccountId, ItemResult, OtherFields, Statistics, Status, Success, Transaction,
 };
@@ -10,7 +10,7 @@ use rabia_bank_messages::escape::escaped;
 use rabia_bank_messages::stages::{Durations, Stage};
 
 use crate::client::{CallError, NodeUrl};
-use crate::program::terminal::{grouped, table};
+use crate::program::terminal::{grouped, table, time};
 
 /// How much of a digest a table shows: enough to see that two differ.
 const DIGEST_CHARACTERS: usize = 12;
@@ -45,15 +45,6 @@ pub(super) fn success(success: &Success) -> Vec<String> {
 
 fn more(option: String) -> String {
     style(format!("there are more: {option}")).dim().to_string()
-}
-
-/// A moment of log time, in UTC.
-fn time(ms: u64) -> String {
-    match UNIX_EPOCH.checked_add(Duration::from_millis(ms)) {
-        // The formatter knows no years beyond 9999.
-        Some(moment) if ms < 253_402_300_800_000 => humantime::format_rfc3339_millis(moment).to_string(),
-        _ => format!("{ms} ms"),
-    }
 }
 
 /// Fields that this program does not know, as they came.
@@ -187,8 +178,24 @@ pub(super) fn statuses(states: &[(NodeUrl, Result<Box<Status>, CallError>)]) -> 
         Ok(_) => lines.next(),
         Err(error) => Some(format!("{url}  {}", style(escaped(&error.to_string())).red())),
     });
-    let rows: Vec<String> = rows.collect();
+    let mut rows: Vec<String> = rows.collect();
+    let found = states.iter().filter_map(|(_, state)| state.as_ref().ok());
+    rows.extend(found.filter_map(|status| clock(status)));
     head.filter(|_| !reached.is_empty()).into_iter().chain(rows).collect()
+}
+
+/// What is wrong with a node's clock, if something is.
+fn clock(status: &Status) -> Option<String> {
+    let Status { node, clock_offset_ms: offset, clock_leap_ms: leap, .. } = *status;
+    let off = offset.unsigned_abs();
+    let what = if leap > 0 {
+        format!("shows {} more than is confirmed, and is not believed: see `rabia-bank clock --help`", span(leap))
+    } else if off > MAX_STAMP_AHEAD {
+        format!("is {} {} that of others", span(off), if offset < 0 { "behind" } else { "ahead of" })
+    } else {
+        return None;
+    };
+    Some(style(format!("the clock of node {node} {what}")).red().to_string())
 }
 
 /// A table of how long each stage took on each node that was reached.

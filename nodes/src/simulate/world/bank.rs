@@ -17,7 +17,7 @@ use rabia_bank_messages::sabotage::{Rule, is_broken};
 use super::super::clients::{Ask, Bounds};
 use super::super::properties::model::plain;
 use super::super::properties::{Check, Violation, books, check, log_time};
-use super::{CLIENT_PACE, ClientReply, Item, MAILBOX, Mail, Waiter, WaitingRead, World, store_violation};
+use super::{CLIENT_PACE, ClientReply, Item, MAILBOX, Mail, Node, Waiter, WaitingRead, World, store_violation};
 
 /// Transactions that a feed is looked at for at a time.
 const FOLLOW_SCAN: u64 = 64;
@@ -66,8 +66,9 @@ impl World {
     }
 
     fn submit(&mut self, index: usize, waiter: Waiter, header: &RequestHeader, action: &Action) -> Check {
-        // The client of a node that is silent hears that it is busy: here it hears nothing, and asks another.
-        let Some(mut node) = self.machines[index].node.take_if(|node| !node.pool.is_silent()) else { return Ok(()) };
+        // The client of a node that is silent, or unsure of the time, hears that it is busy: here it hears nothing, and asks another.
+        let takes = |node: &mut Node| !node.pool.is_silent() && !node.pool.waits_for_clock();
+        let Some(mut node) = self.machines[index].node.take_if(takes) else { return Ok(()) };
         let now = self.clocks(index, &node);
         let owner = Owner::at(IpAddr::from([127, 0, 0, waiter.client as u8 % 2]));
         node.tickets += 1;
@@ -135,7 +136,9 @@ impl World {
         })?;
         if first {
             let clocks = self.machines.iter().map(|machine| machine.highest_clock);
-            log_time::decided(slot, named.map(|(_, payload)| payload), clocks)?;
+            let payload = named.map(|(_, payload)| payload);
+            log_time::decided(slot, payload, clocks)?;
+            self.log_time.has_not_leapt(slot, payload, self.now)?;
             let replies = self.model.apply(slot, named).map_err(|what| Violation { property: "validity", what })?;
             let what = batch.as_ref().map_or("forfeited".into(), |(id, payload)| match payload.replacement() {
                 Ok(Some((node, store))) => format!("batch {id}, node {node} has the store {store} now"),
@@ -157,8 +160,16 @@ impl World {
                 self.answer_request(index, waiter, slot, &outcome);
             }
         }
+        self.tell_time(index);
         self.note_slot(index, slot, batch.map(|(id, _)| id));
         self.read_due(index)
+    }
+
+    pub(super) fn tell_time(&mut self, index: usize) {
+        let Some(mut node) = self.machines[index].node.take() else { return };
+        let now = self.clocks(index, &node);
+        node.pool.applied_time(now, node.ledger.log_time());
+        self.machines[index].node = Some(node);
     }
 
     fn answer_request(&mut self, index: usize, waiter: Waiter, slot: Slot, outcome: &RequestOutcome) {

@@ -242,6 +242,7 @@ impl World {
         node.books.decisions = decisions.into();
         node.books.stage = Stage::Waiting;
         node.books.unsaved_slots = 0;
+        self.tell_time(index);
         self.read_due(index)
     }
 

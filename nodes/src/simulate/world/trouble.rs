@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rabia_bank_actors::consensus::agreement::{Agreement, TICK};
+use rabia_bank_actors::consensus::pool::Now;
 use rabia_bank_actors::consensus::stores::{Standing, Stores as MembersStores};
 use rabia_bank_actors::handshake::Door;
 use rabia_bank_actors::node::{Rebuilt, rebuild};
@@ -16,6 +17,9 @@ use super::super::disk::Disk;
 use super::super::faults::{Fault, Weather};
 use super::super::properties::{Check, Violation, check};
 use super::{Books, File, Item, Loss, Machine, Mail, Node, World, store_violation};
+
+/// In milliseconds.
+const MINUTE: i64 = 60_000;
 
 /// Both files of a node, open.
 struct Stores {
@@ -49,6 +53,8 @@ impl World {
             Fault::WipedDisk | Fault::OldCopy => !self.may_lose(index),
             Fault::ReplacedDisk => !self.may_replace(index),
             Fault::ResetLink => !self.network.works(index, other),
+            // The first batch of a cluster may have any stamp.
+            Fault::ClocksLeap => self.agreement.slots() == 0,
             _ => false,
         };
         if meets_nothing {
@@ -105,6 +111,7 @@ impl World {
                 self.machines[index].failing = Some(file);
             }
             Fault::ClockJump => self.machines[index].ahead = self.random.i64(-3_000..3_000),
+            Fault::ClocksLeap => self.leap_clocks(),
             Fault::WipedDisk => self.wipe(index)?,
             Fault::OldCopy => {
                 let Machine { store, log, books, .. } = &self.machines[index];
@@ -116,6 +123,17 @@ impl World {
             Fault::ReplacedDisk => self.replace_disk(index)?,
         }
         Ok(())
+    }
+
+    /// Clocks are set wrong by hours and days, or right again, one here and one there or all at once. No two that are wrong agree.
+    fn leap_clocks(&mut self) {
+        for index in 0..self.machines.len() {
+            if self.random.bool() {
+                let apart = index as i64 * 5 * MINUTE;
+                let wrong = self.random.i64(2..700) * 60 * MINUTE + apart;
+                self.machines[index].ahead = [wrong, wrong, -wrong, 0][self.random.usize(..4)];
+            }
+        }
     }
 
     /// Whether this disk may be emptied: as many nodes may be lost for good, or not be back yet, as may be down at once.
@@ -185,6 +203,7 @@ impl World {
         machine.log.kill();
         machine.books.kill();
         let power_failure = self.random.bool();
+        machine.rebooted |= power_failure;
         for disk in [&mut machine.log, &mut machine.books] {
             let image = if power_failure { disk.after_power_failure(&mut self.random) } else { disk.after_kill() };
             *disk = Disk::new(image);
@@ -264,13 +283,18 @@ impl World {
             return self.retire(index);
         }
         let members = self.genesis.members();
+        let wall = self.wall(index);
+        let machine = &mut self.machines[index];
         let books = Books::new(books, ledger.applied(), last.clone(), members);
         let mut run = [machine.id.get(); 16];
         run[..8].copy_from_slice(&self.random.u64(..).to_be_bytes());
         let mut effects = Vec::new();
         let core = Agreement::new(self.genesis.clone(), machine.id, &recovered, ledger.replacements(), &mut effects);
         let incarnation = core.stores().incarnation(machine.id, recovered.store, recovered.starts);
-        let pool = Proposer::pool(&self.genesis, machine.id, incarnation, recovered.decided, last);
+        let mut pool = Proposer::pool(&self.genesis, machine.id, incarnation, recovered.decided, last);
+        let witness = machine.witness(self.now);
+        machine.rebooted = false;
+        pool.start_clock(Now { elapsed: Duration::ZERO, wall }, ledger.log_time(), witness);
         let (genesis, store_id) = (self.genesis.clone(), recovered.store);
         let door = Door::new(genesis, machine.id, store_id, recovered.starts, RunId(run), &recovered.peers);
         let (id, starts, decided) = (machine.id, recovered.starts, recovered.decided);

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rabia_bank_messages::ids::Slot;
+use rabia_bank_messages::sabotage::{Rule, is_broken};
 
 use crate::consensus::agreement::Ticket;
 use crate::node::{Failed, Gauges};
@@ -117,6 +118,9 @@ impl Handler<Write> for Log {
         }
         let mut commit = std::mem::take(&mut self.waiting);
         commit.compact = self.store.next_compaction(self.compact);
+        if is_broken(Rule::CommittedFirst) {
+            self.persisted.do_send(Persisted(self.ticket));
+        }
         match self.store.commit(&commit) {
             Ok(()) => {
                 self.gauges.commits.fetch_add(1, Ordering::Relaxed);

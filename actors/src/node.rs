@@ -174,11 +174,12 @@ pub struct Gauges {
 }
 
 impl Gauges {
-    fn new(started: Instant, settings: &NodeSettings) -> Gauges {
+    /// Those of a node that started then, which brings so many clients and may have so many descriptors open.
+    pub fn new(started: Instant, max_clients: u64, descriptors: u64) -> Gauges {
         Gauges {
             started,
-            max_clients: settings.max_clients,
-            descriptors: settings.descriptors,
+            max_clients,
+            descriptors,
             connected: Default::default(),
             applied_slot: AtomicU64::new(0),
             phases: Default::default(),
@@ -424,7 +425,7 @@ fn wire(settings: NodeSettings, files: Files, run: RunId, rebuilt: Rebuilt) -> N
     let Files { log: store, recovered, books } = files;
     let Identity { genesis, node: me } = settings.identity.clone();
     let started = Instant::now();
-    let gauges = Arc::new(Gauges::new(started, &settings));
+    let gauges = Arc::new(Gauges::new(started, settings.max_clients, settings.descriptors));
     let node = Context::<Node>::new();
     let voter = Context::<Voter>::new();
     let proposer = Context::<Proposer>::new();

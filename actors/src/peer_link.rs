@@ -14,6 +14,7 @@ use rabia_bank_messages::codec::{BadFrame, decode_frame, decode_opening, encode_
 use rabia_bank_messages::escape::escaped;
 use rabia_bank_messages::ids::{NodeId, StoreId};
 use rabia_bank_messages::peer::{HelloRefused, Opening, PeerMessage, RefusalReason};
+use rabia_bank_messages::sabotage::{Rule, is_broken};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::WebSocketStream;
@@ -119,7 +120,9 @@ impl PeerLink {
             // Who attached it may be gone.
             let _ = ended.send(reason.into());
         }
-        self.voter.do_send(LinkState { peer: self.peer, store: None });
+        if !is_broken(Rule::LinkEndTold) {
+            self.voter.do_send(LinkState { peer: self.peer, store: None });
+        }
     }
 
     fn flush(&mut self) {

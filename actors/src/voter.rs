@@ -11,6 +11,7 @@ use actix::prelude::*;
 use rabia_bank_messages::genesis::Replacement;
 use rabia_bank_messages::ids::{NodeId, Slot, StoreId};
 use rabia_bank_messages::peer::{Hello, HelloRefused, PeerMessage};
+use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rabia_bank_storage::PeerMemory;
 use tokio::sync::oneshot;
 
@@ -323,8 +324,10 @@ impl Handler<Meet> for Voter {
         self.meeting.push((ticket, met));
         self.perform(effects);
         Box::pin(async move {
-            // A write that fails stops the node, and this link with it.
-            let _ = durable.await;
+            if !is_broken(Rule::MetDurably) {
+                // A write that fails stops the node, and this link with it.
+                let _ = durable.await;
+            }
             Ok(answer)
         })
     }

@@ -104,6 +104,32 @@ pub enum Rule {
     MonotonicTime,
     /// The sum of all balances is bounded.
     OverflowChecked,
+    /// What is decided above a gap counts for reads after a restart, too.
+    SparseRead,
+    /// Payloads that records name stay when the log below them goes.
+    NamedPayloadsStay,
+    /// A log opens only with books that reach its beginning.
+    BooksReachLog,
+    /// A ledger that is made of rows has the digest that they say.
+    LoadedDigest,
+    /// A block that is received follows the one before it.
+    BlocksFollow,
+    /// Rows of two snapshots of a sender are not mixed. Broken: pages of accounts are.
+    OneSnapshot,
+    /// An own snapshot does not write over blocks that were received.
+    ReceivedStays,
+    /// The pool hears of decisions that came with a snapshot.
+    InstalledTold,
+    /// A message for a slot that is decided is answered with the decision.
+    LateAnswered,
+    /// The coin of each slot is its own.
+    CoinBySlot,
+    /// A write is reported when it is committed. Broken in the log actor: before.
+    CommittedFirst,
+    /// A handshake is answered when what is remembered of the peer is durable. Broken in the voter actor: at once.
+    MetDurably,
+    /// Whoever needs to know hears when a link has ended. Broken in the link actor: nobody.
+    LinkEndTold,
 }
 
 #[cfg(feature = "sabotage")]

@@ -134,7 +134,7 @@ const NOTICED: &[(Rule, &[&str])] = &[
     (Rule::StateDurableFirst, &["durable before sent"]),
     (Rule::PayloadHeld, &["messages follow from messages", "store"]),
     (Rule::PayloadDurable, &["store"]),
-    (Rule::PayloadDigest, &["validity"]),
+    (Rule::PayloadDigest, &["validity", "store"]),
     // What takes a free place may take the node's own, which then says it for itself.
     (Rule::OnePerSender, &["messages follow from messages", "reserve"]),
     (Rule::Repeat, &["liveness"]),

@@ -145,8 +145,11 @@ impl BooksStore {
     /// Makes a snapshot durable that is complete but for blocks that are here: accounts, sessions and state are replaced.
     ///
     /// # Errors
-    /// As for [`save`](BooksStore::save).
+    /// As for [`save`](BooksStore::save); [`StoreError::Contradiction`] if a row is there twice, or they are not in order.
     pub fn install(&mut self, snapshot: &Snapshot) -> Result<(), StoreError> {
+        if !snapshot.accounts.is_sorted_by(|a, b| a.0 < b.0) || !snapshot.sessions.is_sorted_by(|a, b| a.0 < b.0) {
+            return Err(self.place.contradiction("the rows of a whole snapshot would come twice or out of order"));
+        }
         let install = |writer: &Writer<'_>| {
             for table in [ACCOUNTS, SESSIONS] {
                 Rows::write(writer.transaction, table, writer.place)?.clear()?;

@@ -319,7 +319,9 @@ impl<'t> Writer<'t> {
         let last = if is_broken(Rule::SnapshotKeepsAbove) { Slot::MAX } else { new };
         self.log.remove_range(&format::record_keys(0).0, &format::record_keys(last).1)?;
         for row in self.log.part_from(&Part::Record.begin())? {
-            if let Some(id) = recover::record(&self.log, &row?)?.said.batch() {
+            if let Some(id) = recover::record(&self.log, &row?)?.said.batch()
+                && !is_broken(Rule::NamedPayloadsStay)
+            {
                 removed.remove(&id);
             }
         }

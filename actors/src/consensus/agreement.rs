@@ -407,7 +407,9 @@ impl Agreement {
             effects.push(Effect::Pool(Notice::Spoken(slot)));
         }
         for (slot, value) in &recovered.sparse {
-            self.highest_decided = self.highest_decided.max(*slot);
+            if !is_broken(Rule::SparseRead) {
+                self.highest_decided = self.highest_decided.max(*slot);
+            }
             let open = self.open.entry(*slot).or_insert_with(|| Slot::new(self.me, self.quorums));
             open.adopt(*value);
             effects.push(Effect::Pool(Notice::Decided(*slot, *value)));
@@ -630,6 +632,9 @@ impl Agreement {
 
     /// Rule 8: whoever still speaks in a decided slot is told the decision.
     fn answer_late(&mut self, now: Duration, from: NodeId, slot: SlotNumber, effects: &mut Vec<Effect>) {
+        if is_broken(Rule::LateAnswered) {
+            return;
+        }
         let answer = match self.recent.get(&slot) {
             Some(decided) if now.saturating_sub(decided.at) < CROSSED => return,
             Some(decided) => PeerMessage::Decide { slot, value: decided.value },
@@ -1180,7 +1185,8 @@ impl Agreement {
         self.unreserved.retain(|(unreserved, ..)| *unreserved > slot);
         // Payloads of batches that were decided in other slots that were skipped go when they are decided again.
         decisions.iter().filter_map(|(_, value)| *value).for_each(|id| self.let_go_after(slot, id));
-        effects.push(Effect::Pool(Notice::Installed(slot, decisions)));
+        let told = if is_broken(Rule::InstalledTold) { Vec::new() } else { decisions };
+        effects.push(Effect::Pool(Notice::Installed(slot, told)));
         for replacement in replacements.list() {
             self.replaced(*replacement, effects);
         }

@@ -3,6 +3,7 @@
 
 use rabia_bank_messages::ids::Slot;
 use rabia_bank_messages::peer::SnapshotCursor;
+use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rabia_bank_storage::BooksStore;
 
 use super::transfer::{Taken, Transfer, TransferError};
@@ -92,7 +93,9 @@ impl Desk {
             Job::Save(snapshot) => {
                 let (slot, transactions) = (snapshot.changes.slot, snapshot.changes.transactions);
                 let mut rows = snapshot.into_rows();
-                if let Some(transfer) = &self.transfer {
+                if let Some(transfer) = &self.transfer
+                    && !is_broken(Rule::ReceivedStays)
+                {
                     transfer.keep_received(&mut rows.blocks);
                 }
                 match self.store.save(&rows) {

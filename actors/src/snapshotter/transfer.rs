@@ -9,6 +9,7 @@
 
 use rabia_bank_messages::ids::{Digest, Slot};
 use rabia_bank_messages::peer::{SnapshotCursor, SnapshotPart};
+use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rabia_bank_storage::{BooksStore, Snapshot, StoreError};
 
 use super::offer::Rows;
@@ -142,7 +143,9 @@ impl Transfer {
         self.begun.clear();
         self.last = None;
         self.state = None;
-        self.accounts.clear();
+        if !is_broken(Rule::OneSnapshot) {
+            self.accounts.clear();
+        }
         self.sessions.clear();
     }
 
@@ -197,7 +200,8 @@ impl Transfer {
         match part {
             SnapshotPart::Blocks => {
                 let block = Block::decode(number, &row)?;
-                if number != self.full || block.before() != self.head || self.last.is_some() {
+                let follows = block.before() == self.head || is_broken(Rule::BlocksFollow);
+                if number != self.full || !follows || self.last.is_some() {
                     return Err(TransferError::Peer(format!("block {number} does not follow block {}", self.full)));
                 }
                 if block.records().len() as u64 == BLOCK {

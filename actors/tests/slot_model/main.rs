@@ -165,6 +165,30 @@ fn four_nodes_with_one_restart() {
 
 #[test]
 #[ignore = "millions of states"]
+fn three_nodes_with_three_restarts() {
+    assert_holds(scope([A, 0, 0], 2, 3, 0));
+}
+
+#[test]
+#[ignore = "millions of states"]
+fn three_nodes_with_one_restart_and_one_death_in_three_phases() {
+    assert_holds(scope([A, 0, 0], 3, 1, 1));
+}
+
+#[test]
+#[ignore = "millions of states"]
+fn four_nodes_with_one_restart_and_one_death() {
+    assert_holds(scope([A, 0, 0, 0], 2, 1, 1));
+}
+
+#[test]
+#[ignore = "millions of states"]
+fn five_nodes() {
+    assert_holds(scope([A, 0, 0, 0, 0], 2, 0, 1));
+}
+
+#[test]
+#[ignore = "millions of states"]
 fn broken_rules_that_many_steps_show_in_two_phases() {
     let scope = scope([A, A, A], 2, 1, 0);
     assert_finds(Finding::TwoDecisions, Broken::VoteBeforeSync, scope);

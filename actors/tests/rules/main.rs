@@ -1,0 +1,59 @@
+//! Rules that neither the simulator nor the models see broken: each is kept in a scenario here, and then broken in the same one,
+//! which must show it.
+//!
+//! | rule | shown by |
+//! | --- | --- |
+//! | `SparseRead` | a node that was started again and knows a decision above a gap does not name it to who reads |
+//! | `InstalledTold` | a batch that was decided below a snapshot is taken for a new one |
+//! | `LateAnswered` | a node that asks about a decided slot hears nothing |
+//! | `CoinBySlot` | the same coin in every slot |
+//! | `NamedPayloadsStay` | a log in which a record names a payload that is gone |
+//! | `BooksReachLog` | a log opens with books that end before it begins |
+//! | `LoadedDigest` | books whose rows are of two states are loaded, and installed |
+//! | `BlocksFollow` | a history of two banks is installed |
+//! | `OneSnapshot` | rows of two snapshots are installed together |
+//! | `ReceivedStays` | the history has a hole after an own snapshot during a transfer |
+//! | `CommittedFirst` | a write is reported that never came to the disk |
+//! | `MetDurably` | a handshake is answered before what is remembered is on the disk |
+//! | `LinkEndTold` | a peer that has gone counts as connected |
+#![allow(clippy::unwrap_used)] // a test says what failed by failing
+
+mod actors;
+mod cores;
+mod received;
+mod stored;
+
+use rabia_bank_messages::genesis::Genesis;
+use rabia_bank_messages::ids::{ClusterId, NodeId, StoreId};
+use rabia_bank_messages::sabotage::{Broken, Rule};
+use rabia_bank_storage::Identity;
+
+/// What is wrong, if something is.
+type Seen = Result<(), String>;
+
+/// The scenario is right, and not where the rule is broken.
+fn shows(rule: Rule, scenario: impl Fn() -> Seen) {
+    assert_eq!(scenario(), Ok(()), "{rule:?} is kept");
+    let broken = Broken::rule(rule);
+    let seen = scenario();
+    drop(broken);
+    println!("{rule:?}: {seen:?}");
+    assert!(seen.is_err(), "nobody sees that {rule:?} is broken");
+}
+
+fn ensure(holds: bool, what: impl Into<String>) -> Seen {
+    if holds { Ok(()) } else { Err(what.into()) }
+}
+
+fn genesis() -> Genesis {
+    Genesis::new(ClusterId([1; 16]), [7, 8, 9].map(|number| StoreId([number; 16])).to_vec())
+}
+
+fn node(number: u8) -> NodeId {
+    NodeId::new(number).unwrap()
+}
+
+/// That of node 1.
+fn identity() -> Identity {
+    Identity { genesis: genesis(), node: node(1) }
+}

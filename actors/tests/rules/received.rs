@@ -1,0 +1,286 @@
+//! A snapshot that a peer sends, and books that are loaded.
+
+use std::path::Path;
+
+use rabia_bank_actors::ledger::{BLOCK, Ledger};
+use rabia_bank_actors::snapshot::{Snapshot, read_block, restore};
+use rabia_bank_actors::snapshotter::desk::{Answer, Desk, Job, Outcome, SnapshotWanted};
+use rabia_bank_actors::snapshotter::offer::rows_at;
+use rabia_bank_messages::bank::{Amount, Bulk, Command, Operation};
+use rabia_bank_messages::batch::{Action, BatchBuilder, RequestHeader};
+use rabia_bank_messages::genesis::SessionLimits;
+use rabia_bank_messages::ids::{Digest, SessionKey};
+use rabia_bank_messages::peer::SnapshotPart;
+use rabia_bank_messages::sabotage::Rule;
+use rabia_bank_storage::{BooksStore, BooksView};
+
+use super::{Seen, ensure, identity, node, shows};
+
+const KEY: SessionKey = SessionKey([5; 16]);
+
+/// A bank that applies one batch a slot.
+struct Bank {
+    ledger: Ledger,
+    number: u64,
+}
+
+impl Bank {
+    fn new() -> Bank {
+        let mut bank = Bank { ledger: Ledger::new(1_000_000, SessionLimits::default()), number: 0 };
+        let header = RequestHeader { session: 0, key: KEY, number: 0, acknowledged: 0 };
+        bank.apply(&header, &Action::Open);
+        bank
+    }
+
+    fn apply(&mut self, header: &RequestHeader, action: &Action) {
+        let mut builder = BatchBuilder::default();
+        builder.push(header, action);
+        let slot = self.ledger.applied() + 1;
+        let (id, payload) = builder.finish(node(1), 1, slot, 1_000 + slot);
+        self.ledger.apply(slot, Some((&id, &payload))).unwrap();
+    }
+
+    fn command(&mut self, command: Command) {
+        self.number += 1;
+        let header = RequestHeader { session: 1, key: KEY, number: self.number, acknowledged: self.number - 1 };
+        self.apply(&header, &Action::Command(command));
+    }
+
+    fn create(&mut self, accounts: std::ops::Range<u32>, balance: u64) {
+        let commands = accounts.map(|account| Operation::CreateAccount {
+            account_id: format!("account-{account}").into(),
+            initial_balance: Amount::new(balance),
+        });
+        self.command(Command::Bulk(Bulk { commands: commands.collect(), atomic: true }));
+    }
+
+    fn deposits(&mut self, account: u32, amounts: impl IntoIterator<Item = u64>) {
+        let commands = amounts.into_iter().map(|amount| Operation::Deposit {
+            account_id: format!("account-{account}").into(),
+            amount: Amount::new(amount),
+        });
+        self.command(Command::Bulk(Bulk { commands: commands.collect(), atomic: true }));
+    }
+
+    fn snapshot(&mut self) -> Snapshot {
+        let steps = self.ledger.freeze();
+        Snapshot { changes: self.ledger.collect(steps.max(1)).unwrap(), decisions: Vec::new() }
+    }
+
+    /// Books with all of it.
+    fn books(&mut self, path: &Path) -> BooksStore {
+        BooksStore::create(path, &identity(), None).unwrap();
+        let mut books = BooksStore::open(path, &identity()).unwrap();
+        books.save(&self.snapshot().into_rows()).unwrap();
+        books
+    }
+}
+
+/// Asks for what is wanted, and takes it as `change` gives it out, until there is nothing more to ask for. `before` comes
+/// before each answer.
+fn receive(
+    desk: &mut Desk,
+    view: &BooksView,
+    mut change: impl FnMut(SnapshotPart, u64, Vec<u8>) -> Vec<u8>,
+    mut before: impl FnMut(&mut Desk, SnapshotPart),
+) -> Outcome {
+    let mut outcome = desk.work(Job::Begin);
+    while let Outcome::Ask(wanted) = outcome {
+        outcome = answer(desk, view, wanted, &mut change, &mut before);
+    }
+    outcome
+}
+
+fn answer(
+    desk: &mut Desk,
+    view: &BooksView,
+    wanted: SnapshotWanted,
+    change: &mut impl FnMut(SnapshotPart, u64, Vec<u8>) -> Vec<u8>,
+    before: &mut impl FnMut(&mut Desk, SnapshotPart),
+) -> Outcome {
+    // One row after the other.
+    let (part, rows, next) = rows_at(view, wanted.at, 1 << 20).unwrap();
+    before(desk, part);
+    let rows = rows.into_iter().map(|(number, row)| (number, change(part, number, row.to_vec()).into())).collect();
+    desk.work(Job::Take(Answer { slot: view.slot(), at: wanted.at, part, rows, next }))
+}
+
+fn describe(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Installed { slot, .. } => format!("installed at {slot}"),
+        Outcome::GaveUp(why) => format!("gave up: {why}"),
+        Outcome::Failed(why) => format!("failed: {why}"),
+        Outcome::Ask(wanted) => format!("asks for {wanted:?}"),
+        _ => "something else".into(),
+    }
+}
+
+/// The books on disk are those of this bank, to the last row.
+fn are_of(path: &Path, bank: &mut Bank) -> Seen {
+    let books = BooksStore::open(path, &identity()).unwrap();
+    let view = books.reader().view().unwrap();
+    let (mut ledger, _) = restore(&view).map_err(|error| error.to_string())?.ok_or("no books")?;
+    ensure(ledger.digest() == bank.ledger.digest(), "another state")?;
+    let (mut head, transactions) = (Digest::ZERO, ledger.summary().transactions);
+    for number in 0..transactions.div_ceil(BLOCK) {
+        let block = read_block(&books.reader(), number).map_err(|error| error.to_string())?;
+        let expected = BLOCK.min(transactions - number * BLOCK);
+        ensure(block.before() == head, format!("block {number} does not follow"))?;
+        ensure(block.records().len() as u64 == expected, format!("block {number} has {}", block.records().len()))?;
+        head = block.records().last().unwrap().transaction.hash;
+    }
+    Ok(())
+}
+
+fn vacant(path: &Path) -> Desk {
+    BooksStore::create(path, &identity(), None).unwrap();
+    Desk::new(BooksStore::open(path, &identity()).unwrap())
+}
+
+fn as_sent(_: SnapshotPart, _: u64, row: Vec<u8>) -> Vec<u8> {
+    row
+}
+
+#[test]
+fn rows_of_two_states_are_no_ledger() {
+    shows(Rule::LoadedDigest, || {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        // The same accounts, the same sum, the same number of everything: only who has what differs.
+        let banks = [(0, 1), (1, 0)].map(|(rich, poor)| {
+            let mut bank = Bank::new();
+            bank.create(0..2, 10);
+            bank.deposits(rich, [7]);
+            bank.deposits(poor, [3]);
+            bank
+        });
+        let [mut one, mut other] = banks;
+        let books = [one.books(&path("one")), other.books(&path("other"))];
+        let [view, other_view] = [&books[0], &books[1]].map(|books| books.reader().view().unwrap());
+        let page = other_view.accounts(0, 1 << 20).unwrap().remove(0).1;
+        let mixed = |part, _, row| if part == SnapshotPart::Accounts { page.clone() } else { row };
+        let received = receive(&mut vacant(&path("received")), &view, mixed, |_, _| ());
+        ensure(matches!(received, Outcome::GaveUp(_)), describe(&received))?;
+
+        // And on the own disk.
+        let mut rows = all_rows(&view);
+        rows.accounts[0].1 = page.clone();
+        BooksStore::create(&path("mixed"), &identity(), Some(&rows)).unwrap();
+        let mixed = BooksStore::open(&path("mixed"), &identity()).unwrap();
+        ensure(restore(&mixed.reader().view().unwrap()).is_err(), "books of two states are loaded")
+    });
+}
+
+/// All rows of some books.
+fn all_rows(view: &BooksView) -> rabia_bank_storage::Snapshot {
+    let all = usize::MAX;
+    rabia_bank_storage::Snapshot {
+        slot: view.slot(),
+        state: view.state().unwrap().unwrap(),
+        accounts: view.accounts(0, all).unwrap(),
+        sessions: view.sessions(0, all).unwrap().into_iter().map(|(number, row)| (number, Some(row))).collect(),
+        blocks: view.blocks(0, all).unwrap(),
+    }
+}
+
+#[test]
+fn a_block_that_is_received_follows_the_one_before() {
+    shows(Rule::BlocksFollow, || {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let banks = [1, 2].map(|first| {
+            let mut bank = Bank::new();
+            bank.create(0..1, first);
+            bank.deposits(0, (0..3 * BLOCK - 100).map(|amount| amount + first));
+            bank
+        });
+        let [mut one, mut other] = banks;
+        let books = one.books(&path("one"));
+        let view = books.reader().view().unwrap();
+        let others = other.books(&path("other"));
+        let foreign = others.reader().block(0).unwrap();
+        let received = path("received");
+        let mut desk = vacant(&received);
+        let change =
+            |part, number, row| if (part, number) == (SnapshotPart::Blocks, 0) { foreign.clone() } else { row };
+        match receive(&mut desk, &view, change, |_, _| ()) {
+            Outcome::GaveUp(_) => {}
+            Outcome::Installed { .. } => {
+                drop(desk);
+                are_of(&received, &mut one)?;
+                return Err("a history of two banks looks whole".into());
+            }
+            outcome => return Err(describe(&outcome)),
+        }
+        // From somebody else it is taken.
+        let whole = path("whole");
+        let mut desk = vacant(&whole);
+        let outcome = receive(&mut desk, &view, as_sent, |_, _| ());
+        ensure(matches!(outcome, Outcome::Installed { .. }), describe(&outcome))?;
+        drop(desk);
+        are_of(&whole, &mut one)
+    });
+}
+
+#[test]
+fn rows_of_two_snapshots_are_not_mixed() {
+    shows(Rule::OneSnapshot, || {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let mut bank = Bank::new();
+        bank.create(0..200, 5);
+        let mut books = bank.books(&path("sender"));
+        let first = books.reader().view().unwrap();
+        bank.deposits(3, [4, 5, 6]);
+        bank.create(200..300, 5);
+        books.save(&bank.snapshot().into_rows()).unwrap();
+        let second = books.reader().view().unwrap();
+
+        let received = path("received");
+        let mut desk = vacant(&received);
+        let mut outcome = desk.work(Job::Begin);
+        let mut accounts_came = false;
+        while let Outcome::Ask(wanted) = outcome {
+            // The sender takes another snapshot behind the accounts of the first.
+            let view = if accounts_came { &second } else { &first };
+            accounts_came |= rows_at(view, wanted.at, 1 << 20).unwrap().0 == SnapshotPart::Accounts;
+            outcome = answer(&mut desk, view, wanted, &mut as_sent, &mut |_, _| ());
+        }
+        ensure(accounts_came && matches!(outcome, Outcome::Installed { .. }), describe(&outcome))?;
+        drop(desk);
+        are_of(&received, &mut bank)
+    });
+}
+
+#[test]
+fn an_own_snapshot_does_not_write_over_blocks_that_were_received() {
+    shows(Rule::ReceivedStays, || {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let begun = || {
+            let mut bank = Bank::new();
+            bank.create(0..1, 5);
+            bank.deposits(0, 1..100);
+            bank
+        };
+        let (mut sender, mut own) = (begun(), begun());
+        sender.deposits(0, 1..2 * BLOCK);
+        let books = sender.books(&path("sender"));
+        let view = books.reader().view().unwrap();
+        let received = path("received");
+        let mut desk = Desk::new(own.books(&received));
+        // The node goes on by the log meanwhile, and saves what it has: a last block that is not full.
+        own.deposits(0, [1]);
+        let mut saves = Some(own.snapshot());
+        let outcome = receive(&mut desk, &view, as_sent, |desk, part| {
+            if part == SnapshotPart::State
+                && let Some(snapshot) = saves.take()
+            {
+                assert!(matches!(desk.work(Job::Save(snapshot)), Outcome::Saved { .. }));
+            }
+        });
+        ensure(saves.is_none() && matches!(outcome, Outcome::Installed { .. }), describe(&outcome))?;
+        drop(desk);
+        are_of(&received, &mut sender)
+    });
+}

@@ -5,7 +5,7 @@
 //! around them (`world`). Messages are lost, delayed, duplicated and reordered, and payloads damaged (`network`); nodes
 //! crash in the middle of writes and starts, alone or together, stand still, lose their disks, get an old copy back, or a new
 //! store, with the former one put back now and then;
-//! syncs are slow or fail, and what was not synced survives in part (`disk`); clocks jump and drift (`faults`); clients lose
+//! syncs are slow or fail, and what was not synced survives in part (`disk`); clocks jump and drift, and in one seed of seven those of a majority leap by days (`faults`); clients lose
 //! patience and ask others, are slow, let their sessions expire, or never acknowledge anything (`clients`). After some seconds
 //! everything heals, and all must be finished within a bound; then the cluster must come to rest.
 //!
@@ -81,6 +81,7 @@
 //! | `NewStoreReads` | one store a member | 4 |
 //! | `Window` | window | 1 |
 //! | `StampAhead` | log time | 2 |
+//! | `NoLeaps` | log time | 3 |
 //! | `InOrder` | order | 1 |
 //! | `SnapshotSettlesPending` | assertions (a payload is gone) | 14 |
 //! | `ReadRound` | linearizable reads | 1 |

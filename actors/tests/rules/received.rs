@@ -265,6 +265,8 @@ fn an_own_snapshot_does_not_write_over_blocks_that_were_received() {
         };
         let (mut sender, mut own) = (begun(), begun());
         sender.deposits(0, 1..2 * BLOCK);
+        // It is further, too.
+        (0..5).for_each(|_| sender.deposits(0, [1]));
         let books = sender.books(&path("sender"));
         let view = books.reader().view().unwrap();
         let received = path("received");

@@ -149,7 +149,7 @@ fn two_votes(then: impl Fn(&Disk)) -> Heard {
         let (store, _) = LogStore::open_with(disk.clone(), &identity(), || Ok(0)).unwrap();
         let seen = Arc::new(Mutex::new(Heard::default()));
         let witness = Witness { disk: disk.clone(), seen: seen.clone() }.start();
-        let gauges = Arc::new(Gauges::new(Instant::now()));
+        let gauges = Arc::new(Gauges::new(Instant::now(), 10, 100));
         let log = Log::new(store, gauges, witness.clone().recipient(), witness.recipient()).start();
         let commit = |slot| Commit { reserved: Some(100), records: vec![vote(slot)], ..Commit::default() };
         log.send(Persist { ticket: 1, commit: commit(1) }).await.unwrap();
@@ -206,7 +206,7 @@ impl Half {
         let (store, recovered) = LogStore::open_with(disk, &identity(), || Ok(0)).unwrap();
         let (log, others) = (Context::<Log>::new(), (Context::new(), Context::new(), Context::new()));
         let failed = Witness::default().start().recipient::<Failed>();
-        let gauges = Arc::new(Gauges::new(Instant::now()));
+        let gauges = Arc::new(Gauges::new(Instant::now(), 10, 100));
         let voter = Context::<Voter>::new();
         let link = PeerLink::new(node(2), voter.address(), failed.clone()).start();
         let mut first = Vec::new();

@@ -57,7 +57,7 @@ fn the_keys_of_a_bank_open_nothing_in_one_that_is_made_of_its_backup() {
     let mut loading = Loading::of_backup(&rows.state).unwrap();
     rows.accounts.iter().for_each(|(page, row)| loading.accounts(*page, row).unwrap());
     keys.iter().for_each(|(key, row)| loading.session(*key, row).unwrap());
-    rows.state = loading.into_new_cluster(None).unwrap();
+    rows.state = loading.into_new_cluster(None, u64::MAX).unwrap();
     rows.sessions = keys.iter().cloned().collect();
     bank.ledger = rows.load().unwrap();
     for key in [KEY, ended] {

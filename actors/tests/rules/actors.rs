@@ -122,7 +122,7 @@ impl Handler<Failed> for Witness {
     type Result = ();
 
     fn handle(&mut self, Failed(why): Failed, _: &mut Self::Context) {
-        self.seen.lock().unwrap().failed.push(why);
+        self.seen.lock().unwrap().failed.push(why.to_string());
     }
 }
 

@@ -18,7 +18,7 @@ use rabia_bank_messages::bank::{ErrorCode, OtherFields, Query, ReadLevel, Refusa
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::genesis::{Genesis, Replacement};
-use rabia_bank_messages::ids::{BatchId, NodeId, Slot, StoreId};
+use rabia_bank_messages::ids::{BatchId, Millis, NodeId, Slot, StoreId};
 use rabia_bank_messages::peer::DIGEST_INTERVAL;
 use rabia_bank_messages::stages::Stage;
 use rabia_bank_storage::BooksReader;
@@ -30,6 +30,7 @@ use crate::consensus::stores::{Standing, Stores};
 use crate::ledger::{Applied, Ledger, Progress, RequestOutcome};
 use crate::node::{Decision, Failed, Gauges, Rebuilt};
 use crate::owner::Owner;
+use crate::proposer::{AppliedTime, Proposer};
 use crate::snapshotter::{OwnDigest, Snapshotter};
 use crate::voter::Voter;
 use reader::Reader;
@@ -45,6 +46,9 @@ mod reader;
 mod reads;
 mod snapshots;
 mod work;
+
+/// The proposer is told of log time when it has gone on by so many milliseconds: it looks for leaps of an hour.
+const TELL_TIME: Millis = 1_000;
 
 /// Names a client of this node: one connection, or one host that embeds it.
 pub type ClientId = u64;
@@ -246,7 +250,10 @@ pub struct Bank {
     frozen_decisions: Vec<Decision>,
     failed: bool,
     gauges: Arc<Gauges>,
+    /// The log time that the proposer was told of last.
+    told_time: Millis,
     voter: Addr<Voter>,
+    proposer: Addr<Proposer>,
     snapshotter: Addr<Snapshotter>,
     node: Recipient<Failed>,
 }
@@ -263,12 +270,14 @@ pub struct BankState {
 
 impl Bank {
     /// The bank of node `me`.
+    #[allow(clippy::too_many_arguments)] // its neighbours, each of them once
     pub fn new(
         me: NodeId,
         genesis: Genesis,
         state: BankState,
         gauges: Arc<Gauges>,
         voter: Addr<Voter>,
+        proposer: Addr<Proposer>,
         snapshotter: Addr<Snapshotter>,
         node: Recipient<Failed>,
     ) -> Bank {
@@ -293,7 +302,9 @@ impl Bank {
             expected: FxHashMap::default(),
             failed: false,
             gauges,
+            told_time: 0,
             voter,
+            proposer,
             snapshotter,
             node,
         }
@@ -423,11 +434,25 @@ impl Bank {
             descriptors: gauges.descriptors,
             chain_head: self.ledger.chain_head(),
             state_digest: self.ledger.digest(),
+            log_time: self.ledger.log_time(),
+            clock_offset_ms: gauges.clock_offset_ms.load(Ordering::Relaxed),
+            clock_leap_ms: load(&gauges.clock_leap_ms),
             commits: load(&gauges.commits),
             uptime_s: gauges.started.elapsed().as_secs(),
             process: crate::process::used(),
             stages: gauges.stages.read(),
             other: OtherFields::default(),
+        }
+    }
+}
+
+impl Bank {
+    /// Tells the proposer when log time has gone on.
+    fn tell_time(&mut self) {
+        let time = self.ledger.log_time();
+        if time >= self.told_time.saturating_add(TELL_TIME) {
+            self.told_time = time;
+            self.proposer.do_send(AppliedTime(time));
         }
     }
 }
@@ -518,6 +543,7 @@ impl Handler<Apply> for Bank {
             }
         }
         self.gauges.applied_slot.store(slot, Ordering::Relaxed);
+        self.tell_time();
         if slot.is_multiple_of(DIGEST_INTERVAL) {
             self.snapshotter.do_send(OwnDigest { slot, digest: self.ledger.digest() });
         }

@@ -198,6 +198,7 @@ impl Handler<Install> for Bank {
         self.decisions = decisions.into();
         self.unsaved = self.policy.at_start(self.me, self.genesis.members(), (0, 0));
         self.gauges.applied_slot.store(new, Ordering::Relaxed);
+        self.tell_time();
         // Slots were skipped, and what was answered in them is not known.
         let waiters = std::mem::take(&mut self.expected);
         self.abandon(waiters.into_values());

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use rabia_bank_messages::client::CLIENT_PATH;
-use rabia_bank_messages::codec::Encoding;
+use rabia_bank_messages::codec::{Encoding, encode_opening};
+use rabia_bank_messages::peer::{HelloRefused, Opening, RefusalReason};
 use serde_json::{Value, json};
 use support::{
     Cluster, Connection, Node, PATIENCE, PROGRAM, SharedCluster, client, free_base_port, program, signal, wait_for,
@@ -440,6 +441,41 @@ fn what_a_hostile_node_says_does_nothing_to_a_terminal() {
     }
 }
 
+#[test]
+fn what_a_peer_says_forges_no_line_of_the_log() {
+    let mut cluster = Cluster::create(2);
+    let listener = TcpListener::bind(cluster.nodes[1].peer_address()).unwrap();
+    let message = "you are\n2026-01-01T00:00:00Z ERROR forged\u{1b}[2J";
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut socket) = tokio_tungstenite::tungstenite::accept(stream.unwrap()) else { continue };
+            let refused = HelloRefused { reason: RefusalReason::Store, message: message.into() };
+            // The node may be gone.
+            let _ =
+                socket.read().and_then(|_| socket.send(Message::binary(encode_opening(&Opening::Refused(refused)))));
+            let _ = socket.read();
+        }
+    });
+    cluster.nodes[0].start();
+    wait_until("the refusal is told", PATIENCE, || cluster.nodes[0].log().contains("forged"));
+    let log = cluster.nodes[0].log();
+    assert!(!log.contains(|c: char| c.is_control() && c != '\n'), "{log:?}");
+    assert!(!log.lines().any(|line| line.starts_with("2026-01-01")), "{log}");
+}
+
+#[test]
+fn a_slot_that_is_ahead_is_told_as_that() {
+    let cluster = CLUSTER.get();
+    for json in [false, true] {
+        let args = json.then_some("--json").into_iter().chain(["--timeout", "7", "--read", "99999999", "balance", "a"]);
+        let output = cluster.client(args);
+        assert_code(&output, NOT_REACHED);
+        let said = text(if json { &output.stdout } else { &output.stderr });
+        assert!(said.contains("not_yet_applied") && !said.contains("majority"), "{said}");
+        assert!(json || said.contains("ahead of the cluster"), "{said}");
+    }
+}
+
 // ----- times, exports, benchmarks -----
 
 #[test]
@@ -510,6 +546,6 @@ fn a_benchmark_makes_a_cluster_of_its_own_and_leaves_nothing() {
     assert_eq!(result["nodes"].as_array().unwrap().len(), 3);
     assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0, "something was left behind");
     let output = bench(&temp.path().join("not-there"));
-    assert_code(&output, NOT_REACHED);
+    assert_code(&output, FAILED);
     assert!(text(&output.stderr).contains("not-there"), "{}", text(&output.stderr));
 }

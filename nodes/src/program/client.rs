@@ -22,6 +22,8 @@ use crate::client::{
 
 /// What helps where nodes answer and can't serve.
 const QUORUM: &str = "A majority of the nodes must run and see one another: `rabia-bank client status`";
+/// What helps where a slot is not there yet.
+const AHEAD: &str = "The slot that --read names is ahead of the cluster: name one that an answer named";
 /// A status says how things are now: a node that does not answer within this time is reported as not reached.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -351,7 +353,7 @@ fn report_unanswered(unanswered: &Unanswered, asked: Asked, json: bool) -> Resul
     if json {
         match unanswered {
             Unanswered::Unknown(Unknown { last: Some(last), .. }) => terminal::print_json(last.frame())?,
-            _ => terminal::print(unanswered_json(unanswered, asked))?,
+            _ => terminal::print_json(unanswered_json(unanswered, asked).to_string().as_bytes())?,
         }
     } else {
         terminal::error(&escaped(&unanswered_text(unanswered, asked)).to_string());
@@ -363,8 +365,9 @@ fn report_unanswered(unanswered: &Unanswered, asked: Asked, json: bool) -> Resul
 fn unanswered_text(unanswered: &Unanswered, asked: Asked) -> String {
     match (unanswered, asked) {
         (Unanswered::Unknown(unknown), Asked::Command) => format!("{unknown}; look before you repeat it"),
-        (Unanswered::Unknown(Unknown { why, .. }), Asked::Query) => {
-            format!("no answer: {why}; a query changes nothing, so just ask again. {QUORUM}")
+        (Unanswered::Unknown(Unknown { why, last }), Asked::Query) => {
+            let code = last.as_ref().and_then(|last| last.refusal.as_ref()).map(|refusal| &refusal.code);
+            format!("no answer: {why}; a query changes nothing, so just ask again. {}", passing_advice(code))
         }
         (Unanswered::NotReached(not_reached), _) if not_reached.reached => {
             format!("{not_reached}; nothing was changed. {QUORUM}")
@@ -372,6 +375,15 @@ fn unanswered_text(unanswered: &Unanswered, asked: Asked) -> String {
         (Unanswered::NotReached(not_reached), _) => {
             format!("{not_reached}; is the cluster running, is --connect right?")
         }
+    }
+}
+
+/// What to do about a node that can't serve at the moment.
+fn passing_advice(code: Option<&ErrorCode>) -> &'static str {
+    match code {
+        Some(ErrorCode::NotYetApplied) => AHEAD,
+        Some(ErrorCode::Busy | ErrorCode::Stopping) => "It passes: ask again",
+        _ => QUORUM,
     }
 }
 
@@ -391,8 +403,7 @@ fn show_refusal(refusal: &Refusal) {
     let at = refusal.index.map(|index| format!(" (command {index} of the bulk)")).unwrap_or_default();
     let (word, advice) = match outcome {
         Outcome::Refused if !is_passing(code) => ("refused", String::new()),
-        Outcome::Refused if *code == ErrorCode::NotYetApplied => ("not carried out", String::new()),
-        Outcome::Refused => ("not carried out", format!(". {QUORUM}")),
+        Outcome::Refused => ("not carried out", format!(". {}", passing_advice(Some(code)))),
         Outcome::Unknown => ("outcome unknown", "; look before you repeat it".to_owned()),
     };
     let head = format!("{word}, {}", escaped(&code.to_string()));

@@ -89,7 +89,7 @@ impl Places {
         taken.all.insert(number, (address, stay));
         taken.by_address.entry(address).or_default().insert(number);
         drop(taken);
-        Place { places: self.clone(), number, lost }
+        Place { places: self.clone(), number, lost: Some(lost) }
     }
 }
 
@@ -97,14 +97,18 @@ impl Places {
 pub(super) struct Place {
     places: Rc<Places>,
     number: u64,
-    lost: oneshot::Receiver<()>,
+    /// None once it is lost.
+    lost: Option<oneshot::Receiver<()>>,
 }
 
 impl Place {
     /// Resolves when somebody else has taken the place.
     pub(super) async fn lost(&mut self) {
-        // Nothing is ever sent: the other end is dropped.
-        let _ = (&mut self.lost).await;
+        if let Some(lost) = &mut self.lost {
+            // Nothing is ever sent: the other end is dropped.
+            let _ = lost.await;
+            self.lost = None;
+        }
     }
 }
 

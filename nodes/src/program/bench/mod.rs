@@ -99,10 +99,10 @@ pub fn run(args: Args) -> Result<Exit, ProgramError> {
         tokio::select! {
             found = on_a_cluster(&args) => found,
             // A cluster of its own goes with this.
-            interrupted = tokio::signal::ctrl_c() => match interrupted {
-                Ok(()) => Err(Trouble("interrupted".into())),
-                Err(error) => Ok(Err(error.into())),
-            },
+            interrupted = tokio::signal::ctrl_c() => Ok(Err(match interrupted {
+                Ok(()) => ProgramError::Other("interrupted".into()),
+                Err(error) => error.into(),
+            })),
         }
     });
     found.unwrap_or_else(|Trouble(why)| Err(ProgramError::Ended { exit: Exit::NotReached, why }))
@@ -113,7 +113,10 @@ async fn on_a_cluster(args: &Args) -> Result<Result<Exit, ProgramError>, Trouble
     let (urls, scratch) = match &args.connect {
         Some(urls) => (urls.clone(), None),
         None => {
-            let scratch = scratch::start(&args.dir, args.nodes.into()).await?;
+            let scratch = match scratch::start(&args.dir, args.nodes.into()).await {
+                Ok(scratch) => scratch,
+                Err(error) => return Ok(Err(error)),
+            };
             (scratch.urls.clone(), Some(scratch))
         }
     };

@@ -12,11 +12,10 @@ use rabia_bank_messages::bank::{Query, ReadLevel, Success};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
-use super::Trouble;
 use crate::client::{Client, ClientOptions, NodeUrl};
 use crate::config::NodeConfig;
 use crate::create::{NewCluster, PEER_PORT_OFFSET, config_path, create};
-use crate::program::terminal;
+use crate::program::{ProgramError, terminal};
 
 /// Below the ports that the system gives to outgoing connections.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
@@ -35,9 +34,10 @@ pub(super) struct Scratch {
 }
 
 /// Creates a cluster in a new folder in `dir`, and waits until it serves.
-pub(super) async fn start(dir: &Path, nodes: usize) -> Result<Scratch, Trouble> {
-    let trouble =
-        |error: &dyn std::fmt::Display| Trouble(format!("no cluster could be made in {}: {error}", dir.display()));
+pub(super) async fn start(dir: &Path, nodes: usize) -> Result<Scratch, ProgramError> {
+    let trouble = |error: &dyn std::fmt::Display| {
+        ProgramError::Other(format!("no cluster could be made in {}: {error}", dir.display()))
+    };
     let folder = tempfile::Builder::new().prefix(".rabia-bank-bench-").tempdir_in(dir).map_err(|e| trouble(&e))?;
     let data_dir = folder.path().join("bank");
     let base_port = free_base_port(nodes)?;
@@ -56,11 +56,13 @@ pub(super) async fn start(dir: &Path, nodes: usize) -> Result<Scratch, Trouble> 
 }
 
 /// A base port whose ports for clients and peers are free.
-fn free_base_port(nodes: usize) -> Result<u16, Trouble> {
+fn free_base_port(nodes: usize) -> Result<u16, ProgramError> {
     let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     let fits = |base: &u16| (*base..).take(nodes).all(|port| is_free(port) && is_free(port + PEER_PORT_OFFSET));
     let mut tries = std::iter::repeat_with(|| fastrand::u16(PORTS)).take(1_000);
-    tries.find(fits).ok_or_else(|| Trouble("no free ports were found for a cluster of the benchmark's own".into()))
+    tries
+        .find(fits)
+        .ok_or_else(|| ProgramError::Other("no free ports were found for a cluster of the benchmark's own".into()))
 }
 
 fn log_path(config: &NodeConfig) -> PathBuf {
@@ -81,7 +83,7 @@ fn spawn(program: &Path, config: &Path, log: &Path) -> std::io::Result<Child> {
 }
 
 /// Waits until every node sees all others.
-async fn ready(urls: &[NodeUrl], configs: &[NodeConfig], nodes: &mut [Child]) -> Result<(), Trouble> {
+async fn ready(urls: &[NodeUrl], configs: &[NodeConfig], nodes: &mut [Child]) -> Result<(), ProgramError> {
     let give_up = Instant::now() + READY;
     for ((url, config), node) in urls.iter().zip(configs).zip(nodes) {
         let client = Client::connect(ClientOptions::new(vec![url.clone()]));
@@ -96,7 +98,7 @@ async fn ready(urls: &[NodeUrl], configs: &[NodeConfig], nodes: &mut [Child]) ->
             if ended || Instant::now() > give_up {
                 let log = std::fs::read_to_string(log_path(config)).unwrap_or_default();
                 let last = log.lines().last().unwrap_or("nothing").to_owned();
-                return Err(Trouble(format!(
+                return Err(ProgramError::Other(format!(
                     "node {} of the benchmark's own cluster does not serve; it said: {last}",
                     config.node
                 )));

@@ -89,6 +89,7 @@ impl Cluster {
                     self.queue.push_back((at, Event::Propose { slot, value, with_payload }));
                 }
                 PoolEffect::Forget(id) => self.queue.push_back((at, Event::Forget(id))),
+                PoolEffect::Drop(id) => self.queue.push_back((at, Event::Drop(id))),
                 PoolEffect::Hold(id, payload) => self.queue.push_back((at, Event::Hold(id, payload))),
                 PoolEffect::Abandon(id) => unreachable!("{id:?} is given up, but there are no snapshots and one clock"),
                 PoolEffect::Send(_, message) => self.broadcast(at, &message),

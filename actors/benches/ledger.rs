@@ -47,7 +47,7 @@ impl Bank {
     }
 
     fn apply(&mut self, (id, payload): &(BatchId, Payload)) {
-        self.ledger.apply(self.ledger.applied() + 1, Some((id, payload))).unwrap();
+        self.ledger.apply(self.ledger.applied() + 1, Some((id, payload)));
     }
 }
 

@@ -98,9 +98,9 @@ impl Door {
             Standing::Current => {}
             Standing::Former(by) => {
                 let message = format!(
-                    "your store {} was replaced: in slot {} node {} got the store {} instead. Stop this node, it has no \
+                    "your store {} was replaced: in slot {} node {} got another one instead. Stop this node, it has no \
                      part in the cluster any more; its files may be deleted",
-                    hello.store, by.slot, hello.node, by.store
+                    hello.store, by.slot, hello.node
                 );
                 return refuse(RefusalReason::Replaced, message);
             }
@@ -108,11 +108,9 @@ impl Door {
             Standing::Unknown if hello.joined.is_some_and(|slot| slot > frontier) => return Ok(Met::Stranger),
             Standing::Unknown => {
                 let message = format!(
-                    "the store of node {} is {}, yours is {}: if it shall take its place, tell the cluster \
+                    "the store {} is not that of node {}: if it shall take its place, tell the cluster \
                      (`rabia-bank replace --help`)",
-                    hello.node,
-                    stores.current(hello.node),
-                    hello.store
+                    hello.store, hello.node
                 );
                 return refuse(RefusalReason::Store, message);
             }

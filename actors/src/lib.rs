@@ -42,7 +42,8 @@
 //!   its command is applied, and then f + 1 disks bind it.
 //! - **Bounds.** Actix mailboxes are not bounded, so what enters is counted: requests in flight per connection and per node
 //!   (beyond: `busy`), one frame of a peer in the voter's mailbox at a time, bytes and frames that wait for a slow peer
-//!   (dropped beyond; the protocol repeats), answers that a client does not read (its connection is dropped beyond).
+//!   (dropped beyond; the protocol repeats), batches of other nodes that wait to be proposed (the origin's oldest go beyond), answers
+//!   that a client does not read (its connection is dropped beyond). The table below has the numbers for peers.
 //! - **Fair shares.** Work goes with who asked for it: its [owner], the address of a client or the program that the node lives
 //!   in. Commands are taken into batches in turn, first by owner, then by connection; so are queries, feeds and the blocks that these
 //!   need, in turns of some 4,096 records behind votes and commands. Long messages, all clients' together, take half of the
@@ -51,11 +52,27 @@
 //!   handshake for the write that remembers the peer. No time limit is put around a durable write.
 //! - **Threads.** All actors of a node share the arbiter that [`node::start`] was called on; the log writer blocks a thread
 //!   of its own, a niced one reads old transactions for answers, and reading the log for peers happens on tokio's blocking threads.
-//! - **Failure.** A node is fail-stop. A storage error, a state that differs from the majority's, a batch that can't be
-//!   decoded, or an actor that died end in [`node::NodeHandle::failed`], with the reason; whoever holds the handle stops the
+//! - **Belief.** What a peer says is checked whole before anything is done with it: its numbers, the payloads that it sends, and
+//!   whether its store speaks for it by this node's own log (`consensus::agreement`). What can't be closes the link. A decided
+//!   batch that can't be applied is applied as an empty one by every node, and remembered.
+//! - **Failure.** A node is fail-stop. A storage error, a state that differs from the majority's, or an actor that died end
+//!   in [`node::NodeHandle::failed`], with the reason; whoever holds the handle stops the
 //!   node. The program aborts on a panic. Nothing else stops a node: what a client or a peer sends closes its connection at
 //!   most.
 //! - **No globals.** Several nodes live in one process, and in one System.
+//!
+//! # What peers may cost
+//!
+//! | what | per peer | in all |
+//! | --- | --- | --- |
+//! | connections that have not said who they are | a frame of 4 KiB, 5 s each | a part of the process's descriptors: then the oldest goes |
+//! | links | one; another run's accepted hello, or 2 s of silence, displaces it | six |
+//! | one frame | 16 MiB, 65,536 messages; taken one at a time | |
+//! | frames that wait for a slow peer | 64 MiB, 256 frames: then they are dropped | |
+//! | payload of a batch | 14 MiB, 8,192 requests | |
+//! | batches that wait to be proposed | 32 MiB, 4,096, a minute: then the oldest go | 96 MiB |
+//! | slots ahead, phases ahead | 64 beyond the log's end, 16 beyond the own one | |
+//! | payloads, decided slots and snapshot rows that are read for it | 8, one answer, one answer | |
 
 pub mod bank;
 pub mod client_session;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use futures_util::{SinkExt, StreamExt};
+use rabia_bank_messages::batch::BadPayload;
 use rabia_bank_messages::codec::{decode_opening, encode_opening};
 use rabia_bank_messages::genesis::{Replacement, SessionLimits};
 use rabia_bank_messages::ids::{BatchId, MAX_NODES, Millis, NodeId, RunId, SessionKey, Slot, StoreId};
@@ -18,7 +19,8 @@ use rabia_bank_messages::peer::{self, HelloRefused, Opening, RefusalReason};
 use rabia_bank_storage::{BooksStore, BooksView, Entries, Identity, LogReader, LogStore, Recovered, StoreError};
 use tokio::sync::{oneshot, watch};
 use tokio_tungstenite::tungstenite::Message as Frame;
-use tracing::info;
+use tokio_tungstenite::tungstenite::protocol::Role;
+use tracing::{error, info};
 
 use crate::bank::{Bank, BankState, ClientId, SnapshotPolicy, StandingOf, TakeSnapshot};
 use crate::client_session::{ClientSession, Goaway, SessionSettings, Visitor};
@@ -26,10 +28,10 @@ use crate::consensus::agreement::Agreement;
 use crate::consensus::stores::{Standing, Stores};
 use crate::handshake::Door;
 use crate::host_session::{HostSession, Leave};
-use crate::ledger::Ledger;
+use crate::ledger::{Applied, Ledger};
 use crate::log::Log;
 use crate::pace::LongMessages;
-use crate::peer_link::{Attach, PeerLink, PeerSocket, refused_by};
+use crate::peer_link::{Attach, MayAttach, PeerLink, PeerSocket, STANDS, link_socket, refused_by, refused_by_caller};
 use crate::proposer::{AcceptClock, Proposer, Replace};
 use crate::snapshot::{BooksError, restore};
 use crate::snapshotter::{Snapshotter, SnapshotterNeighbours};
@@ -106,7 +108,7 @@ pub enum StartError {
         expected: SessionLimits,
     },
     /// The log can't be applied.
-    #[error("slot {slot} of the log can't be applied: {why}. Was it written by a newer version?")]
+    #[error("slot {slot} of the log can't be applied: {why}")]
     Replay {
         /// Which slot.
         slot: Slot,
@@ -291,13 +293,13 @@ pub struct Stopped;
 /// A running node, to whoever started it.
 #[derive(Clone)]
 pub struct NodeHandle {
+    me: NodeId,
     node: Addr<Node>,
     voter: Addr<Voter>,
     links: Vec<(NodeId, Addr<PeerLink>)>,
     gauges: Arc<Gauges>,
     bank: Addr<Bank>,
     proposer: Addr<Proposer>,
-    failed: Recipient<Failed>,
     failure: watch::Receiver<Option<Failure>>,
 }
 
@@ -404,8 +406,9 @@ pub fn replay(
         };
         for entry in entries {
             let batch = entry.batch.as_ref().map(|(id, payload)| (id, payload));
-            let applied = ledger.replay(entry.slot, batch);
-            applied.map_err(|why| StartError::Replay { slot: entry.slot, why: why.to_string() })?;
+            if let Applied::Unusable(why) = ledger.replay(entry.slot, batch) {
+                warn_of_unusable(entry.slot, batch.map(|(id, _)| id), &why);
+            }
             replayed_bytes += batch.map_or(0, |(_, payload)| payload.len() as u64);
             decisions.push((entry.slot, batch.map(|(id, _)| *id)));
         }
@@ -418,6 +421,17 @@ pub fn replay(
     // Hashes what has changed: the first one who asks must not wait for it.
     ledger.digest();
     Ok(Rebuilt { ledger, decisions, replayed_bytes })
+}
+
+/// Says that a batch that no honest node proposes was decided.
+pub(crate) fn warn_of_unusable(slot: Slot, id: Option<&BatchId>, why: &BadPayload) {
+    error!(
+        slot,
+        batch = id.map(tracing::field::display),
+        %why,
+        "the batch that was decided in this slot can't be applied, so every node applies it as an empty one. No node of this \
+         version proposes such a batch: look for one that is damaged or runs another program"
+    );
 }
 
 /// Creates all mailboxes, so that every actor gets the addresses of its neighbours, and then the actors.
@@ -434,8 +448,7 @@ fn wire(settings: NodeSettings, files: Files, run: RunId, rebuilt: Rebuilt) -> N
     let failed = node.address().recipient::<Failed>();
 
     let peers = genesis.nodes().filter(|peer| *peer != me);
-    let links: Vec<_> =
-        peers.map(|peer| (peer, PeerLink::new(peer, voter.address(), failed.clone()).start())).collect();
+    let links: Vec<_> = peers.map(|peer| (peer, PeerLink::new(peer, voter.address()).start())).collect();
     let reader = store.reader();
     let log_thread = Arbiter::new();
     let log = Log::start_in_arbiter(&log_thread.handle(), {
@@ -512,7 +525,7 @@ fn wire(settings: NodeSettings, files: Files, run: RunId, rebuilt: Rebuilt) -> N
         host_sessions: Vec::new(),
         failure,
     });
-    NodeHandle { node, voter, links, gauges, bank, proposer, failed, failure: watched }
+    NodeHandle { me, node, voter, links, gauges, bank, proposer, failure: watched }
 }
 
 impl Node {
@@ -696,25 +709,44 @@ impl NodeHandle {
         Err(format!("not decided within {seconds} s: are enough of the other nodes running? It may be yet; ask again"))
     }
 
-    /// Serves a peer that called, until the link ends. Tells `met` when the peer was accepted. Returns why the link ended.
+    /// Serves a peer that called on a socket with [`opening_socket`](crate::peer_link::opening_socket) as its configuration, until
+    /// the link ends. Tells `met` when the peer was accepted. Returns why the link ended.
     pub async fn serve_peer(&self, mut socket: PeerSocket, met: oneshot::Sender<()>) -> String {
         let hello = match read_opening(&mut socket).await {
             Ok(Opening::Hello(hello)) => hello,
-            Ok(Opening::Refused(refused)) => return format!("the caller refused: {}", refused.message),
+            Ok(Opening::Refused(refused)) => return refused_by_caller(&refused),
             Err(refused) => return self.refuse(socket, refused).await,
         };
-        let (peer, store) = (hello.node, hello.store);
+        let (peer, store, run) = (hello.node, hello.store, hello.run);
+        if let Some((_, link)) = self.links.iter().find(|(id, _)| *id == peer) {
+            if !self.is_called_by(peer) {
+                let message = format!("node {peer} is called by this node, and does not call it");
+                return self.refuse(socket, HelloRefused { reason: RefusalReason::Node, message }).await;
+            }
+            if !link.send(MayAttach(run)).await.unwrap_or(false) {
+                // No refusal: whoever speaks in the peer's name on the other link, the peer itself calls again.
+                let _ = socket.close(None).await;
+                return STANDS.into();
+            }
+        }
         let answer = match self.voter.send(Meet(hello)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(refused)) => return self.refuse(socket, refused).await,
             Err(_) => return "the node is stopping".into(),
         };
+        // Whoever waits for it may be gone.
+        let _ = met.send(());
+        // The caller says nothing more before it is answered, so nothing is lost that was read ahead.
+        let mut socket = PeerSocket::from_raw_socket(socket.into_inner(), Role::Server, Some(link_socket())).await;
         if let Err(error) = socket.send(Frame::binary(encode_opening(&Opening::Hello(answer)))).await {
             return error.to_string();
         }
-        // Whoever waits for it may be gone.
-        let _ = met.send(());
-        self.attach(peer, store, socket).await
+        self.attach(peer, store, run, socket).await
+    }
+
+    /// Of two members the one with the lower number calls.
+    fn is_called_by(&self, peer: NodeId) -> bool {
+        peer < self.me
     }
 
     /// Uses a socket on which this node called a peer, until the link ends. Returns why it ended.
@@ -725,26 +757,26 @@ impl NodeHandle {
         }
         let hello: peer::Hello = match read_opening(&mut socket).await {
             Ok(Opening::Hello(hello)) => hello,
-            Ok(Opening::Refused(refused)) => return refused_by(peer, &refused, &self.failed),
+            Ok(Opening::Refused(refused)) => return refused_by(peer, &refused),
             Err(refused) => return self.refuse(socket, refused).await,
         };
         if hello.node != peer {
             let message = format!("node {} answered where node {peer} was called", hello.node);
             return self.refuse(socket, HelloRefused { reason: RefusalReason::Node, message }).await;
         }
-        let store = hello.store;
+        let (store, run) = (hello.store, hello.run);
         match self.voter.send(Meet(hello)).await {
-            Ok(Ok(_)) => self.attach(peer, store, socket).await,
+            Ok(Ok(_)) => self.attach(peer, store, run, socket).await,
             Ok(Err(refused)) => self.refuse(socket, refused).await,
             Err(_) => "the node is stopping".into(),
         }
     }
 
-    async fn attach(&self, peer: NodeId, store: StoreId, socket: PeerSocket) -> String {
+    async fn attach(&self, peer: NodeId, store: StoreId, run: RunId, socket: PeerSocket) -> String {
         let Some((_, link)) = self.links.iter().find(|(id, _)| *id == peer) else {
             return format!("node {peer} is no peer");
         };
-        link.send(Attach { socket, store }).await.unwrap_or_else(|_| "the node is stopping".into())
+        link.send(Attach { socket, store, run }).await.unwrap_or_else(|_| "the node is stopping".into())
     }
 
     async fn refuse(&self, mut socket: PeerSocket, refused: HelloRefused) -> String {

@@ -3,25 +3,34 @@
 //! Messages to the peer are encoded at once into a frame; whatever was said before the mailbox is empty shares the frame
 //! and the flush. While there is no link they are dropped, and so they are when the peer takes them too slowly: the protocol
 //! repeats what matters. Frames of the peer go to the voter one at a time, so that a fast peer can't fill its mailbox.
+//!
+//! A link that works is not given up for another one that comes: a hello of the run that speaks on it already is turned away
+//! while the peer is heard. It is displaced by a hello that the door accepts and that is of another run, for then the peer was
+//! restarted, or of any run once nothing was heard for [`QUIET`].
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use futures_util::{SinkExt, StreamExt};
-use rabia_bank_messages::codec::{BadFrame, decode_frame, decode_opening, encode_message, start_frame};
+use rabia_bank_messages::codec::{
+    BadFrame, MAX_FRAME_MESSAGES, MAX_OPENING_FRAME, MAX_PEER_FRAME, decode_frame, decode_opening, encode_message,
+    start_frame,
+};
 use rabia_bank_messages::escape::escaped;
-use rabia_bank_messages::ids::{NodeId, StoreId};
-use rabia_bank_messages::peer::{HelloRefused, Opening, PeerMessage, RefusalReason};
+use rabia_bank_messages::ids::{NodeId, RunId, StoreId};
+use rabia_bank_messages::peer::{HelloRefused, Opening, PeerMessage};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tracing::{info, warn};
 
-use crate::node::{Failed, Failure};
 use crate::voter::{FromPeer, LinkState, Voter};
 
 /// The most bytes that wait for a slow peer. Beyond it messages are dropped.
@@ -36,6 +45,17 @@ const LINGER: Duration = Duration::from_millis(5);
 /// A peer that says nothing for this long is gone: the slowest thing that it says is an [`PeerMessage::Alive`].
 const SILENCE: Duration = Duration::from_secs(10);
 
+/// Bytes that are read from the socket at a time.
+const READ_BUFFER: usize = 16 << 10;
+/// Messages are written to the socket once so many bytes wait, or none follow.
+const WRITE_BUFFER: usize = 64 << 10;
+/// The most bytes that wait inside the socket: what waits before it, and a frame on top.
+const MAX_WRITE_BUFFER: usize = MAX_QUEUED + MAX_PEER_FRAME + FULL_FRAME;
+/// A link on which nothing was heard for so long may be displaced: a node speaks five times a second at least.
+pub const QUIET: Duration = Duration::from_secs(2);
+/// The most messages in a frame.
+const FULL_MESSAGES: usize = MAX_FRAME_MESSAGES / 2;
+
 /// A socket to a peer.
 pub type PeerSocket = WebSocketStream<TcpStream>;
 
@@ -43,6 +63,9 @@ pub type PeerSocket = WebSocketStream<TcpStream>;
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
 pub struct Say(pub PeerMessage);
+
+/// Why a link is not used.
+pub const STANDS: &str = "the link to this run of the peer stands already";
 
 /// Use this socket, whose handshake is done, from now on. Answered when it is not used any more, with the reason.
 #[derive(Message)]
@@ -52,12 +75,31 @@ pub struct Attach {
     pub socket: PeerSocket,
     /// The store that the peer speaks from on it.
     pub store: StoreId,
+    /// The run in which it does.
+    pub run: RunId,
 }
 
-/// Break the link, so that the two meet again.
+/// Would a link to this run of the peer be used?
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "bool")]
+pub struct MayAttach(pub RunId);
+
+/// Whether the peer's store speaks for it by this node's log. Until that is known, and where it does not, only what any store may
+/// ask for goes to the peer.
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
-pub struct MeetAgain;
+pub struct Standing {
+    /// Whether it does.
+    pub in_force: bool,
+}
+
+/// Break the link, for this reason.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "()")]
+pub struct Break(pub String);
+
+/// Why a link is broken where the store at its other end has become a member's, or is none any more.
+pub const MEET_AGAIN: &str = "the peer's store has become a member's, or is none any more: the two nodes meet again";
 
 /// Comes behind all that waits in the mailbox.
 #[derive(Message)]
@@ -85,6 +127,10 @@ enum Due {
 
 struct Socket {
     number: u64,
+    run: RunId,
+    /// When the peer was heard last.
+    heard: Rc<Cell<Instant>>,
+    in_force: bool,
     frames: mpsc::Sender<Vec<u8>>,
     queued: Arc<AtomicUsize>,
     ended: Option<oneshot::Sender<String>>,
@@ -96,18 +142,48 @@ struct Socket {
 pub struct PeerLink {
     peer: NodeId,
     voter: Addr<Voter>,
-    node: Recipient<Failed>,
     socket: Option<Socket>,
     sockets: u64,
     frame: Vec<u8>,
+    /// Messages in it.
+    messages: usize,
     due: Due,
     dropped: u64,
 }
 
+/// What goes to a peer whose store does not speak for it: answers, and this node's own questions.
+fn goes_to_strangers(message: &PeerMessage) -> bool {
+    matches!(
+        message,
+        PeerMessage::Alive { .. }
+            | PeerMessage::Entries { .. }
+            | PeerMessage::Batch { .. }
+            | PeerMessage::Compacted { .. }
+            | PeerMessage::SnapshotRows { .. }
+            | PeerMessage::CatchUp { .. }
+            | PeerMessage::Fetch { .. }
+            | PeerMessage::GetSnapshot { .. }
+    )
+}
+
 impl PeerLink {
     /// The link to this peer, not connected yet.
-    pub fn new(peer: NodeId, voter: Addr<Voter>, node: Recipient<Failed>) -> PeerLink {
-        PeerLink { peer, voter, node, socket: None, sockets: 0, frame: start_frame(), due: Due::Never, dropped: 0 }
+    pub fn new(peer: NodeId, voter: Addr<Voter>) -> PeerLink {
+        PeerLink {
+            peer,
+            voter,
+            socket: None,
+            sockets: 0,
+            frame: start_frame(),
+            messages: 0,
+            due: Due::Never,
+            dropped: 0,
+        }
+    }
+
+    /// See the [module documentation](self).
+    fn may_attach(&self, run: RunId) -> bool {
+        self.socket.as_ref().is_none_or(|socket| socket.run != run || socket.heard.get().elapsed() > QUIET)
     }
 
     fn detach(&mut self, reason: &str, ctx: &mut Context<Self>) {
@@ -127,6 +203,7 @@ impl PeerLink {
 
     fn flush(&mut self) {
         let frame = std::mem::replace(&mut self.frame, start_frame());
+        self.messages = 0;
         let Some(socket) = &self.socket else { return };
         let length = frame.len();
         if socket.queued.fetch_add(length, Ordering::Relaxed) > MAX_QUEUED || socket.frames.try_send(frame).is_err() {
@@ -147,11 +224,12 @@ impl Handler<Say> for PeerLink {
     type Result = ();
 
     fn handle(&mut self, Say(message): Say, ctx: &mut Self::Context) {
-        if self.socket.is_none() {
+        if self.socket.as_ref().is_none_or(|socket| !socket.in_force && !goes_to_strangers(&message)) {
             return;
         }
         encode_message(&mut self.frame, &message);
-        if self.frame.len() >= FULL_FRAME {
+        self.messages += 1;
+        if self.frame.len() >= FULL_FRAME || self.messages >= FULL_MESSAGES {
             self.flush();
         } else if let PeerMessage::Decide { .. } = message {
             if self.due == Due::Never {
@@ -179,11 +257,13 @@ impl Handler<Flush> for PeerLink {
 impl Handler<Attach> for PeerLink {
     type Result = ResponseFuture<String>;
 
-    fn handle(&mut self, Attach { socket, store }: Attach, ctx: &mut Self::Context) -> Self::Result {
-        // The peer would not call again if it still used the former link.
+    fn handle(&mut self, Attach { socket, store, run }: Attach, ctx: &mut Self::Context) -> Self::Result {
+        if !self.may_attach(run) {
+            return Box::pin(std::future::ready(STANDS.into()));
+        }
         self.detach("a newer link took its place", ctx);
         self.sockets += 1;
-        self.frame = start_frame();
+        (self.frame, self.messages) = (start_frame(), 0);
         let number = self.sockets;
         let (frames, queue) = mpsc::channel(MAX_QUEUED_FRAMES);
         let queued = Arc::new(AtomicUsize::new(0));
@@ -191,22 +271,42 @@ impl Handler<Attach> for PeerLink {
         let end = move |reason: String, _: &mut Self, ctx: &mut Context<Self>| {
             ctx.notify(Ended { socket: number, reason });
         };
-        let reading = read(stream, self.peer, self.voter.clone(), self.node.clone()).into_actor(self).map(end);
+        let heard = Rc::new(Cell::new(Instant::now()));
+        let reading = read(stream, self.peer, self.voter.clone(), heard.clone()).into_actor(self).map(end);
         let writing = write(sink, queue, queued.clone()).into_actor(self).map(end);
         let (ended, wait) = oneshot::channel();
         let (reading, writing) = (ctx.spawn(reading), ctx.spawn(writing));
-        self.socket = Some(Socket { number, frames, queued, ended: Some(ended), reading, writing });
+        let (ended, in_force) = (Some(ended), false);
+        self.socket = Some(Socket { number, run, heard, in_force, frames, queued, ended, reading, writing });
         info!(peer = %self.peer, "the link is up");
         self.voter.do_send(LinkState { peer: self.peer, store: Some(store) });
         Box::pin(async move { wait.await.unwrap_or_else(|_| "the node is stopping".into()) })
     }
 }
 
-impl Handler<MeetAgain> for PeerLink {
+impl Handler<MayAttach> for PeerLink {
+    type Result = bool;
+
+    fn handle(&mut self, MayAttach(run): MayAttach, _: &mut Self::Context) -> bool {
+        self.may_attach(run)
+    }
+}
+
+impl Handler<Standing> for PeerLink {
     type Result = ();
 
-    fn handle(&mut self, _: MeetAgain, ctx: &mut Self::Context) {
-        self.detach("the peer's store has become a member's: the two nodes meet again", ctx);
+    fn handle(&mut self, Standing { in_force }: Standing, _: &mut Self::Context) {
+        if let Some(socket) = &mut self.socket {
+            socket.in_force = in_force;
+        }
+    }
+}
+
+impl Handler<Break> for PeerLink {
+    type Result = ();
+
+    fn handle(&mut self, Break(why): Break, ctx: &mut Self::Context) {
+        self.detach(&why, ctx);
     }
 }
 
@@ -224,7 +324,7 @@ async fn read(
     mut stream: futures_util::stream::SplitStream<PeerSocket>,
     peer: NodeId,
     voter: Addr<Voter>,
-    node: Recipient<Failed>,
+    heard: Rc<Cell<Instant>>,
 ) -> String {
     loop {
         let frame = match tokio::time::timeout(SILENCE, stream.next()).await {
@@ -233,6 +333,7 @@ async fn read(
             Ok(Some(Err(error))) => return error.to_string(),
             Ok(Some(Ok(frame))) => frame,
         };
+        heard.set(Instant::now());
         match frame {
             Frame::Binary(bytes) => match decode_frame(&bytes) {
                 Ok(messages) => {
@@ -240,7 +341,7 @@ async fn read(
                         return "the node is stopping".into();
                     }
                 }
-                Err(error) => return not_understood(&bytes, &error, peer, &node),
+                Err(error) => return not_understood(&bytes, &error, peer),
             },
             Frame::Close(_) => return "the peer closed it".into(),
             Frame::Ping(_) | Frame::Pong(_) => {}
@@ -250,22 +351,46 @@ async fn read(
 }
 
 /// Who calls checks this node's hello when the link stands here already: its refusal comes where messages are expected.
-fn not_understood(bytes: &[u8], error: &BadFrame, peer: NodeId, node: &Recipient<Failed>) -> String {
+fn not_understood(bytes: &[u8], error: &BadFrame, peer: NodeId) -> String {
     match decode_opening(bytes) {
-        Ok(Opening::Refused(refused)) => refused_by(peer, &refused, node),
+        Ok(Opening::Refused(refused)) => refused_by(peer, &refused),
         _ => format!("the peer sent what can't be understood: {error}"),
     }
 }
 
-/// A peer refuses this node. One whose store was replaced has no part in the cluster any more, and stops.
-pub(crate) fn refused_by(peer: NodeId, refused: &HelloRefused, node: &Recipient<Failed>) -> String {
-    let HelloRefused { reason, message } = refused;
-    let why = format!("node {peer} refuses this node: {reason}: {}", escaped(message));
-    if *reason == RefusalReason::Replaced {
-        node.do_send(Failed(Failure::Refused(why.clone())));
-    }
-    why
+/// A peer refuses this node. Whoever listens at the peer's address may say so, for any reason: this node goes on, and calls again.
+pub(crate) fn refused_by(peer: NodeId, HelloRefused { reason, message }: &HelloRefused) -> String {
+    format!("node {peer} refuses this node: {reason}: {}", shown(message))
 }
+
+/// A caller refuses this node instead of saying hello.
+pub(crate) fn refused_by_caller(refused: &HelloRefused) -> String {
+    format!("the caller refused: {}", shown(&refused.message))
+}
+
+/// What a peer says, as much as a person needs of it.
+fn shown(text: &str) -> String {
+    let end = text.char_indices().nth(MAX_SHOWN).map_or(text.len(), |(end, _)| end);
+    escaped(&text[..end]).to_string()
+}
+
+/// The configuration of a socket before the peer has said who it is: frames of [`MAX_OPENING_FRAME`] at most.
+pub fn opening_socket() -> WebSocketConfig {
+    link_socket().max_message_size(Some(MAX_OPENING_FRAME)).max_frame_size(Some(MAX_OPENING_FRAME))
+}
+
+/// The configuration of the socket of a link.
+pub fn link_socket() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .max_message_size(Some(MAX_PEER_FRAME))
+        .max_frame_size(Some(MAX_PEER_FRAME))
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BUFFER)
+        .max_write_buffer_size(MAX_WRITE_BUFFER)
+}
+
+/// The most characters that are shown of what a peer says.
+const MAX_SHOWN: usize = 500;
 
 async fn write(
     mut sink: futures_util::stream::SplitSink<PeerSocket, Frame>,

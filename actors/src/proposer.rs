@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use actix::prelude::*;
 use rabia_bank_messages::bank::{ErrorCode, Refusal};
@@ -77,6 +77,9 @@ struct Formed {
     unproposed: Option<Instant>,
 }
 
+/// That batches of others had to go is said once in this time.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
+
 /// Drives the pool.
 pub struct Proposer {
     pool: Pool,
@@ -92,6 +95,9 @@ pub struct Proposer {
     /// Bytes of these batches. They may wait long after their clients have given up.
     formed_bytes: usize,
     max_in_flight: usize,
+    /// Batches of others that had to go, as far as it was said, and when.
+    dropped_told: u64,
+    dropped_at: Option<Instant>,
     pumping: bool,
     /// A timer goes off when the pool has gathered long enough.
     gathers: bool,
@@ -125,6 +131,8 @@ impl Proposer {
             in_flight: 0,
             formed_bytes: 0,
             max_in_flight,
+            dropped_told: 0,
+            dropped_at: None,
             pumping: false,
             gathers: false,
             timekeeper,
@@ -192,6 +200,7 @@ impl Proposer {
                     events.push(Event::Propose { slot, value, with_payload });
                 }
                 PoolEffect::Forget(id) => events.push(Event::Forget(id)),
+                PoolEffect::Drop(id) => events.push(Event::Drop(id)),
                 PoolEffect::Hold(id, payload) => events.push(Event::Hold(id, payload)),
                 PoolEffect::Abandon(id) => {
                     self.done(&id);
@@ -213,8 +222,23 @@ impl Proposer {
         }
     }
 
+    /// Says now and then how many batches of others had no room.
+    fn warn_of_dropped(&mut self) {
+        let dropped = self.pool.dropped();
+        if dropped > self.dropped_told && self.dropped_at.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
+            self.dropped_at = Some(Instant::now());
+            let batches = dropped - self.dropped_told;
+            self.dropped_told = dropped;
+            warn!(
+                batches,
+                "batches of other nodes that nobody proposed had to go: there were too many, or they waited for too long"
+            );
+        }
+    }
+
     fn send(&self, to: Option<NodeId>, message: &PeerMessage) {
-        for (_, link) in self.links.iter().filter(|(peer, _)| to.is_none_or(|to| to == *peer)) {
+        let goes = |peer: NodeId| to.is_none_or(|to| to == peer) && self.pool.is_linked(peer);
+        for (_, link) in self.links.iter().filter(|(peer, _)| goes(*peer)) {
             link.do_send(Say(message.clone()));
         }
     }
@@ -317,6 +341,7 @@ impl Handler<Pump> for Proposer {
         self.pumping = false;
         let (now, mut effects) = (self.now(), Vec::new());
         self.pool.pump(now, &mut effects);
+        self.warn_of_dropped();
         if let Some(until) = self.pool.gathers_until(now).filter(|_| !self.gathers) {
             self.gathers = true;
             ctx.run_later(until.saturating_sub(now.elapsed), |proposer, ctx| {

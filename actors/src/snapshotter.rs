@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use rabia_bank_messages::ids::{BatchId, Digest, MAX_NODES, NodeId, Slot};
-use rabia_bank_messages::peer::{PeerMessage, SnapshotCursor};
+use rabia_bank_messages::peer::{DIGEST_INTERVAL, PeerMessage, SnapshotCursor};
 use rabia_bank_storage::{BooksReader, BooksStore, BooksView, Entries, LogReader, StoreError};
 use tracing::{info, warn};
 
@@ -35,6 +35,10 @@ mod transfer;
 
 /// The most bytes of decided slots in one answer, so that other messages to the peer get between.
 const ENTRIES_BYTES: usize = 1 << 20;
+/// Payloads that are read from the log for one peer at a time. It asks again for others.
+const MAX_FETCHES: usize = 8;
+/// A digest of a slot so far beyond what is applied here is not kept: there would be no room for those that can be compared.
+const DIGESTS_AHEAD: Slot = 16 * DIGEST_INTERVAL;
 /// Digests of so many slots are kept until all nodes have told theirs.
 const KEPT_DIGESTS: usize = 64;
 /// A peer that has not asked for so long does not need the snapshot any more that it was sent, nor the log behind it.
@@ -110,7 +114,16 @@ struct Offered {
     slot: Slot,
     /// None while rows are read from it, and when all were sent.
     view: Option<BooksView>,
+    /// Rows are read from it.
+    reading: bool,
     used: Instant,
+}
+
+impl Offered {
+    /// Whether all rows of the snapshot at this slot were sent.
+    fn is_sent(&self, slot: Slot) -> bool {
+        self.slot == slot && self.view.is_none()
+    }
 }
 
 /// The snapshot that is being received.
@@ -155,6 +168,8 @@ pub struct Snapshotter {
     neighbours: SnapshotterNeighbours,
     /// Peers that an answer is being read for, and what they asked meanwhile.
     serving: [Option<Option<SendEntries>>; MAX_NODES],
+    /// Payloads that are being read for each peer.
+    fetches: [usize; MAX_NODES],
     digests: BTreeMap<Slot, [Option<Digest>; MAX_NODES]>,
     gauges: Arc<Gauges>,
 }
@@ -184,6 +199,7 @@ impl Snapshotter {
             installed: None,
             neighbours,
             serving: [None; MAX_NODES],
+            fetches: [0; MAX_NODES],
             digests: BTreeMap::new(),
             gauges,
         }
@@ -318,14 +334,14 @@ impl Snapshotter {
     // ----- sending a snapshot -----
 
     fn offer(&mut self, to: NodeId, slot: Slot, at: SnapshotCursor, ctx: &mut Context<Self>) {
-        let offered = self.offers[to.index()].take().filter(|offered| offered.slot == slot);
+        let offered = self.offers[to.index()].take();
         let view = match offered {
-            // Its rows are being read: the peer was impatient.
-            Some(offered) if offered.view.is_none() && offered.used.elapsed() < ASK_AGAIN => {
+            // One answer a peer is under way, whatever it asks; and all rows were sent a moment ago.
+            Some(offered) if offered.reading || (offered.is_sent(slot) && offered.used.elapsed() < ASK_AGAIN) => {
                 self.offers[to.index()] = Some(offered);
                 return;
             }
-            Some(Offered { view: Some(view), .. }) => Ok(view),
+            Some(Offered { slot: of, view: Some(view), .. }) if of == slot => Ok(view),
             _ => self.books.view(),
         };
         let view = match view {
@@ -333,7 +349,7 @@ impl Snapshotter {
             Err(error) => return self.fail(&error),
         };
         let slot = view.slot();
-        self.offers[to.index()] = Some(Offered { slot, view: None, used: Instant::now() });
+        self.offers[to.index()] = Some(Offered { slot, view: None, reading: true, used: Instant::now() });
         let reading = tokio::task::spawn_blocking(move || (offer::rows_at(&view, at, offer::PIECE), view));
         ctx.spawn(reading.into_actor(self).map(move |read, snapshotter, _| {
             // Without a result the runtime is going down.
@@ -346,7 +362,7 @@ impl Snapshotter {
             if view.is_none() {
                 info!(peer = %to, slot, "a snapshot was sent");
             }
-            snapshotter.offers[to.index()] = Some(Offered { slot, view, used: Instant::now() });
+            snapshotter.offers[to.index()] = Some(Offered { slot, view, reading: false, used: Instant::now() });
             snapshotter.say(to, PeerMessage::SnapshotRows { slot, at, part, rows, next });
         }));
     }
@@ -470,7 +486,9 @@ impl Handler<AboutSnapshot> for Snapshotter {
             PeerMessage::Compacted { log_from } => self.compacted(peer, log_from, ctx),
             PeerMessage::GetSnapshot { slot, at } => self.offer(peer, slot, at, ctx),
             PeerMessage::SnapshotRows { slot, at, part, rows, next } => {
-                if self.receiving.as_ref().is_some_and(|receiving| receiving.from == peer) {
+                // One answer waits at most: nobody asked for more.
+                let waits = self.jobs.iter().any(|job| matches!(job, Job::Take(_)));
+                if !waits && self.receiving.as_ref().is_some_and(|receiving| receiving.from == peer) {
                     self.jobs.push_back(Job::Take(Answer { slot, at, part, rows, next }));
                     self.work(ctx);
                 }
@@ -484,7 +502,7 @@ impl Handler<SendEntries> for Snapshotter {
     type Result = ();
 
     fn handle(&mut self, request: SendEntries, ctx: &mut Self::Context) {
-        if request.decided > request.from + 1_000 && self.serving[request.to.index()].is_none() {
+        if request.decided > request.from.saturating_add(1_000) && self.serving[request.to.index()].is_none() {
             info!(peer = %request.to, from = request.from, to = request.decided, "a peer is catching up");
         }
         self.serve(request, ctx);
@@ -495,10 +513,15 @@ impl Handler<SendStored> for Snapshotter {
     type Result = ();
 
     fn handle(&mut self, SendStored { to, id }: SendStored, ctx: &mut Self::Context) {
+        if self.fetches[to.index()] >= MAX_FETCHES {
+            return;
+        }
+        self.fetches[to.index()] += 1;
         self.read(
             ctx,
             move |reader| reader.payload(&id),
             move |snapshotter, payload, _| {
+                snapshotter.fetches[to.index()] -= 1;
                 if let Some(payload) = payload.flatten() {
                     snapshotter.say(to, PeerMessage::Batch { id, payload });
                 }
@@ -522,6 +545,8 @@ impl Handler<PeerDigest> for Snapshotter {
     type Result = ();
 
     fn handle(&mut self, PeerDigest { peer, slot, digest }: PeerDigest, _: &mut Self::Context) {
-        self.note_digest(peer, slot, digest);
+        if slot <= self.gauges.applied_slot.load(Ordering::Relaxed) + DIGESTS_AHEAD {
+            self.note_digest(peer, slot, digest);
+        }
     }
 }

@@ -5,15 +5,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use rabia_bank_messages::genesis::Replacement;
-use rabia_bank_messages::ids::{NodeId, Slot, StoreId};
+use rabia_bank_messages::ids::{MAX_NODES, NodeId, Slot, StoreId};
 use rabia_bank_messages::peer::{Hello, HelloRefused, PeerMessage};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rabia_bank_storage::PeerMemory;
 use tokio::sync::oneshot;
+use tracing::{error, warn};
 
 use crate::bank::{Apply, Bank, Install, ReadAt};
 use crate::consensus::agreement::{Agreement, Effect, Event, TICK, Ticket};
@@ -21,7 +22,7 @@ use crate::handshake::{Door, Met};
 use crate::ledger::Ledger;
 use crate::log::{Log, Persist, Persisted};
 use crate::node::{Decision, Failed, Failure, Gauges};
-use crate::peer_link::{MeetAgain, PeerLink, Say};
+use crate::peer_link::{Break, MEET_AGAIN, PeerLink, Say, Standing};
 use crate::proposer::{Notices, Proposer};
 use crate::snapshotter::{AboutSnapshot, PeerDigest, SendEntries, SendStored, Snapshotter};
 use crate::stages::SlotWatch;
@@ -78,6 +79,22 @@ pub struct Installed {
     pub decisions: Vec<Decision>,
 }
 
+/// What is wrong with a peer is said once in this time.
+const COMPLAIN_AGAIN: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Copy, Default)]
+struct Complaint(Option<Instant>);
+
+impl Complaint {
+    fn may_speak(&mut self, now: Instant) -> bool {
+        let may = self.0.is_none_or(|last| now - last >= COMPLAIN_AGAIN);
+        if may {
+            self.0 = Some(now);
+        }
+        may
+    }
+}
+
 /// Drives the agreement core.
 pub struct Voter {
     core: Agreement,
@@ -88,6 +105,8 @@ pub struct Voter {
     watch: SlotWatch,
     /// Answers to [`Meet`] that wait for a durable write.
     meeting: Vec<(Ticket, oneshot::Sender<()>)>,
+    /// Of each peer, when it was last said what is wrong with it.
+    complaints: [Complaint; MAX_NODES],
     gauges: Arc<Gauges>,
     log: Addr<Log>,
     bank: Addr<Bank>,
@@ -131,6 +150,7 @@ impl Voter {
             started,
             watch: SlotWatch::default(),
             meeting: Vec::new(),
+            complaints: [Complaint::default(); MAX_NODES],
             gauges,
             log,
             bank,
@@ -165,6 +185,18 @@ impl Voter {
                         link.do_send(Say(message.clone()));
                     }
                 }
+                Effect::Refuse(peer, why) => {
+                    if self.complaints[peer.index()].may_speak(now) {
+                        let refused = self.core.counters().refused;
+                        error!(%peer, why, refused, "the link to a peer is refused");
+                    }
+                    self.break_link(peer, why);
+                }
+                Effect::Warn(peer, why) => {
+                    if self.complaints[peer.index()].may_speak(now) {
+                        warn!(%peer, why, "a peer said what is not taken");
+                    }
+                }
                 Effect::Save(ticket, commit) => self.log.do_send(Persist { ticket, commit }),
                 Effect::Deliver(slot, batch) => self.bank.do_send(Apply { slot, batch, decided: now }),
                 Effect::Pool(notice) => notices.push(notice),
@@ -182,8 +214,12 @@ impl Voter {
     }
 
     fn meet_again(&self, peer: NodeId) {
+        self.break_link(peer, MEET_AGAIN.into());
+    }
+
+    fn break_link(&self, peer: NodeId, why: String) {
         if let Some((_, link)) = self.links.iter().find(|(id, _)| *id == peer) {
-            link.do_send(MeetAgain);
+            link.do_send(Break(why));
         }
     }
 
@@ -230,19 +266,27 @@ impl Handler<FromPeer> for Voter {
     type Result = ();
 
     fn handle(&mut self, FromPeer { peer, messages }: FromPeer, _: &mut Self::Context) {
-        let mut events = Vec::with_capacity(messages.len());
+        let (now, mut effects) = (self.started.elapsed(), Vec::new());
         for message in messages {
             match message {
                 PeerMessage::StateDigest { slot, digest } => {
-                    self.snapshotter.do_send(PeerDigest { peer, slot, digest });
+                    if self.core.takes(peer, &message, &mut effects) {
+                        self.snapshotter.do_send(PeerDigest { peer, slot, digest });
+                    }
                 }
                 PeerMessage::Compacted { .. } | PeerMessage::GetSnapshot { .. } | PeerMessage::SnapshotRows { .. } => {
-                    self.snapshotter.do_send(AboutSnapshot(peer, message))
+                    if self.core.takes(peer, &message, &mut effects) {
+                        self.snapshotter.do_send(AboutSnapshot(peer, message));
+                    }
                 }
-                message => events.push(Event::Received(peer, message)),
+                message => self.core.handle(now, Event::Received(peer, message), &mut effects),
+            }
+            // The link is on its way to its end: the rest of the frame is of no use.
+            if effects.iter().any(|effect| matches!(effect, Effect::Refuse(refused, _) if *refused == peer)) {
+                break;
             }
         }
-        self.handle_events(events);
+        self.perform(effects);
     }
 }
 
@@ -256,7 +300,18 @@ impl Handler<LinkState> for Voter {
                 // It was a stranger when they met, a moment ago.
                 self.meet_again(peer);
             }
-            Some(store) => self.handle_events([Event::LinkUp(peer, store)]),
+            Some(store) => {
+                let mut effects = Vec::new();
+                self.core.handle(self.started.elapsed(), Event::LinkUp(peer, store), &mut effects);
+                let in_force = self.core.is_in_force(peer);
+                if !in_force {
+                    warn!(%peer, %store, "this node's log does not know the peer's store: it is told only what is decided");
+                }
+                if let Some((_, link)) = self.links.iter().find(|(id, _)| *id == peer) {
+                    link.do_send(Standing { in_force });
+                }
+                self.perform(effects);
+            }
             None => self.handle_events([Event::LinkDown(peer)]),
         }
     }

@@ -443,6 +443,8 @@ impl World {
                         self.send(index, to.index(), PeerMessage::Batch { id, payload });
                     }
                 }
+                Effect::Refuse(peer, why) => panic!("{index} of {peer}: {why}"),
+                Effect::Warn(_, why) => assert!(why.contains("there is nobody else"), "{why}"),
                 Effect::MeetAgain(peer) => {
                     let nodes = (index, peer.index());
                     self.disconnect(nodes.0, nodes.1);
@@ -477,6 +479,7 @@ impl World {
                     events.push(Event::Propose { slot, value, with_payload });
                 }
                 PoolEffect::Forget(id) => events.push(Event::Forget(id)),
+                PoolEffect::Drop(id) => events.push(Event::Drop(id)),
                 PoolEffect::Hold(id, payload) => events.push(Event::Hold(id, payload)),
                 PoolEffect::Abandon(id) => unreachable!("{id:?} is given up, but there are no snapshots and one clock"),
                 PoolEffect::Send(to, message) => {

@@ -5,10 +5,10 @@
 use std::time::Duration;
 
 use rabia_bank_actors::consensus::agreement::Notice;
-use rabia_bank_actors::consensus::pool::{Asker, Now, Pool, PoolEffect};
+use rabia_bank_actors::consensus::pool::{Asker, MAX_WAIT, MAX_WAITING, Now, Pool, PoolEffect};
 use rabia_bank_actors::owner::Owner;
 use rabia_bank_messages::bank::{Amount, Bulk, Command, Operation};
-use rabia_bank_messages::batch::{Action, Payload, RequestHeader};
+use rabia_bank_messages::batch::{Action, BatchBuilder, MAX_STAMP, Payload, RequestHeader};
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{BatchId, ClusterId, Millis, NodeId, SessionKey, StoreId};
 use rabia_bank_messages::peer::PeerMessage;
@@ -219,4 +219,47 @@ fn a_backlog_waits_for_its_turn_and_not_in_formed_batches() {
     let (_, askers) = &next[0];
     assert!(askers.iter().any(|asker| asker.client == 2), "{askers:?}");
     assert!(askers.len() <= 2, "one bulk beside it: {askers:?}");
+}
+
+/// A batch of another node, with a payload of this length.
+fn foreign(origin: NodeId, sequence: u64, length: usize, stamp: Millis) -> Notice {
+    let mut builder = BatchBuilder::default();
+    let header = RequestHeader { session: 1, key: SessionKey([1; 16]), number: sequence, acknowledged: 0 };
+    let account_id = "x".repeat(length).into();
+    builder.push(&header, &Action::Command(Command::One(Operation::Deposit { account_id, amount: Amount::new(1) })));
+    let (id, payload) = builder.finish(origin, 1, sequence, stamp);
+    Notice::Arrived(id, payload)
+}
+
+fn dropped(effects: &[PoolEffect]) -> Vec<u64> {
+    let dropped = effects.iter().filter_map(|effect| match effect {
+        PoolEffect::Drop(id) => Some(id.sequence),
+        _ => None,
+    });
+    dropped.collect()
+}
+
+#[test]
+fn batches_of_others_that_never_ripen_have_a_budget() {
+    let genesis = Genesis::new(ClusterId([1; 16]), vec![StoreId([7; 16]); 3]);
+    let [me, second, third] = [1, 2, 3].map(|node| NodeId::new(node).unwrap());
+    let mut pool = Pool::new(genesis, me, 1, 0);
+    let (big, mut gone) = (10 << 20, Vec::new());
+    for sequence in 1..=20 {
+        gone.extend(dropped(&heard(&mut pool, at(10), foreign(second, sequence, big, MAX_STAMP))));
+    }
+    // Three of them have room; the oldest went first.
+    assert_eq!(gone, (1..=17).collect::<Vec<_>>());
+    // Many small ones likewise, and nobody else's go for them.
+    gone.clear();
+    for sequence in 1..=MAX_WAITING as u64 + 3 {
+        gone.extend(dropped(&heard(&mut pool, at(10), foreign(third, sequence, 1, MAX_STAMP))));
+    }
+    assert_eq!(gone, [1, 2, 3]);
+    assert_eq!(pool.dropped(), 20);
+    // What waits for too long goes, too.
+    let stale = dropped(&pump(&mut pool, at(10 + MAX_WAIT.as_millis() as u64)));
+    assert!(stale.is_empty(), "{stale:?}");
+    let stale = dropped(&pump(&mut pool, at(1_100 + MAX_WAIT.as_millis() as u64)));
+    assert_eq!(stale.len(), 3 + MAX_WAITING);
 }

@@ -462,6 +462,10 @@ pub struct Status {
     pub null_slots: u64,
     /// Batches that were decided a second time, and changed nothing then.
     pub repeated_batches: u64,
+    /// Batches that were decided and can't be applied: every node applied them as empty ones. Not 0 means that a node is or was
+    /// damaged, or ran another program.
+    #[serde(default)]
+    pub unusable_batches: u64,
     /// Phases of the slots that this node decided itself: how many took 1, 2, 3, and 4 or more.
     pub phases: [u64; 4],
     /// The slot that the last snapshot on its disk stands after: a start applies what came behind it.

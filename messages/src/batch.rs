@@ -23,16 +23,23 @@
 //!
 //! # One encoding for one request
 //!
-//! MessagePack has several encodings for one value. A payload has one, because nodes encode what they decoded and never
-//! pass on bytes that came from a client: [`BatchBuilder`] is the only writer. So [`Request::action_bytes`] can stand
-//! for the action where a retry is compared with the first attempt.
+//! MessagePack has several encodings for one value. A payload has one: nodes encode what they decoded and never pass on
+//! bytes that came from a client, [`BatchBuilder`] is the only writer, and every number, length and text that is not in its
+//! shortest form is refused. So [`Request::action_bytes`] can stand for the action where a retry is compared with the first
+//! attempt.
+//!
+//! # What is believed
+//!
+//! A node holds a payload that a peer sent only after [`Payload::check`], which looks at every byte: a payload that could
+//! not be applied never gets a slot by an honest node. One that is decided all the same is applied as an empty batch,
+//! everywhere. Whether a payload passes follows from its bytes alone, so all nodes agree.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::bank::Command;
 use crate::ids::{BatchId, Digest, Millis, NodeId, SessionKey, StoreId};
-use crate::msgpack;
+use crate::request::Reader;
 
 /// The version of the format of a payload with requests.
 const VERSION: u8 = 1;
@@ -48,6 +55,12 @@ const USUAL_REQUEST: usize = 128;
 
 /// The most requests in one batch, so that applying one does not stall a node for long.
 pub const MAX_BATCH_REQUESTS: u32 = 8_192;
+/// The longest payload, in bytes. The longest message that a node can be set up to take from a client has 8 MiB, a command in
+/// it may become longer by two thirds (the shortest `deposit` has 12 bytes there and 20 in a batch), and up to
+/// [`FULL_BATCH_BYTES`] may have gathered before it. It leaves room in a frame between nodes.
+pub const MAX_BATCH_BYTES: usize = 14 << 20;
+/// The latest stamp of a batch, in milliseconds: the last number that every client can read exactly, in the year 287396.
+pub const MAX_STAMP: Millis = (1 << 53) - 1;
 /// A batch that has reached this size takes no further request. One request may be larger on its own, up to the
 /// message limit of clients.
 pub const FULL_BATCH_BYTES: usize = 256 * 1024;
@@ -125,11 +138,11 @@ impl Payload {
         Digest::of(&self.0) == id.digest
     }
 
-    /// The payload of a batch that gives a member a new store.
+    /// The payload of a batch that gives a member a new store. A stamp above [`MAX_STAMP`] becomes that.
     pub fn replacing(node: NodeId, store: StoreId, stamp: Millis) -> Payload {
         let mut bytes = Vec::with_capacity(REPLACING_LENGTH);
         bytes.push(REPLACING);
-        bytes.extend_from_slice(&stamp.to_be_bytes());
+        bytes.extend_from_slice(&stamp.min(MAX_STAMP).to_be_bytes());
         bytes.push(node.get());
         bytes.extend_from_slice(&store.0);
         Payload(bytes.into())
@@ -147,6 +160,7 @@ impl Payload {
             return Err(BadPayload(format!("{} bytes that should replace a store", self.0.len())));
         };
         let node = NodeId::new(node).ok_or_else(|| BadPayload(format!("a new store for node {node}")))?;
+        self.stamp().and_then(check_stamp)?;
         Ok(Some((node, StoreId(store))))
     }
 
@@ -184,44 +198,90 @@ impl Payload {
         Ok((u64::from_be_bytes([a, b, c, d, e, f, g, h]), u32::from_be_bytes([i, j, k, l])))
     }
 
+    /// Limits that hold for every payload, of whatever kind.
+    fn check_limits(&self) -> Result<(), BadPayload> {
+        if self.len() > MAX_BATCH_BYTES {
+            return Err(BadPayload(format!("{} bytes, {MAX_BATCH_BYTES} are the most", self.len())));
+        }
+        self.stamp().and_then(check_stamp)?;
+        let count = self.count()?;
+        if count > MAX_BATCH_REQUESTS {
+            return Err(BadPayload(format!("{count} requests, {MAX_BATCH_REQUESTS} are the most")));
+        }
+        Ok(())
+    }
+
+    /// Whether it can be applied: looks at all of it, and builds nothing. Passes exactly where [`Payload::contents`] succeeds.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), BadPayload> {
+        self.check_limits()?;
+        if self.replacement()?.is_some() {
+            return Ok(());
+        }
+        let mut reader = Reader(&self.0[PREFIX..]);
+        for number in 1..=self.count()? {
+            reader.skip_request().map_err(|what| bad_request(number, what))?;
+        }
+        nothing_behind(reader.0)
+    }
+
+    /// All that it says.
+    ///
+    /// # Errors
+    /// What is wrong with it: then it can't be applied.
+    pub fn contents(&self) -> Result<Contents<'_>, BadPayload> {
+        self.check_limits()?;
+        match self.replacement()? {
+            Some((node, store)) => Ok(Contents::Replacement(node, store)),
+            None => Ok(Contents::Requests(self.requests()?.collect::<Result<_, _>>()?)),
+        }
+    }
+
     /// The requests, in order. The iterator ends after the first error.
     ///
     /// # Errors
     /// If the payload is too short or of another version, or replaces a store.
     pub fn requests(&self) -> Result<impl Iterator<Item = Result<Request<'_>, BadPayload>>, BadPayload> {
-        let (_, mut left) = self.prefix()?;
-        let mut rest = &self.0[PREFIX..];
-        let mut damaged = false;
+        let (_, count) = self.prefix()?;
+        let mut reader = Reader(&self.0[PREFIX..]);
+        let (mut next, mut ended) = (1, false);
         Ok(std::iter::from_fn(move || {
-            if damaged {
+            if ended {
                 return None;
             }
-            if left == 0 {
-                if rest.is_empty() {
-                    return None;
-                }
-                damaged = true;
-                return Some(Err(BadPayload(format!("{} bytes after the last request", rest.len()))));
+            if next > count {
+                ended = true;
+                return nothing_behind(reader.0).err().map(Err);
             }
-            left -= 1;
-            let request = take_request(&mut rest);
-            damaged = request.is_err();
-            Some(request)
+            let request = reader.request().map_err(|what| bad_request(next, what));
+            next += 1;
+            ended = request.is_err();
+            Some(request.map(|(header, action, action_bytes)| Request { header, action, action_bytes }))
         }))
     }
 }
 
-fn take_request<'a>(rest: &mut &'a [u8]) -> Result<Request<'a>, BadPayload> {
-    let (header, _) = take(rest)?;
-    let (action, action_bytes) = take(rest)?;
-    Ok(Request { header, action, action_bytes })
+/// What a payload says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Contents<'a> {
+    /// These requests, in their order.
+    Requests(Vec<Request<'a>>),
+    /// This member gets this store.
+    Replacement(NodeId, StoreId),
 }
 
-fn take<'a, T: Deserialize<'a>>(rest: &mut &'a [u8]) -> Result<(T, &'a [u8]), BadPayload> {
-    let (bytes, behind) = msgpack::split_value(rest).map_err(|e| BadPayload(e.to_string()))?;
-    *rest = behind;
-    let value = rmp_serde::from_slice(bytes).map_err(|e| BadPayload(e.to_string()))?;
-    Ok((value, bytes))
+fn check_stamp(stamp: Millis) -> Result<(), BadPayload> {
+    if stamp > MAX_STAMP { Err(BadPayload(format!("a stamp of {stamp}, {MAX_STAMP} is the latest"))) } else { Ok(()) }
+}
+
+fn bad_request(number: u32, what: &str) -> BadPayload {
+    BadPayload(format!("request {number}: {what}"))
+}
+
+fn nothing_behind(rest: &[u8]) -> Result<(), BadPayload> {
+    if rest.is_empty() { Ok(()) } else { Err(BadPayload(format!("{} bytes after the last request", rest.len()))) }
 }
 
 /// A request as it stands in a payload.
@@ -297,14 +357,14 @@ impl BatchBuilder {
         self.count >= MAX_BATCH_REQUESTS || self.bytes.len() >= FULL_BATCH_BYTES
     }
 
-    /// The payload with its id. The builder is empty afterwards.
+    /// The payload with its id. The builder is empty afterwards. A stamp above [`MAX_STAMP`] becomes that.
     pub fn finish(&mut self, origin: NodeId, incarnation: u64, sequence: u64, stamp: Millis) -> (BatchId, Payload) {
         let mut bytes = std::mem::take(&mut self.bytes);
         if bytes.is_empty() {
             bytes.extend_from_slice(&[0; PREFIX]);
         }
         bytes[0] = VERSION;
-        bytes[1..9].copy_from_slice(&stamp.to_be_bytes());
+        bytes[1..9].copy_from_slice(&stamp.min(MAX_STAMP).to_be_bytes());
         bytes[9..PREFIX].copy_from_slice(&self.count.to_be_bytes());
         self.count = 0;
         let id = BatchId { origin, incarnation, sequence, digest: Digest::of(&bytes) };

@@ -147,6 +147,9 @@ fn too_deep() -> Malformed {
     Malformed::new(format_args!("nested deeper than {MAX_DEPTH}"))
 }
 
+/// The longest frame before a link is accepted, in bytes: a hello has some 200.
+pub const MAX_OPENING_FRAME: usize = 4 << 10;
+
 /// The largest frame between peers, in bytes. Longer than a batch with the largest request a client may send.
 pub const MAX_PEER_FRAME: usize = 16 << 20;
 
@@ -188,14 +191,21 @@ pub fn encode_message(frame: &mut Vec<u8>, message: &PeerMessage) {
     encode_compact(frame, message);
 }
 
+/// The most messages in a frame: many more than wait for a socket at a time, and few enough that a frame of short ones is not
+/// many times as long in memory.
+pub const MAX_FRAME_MESSAGES: usize = 65_536;
+
 /// Decodes the messages of a frame.
 ///
 /// # Errors
-/// If it is of another version, or any of its messages is damaged.
+/// If it is of another version, has more than [`MAX_FRAME_MESSAGES`], or any of them is damaged.
 pub fn decode_frame(frame: &[u8]) -> Result<Vec<PeerMessage>, BadFrame> {
     let mut rest = check_version(frame)?;
     let mut messages = Vec::new();
     while !rest.is_empty() {
+        if messages.len() == MAX_FRAME_MESSAGES {
+            return Err(BadFrame::Damaged(format!("more than {MAX_FRAME_MESSAGES} messages")));
+        }
         messages.push(take(&mut rest)?);
     }
     Ok(messages)

@@ -11,6 +11,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// A position of the replicated log, from 1. Slot 0 means "none yet".
 pub type Slot = u64;
 
+/// The last slot that there can be: at 20,000 a second a cluster gets there after 14,000 years. A number above it in a message
+/// is a mistake, and with it no sum of slots overflows.
+pub const MAX_SLOT: Slot = (1 << 53) - 1;
+
 /// A try inside a slot, from 1.
 pub type Phase = u32;
 

@@ -11,5 +11,7 @@ mod msgpack;
 mod number;
 mod open;
 pub mod peer;
+mod plausible;
+mod request;
 pub mod sabotage;
 pub mod stages;

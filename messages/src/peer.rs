@@ -33,6 +33,8 @@ use serde::{Deserialize, Serialize};
 use crate::batch::Payload;
 use crate::ids::{BatchId, ClusterId, Digest, Millis, NodeId, Phase, RunId, Slot, StoreId};
 
+pub use crate::plausible::Implausible;
+
 /// The version of everything in this module.
 pub const PROTOCOL_VERSION: u8 = 2;
 

@@ -10,13 +10,14 @@
 //! - at the end every account has the balance, the count and the last transaction that the history gives it, and the sum of
 //!   all balances is openings + deposits − withdrawals.
 //!
-//! The first transaction that is wrong is named.
+//! The first transaction that is wrong is named. So are decided batches that could not be applied: no node of this version
+//! proposes one, but where one was decided all nodes took it for an empty one, and the books are right without it.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
-use rabia_bank_actors::ledger::{BLOCK, Block, BlockRecord, Ledger, chain_hash};
+use rabia_bank_actors::ledger::{BLOCK, Block, BlockRecord, Ledger, UnusableBatches, chain_hash};
 use rabia_bank_actors::node::{Rebuilt, StartError, replay};
 use rabia_bank_actors::snapshot::{BooksError, read_block, restore};
 use rabia_bank_messages::bank::{Account, MAX_PAGE, Query, Success, Transaction, TransactionType};
@@ -153,6 +154,11 @@ impl Books {
     pub fn has_account(&self, account: &str) -> bool {
         let found = self.ledger.query(&Query::GetBalance { account_id: account.into() });
         found.and_then(|lookup| self.ledger.at_hand(lookup)).is_some_and(|answer| answer.is_ok())
+    }
+
+    /// Decided batches that could not be applied, and were taken for empty ones.
+    pub fn unusable(&self) -> &UnusableBatches {
+        self.ledger.unusable()
     }
 
     /// Slot, chain head and state digest: the same on every node that is as far.

@@ -21,7 +21,7 @@ use rabia_bank_storage::{BooksStore, Identity, LogStore, Snapshot, StoreError};
 use crate::config::{
     BOOKS_FILE, CLOCK_FILE, CONFIG_FILE, ConfigError, DEFAULT_CLIENT_PORT, LOG_FILE, Limits, Member, NodeConfig,
 };
-use crate::random;
+use crate::{private, random};
 
 /// Peer ports start this far above the client ports.
 pub const PEER_PORT_OFFSET: u16 = 100;
@@ -203,10 +203,9 @@ fn create_from(new: &NewCluster, books: Option<&Snapshot>) -> Result<Vec<NodeCon
     Ok(configs)
 }
 
-/// Money is nobody else's business.
 fn private_folder() -> fs::Permissions {
     use std::os::unix::fs::PermissionsExt;
-    fs::Permissions::from_mode(0o700)
+    fs::Permissions::from_mode(private::FOLDER)
 }
 
 /// The configurations of all nodes; each is to lie in its [`node_dir`].
@@ -244,11 +243,9 @@ fn configs(new: &NewCluster) -> Vec<NodeConfig> {
 
 fn write_node(unfinished: &Path, config: &NodeConfig, books: Option<&Snapshot>) -> Result<(), ClusterDirError> {
     let dir = node_dir(unfinished, config.node);
-    fs::create_dir(&dir).map_err(|source| ClusterDirError::Io { path: dir.clone(), source })?;
+    private::create_folder(&dir).map_err(|source| ClusterDirError::Io { path: dir.clone(), source })?;
     let path = dir.join(CONFIG_FILE);
-    fs::write(&path, config.to_toml())
-        .and_then(|()| File::open(&path)?.sync_all())
-        .map_err(|source| ClusterDirError::Io { path, source })?;
+    private::write_new(&path, &config.to_toml()).map_err(|source| ClusterDirError::Io { path, source })?;
     let identity = Identity { genesis: config.genesis(), node: config.node };
     LogStore::create(&dir.join(LOG_FILE), &identity, books.map_or(0, |books| books.slot))?;
     BooksStore::create(&dir.join(BOOKS_FILE), &identity, books)?;
@@ -321,6 +318,23 @@ mod tests {
 
     fn new_cluster(data_dir: PathBuf) -> NewCluster {
         NewCluster { transaction_limit: 1_000, ..NewCluster::new(data_dir, 3) }
+    }
+
+    #[test]
+    fn folders_and_files_are_for_their_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("bank");
+        let configs = create(&new_cluster(dir.clone())).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&dir), 0o700);
+        for config in &configs {
+            assert_eq!(mode(&config.data_dir), 0o700);
+            for entry in fs::read_dir(&config.data_dir).unwrap() {
+                let path = entry.unwrap().path();
+                assert_eq!(mode(&path), 0o600, "{}", path.display());
+            }
+        }
     }
 
     #[test]

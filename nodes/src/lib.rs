@@ -22,6 +22,7 @@ pub mod measured;
 mod node_error;
 #[doc = include_str!("../PERFORMANCE.md")]
 pub mod performance {}
+mod private;
 pub mod program;
 mod random;
 pub mod replace;

@@ -21,7 +21,7 @@ use rabia_bank_storage::{BooksReader, BooksStore, Identity, LogReader, LogStore,
 
 use crate::config::{BOOKS_FILE, CONFIG_FILE, LOG_FILE, NodeConfig};
 use crate::control::{self, ControlError};
-use crate::random;
+use crate::{private, random};
 
 /// Why a store was not replaced.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +102,7 @@ pub fn prepare(config: &NodeConfig, force: bool) -> Result<Prepared, ReplaceErro
         Ok(store) => return Ok(Prepared { store, set_aside: None, again: true }),
         Err(_) => {}
     }
-    fs::create_dir_all(&config.data_dir).map_err(at(&config.data_dir))?;
+    private::create_folders(&config.data_dir).map_err(at(&config.data_dir))?;
     let set_aside = set_aside(config)?;
     let store = StoreId(random::bytes());
     // The log last: without it there is no store, and it is made anew.
@@ -132,7 +132,7 @@ fn set_aside(config: &NodeConfig) -> Result<Option<PathBuf>, ReplaceError> {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let mut folder = config.data_dir.join(format!("set-aside-{seconds}"));
     let mut tries = 0;
-    while let Err(source) = fs::create_dir(&folder) {
+    while let Err(source) = private::create_folder(&folder) {
         if source.kind() != io::ErrorKind::AlreadyExists {
             return Err(ReplaceError::Io { path: folder, source });
         }

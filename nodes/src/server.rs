@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use rabia_bank_actors::bank::SnapshotPolicy;
 use rabia_bank_actors::node::{self, Failure, NodeHandle, NodeSettings};
-use rabia_bank_messages::codec::MAX_PEER_FRAME;
+use rabia_bank_actors::peer_link::{link_socket, opening_socket};
 use rabia_bank_messages::ids::NodeId;
 use rabia_bank_storage::{Identity, LogReader, StoreError};
 use tokio::net::{TcpListener, TcpStream};
@@ -57,8 +57,6 @@ const LASTED: Duration = Duration::from_secs(5);
 const SETTLE: Duration = Duration::from_millis(50);
 /// How long a stopping node waits for its clients to go.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// Bytes that are read from a peer's socket at a time.
-const PEER_READ_BUFFER: usize = 16 << 10;
 /// Answers are written to the socket once so many bytes wait, or none follow.
 const WRITE_BUFFER: usize = 64 << 10;
 /// The most bytes that wait inside a socket; the queues before it are bounded far below.
@@ -278,7 +276,7 @@ async fn accept_peers(listener: TcpListener, handle: NodeHandle, config: Rc<Node
                 }
             };
             let mut link = Box::pin(async {
-                match upgrade(stream, check, peer_socket(), &config).await {
+                match upgrade(stream, check, opening_socket(), &config).await {
                     Some(socket) => handle.serve_peer(socket, met).await,
                     None => "no handshake".into(),
                 }
@@ -324,15 +322,6 @@ fn turned_away(status: StatusCode, why: &str) -> ErrorResponse {
     response
 }
 
-fn peer_socket() -> WebSocketConfig {
-    WebSocketConfig::default()
-        .max_message_size(Some(MAX_PEER_FRAME))
-        .max_frame_size(Some(MAX_PEER_FRAME))
-        .read_buffer_size(PEER_READ_BUFFER)
-        .write_buffer_size(WRITE_BUFFER)
-        .max_write_buffer_size(MAX_WRITE_BUFFER)
-}
-
 /// Calls a peer, and again whenever the link has ended.
 async fn dial(peer: NodeId, address: String, handle: NodeHandle, config: Rc<NodeConfig>) {
     let mut backoff = BACKOFF_MIN;
@@ -368,7 +357,7 @@ async fn call(address: &str, config: &NodeConfig) -> Result<WebSocketStream<TcpS
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
         let url = format!("ws://{address}{PEER_PATH}");
         let request = url.into_client_request().map_err(|error| error.to_string())?;
-        let connected = tokio_tungstenite::client_async_with_config(request, stream, Some(peer_socket())).await;
+        let connected = tokio_tungstenite::client_async_with_config(request, stream, Some(link_socket())).await;
         connected.map(|(socket, _)| socket).map_err(|error| error.to_string())
     };
     let timeout = config.limits.handshake_timeout();

@@ -28,7 +28,7 @@ use tracing::info;
 
 use crate::consensus::stores::{Standing, Stores};
 use crate::ledger::{Applied, Ledger, Progress, RequestOutcome};
-use crate::node::{Decision, Failed, Gauges, Rebuilt};
+use crate::node::{Decision, Failed, Gauges, Rebuilt, warn_of_unusable};
 use crate::owner::Owner;
 use crate::proposer::{AppliedTime, Proposer};
 use crate::snapshotter::{OwnDigest, Snapshotter};
@@ -248,7 +248,6 @@ pub struct Bank {
     decisions: VecDeque<Decision>,
     /// The same, when the ledger was frozen.
     frozen_decisions: Vec<Decision>,
-    failed: bool,
     gauges: Arc<Gauges>,
     /// The log time that the proposer was told of last.
     told_time: Millis,
@@ -300,7 +299,6 @@ impl Bank {
             frozen_decisions: Vec::new(),
             clients: FxHashMap::default(),
             expected: FxHashMap::default(),
-            failed: false,
             gauges,
             told_time: 0,
             voter,
@@ -420,6 +418,7 @@ impl Bank {
             decided_slots: summary.decided_slots,
             null_slots: summary.null_slots,
             repeated_batches: summary.repeated_batches,
+            unusable_batches: summary.unusable_batches,
             phases: std::array::from_fn(|index| load(&gauges.phases[index])),
             snapshot_slot: load(&gauges.snapshot_slot),
             known_slot: load(&gauges.known_elsewhere).max(summary.applied),
@@ -518,28 +517,26 @@ impl Handler<Apply> for Bank {
     type Result = ();
 
     fn handle(&mut self, Apply { slot, batch, decided }: Apply, ctx: &mut Self::Context) {
-        if self.failed {
-            return;
-        }
         let named = batch.as_ref().map(|(id, payload)| (id, payload));
         match self.ledger.apply(slot, named) {
-            Ok(Applied::Batch(outcomes)) => {
+            Applied::Batch(outcomes) => {
                 let now = Instant::now();
                 self.gauges.stages.note(Stage::Apply, now - decided);
                 if let Some(waiters) = batch.as_ref().and_then(|(id, _)| self.expected.remove(id)) {
                     self.answer_batch(slot, now, waiters, &outcomes, ctx);
                 }
             }
-            Ok(Applied::Replacement) => {
+            Applied::Replacement => {
                 if let Some(Replacement { node, store, .. }) = self.ledger.replacements().list().last() {
                     info!(slot, of = %node, %store, "a store takes the place of another");
                 }
             }
-            Ok(Applied::Null | Applied::Repeated) => {}
-            Err(error) => {
-                self.failed = true;
-                let message = format!("slot {slot} can't be applied: {error}. Is a newer version in the cluster?");
-                return self.node.do_send(Failed(message.into()));
+            Applied::Null | Applied::Repeated => {}
+            Applied::Unusable(why) => {
+                let id = batch.as_ref().map(|(id, _)| id);
+                warn_of_unusable(slot, id, &why);
+                let waiters = id.and_then(|id| self.expected.remove(id));
+                self.abandon(waiters);
             }
         }
         self.gauges.applied_slot.store(slot, Ordering::Relaxed);

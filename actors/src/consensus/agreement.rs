@@ -11,10 +11,12 @@ use std::time::Duration;
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::genesis::{Genesis, Quorums, Replacement};
 use rabia_bank_messages::ids::{BatchId, MAX_NODES, Millis, NodeId, Phase, Slot as SlotNumber, StoreId};
-use rabia_bank_messages::peer::{Entry, PeerMessage, Value};
+use rabia_bank_messages::peer::{PeerMessage, Value};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rabia_bank_storage::{Commit, PeerMemory, Record, Recovered, Said};
 use rustc_hash::FxHashMap;
+
+mod belief;
 
 use super::coin::coin;
 use super::slot::{Slot, SlotEffect, SlotMessage, Stage, bound_to};
@@ -40,6 +42,8 @@ pub enum Event {
     Hold(BatchId, Payload),
     /// The pool knows that this batch is decided: its payload came once more.
     Forget(BatchId),
+    /// The pool has no room for this batch.
+    Drop(BatchId),
     /// The link to this peer works (again). It speaks from this store.
     LinkUp(NodeId, StoreId),
     /// The link to this peer broke.
@@ -99,6 +103,10 @@ pub enum Effect {
     /// The store at the other end of this link has become the peer's, and nothing is remembered of it: break the link, so that
     /// the two meet again.
     MeetAgain(NodeId),
+    /// This peer says what can't be: break the link, and say why.
+    Refuse(NodeId, String),
+    /// This peer said what is not taken. Say so, but go on with the link.
+    Warn(NodeId, String),
 }
 
 /// What the agreement core tells the pool.
@@ -164,6 +172,10 @@ const CATCH_UP_AGAIN: Duration = Duration::from_millis(500);
 const CROSSED: Duration = Duration::from_millis(50);
 /// How often an idle node says how far it is.
 const ALIVE: Duration = Duration::from_millis(200);
+/// Ids of batches whose payloads can't be applied, which are not asked for again.
+const REFUSED: usize = 1_024;
+/// A message of a phase so far above the own one is dropped: the peer says it again. So nobody makes a slot large.
+const PHASES_AHEAD: Phase = 16;
 /// Decisions that are kept in memory, to answer late messages.
 const RECENT: usize = 4_096;
 /// In windows: messages for slots beyond this are dropped, the sender is far ahead.
@@ -214,6 +226,12 @@ struct EndedRound {
 pub struct AgreementCounters {
     /// Slots that this replica decided by votes: in phase 1, 2, 3, and 4 or later.
     pub phases: [u64; 4],
+    /// Messages of peers that can't be, for each of which the link was refused.
+    pub refused: u64,
+    /// Messages of stores that are not heard by this node's log.
+    pub not_taken: u64,
+    /// Payloads that can't be applied, or are not what their ids say.
+    pub bad_payloads: u64,
 }
 
 /// A replica's part in all slots.
@@ -246,6 +264,8 @@ pub struct Agreement {
     delivered: VecDeque<(SlotNumber, BatchId)>,
     /// When each missing payload was last asked for, and how often.
     fetching: FxHashMap<BatchId, (Duration, usize)>,
+    /// Batches whose payloads can't be applied, the newest last.
+    refused: VecDeque<BatchId>,
     reserved: SlotNumber,
     reserving: SlotNumber,
     /// Proposals that wait for the mark of rule 1.
@@ -261,8 +281,15 @@ pub struct Agreement {
     /// … and on their way to the disk.
     promising: u64,
     unwritten_heard: bool,
+    /// Since when this node is linked to no member that its log knows.
+    alone_since: Option<Duration>,
+    /// It has been so for long.
+    alone: bool,
     up: [bool; MAX_NODES],
+    /// What each peer says that it knows decided.
     known: [SlotNumber; MAX_NODES],
+    /// Requests for decided slots that each peer left without an answer, since it gave one.
+    misses: [u32; MAX_NODES],
     highest_vote: SlotNumber,
     highest_decided: SlotNumber,
     progressed: Duration,
@@ -318,6 +345,7 @@ impl Agreement {
             payloads: FxHashMap::default(),
             delivered: VecDeque::new(),
             fetching: FxHashMap::default(),
+            refused: VecDeque::new(),
             reserved: recovered.reserved,
             reserving: recovered.reserved,
             unreserved: Vec::new(),
@@ -329,8 +357,11 @@ impl Agreement {
             promised: 0,
             promising: 0,
             unwritten_heard: false,
+            alone_since: None,
+            alone: false,
             up: [false; MAX_NODES],
             known: [0; MAX_NODES],
+            misses: [0; MAX_NODES],
             highest_vote: 0,
             highest_decided: recovered.decided,
             progressed: Duration::ZERO,
@@ -481,11 +512,6 @@ impl Agreement {
         self.counters
     }
 
-    /// The furthest slot that any peer is known to have.
-    pub fn known_elsewhere(&self) -> SlotNumber {
-        self.known.iter().copied().max().unwrap_or(0)
-    }
-
     /// Makes it durable that a peer was met in this run (rule 12). The ticket is that of the write.
     pub fn remember_peer(&mut self, peer: NodeId, memory: PeerMemory, effects: &mut Vec<Effect>) -> Ticket {
         self.save(Commit { peers: vec![(peer, memory)], ..Commit::default() }, None, effects)
@@ -501,6 +527,7 @@ impl Agreement {
                 self.hold(now, id, payload, effects);
             }
             Event::Forget(id) => self.forget(id),
+            Event::Drop(id) => self.drop_payload(id),
             Event::LinkUp(peer, store) => self.link_up(peer, store, effects),
             Event::LinkDown(peer) => {
                 self.up[peer.index()] = false;
@@ -520,14 +547,25 @@ impl Agreement {
     // ----- messages -----
 
     fn receive(&mut self, now: Duration, from: NodeId, message: PeerMessage, effects: &mut Vec<Effect>) {
+        if !self.takes(from, &message, effects) {
+            return;
+        }
         match message {
             PeerMessage::Proposal { slot, value, payload } => {
-                if let (Some(id), Some(payload)) = (value, payload)
-                    && slot > self.frontier
-                {
-                    self.hold_received(now, id, payload, effects);
-                }
+                let ahead = slot > self.frontier && slot <= self.frontier + AHEAD * self.genesis.window;
+                let held = match (value, payload) {
+                    (Some(id), Some(payload)) if ahead => {
+                        self.hold_waiting(now, from, id, payload, effects).then_some(id)
+                    }
+                    _ => None,
+                };
                 self.slot_message(now, from, slot, SlotMessage::Proposal(value), effects);
+                // One that does not count is not followed, so nobody would ever let go of its payload.
+                if let Some(id) = held
+                    && self.open.get(&slot).is_none_or(|open| open.proposal(from) != Some(value))
+                {
+                    self.drop_payload(id);
+                }
             }
             PeerMessage::State { slot, phase, state } => {
                 self.slot_message(now, from, slot, SlotMessage::State(phase, state), effects);
@@ -537,17 +575,24 @@ impl Agreement {
             }
             PeerMessage::Decide { slot, value } => {
                 self.knows(from, slot.saturating_sub(self.genesis.window));
+                if self.contradicts(slot, value) {
+                    return self.refuse_decision(from, slot, value, effects);
+                }
                 self.adopt(now, slot, value, effects);
             }
             PeerMessage::Batch { id, payload } => {
-                if self.hold_received(now, id, payload.clone(), effects) {
+                if self.may_send(from, &id) && self.hold_waiting(now, from, id, payload.clone(), effects) {
                     effects.push(Effect::Pool(Notice::Arrived(id, payload)));
                 }
             }
-            PeerMessage::Fetch { id } => effects.push(match self.payloads.get(&id) {
-                Some(held) => Effect::Send(from, PeerMessage::Batch { id, payload: held.payload.clone() }),
-                None => Effect::SendStored { to: from, id },
-            }),
+            PeerMessage::Fetch { id } => match self.payloads.get(&id) {
+                // Who is not in force gets what is decided.
+                Some(held) if held.last.is_some() || self.is_in_force(from) => {
+                    effects.push(Effect::Send(from, PeerMessage::Batch { id, payload: held.payload.clone() }));
+                }
+                Some(_) => {}
+                None => effects.push(Effect::SendStored { to: from, id }),
+            },
             PeerMessage::ReadIndex { starts, round } => {
                 if self.is_current() {
                     let slot = self.read_index();
@@ -557,10 +602,15 @@ impl Agreement {
             PeerMessage::ReadIndexAnswer { starts, round, slot } => {
                 self.read_answer(now, from, starts, round, slot, effects);
             }
+            PeerMessage::CatchUp { from: slot } if slot > self.frontier => {
+                let answer = PeerMessage::Entries { entries: Vec::new(), decided: self.frontier };
+                effects.push(Effect::Send(from, answer));
+            }
             PeerMessage::CatchUp { from: slot } => effects.push(Effect::SendEntries { to: from, from: slot }),
             PeerMessage::Entries { entries, decided } => self.entries(now, from, entries, decided, effects),
             PeerMessage::Alive { decided } => {
-                self.knows(from, decided);
+                // It says what it knows now, which may be less than what was once said in its name.
+                self.known[from.index()] = decided;
                 self.catch_up(now, effects);
             }
             PeerMessage::Promised { count } if self.linked[from.index()] == self.stores.current(from) => {
@@ -603,6 +653,11 @@ impl Agreement {
         let payload = message.names().and_then(|id| self.payloads.get(id)).map(|held| held.payload.clone());
         let held = payload.is_some() || is_broken(Rule::PayloadHeld);
         let open = self.open.entry(slot).or_insert_with(|| Slot::new(self.me, self.quorums));
+        if let SlotMessage::State(phase, _) | SlotMessage::Vote(phase, _) = message
+            && phase > open.phase() + PHASES_AHEAD
+        {
+            return;
+        }
         let silent = open.is_silent();
         open.receive(from, message, held);
         match message {
@@ -660,7 +715,8 @@ impl Agreement {
             return self.reserve_ahead(effects);
         }
         let payload = value.and_then(|id| self.payloads.get(&id)).map(|held| held.payload.clone());
-        assert!(value.is_none() || payload.is_some(), "proposing {value:?} without its payload");
+        // Rule 2. The pool proposes what is held; where that went meanwhile, the slot is given up.
+        let value = value.filter(|_| payload.is_some());
         let coin = self.coin(slot);
         let open = self.open.entry(slot).or_insert_with(|| Slot::new(self.me, self.quorums));
         if !open.is_silent() {
@@ -826,12 +882,6 @@ impl Agreement {
 
     // ----- payloads -----
 
-    /// Takes a payload that came from a peer. False if it is not what its id names, or was held.
-    fn hold_received(&mut self, now: Duration, id: BatchId, payload: Payload, effects: &mut Vec<Effect>) -> bool {
-        let matches = payload.matches(&id) || is_broken(Rule::PayloadDigest);
-        !self.payloads.contains_key(&id) && matches && self.hold(now, id, payload, effects)
-    }
-
     /// Takes a payload. False if it was held.
     fn hold(&mut self, now: Duration, id: BatchId, payload: Payload, effects: &mut Vec<Effect>) -> bool {
         if let Some(held) = self.payloads.get_mut(&id) {
@@ -877,12 +927,16 @@ impl Agreement {
 
     /// Rule 6: asks for a payload, at once and then again, every peer in turn.
     fn fetch(&mut self, now: Duration, id: BatchId, from: Option<NodeId>, effects: &mut Vec<Effect>) {
+        let decided = || self.open.values().any(|open| open.stage() == Stage::Decided(Some(id)));
+        if self.refused.contains(&id) && !decided() {
+            return;
+        }
         let asked = self.fetching.get(&id).copied();
         if asked.is_some_and(|(at, _)| now.saturating_sub(at) < ASK_AGAIN) {
             return;
         }
         let tries = asked.map_or(0, |(_, tries)| tries);
-        let peers: Vec<_> = self.peers_up().collect();
+        let peers: Vec<_> = self.peers_up().filter(|peer| self.is_in_force(*peer)).collect();
         let first = from.or_else(|| peers.get(tries % peers.len().max(1)).copied());
         self.fetching.insert(id, (now, tries + 1));
         effects.extend(first.map(|peer| Effect::Send(peer, PeerMessage::Fetch { id })));
@@ -890,16 +944,13 @@ impl Agreement {
 
     // ----- decisions -----
 
+    /// Takes a decision that contradicts none that is known here.
     fn adopt(&mut self, now: Duration, slot: SlotNumber, value: Value, effects: &mut Vec<Effect>) {
         if slot <= self.frontier || slot > self.frontier + AHEAD * self.genesis.window {
-            if let Some(decided) = self.recent.get(&slot) {
-                assert_eq!(decided.value, value, "agreement is broken: slot {slot} was decided twice");
-            }
             return;
         }
         let open = self.open.entry(slot).or_insert_with(|| Slot::new(self.me, self.quorums));
-        if let Stage::Decided(ours) = open.stage() {
-            assert_eq!(ours, value, "agreement is broken: slot {slot} was decided twice");
+        if let Stage::Decided(_) = open.stage() {
             return;
         }
         open.adopt(value);
@@ -1069,9 +1120,13 @@ impl Agreement {
     fn link_up(&mut self, peer: NodeId, store: StoreId, effects: &mut Vec<Effect>) {
         self.up[peer.index()] = true;
         self.linked[peer.index()] = store;
+        (self.known[peer.index()], self.misses[peer.index()]) = (0, 0);
+        effects.push(Effect::Send(peer, PeerMessage::Alive { decided: self.frontier }));
+        if !self.is_in_force(peer) {
+            return;
+        }
         effects.push(Effect::Pool(Notice::LinkUp(peer)));
         effects.push(Effect::Send(peer, PeerMessage::Promised { count: self.promised }));
-        effects.push(Effect::Send(peer, PeerMessage::Alive { decided: self.frontier }));
         self.say_all_again(Some(peer), effects);
         if let Some(round) = &self.round {
             effects.push(Effect::Send(peer, PeerMessage::ReadIndex { starts: self.starts, round: round.number }));
@@ -1079,6 +1134,13 @@ impl Agreement {
     }
 
     fn tick(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        self.look_who_is_known(now, effects);
+        // A former store has said all that it may: the handshake tells it so.
+        let former = self.peers_up().filter(|peer| {
+            let span = self.stores.span(*peer, self.linked[peer.index()]);
+            span.is_some_and(|span| span.end <= self.frontier + 1)
+        });
+        effects.extend(former.map(Effect::MeetAgain));
         if self.unwritten_since.is_some_and(|since| now.saturating_sub(since) >= LAZY_WRITE) {
             self.save(Commit::default(), None, effects);
         }
@@ -1114,54 +1176,27 @@ impl Agreement {
 
     /// Asks for decided slots where a peer knows more and agreement alone does not bring them.
     fn catch_up(&mut self, now: Duration, effects: &mut Vec<Effect>) {
-        let ahead: Vec<_> = self.peers_up().filter(|peer| self.known[peer.index()] > self.frontier).collect();
-        let furthest = ahead.iter().map(|peer| self.known[peer.index()]).max().unwrap_or(0);
+        let furthest = self.peers_up().map(|peer| self.known[peer.index()]).max().unwrap_or(0);
         let stalled = now.saturating_sub(self.progressed) >= STALLED;
-        if ahead.is_empty() || (furthest <= self.frontier + self.genesis.window && !stalled) {
+        if furthest <= self.frontier || (furthest <= self.frontier + self.genesis.window && !stalled) {
             return;
         }
         if let Some((asked, peer)) = self.catching_up
-            && now.saturating_sub(asked) < CATCH_UP_AGAIN
             && self.up[peer.index()]
         {
-            return;
+            if now.saturating_sub(asked) < CATCH_UP_AGAIN {
+                return;
+            }
+            self.misses[peer.index()] = self.misses[peer.index()].saturating_add(1);
         }
-        let peer = ahead[self.last_asked % ahead.len()];
-        self.last_asked += 1;
-        self.ask_entries(now, peer, effects);
+        if let Some(peer) = self.whom_to_ask() {
+            self.ask_entries(now, peer, effects);
+        }
     }
 
     fn ask_entries(&mut self, now: Duration, peer: NodeId, effects: &mut Vec<Effect>) {
         self.catching_up = Some((now, peer));
         effects.push(Effect::Send(peer, PeerMessage::CatchUp { from: self.frontier + 1 }));
-    }
-
-    fn entries(
-        &mut self,
-        now: Duration,
-        from: NodeId,
-        entries: Vec<Entry>,
-        decided: SlotNumber,
-        effects: &mut Vec<Effect>,
-    ) {
-        self.knows(from, decided);
-        let useful = entries.iter().any(|entry| entry.slot > self.frontier);
-        let asked = self.catching_up.is_some_and(|(_, peer)| peer == from);
-        if asked && useful {
-            self.catching_up = None;
-        }
-        for Entry { slot, batch } in entries {
-            let value = batch.as_ref().map(|(id, _)| *id);
-            if let Some((id, payload)) = batch
-                && slot > self.frontier
-            {
-                self.hold_received(now, id, payload, effects);
-            }
-            self.adopt(now, slot, value, effects);
-        }
-        if useful && asked && self.known[from.index()] > self.frontier {
-            self.ask_entries(now, from, effects);
-        }
     }
 
     /// Rule 10: goes on behind a snapshot. Only what lies at or below it is forgotten.
@@ -1178,6 +1213,7 @@ impl Agreement {
         self.highest_decided = self.highest_decided.max(slot);
         self.progressed = now;
         self.catching_up = None;
+        self.misses = [0; MAX_NODES];
         self.open = self.open.split_off(&(slot + 1));
         self.unsaid.retain(|unsaid| *unsaid > slot);
         self.recent.retain(|recent, _| *recent > slot);

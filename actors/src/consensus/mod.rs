@@ -93,7 +93,8 @@
 //!
 //! # Caveats
 //!
-//! - Replicas fail by stopping, not by lying: peers are trusted once the handshake accepted them.
+//! - Replicas fail by stopping, not by lying. What a node can check itself it does ([`agreement`]); a member that says what
+//!   could be true and is not, decisions for one, is believed.
 //! - A tainted node always proposes null, although the contract would let it back the owner's batch: one rule less, and
 //!   only the few slots after a restart are concerned.
 //! - Members can get a new store, but members can't be added or removed.

@@ -14,6 +14,8 @@
 //! - A gap below a slot in use is filled by its owner, with null where nothing waits. An owner that can't be reached, or is
 //!   silent, is replaced by the live nodes in turn. When a member gets a new store, the slots in which the old one speaks are
 //!   in use: the new one waits for them.
+//! - Batches of others that wait have a budget, of each origin and in all. Beyond it the origin's oldest ones go, and so does one
+//!   that nobody proposed for long. Its origin still has it, and proposes it itself.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
@@ -52,7 +54,9 @@ pub enum PoolEffect {
     },
     /// This batch is decided already, or given up: this node needs its payload no longer.
     Forget(BatchId),
-    /// This batch, which was given up, came again: its payload is needed.
+    /// There is no room for this batch of another node, or it waited for too long: its payload may go at once.
+    Drop(BatchId),
+    /// This batch, which was given up or had no room, came again: its payload is needed.
     Hold(BatchId, Payload),
     /// This node does not know what became of this batch of its own, or may become of it, and waits for it no longer.
     /// Whoever waits for its requests is told so.
@@ -100,6 +104,16 @@ const QUIET_SLOTS: u32 = 2;
 const CLOCK_PAUSE: Duration = Duration::from_millis(100);
 /// Ids of decided batches that are remembered, so that a late copy is not proposed again.
 const REMEMBERED: usize = 16_384;
+/// The most bytes of another node's batches that wait here to be proposed …
+pub const MAX_WAITING_BYTES: usize = 32 << 20;
+/// … and how many of them.
+pub const MAX_WAITING: usize = 4_096;
+/// The most bytes of all other nodes' batches that wait here.
+pub const MAX_ALL_WAITING_BYTES: usize = 96 << 20;
+/// A batch of another node that waited for so long goes: its origin proposes it itself, or has gone.
+pub const MAX_WAIT: Duration = Duration::from_secs(60);
+/// How often it is looked for those.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// A batch that waits to be decided.
 #[derive(Debug)]
@@ -161,8 +175,15 @@ pub struct Pool {
     waiting: BTreeMap<u64, BatchId>,
     /// Batches that were decided, and in which slot.
     done: FxHashMap<BatchId, Slot>,
-    /// Batches that were given up, and did neither come again nor were decided.
+    /// Batches that were given up or had to go, and did neither come again nor were decided …
     given_up: FxHashSet<BatchId>,
+    /// … in their order.
+    given_up_order: VecDeque<BatchId>,
+    /// Of each origin, the bytes and the number of its batches in `waiting`.
+    load: [(usize, usize); MAX_NODES],
+    /// Batches of other nodes that had to go.
+    dropped: u64,
+    swept: Duration,
     done_order: VecDeque<(Slot, BatchId)>,
     owners: Owners,
     slots: BTreeMap<Slot, Seen>,
@@ -198,6 +219,10 @@ impl Pool {
             waiting: BTreeMap::new(),
             done: FxHashMap::default(),
             given_up: FxHashSet::default(),
+            given_up_order: VecDeque::new(),
+            load: [(0, 0); MAX_NODES],
+            dropped: 0,
+            swept: Duration::ZERO,
             done_order: VecDeque::new(),
             owners: Owners::new(genesis.clone()),
             slots: BTreeMap::new(),
@@ -250,8 +275,28 @@ impl Pool {
     }
 
     fn add(&mut self, id: BatchId, pending: Pending) {
-        self.waiting.insert(pending.order, id);
+        let order = pending.order;
         self.pending.insert(id, pending);
+        self.wait(order, id);
+    }
+
+    /// The batch waits for a slot.
+    fn wait(&mut self, order: u64, id: BatchId) {
+        let bytes = self.pending.get(&id).map_or(0, |pending| pending.payload.len());
+        if self.waiting.insert(order, id).is_none() {
+            let (sum, count) = &mut self.load[id.origin.index()];
+            *sum += bytes;
+            *count += 1;
+        }
+    }
+
+    /// The batch of this place in the queue waits no longer. To be called while it is pending.
+    fn wait_no_more(&mut self, order: u64) {
+        let Some(id) = self.waiting.remove(&order) else { return };
+        let bytes = self.pending.get(&id).map_or(0, |pending| pending.payload.len());
+        let (sum, count) = &mut self.load[id.origin.index()];
+        *sum -= bytes;
+        *count -= 1;
     }
 
     /// Whether this node's store speaks nowhere in the window: it took the place of another and is not as far yet, or was
@@ -298,10 +343,12 @@ impl Pool {
                 // Some of it may have been decided in the slots that were skipped, and the others, who know that, would never
                 // back it again. What was not, its origin proposes, or its clients ask for again.
                 if is_broken(Rule::SnapshotSettlesPending) {
-                    self.waiting = self.pending.iter().map(|(id, pending)| (pending.order, *id)).collect();
                     self.pending.values_mut().for_each(|pending| pending.slot = None);
+                    let all: Vec<_> = self.pending.iter().map(|(id, pending)| (pending.order, *id)).collect();
+                    all.into_iter().for_each(|(order, id)| self.wait(order, id));
                 } else {
                     self.given_up.clear();
+                    self.given_up_order.clear();
                     self.abandon(effects, |_, _, _| true);
                 }
                 self.frontier(now, frontier);
@@ -344,12 +391,13 @@ impl Pool {
     /// Gives up these of the batches that are pending.
     fn abandon(&mut self, effects: &mut Vec<PoolEffect>, which: impl Fn(&BatchId, &Pending, NodeId) -> bool) {
         let me = self.me;
-        let given_up = self.pending.extract_if(|id, pending| which(id, pending, me));
-        let mut given_up: Vec<(BatchId, u64)> = given_up.map(|(id, pending)| (id, pending.order)).collect();
+        let given_up = self.pending.iter().filter(|(id, pending)| which(id, pending, me));
+        let mut given_up: Vec<(BatchId, u64)> = given_up.map(|(id, pending)| (*id, pending.order)).collect();
         given_up.sort_unstable();
         for (id, order) in given_up {
-            self.waiting.remove(&order);
-            self.given_up.insert(id);
+            self.wait_no_more(order);
+            self.pending.remove(&id);
+            self.give_up(id);
             effects.push(PoolEffect::Forget(id));
             if id.origin == me {
                 effects.push(PoolEffect::Abandon(id));
@@ -411,11 +459,13 @@ impl Pool {
     fn decided(&mut self, now: Now, slot: Slot, value: Value) {
         self.owners.decided(slot, value.map(|id| id.origin));
         if let Some(id) = value {
-            if let Some(pending) = self.pending.remove(&id) {
-                self.waiting.remove(&pending.order);
-                if id.origin == self.me {
-                    self.expect(now, &pending.payload);
-                }
+            if let Some(order) = self.pending.get(&id).map(|pending| pending.order) {
+                self.wait_no_more(order);
+            }
+            if let Some(pending) = self.pending.remove(&id)
+                && id.origin == self.me
+            {
+                self.expect(now, &pending.payload);
             }
             self.given_up.remove(&id);
             self.remember(slot, id);
@@ -457,8 +507,79 @@ impl Pool {
             && pending.slot == Some(slot)
         {
             pending.slot = None;
-            self.waiting.insert(pending.order, *id);
+            let order = pending.order;
+            self.wait(order, *id);
         }
+    }
+
+    /// Makes room for the batches of an origin that came last.
+    fn keep_within_budget(&mut self, origin: NodeId, effects: &mut Vec<PoolEffect>) {
+        let others = self.genesis.nodes().filter(|node| *node != self.me);
+        let all: usize = others.map(|node| self.load[node.index()].0).sum();
+        let (bytes, count) = self.load[origin.index()];
+        let (mut over, mut many) = (
+            bytes.saturating_sub(MAX_WAITING_BYTES).max(all.saturating_sub(MAX_ALL_WAITING_BYTES)),
+            count.saturating_sub(MAX_WAITING),
+        );
+        if (over, many) == (0, 0) {
+            return;
+        }
+        let mut gone = Vec::new();
+        for (order, id) in self.waiting.iter().filter(|(_, id)| id.origin == origin) {
+            if (over, many) == (0, 0) {
+                break;
+            }
+            over = over.saturating_sub(self.pending.get(id).map_or(0, |pending| pending.payload.len()));
+            many = many.saturating_sub(1);
+            gone.push((*order, *id));
+        }
+        self.drop_waiting(gone, effects);
+    }
+
+    fn drop_waiting(&mut self, gone: Vec<(u64, BatchId)>, effects: &mut Vec<PoolEffect>) {
+        for (order, id) in gone {
+            self.wait_no_more(order);
+            self.pending.remove(&id);
+            self.give_up(id);
+            self.dropped += 1;
+            effects.push(PoolEffect::Drop(id));
+        }
+    }
+
+    /// If it comes again, the core has to be told to hold its payload.
+    fn give_up(&mut self, id: BatchId) {
+        if self.given_up.insert(id) {
+            self.given_up_order.push_back(id);
+        }
+        if self.given_up_order.len() > REMEMBERED
+            && let Some(oldest) = self.given_up_order.pop_front()
+        {
+            self.given_up.remove(&oldest);
+        }
+    }
+
+    /// Lets go of batches of others that waited for too long.
+    fn sweep(&mut self, now: Now, effects: &mut Vec<PoolEffect>) {
+        if now.elapsed.saturating_sub(self.swept) < SWEEP {
+            return;
+        }
+        self.swept = now.elapsed;
+        let stale = self.waiting.iter().filter(|(_, id)| {
+            let since = self.pending.get(id).map(|pending| pending.since);
+            id.origin != self.me && since.is_some_and(|since| now.elapsed.saturating_sub(since) > MAX_WAIT)
+        });
+        let stale: Vec<_> = stale.map(|(order, id)| (*order, *id)).collect();
+        self.drop_waiting(stale, effects);
+    }
+
+    /// Batches of other nodes that had to go, since the start.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Whether what is said to all goes to this peer.
+    pub fn is_linked(&self, peer: NodeId) -> bool {
+        self.up[peer.index()]
     }
 
     fn remember(&mut self, slot: Slot, id: BatchId) {
@@ -493,6 +614,9 @@ impl Pool {
             self.clock_told[id.origin.index()] = Some(now.elapsed);
             effects.push(PoolEffect::Send(Some(id.origin), self.clock(now, true)));
         }
+        if id.origin != self.me {
+            self.keep_within_budget(id.origin, effects);
+        }
     }
 
     /// Groups what was gathered into a batch that waits.
@@ -519,6 +643,7 @@ impl Pool {
         if self.clock_said.is_none_or(|said| now.elapsed.saturating_sub(said) >= pause) {
             self.say_clock(now, effects);
         }
+        self.sweep(now, effects);
         let windows = if is_broken(Rule::Window) { 2 } else { 1 };
         let first = self.speaks.start.max(self.frontier + 1);
         let end = self.speaks.end.min(self.frontier + windows * self.genesis.window + 1);
@@ -617,8 +742,10 @@ impl Pool {
 
     fn propose(&mut self, now: Now, slot: Slot, value: Value, effects: &mut Vec<PoolEffect>) {
         let mut with_payload = false;
+        if let Some(order) = value.and_then(|id| self.pending.get(&id)).map(|pending| pending.order) {
+            self.wait_no_more(order);
+        }
         if let Some(pending) = value.and_then(|id| self.pending.get_mut(&id)) {
-            self.waiting.remove(&pending.order);
             pending.slot.get_or_insert(slot);
             with_payload = !std::mem::replace(&mut pending.shared, true);
         }

@@ -153,6 +153,16 @@ impl Slot {
         self.stage
     }
 
+    /// The phase that this replica has come to; 0 before its first State.
+    pub fn phase(&self) -> Phase {
+        match self.stage {
+            Stage::Silent | Stage::Proposed | Stage::Decided(_) => 0,
+            Stage::Stated(phase) | Stage::SavingVote(phase, _) | Stage::Voted(phase) | Stage::SavingState(phase, _) => {
+                phase
+            }
+        }
+    }
+
     /// Whether this replica has nothing to do here until somebody proposes.
     pub fn is_silent(&self) -> bool {
         self.stage == Stage::Silent
@@ -305,8 +315,8 @@ impl Slot {
                     return;
                 }
                 Stage::Voted(phase) => {
-                    let Some(state) = self.next_state(phase, &coin) else { return };
-                    assert!(phase < MAX_PHASES, "no decision after {phase} phases: {self:?}");
+                    // Nobody takes a message of a later phase: the slot waits until somebody tells its decision.
+                    let Some(state) = self.next_state(phase, &coin).filter(|_| phase < MAX_PHASES) else { return };
                     self.stage = Stage::SavingState(phase + 1, state);
                     if is_broken(Rule::StateDurableFirst) {
                         effects.push(SlotEffect::Say(SlotMessage::State(phase + 1, state)));

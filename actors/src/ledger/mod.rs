@@ -7,7 +7,7 @@
 //! What a slot may do, from the outside in:
 //!
 //! - A slot carries a batch or nothing. A batch that was applied lately is repeated, and changes nothing
-//!   (`batches`).
+//!   (`batches`). One that can't be applied is applied as an empty one, and remembered (`unusable`).
 //! - Each request of a batch opens or closes a session, or is a command in one. The session lets a command through
 //!   to the books once, and replays its outcome after that (`sessions`, `outcomes`).
 //! - The books check a command and change accounts and history (`books`, `accounts`, `history`, `statistics`).
@@ -44,15 +44,15 @@
 //! # The state digest
 //!
 //! It covers everything that a later answer can depend on: accounts, sessions with the replies they keep, the keys of those that
-//! ended, the batches remembered, log time, the count of requests, the head of the chain, which covers the history, and the stores of members
-//! that were replaced. It does not cover
+//! ended, the batches remembered, log time, the count of requests, the head of the chain, which covers the history, the stores
+//! of members that were replaced, and the batches that could not be applied. It does not cover
 //! the slot: a forfeited slot and a repeated batch leave the state as it was. Accounts, sessions and batches are
 //! hashed as sets (`set_hash`): what changes is noted, and hashed when the digest is asked for, or when much has
 //! gathered; so a busy account is hashed once for many changes, and asking costs by what changed since. When it is
 //! asked, and how often, makes no difference to what it says.
 
 use rabia_bank_messages::bank::{Command, MAX_BALANCE, MAX_BULK, Query};
-use rabia_bank_messages::batch::{Action, BadPayload, Payload, Request};
+use rabia_bank_messages::batch::{Action, BadPayload, Contents, Payload, Request};
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::genesis::{Replacement, SessionLimits};
 use rabia_bank_messages::ids::{BatchId, Digest, Millis, Slot};
@@ -85,6 +85,7 @@ mod sessions;
 mod set_hash;
 mod snapshot;
 mod statistics;
+mod unusable;
 
 pub use block::{BLOCK, Block, BlockRecord};
 pub use chain::chain_hash;
@@ -92,6 +93,7 @@ pub use lookup::{Answer, Lookup, MOST_AT_ONCE, Progress, TELL};
 pub use outcomes::{CommandOutcome, Rejection};
 pub use rows::BadRow;
 pub use snapshot::{Changes, Loading};
+pub use unusable::{NAMED, UnusableBatches};
 
 /// What the digest is over, and in which version: nodes that compare digests must mean the same.
 const DIGEST_NAME: &[u8] = b"rabia-bank state 2";
@@ -110,6 +112,7 @@ pub struct Ledger {
     sessions: Sessions,
     batches: AppliedBatches,
     replacements: Replacements,
+    unusable: UnusableBatches,
     applied: Slot,
     /// The highest stamp of a batch so far.
     time: Millis,
@@ -135,6 +138,8 @@ pub enum Applied {
     Batch(Vec<RequestOutcome>),
     /// A member was given a new store.
     Replacement,
+    /// Its batch can't be applied, here or anywhere: it counts as an empty one, moves no time, and is remembered.
+    Unusable(BadPayload),
 }
 
 /// What came of a request.
@@ -175,6 +180,8 @@ pub struct Summary {
     pub null_slots: u64,
     /// Batches that were decided again after they had been applied.
     pub repeated_batches: u64,
+    /// Batches that were decided and can't be applied.
+    pub unusable_batches: u64,
     /// How many accounts there are.
     pub accounts: u64,
     /// How many transactions: also the id of the newest.
@@ -200,6 +207,7 @@ impl Ledger {
             sessions: Sessions::new(sessions),
             batches: AppliedBatches::default(),
             replacements: Replacements::default(),
+            unusable: UnusableBatches::default(),
             applied: 0,
             time: 0,
             requests: 0,
@@ -213,27 +221,21 @@ impl Ledger {
 
     /// Applies the next slot: a batch, or `None` if it was forfeited.
     ///
-    /// # Errors
-    /// If the payload can't be decoded. Nothing has changed then. It can't be decoded anywhere, so no node can go on.
-    ///
     /// # Panics
     /// If `slot` is not the one after [`applied`](Ledger::applied).
-    pub fn apply(&mut self, slot: Slot, batch: Option<(&BatchId, &Payload)>) -> Result<Applied, BadPayload> {
-        let applied = self.replay(slot, batch)?;
+    pub fn apply(&mut self, slot: Slot, batch: Option<(&BatchId, &Payload)>) -> Applied {
+        let applied = self.replay(slot, batch);
         self.books.accounts.rehash_if_many();
         self.sessions.rehash_if_many();
-        Ok(applied)
+        applied
     }
 
     /// The same for many slots in a row of which nobody asks for the digest in between: what changed is hashed when it is
     /// asked for after the last one, each account once.
     ///
-    /// # Errors
-    /// As for [`apply`](Ledger::apply).
-    ///
     /// # Panics
     /// As for [`apply`](Ledger::apply).
-    pub fn replay(&mut self, slot: Slot, batch: Option<(&BatchId, &Payload)>) -> Result<Applied, BadPayload> {
+    pub fn replay(&mut self, slot: Slot, batch: Option<(&BatchId, &Payload)>) -> Applied {
         assert_eq!(slot, self.applied + 1, "slot {slot} does not follow slot {}", self.applied);
         let applied = match batch {
             None => {
@@ -241,28 +243,9 @@ impl Ledger {
                 Applied::Null
             }
             Some((id, payload)) => {
-                let stamp = payload.stamp()?;
-                let replacement = payload.replacement()?;
-                let requests = match replacement {
-                    Some(_) => Vec::new(),
-                    None => payload.requests()?.collect::<Result<Vec<_>, _>>()?,
-                };
                 self.decided_slots += 1;
                 if self.batches.insert(id) || is_broken(Rule::BatchOnce) {
-                    self.time = if is_broken(Rule::MonotonicTime) { stamp } else { self.time.max(stamp) };
-                    if !is_broken(Rule::SessionsExpire) {
-                        self.sessions.expire_idle(self.time);
-                    }
-                    if let Some((node, store)) = replacement {
-                        // One that was given before is given in vain.
-                        self.replacements.add(Replacement { slot, node, store });
-                        Applied::Replacement
-                    } else {
-                        let moment = Moment { slot, time: self.time };
-                        let places = (0..).map(|index| Place { slot, index });
-                        let apply = |(place, request)| self.apply_request(request, place, moment);
-                        Applied::Batch(places.zip(&requests).map(apply).collect())
-                    }
+                    self.apply_batch(slot, id, payload)
                 } else {
                     self.repeated_batches += 1;
                     Applied::Repeated
@@ -271,7 +254,34 @@ impl Ledger {
         };
         self.applied = slot;
         assert_eq!(slot, self.decided_slots + self.null_slots, "slots were counted wrong");
-        Ok(applied)
+        applied
+    }
+
+    fn apply_batch(&mut self, slot: Slot, id: &BatchId, payload: &Payload) -> Applied {
+        let (stamp, contents) = match payload.stamp().and_then(|stamp| Ok((stamp, payload.contents()?))) {
+            Ok(contents) => contents,
+            Err(bad) => {
+                self.unusable.add(slot, *id);
+                return Applied::Unusable(bad);
+            }
+        };
+        self.time = if is_broken(Rule::MonotonicTime) { stamp } else { self.time.max(stamp) };
+        if !is_broken(Rule::SessionsExpire) {
+            self.sessions.expire_idle(self.time);
+        }
+        match contents {
+            Contents::Replacement(node, store) => {
+                // One that was given before is given in vain.
+                self.replacements.add(Replacement { slot, node, store });
+                Applied::Replacement
+            }
+            Contents::Requests(requests) => {
+                let moment = Moment { slot, time: self.time };
+                let places = (0..).map(|index| Place { slot, index });
+                let apply = |(place, request)| self.apply_request(request, place, moment);
+                Applied::Batch(places.zip(&requests).map(apply).collect())
+            }
+        }
     }
 
     fn apply_request(&mut self, request: &Request<'_>, place: Place, moment: Moment) -> RequestOutcome {
@@ -405,12 +415,18 @@ impl Ledger {
         for Replacement { slot, node, store } in self.replacements.list() {
             hasher.update(&slot.to_be_bytes()).update(&[node.get()]).update(&store.0);
         }
+        self.unusable.add_to(&mut hasher);
         Digest(*hasher.finalize().as_bytes())
     }
 
     /// The stores of members that were replaced.
     pub fn replacements(&self) -> &Replacements {
         &self.replacements
+    }
+
+    /// The decided batches that could not be applied.
+    pub fn unusable(&self) -> &UnusableBatches {
+        &self.unusable
     }
 
     /// The figures that are at hand.
@@ -420,6 +436,7 @@ impl Ledger {
             decided_slots: self.decided_slots,
             null_slots: self.null_slots,
             repeated_batches: self.repeated_batches,
+            unusable_batches: self.unusable.count(),
             accounts: self.books.accounts.len() as u64,
             transactions: self.books.history.len(),
             total_balance: self.books.total_balance,

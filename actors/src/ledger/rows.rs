@@ -3,7 +3,7 @@
 
 use rabia_bank_messages::bank::{HourVolume, Volume};
 use rabia_bank_messages::genesis::{Replacement, SessionLimits};
-use rabia_bank_messages::ids::{Digest, Millis, SessionKey, Slot};
+use rabia_bank_messages::ids::{BatchId, Digest, Millis, SessionKey, Slot};
 use serde::{Deserialize, Serialize};
 
 /// The version of all rows. It stands in the row of the state, and a ledger of another version is not read.
@@ -49,6 +49,12 @@ pub(super) struct StateRow {
     /// How many sessions have ended.
     #[serde(default)]
     pub(super) ended_sessions: u64,
+    /// How many batches could not be applied …
+    #[serde(default)]
+    pub(super) unusable_batches: u64,
+    /// … and in which slots the newest of them were decided.
+    #[serde(default)]
+    pub(super) newest_unusable: Vec<(Slot, BatchId)>,
 }
 
 /// Where the history stands.

@@ -17,6 +17,7 @@ use super::history::History;
 use super::rows::{self, BadRow, StateRow, VERSION, VERSION_0_1_0};
 use super::sessions::{Sessions, UnsavedRows};
 use super::statistics::Totals;
+use super::unusable::UnusableBatches;
 use crate::consensus::stores::Replacements;
 
 /// Pages of accounts that take as long as a block of the history.
@@ -132,6 +133,8 @@ impl Ledger {
             batches: self.batches.to_row(),
             replacements: self.replacements.list().to_vec(),
             ended_sessions: self.sessions.ended(),
+            unusable_batches: self.unusable.count(),
+            newest_unusable: self.unusable.newest().collect(),
         }
     }
 }
@@ -291,11 +294,14 @@ impl Loading {
         if !state.replacements.into_iter().all(|replacement| replacements.add(replacement)) {
             return Err(BadRow("a store took the place of others twice".into()));
         }
+        let unusable = UnusableBatches::from_row(state.unusable_batches, state.newest_unusable)
+            .ok_or_else(|| BadRow("the batches that could not be applied are not in their order".into()))?;
         let ledger = Ledger {
             books,
             sessions,
             batches,
             replacements,
+            unusable,
             applied: state.applied,
             time: state.time,
             requests: state.requests,

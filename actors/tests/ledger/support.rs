@@ -127,7 +127,7 @@ impl Bank {
     }
 
     pub fn apply(&mut self, batch: Option<(&BatchId, &Payload)>) -> Applied {
-        self.ledger.apply(self.ledger.applied() + 1, batch).unwrap()
+        self.ledger.apply(self.ledger.applied() + 1, batch)
     }
 
     /// Applies a batch in the next slot.

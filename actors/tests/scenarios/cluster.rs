@@ -355,6 +355,8 @@ impl Cluster {
                         self.send(node, Some(to), PeerMessage::Batch { id, payload });
                     }
                 }
+                Effect::Refuse(peer, why) => self.note(format!("  {node} breaks the link to {peer}: {why}")),
+                Effect::Warn(peer, why) => self.note(format!("  {node} warns of {peer}: {why}")),
                 Effect::MeetAgain(peer) => unreachable!("the store of node {peer} was not replaced"),
             }
         }
@@ -386,6 +388,7 @@ impl Cluster {
                     self.event(node, Event::Propose { slot, value, with_payload });
                 }
                 PoolEffect::Forget(id) => self.event(node, Event::Forget(id)),
+                PoolEffect::Drop(id) => self.event(node, Event::Drop(id)),
                 PoolEffect::Hold(id, payload) => self.event(node, Event::Hold(id, payload)),
                 PoolEffect::Abandon(id) => {
                     let name = self.name(Some(id));

@@ -1,7 +1,9 @@
 //! The payload of a batch.
 
 use rabia_bank_messages::bank::{Amount, Bulk, Command, MAX_BULK, Operation};
-use rabia_bank_messages::batch::{Action, BatchBuilder, FULL_BATCH_BYTES, MAX_BATCH_REQUESTS, Payload, RequestHeader};
+use rabia_bank_messages::batch::{
+    Action, BatchBuilder, FULL_BATCH_BYTES, MAX_BATCH_BYTES, MAX_BATCH_REQUESTS, MAX_STAMP, Payload, RequestHeader,
+};
 use rabia_bank_messages::client::{ClientMessage, MAX_CLIENT_MESSAGE};
 use rabia_bank_messages::codec::{Encoding, MAX_PEER_FRAME};
 use rabia_bank_messages::ids::{NodeId, SessionKey, StoreId};
@@ -101,6 +103,65 @@ fn a_damaged_payload_says_so_once() {
     assert!(Payload::new(longer).requests().unwrap().last().is_some_and(|result| result.is_err()));
     let other_version = [&[3], &whole[1..]].concat();
     assert!(Payload::new(other_version).stamp().is_err());
+}
+
+/// What is checked before a node holds what a peer sent: each limit, and that all of it can be applied.
+#[test]
+fn what_no_honest_node_makes_does_not_pass() {
+    let build = |requests: u32| {
+        let mut builder = BatchBuilder::default();
+        (0..requests).for_each(|_| builder.push(&HEADER, &Action::Open));
+        builder.finish(node(), 1, 1, MAX_STAMP).1
+    };
+    assert_eq!(build(MAX_BATCH_REQUESTS).check(), Ok(()));
+    let fails = |payload: &Payload, why: &str| {
+        let said = payload.check().unwrap_err();
+        assert!(said.to_string().contains(why), "{said}");
+        assert_eq!(payload.contents(), Err(said));
+    };
+    fails(&build(MAX_BATCH_REQUESTS + 1), "8193 requests, 8192 are the most");
+    let stamped = |stamp: u64| {
+        let mut bytes = build(1).bytes().to_vec();
+        bytes[1..9].copy_from_slice(&stamp.to_be_bytes());
+        Payload::new(bytes)
+    };
+    assert_eq!(stamped(MAX_STAMP).check(), Ok(()));
+    fails(&stamped(MAX_STAMP + 1), "the latest");
+    fails(&stamped(u64::MAX), "the latest");
+    fails(&Payload::new(vec![0; MAX_BATCH_BYTES + 1]), "are the most");
+    fails(&Payload::new(vec![1; 5]), "only 5 bytes");
+    // A declared length is no reason to reserve memory.
+    let bulk = |length: &[u8]| [&build(1).bytes()[..13 + 22], b"\x81\xa7Command\x81\xa4bulk\x92", length].concat();
+    fails(&Payload::new(bulk(&[0xdd, 0xff, 0xff, 0xff, 0xff])), "a command of another kind");
+    fails(&Payload::new(bulk(&[0xdc, 0, 1])), "shortest");
+    // A command that this program does not know, and one with a number in a longer form than it needs.
+    let deposit = |amount: &[u8]| {
+        let bytes = [&build(1).bytes()[..13 + 22], b"\x81\xa7Command\x81\xa7deposit\x92\xa2al", amount].concat();
+        Payload::new(bytes)
+    };
+    assert_eq!(deposit(&[3]).check(), Ok(()));
+    fails(&deposit(&[0xcc, 3]), "shortest");
+    fails(&deposit(&[0xc0]), "no number");
+    fails(&deposit(&[3, 3]), "1 bytes after the last request");
+    let unknown = [&build(1).bytes()[..13 + 22], b"\x81\xa7Command\x81\xa7destroy\x92\xa2al\x03"].concat();
+    fails(&Payload::new(unknown), "request 1: a command of another kind");
+    let kind = [&build(1).bytes()[..13 + 22], b"\xa5Shout"].concat();
+    fails(&Payload::new(kind), "request 1: an action of another kind");
+}
+
+/// The longest command that a node can be set up to take, in the shortest form that clients have for it, behind a batch that
+/// is full but for a byte.
+#[test]
+fn the_longest_request_passes() {
+    let command = |name: &str| {
+        // An array of the fields, and −1, which is no amount and has nine bytes in a batch.
+        let named = [&[0x81, 0xa0 | name.len() as u8], name.as_bytes(), &[0x92, 0xa0, 0xff]].concat();
+        named.len()
+    };
+    let longest = 8 << 20;
+    let batch = command("deposit") + 8;
+    assert!(FULL_BATCH_BYTES + longest * batch / command("deposit") < MAX_BATCH_BYTES);
+    const { assert!(MAX_BATCH_BYTES + 1024 < MAX_PEER_FRAME) };
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
-use rabia_bank_messages::batch::{BatchBuilder, Payload};
+use rabia_bank_messages::batch::{BatchBuilder, Contents, MAX_STAMP, Payload};
 use rabia_bank_messages::codec::{self, Encoding};
 
 use crate::strategies::{client_message, node, opening, peer_message, request, server_message};
@@ -18,9 +18,23 @@ fn decode_as_anything(bytes: &[u8]) {
     }
     let _ = codec::decode_frame(bytes);
     let _ = codec::decode_opening(bytes);
-    if let Ok(requests) = Payload::new(bytes.to_vec()).requests() {
-        requests.for_each(drop);
-    }
+    check_payload(&Payload::new(bytes.to_vec()));
+}
+
+/// What passes the check can be read, and is written again as the same bytes; what does not can't be read.
+fn check_payload(payload: &Payload) {
+    let contents = payload.contents();
+    assert_eq!(payload.check(), contents.as_ref().map(|_| ()).map_err(Clone::clone));
+    let again = match (contents, payload.stamp()) {
+        (Ok(Contents::Replacement(node, store)), Ok(stamp)) => Payload::replacing(node, store, stamp),
+        (Ok(Contents::Requests(requests)), Ok(stamp)) => {
+            let mut builder = BatchBuilder::default();
+            requests.iter().for_each(|request| builder.push(&request.header, &request.action));
+            builder.finish(rabia_bank_messages::ids::NodeId::new(1).unwrap(), 1, 1, stamp).1
+        }
+        _ => return,
+    };
+    assert_eq!(again.bytes(), payload.bytes());
 }
 
 /// One valid message of any kind, encoded.
@@ -74,7 +88,7 @@ proptest! {
     }
 
     #[test]
-    fn batches_are_canonical(requests in vec(request(), 0..8), origin in node(), stamp: u64) {
+    fn batches_are_canonical(requests in vec(request(), 0..8), origin in node(), stamp in 0..=MAX_STAMP) {
         let build = |requests: &[_]| {
             let mut builder = BatchBuilder::default();
             requests.iter().for_each(|(header, action)| builder.push(header, action));
@@ -89,6 +103,8 @@ proptest! {
             .map(|request| request.map(|request| (request.header, request.action)).unwrap())
             .collect();
         prop_assert_eq!(&decoded, &requests);
+        check_payload(&payload);
+        prop_assert_eq!(payload.check(), Ok(()));
         prop_assert_eq!(build(&decoded), (id, payload));
     }
 
@@ -102,6 +118,22 @@ proptest! {
         let bytes: Vec<_> = payload.requests().unwrap().map(|request| request.unwrap().action_bytes).collect();
         prop_assert_eq!(bytes[0] == bytes[1], a.1 == b.1);
         prop_assert_eq!(bytes[1], bytes[2]);
+    }
+
+    #[test]
+    fn damaged_batches_are_checked_as_they_are_read(
+        requests in vec(request(), 0..4),
+        changes in vec((any::<Index>(), any::<u8>()), 1..3),
+    ) {
+        let mut builder = BatchBuilder::default();
+        requests.iter().for_each(|(header, action)| builder.push(header, action));
+        let node = rabia_bank_messages::ids::NodeId::new(1).unwrap();
+        let mut bytes = builder.finish(node, 1, 1, 1).1.bytes().to_vec();
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        check_payload(&Payload::new(bytes));
     }
 
     #[test]

@@ -80,6 +80,7 @@ fn batches() {
             black_box(request.unwrap());
         });
     });
+    measure("batch: check a transfer", COUNT, || black_box(payload.check()).unwrap());
     let mut frame = codec::start_frame();
     measure("peer: encode a batch of 100 transfers", 1, || {
         frame.truncate(1);

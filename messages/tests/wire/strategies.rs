@@ -195,6 +195,7 @@ fn status() -> impl Strategy<Value = Status> {
             decided_slots: n[1],
             null_slots: n[2],
             repeated_batches: n[3],
+            unusable_batches: n[3] / 2,
             phases: [n[4], n[5], n[6], n[7]],
             snapshot_slot: n[1] / 2,
             known_slot: n[1],

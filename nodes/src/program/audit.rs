@@ -118,8 +118,11 @@ fn verify(dir: &Path, json: bool) -> Result<Exit, ProgramError> {
     let Verified { digests, transactions, accounts, total_balance } = verified?;
     let took = began.elapsed();
     let rate = transactions as f64 / (took - opened).max(Duration::from_nanos(1)).as_secs_f64();
+    let unusable = books.unusable();
     if json {
+        let named = unusable.newest().map(|(slot, id)| json!({"slot": slot, "batch": id.to_string()}));
         let object = json!({
+            "unusable_batches": unusable.count(), "newest_unusable_batches": named.collect::<Vec<_>>(),
             "verified": true, "slot": digests.slot, "snapshot_slot": books.snapshot_slot(),
             "transactions": transactions, "accounts": accounts, "total_balance": total_balance,
             "chain_head": digests.chain_head.to_string(), "state_digest": digests.state_digest.to_string(),
@@ -138,6 +141,16 @@ fn verify(dir: &Path, json: bool) -> Result<Exit, ProgramError> {
         took.as_secs_f64(),
         HumanCount(rate as u64),
     ))?;
+    if unusable.count() > 0 {
+        terminal::print(format_args!(
+            "{} batches were decided that can't be applied; every node took them for empty ones. Look for a node that is \
+             damaged or runs another program. The newest:",
+            HumanCount(unusable.count())
+        ))?;
+        for (slot, id) in unusable.newest() {
+            terminal::print(format_args!("slot {slot}  batch {id} of node {}, digest {}", id.origin, id.digest))?;
+        }
+    }
     print_digests(&digests)?;
     Ok(Exit::Done)
 }

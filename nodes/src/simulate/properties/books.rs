@@ -23,7 +23,7 @@ pub(in crate::simulate) fn same_replies(
     model: Option<&[Reply]>,
 ) -> Check {
     let real: Option<Vec<Reply>> = match applied {
-        Applied::Null | Applied::Repeated | Applied::Replacement => None,
+        Applied::Null | Applied::Repeated | Applied::Replacement | Applied::Unusable(_) => None,
         Applied::Batch(outcomes) => Some(outcomes.iter().map(|outcome| reply(ledger, disk, outcome)).collect()),
     };
     check(real.as_deref() == model, "the ledger is the model", || {

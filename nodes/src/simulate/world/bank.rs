@@ -100,6 +100,7 @@ impl World {
                     events.push(Event::Propose { slot, value, with_payload });
                 }
                 PoolEffect::Forget(id) => events.push(Event::Forget(id)),
+                PoolEffect::Drop(id) => events.push(Event::Drop(id)),
                 PoolEffect::Hold(id, payload) => events.push(Event::Hold(id, payload)),
                 // Their clients hear that it is unknown, or nothing: here they hear nothing, and ask again.
                 PoolEffect::Abandon(id) => {
@@ -130,7 +131,6 @@ impl World {
         let first = self.agreement.delivered(id, node.ledger.applied(), slot, batch.as_ref())?;
         let named = batch.as_ref().map(|(id, payload)| (id, payload));
         let applied = node.ledger.apply(slot, named);
-        let applied = applied.map_err(|error| Violation { property: "apply", what: error.to_string() })?;
         check(self.stores.tell(node.ledger.replacements().list(), slot), "one store a member", || {
             format!("after slot {slot} the ledger of node {id} knows of {:?}", node.ledger.replacements())
         })?;

@@ -88,6 +88,11 @@ impl World {
                     self.mail(index, took, Mail::Stored { to: to.index(), id });
                 }
                 Effect::MeetAgain(peer) => self.meet_again(index, peer.index()),
+                Effect::Refuse(peer, _) => {
+                    self.report.count("links refused");
+                    self.meet_again(index, peer.index());
+                }
+                Effect::Warn(..) => self.report.count("payloads refused"),
             }
         }
         if !notices.is_empty() {

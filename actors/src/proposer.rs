@@ -13,6 +13,7 @@ use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{BatchId, Millis, NodeId, StoreId};
 use rabia_bank_messages::peer::PeerMessage;
 use rabia_bank_messages::stages::Stage;
+use tracing::warn;
 
 use crate::bank::{Abandon, Bank, Expect, Reject, Waiter};
 use crate::client_session::MAX_UNANSWERED;

@@ -208,7 +208,7 @@ impl Half {
         let failed = Witness::default().start().recipient::<Failed>();
         let gauges = Arc::new(Gauges::new(Instant::now(), 10, 100));
         let voter = Context::<Voter>::new();
-        let link = PeerLink::new(node(2), voter.address(), failed.clone()).start();
+        let link = PeerLink::new(node(2), voter.address()).start();
         let mut first = Vec::new();
         let core = Agreement::new(genesis(), node(1), &recovered, &Replacements::default(), &mut first);
         let neighbours = VoterNeighbours {
@@ -273,7 +273,7 @@ fn who_needs_to_know_hears_when_a_link_has_ended() {
             let theirs = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let (ours, _) = listener.accept().await.unwrap();
             let socket = WebSocketStream::from_raw_socket(ours, Role::Server, None).await;
-            half.link.do_send(Attach { socket, store: genesis().stores[1] });
+            half.link.do_send(Attach { socket, store: genesis().stores[1], run: RunId([2; 16]) });
             ensure(wait_until(|| half.is_connected(), AT_ALL).await, "the link did not come up")?;
             drop(theirs);
             ensure(

@@ -37,7 +37,7 @@ impl Bank {
         builder.push(header, action);
         let slot = self.ledger.applied() + 1;
         let (id, payload) = builder.finish(node(1), 1, slot, 1_000 + slot);
-        self.ledger.apply(slot, Some((&id, &payload))).unwrap();
+        self.ledger.apply(slot, Some((&id, &payload)));
     }
 
     fn command(&mut self, command: Command) {

@@ -38,6 +38,18 @@ pub enum Rule {
     PayloadDurable,
     /// Rule 6: a payload has the digest that its id says.
     PayloadDigest,
+    /// A payload that waits is held only if it can be applied.
+    PayloadChecked,
+    /// Numbers of peers that can't be are refused.
+    NumbersChecked,
+    /// Who contradicts what is decided here is refused. Broken: an assertion fails.
+    DecisionsStay,
+    /// A decided batch that can't be applied counts as an empty one. Broken: an assertion fails.
+    UnusableIsEmpty,
+    /// Rule 12: a count of promises is said before what the last of them allows. Broken: behind it.
+    PromisesFirst,
+    /// In each slot the store counts that speaks for its member there. Broken: any that is linked.
+    StoreBySlot,
     /// Rule 7: senders are counted, not messages.
     OnePerSender,
     /// Rule 7: the first message that counts stays.

@@ -682,7 +682,7 @@ impl Agreement {
     fn counts(&self, from: NodeId, slot: SlotNumber) -> bool {
         let known = slot <= self.frontier + self.genesis.window;
         let store = if known { self.stores.of(from, slot) } else { self.stores.current(from) };
-        store == self.linked[from.index()] || is_broken(Rule::NewStoreByLog)
+        store == self.linked[from.index()] || is_broken(Rule::NewStoreByLog) || is_broken(Rule::StoreBySlot)
     }
 
     /// Rule 8: whoever still speaks in a decided slot is told the decision.
@@ -810,7 +810,10 @@ impl Agreement {
         let ticket = self.ticket;
         // The count of promises is said before whatever else this write allows to be said.
         let promises = self.count_promise(&mut commit).map(Saving::Promises);
-        let waiting = [promises, commit.reserved.map(Saving::Reserved), saving];
+        let mut waiting = [promises, commit.reserved.map(Saving::Reserved), saving];
+        if is_broken(Rule::PromisesFirst) {
+            waiting.rotate_left(1);
+        }
         self.saving.extend(waiting.into_iter().flatten().map(|saving| (ticket, saving)));
         effects.push(Effect::Save(ticket, commit));
         ticket

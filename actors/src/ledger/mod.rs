@@ -261,6 +261,7 @@ impl Ledger {
         let (stamp, contents) = match payload.stamp().and_then(|stamp| Ok((stamp, payload.contents()?))) {
             Ok(contents) => contents,
             Err(bad) => {
+                assert!(!is_broken(Rule::UnusableIsEmpty), "slot {slot} can't be applied: {bad}");
                 self.unusable.add(slot, *id);
                 return Applied::Unusable(bad);
             }

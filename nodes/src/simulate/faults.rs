@@ -21,6 +21,7 @@ pub(super) enum Fault {
     WipedDisk,
     OldCopy,
     ReplacedDisk,
+    UnusableBatch,
 }
 
 /// All but those that some seeds have in any case.
@@ -61,6 +62,7 @@ impl Fault {
             Fault::WipedDisk => "disk wiped",
             Fault::OldCopy => "copy of a disk made",
             Fault::ReplacedDisk => "disk replaced",
+            Fault::UnusableBatch => "batch that can't be applied let in",
         }
     }
 }
@@ -78,8 +80,9 @@ pub(super) struct Weather {
 }
 
 impl Weather {
-    /// Two seeds of five have disks replaced, one of seven clocks that leap. Random numbers have no part in that, so that the others, in which something was
-    /// found before there was this fault, are the runs that they were.
+    /// Two seeds of five have disks replaced, one of seven clocks that leap, one of eleven batches that can't be applied. Random
+    /// numbers have no part in that, so that the others, in which something was found before there were these faults, are the
+    /// runs that they were.
     pub(super) fn new(seed: u64, random: &mut Rng) -> Weather {
         let mut kinds: Vec<Fault> = FAULTS.into_iter().filter(|_| random.bool()).collect();
         if [1, 4].contains(&(seed % 5)) {
@@ -87,6 +90,9 @@ impl Weather {
         }
         if seed % 7 == 3 {
             kinds.push(Fault::ClocksLeap);
+        }
+        if seed % 11 == 8 {
+            kinds.push(Fault::UnusableBatch);
         }
         let [loss, duplication, delay] = [(); 3].map(|()| [0, 0, 1, 5, 15][random.usize(..5)]);
         let damage = [0, 0, 0, 3][random.usize(..4)];

@@ -5,8 +5,10 @@
 //! around them (`world`). Messages are lost, delayed, duplicated and reordered, and payloads damaged (`network`); nodes
 //! crash in the middle of writes and starts, alone or together, stand still, lose their disks, get an old copy back, or a new
 //! store, with the former one put back now and then;
-//! syncs are slow or fail, and what was not synced survives in part (`disk`); clocks jump and drift, and in one seed of seven those of a majority leap by days (`faults`); clients lose
-//! patience and ask others, are slow, let their sessions expire, or never acknowledge anything (`clients`). After some seconds
+//! syncs are slow or fail, and what was not synced survives in part (`disk`); clocks jump and drift, and in one seed of seven
+//! those of a majority leap by days (`faults`); clients lose patience and ask others, are slow, let their sessions expire, or
+//! never acknowledge anything (`clients`). In two seeds of seven some members say nonsense besides ([`nonsense`], which says where
+//! the line is drawn), in one of eleven batches that nobody can apply get past every check. After some seconds
 //! everything heals, and all must be finished within a bound; then the cluster must come to rest.
 //!
 //! What must hold is in `properties`, one file each. A run ends with the first violation.
@@ -66,6 +68,10 @@
 //! | `ParkedReplaced` (rule 6 ‡) | nobody waits for what it has | 85 |
 //! | `PayloadDurable` (rule 6) | store | 1 |
 //! | `PayloadDigest` (rule 6) | validity | 5 |
+//! | `PayloadChecked` (members say nonsense) | validity | 9 |
+//! | `NumbersChecked` (members say nonsense) | assertions (an overflow) | 2 |
+//! | `DecisionsStay` (members say nonsense) | assertions | 2 |
+//! | `UnusableIsEmpty` (a batch that can't be applied is decided) | assertions | 3 |
 //! | `OnePerSender` (rule 7) | reserve | 1 |
 //! | `FirstCounts` (rule 7) | messages follow from messages | 25 |
 //! | `Repeat` (rule 9) | liveness | 1 |
@@ -104,6 +110,7 @@ mod disk;
 mod faults;
 mod jobs;
 mod network;
+pub mod nonsense;
 mod properties;
 mod trace;
 mod world;

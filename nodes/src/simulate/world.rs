@@ -3,6 +3,7 @@
 //! A [`Node`] has the parts of a real one, wired as the actors wire them: agreement core, pool, ledger, log store, and the
 //! door that checks handshakes. What actors say to each other waits in a mailbox for [`MAILBOX`].
 
+mod babble;
 mod bank;
 mod books;
 mod stores;
@@ -26,6 +27,7 @@ use rabia_bank_messages::ids::{BatchId, ClusterId, Millis, NodeId, Slot, StoreId
 use rabia_bank_messages::peer::{PeerMessage, SnapshotCursor};
 use rabia_bank_storage::{BooksStore, Commit, Identity, LogStore};
 
+use self::babble::Babble;
 use self::bank::{OpenAnswer, Question};
 use self::books::Books;
 use self::stores::SetAside;
@@ -122,6 +124,8 @@ struct Machine {
     runs: u64,
     /// It is not counted on any more.
     lost: Option<Loss>,
+    /// It says nonsense, or has said some.
+    babbles: bool,
     paused: Duration,
     slow_until: Duration,
     /// The next sync of the log, or of the books, fails.
@@ -187,6 +191,8 @@ enum Item {
         from: usize,
         link: u64,
         message: PeerMessage,
+        /// Its sender babbles.
+        nonsense: bool,
     },
     Mail {
         node: usize,
@@ -256,6 +262,9 @@ pub(super) struct World {
     machines: Vec<Machine>,
     network: Network,
     weather: Weather,
+    babble: Babble,
+    /// Batches that can't be applied, and were let in all the same.
+    unusable: Vec<(BatchId, Payload)>,
     healed: bool,
     clients: Vec<Client>,
     agreement: agreement::Agreement,
@@ -298,6 +307,8 @@ impl World {
             .collect();
         let mut world = World {
             weather: Weather::new(seed, &mut random),
+            babble: Babble::new(seed),
+            unusable: Vec::new(),
             snapshot_slots: [7, 30, 120, u64::MAX][random.usize(..4)],
             piece: [300, 4_096, 1 << 20][random.usize(..3)],
             random,
@@ -326,6 +337,7 @@ impl World {
         for id in world.genesis.nodes() {
             world.add_machine(id)?;
         }
+        world.choose_babblers();
         for a in 0..members {
             for b in a + 1..members {
                 world.at(Duration::ZERO, Item::Dial { a, b });
@@ -357,6 +369,7 @@ impl World {
             replacing: false,
             runs: 0,
             lost: None,
+            babbles: false,
             paused: Duration::ZERO,
             slow_until: Duration::ZERO,
             failing: None,
@@ -406,6 +419,9 @@ impl World {
 
     /// When nobody wants anything more, nothing more is written and no slot is spoken in.
     fn rest(&mut self) -> Check {
+        if self.is_babbled() {
+            return Ok(());
+        }
         let deadline = self.now + REST;
         self.quiet.watch(self.now);
         while !self.quiet.is_at_rest(self.now) {
@@ -433,11 +449,11 @@ impl World {
     /// Every client has its answers, and every node the whole log.
     fn is_finished(&self) -> bool {
         let end = self.agreement.slots();
-        let level = |machine: &Machine| {
+        let level = |(index, machine): (usize, &Machine)| {
             let up_to_date = machine.node.as_ref().is_some_and(|node| node.ledger.applied() == end);
-            machine.lost.is_some() || (up_to_date && !machine.replacing)
+            machine.lost.is_some() || self.babbles(index) || (up_to_date && !machine.replacing)
         };
-        self.clients.iter().all(Client::is_done) && self.machines.iter().all(level)
+        self.clients.iter().all(Client::is_done) && self.machines.iter().enumerate().all(level)
     }
 
     fn describe(&self) -> String {
@@ -530,7 +546,7 @@ impl World {
             return Ok(());
         }
         match item {
-            Item::Message { to, from, link, message } => self.arrive(to, from, link, message),
+            Item::Message { to, from, link, message, nonsense } => self.arrive(to, from, link, message, nonsense),
             Item::Mail { node, run, mail } => {
                 if self.machines[node].node.as_ref().is_some_and(|running| running.run == run) {
                     self.open_mail(node, mail)?;
@@ -588,6 +604,7 @@ impl World {
             Mail::GoOn(open) => self.go_on(index, open),
             Mail::Tick => {
                 self.event(index, Event::Tick)?;
+                self.babble_now_and_then(index);
                 self.pump(index)?;
                 self.keep_time(index);
                 self.ask_rows_again(index)?;

@@ -58,7 +58,9 @@ impl Agreement {
     /// Whether the message is for this node to act upon. Where it shows that the peer says what can't be, the link is refused.
     /// [`Agreement::handle`] asks this by itself; who acts on messages that are not the core's business asks first.
     pub fn takes(&mut self, from: NodeId, message: &PeerMessage, effects: &mut Vec<Effect>) -> bool {
-        if let Err(why) = message.check() {
+        if let Err(why) = message.check()
+            && !is_broken(Rule::NumbersChecked)
+        {
             self.refuse(from, format!("it says what can't be: {why}"), effects);
             return false;
         }
@@ -110,6 +112,7 @@ impl Agreement {
         let decided = || self.open.values().any(|open| open.stage() == Stage::Decided(Some(id)));
         if let Err(why) = payload.check()
             && !decided()
+            && !is_broken(Rule::PayloadChecked)
         {
             self.counters.bad_payloads += 1;
             self.refuse_batch(id);
@@ -154,6 +157,7 @@ impl Agreement {
     }
 
     pub(super) fn refuse_decision(&mut self, from: NodeId, slot: SlotNumber, value: Value, effects: &mut Vec<Effect>) {
+        assert!(!is_broken(Rule::DecisionsStay), "slot {slot} was decided twice");
         let said = value.map_or("nothing".into(), |id| format!("batch {id}"));
         self.refuse(from, format!("it says that slot {slot} was decided on {said}, which it was not here"), effects);
     }

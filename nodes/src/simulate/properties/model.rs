@@ -121,6 +121,10 @@ impl Model {
         if !self.batches.insert((id.origin, id.incarnation, id.sequence)) {
             return Ok(None);
         }
+        // What can't be applied is an empty batch.
+        if payload.check().is_err() {
+            return Ok(None);
+        }
         self.time = self.time.max(payload.stamp().map_err(|e| e.to_string())?);
         let (time, idle) = (self.time, self.session_limits.idle_ms);
         for session in self.sessions.values_mut().filter(|session| time - session.last_used > idle) {

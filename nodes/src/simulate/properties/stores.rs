@@ -34,7 +34,8 @@ impl Stores {
             return Ok(());
         }
         self.end = slot;
-        let replacement = payload.map_or(Ok(None), Payload::replacement);
+        let usable = payload.filter(|payload| payload.check().is_ok());
+        let replacement = usable.map_or(Ok(None), Payload::replacement);
         let replacement = replacement.map_err(|bad| Violation { property: PROPERTY, what: bad.to_string() })?;
         if let Some((node, store)) = replacement.filter(|(_, store)| self.replaced_in(*store).is_none()) {
             self.replaced.push((slot, node, store));

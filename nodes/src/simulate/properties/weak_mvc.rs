@@ -196,7 +196,9 @@ impl WeakMvc {
     ) {
         let (slot, names, brings) = match message {
             PeerMessage::Proposal { slot, value, payload } => {
-                let brings = value.zip(payload.as_ref()).is_some_and(|(id, payload)| payload.matches(&id));
+                let brings = value
+                    .zip(payload.as_ref())
+                    .is_some_and(|(id, payload)| payload.matches(&id) && payload.check().is_ok());
                 (*slot, *value, brings)
             }
             PeerMessage::State { slot, state: State::One(id), .. } => (*slot, Some(*id), false),

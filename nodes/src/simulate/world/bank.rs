@@ -136,7 +136,7 @@ impl World {
         })?;
         if first {
             let clocks = self.machines.iter().map(|machine| machine.highest_clock);
-            let payload = named.map(|(_, payload)| payload);
+            let payload = named.map(|(_, payload)| payload).filter(|payload| payload.check().is_ok());
             log_time::decided(slot, payload, clocks)?;
             self.log_time.has_not_leapt(slot, payload, self.now)?;
             let replies = self.model.apply(slot, named).map_err(|what| Violation { property: "validity", what })?;

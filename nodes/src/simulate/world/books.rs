@@ -160,6 +160,7 @@ impl World {
 
     fn done(&mut self, index: usize, outcome: Outcome) -> Check {
         let now = self.now;
+        let babblers: Vec<bool> = self.machines.iter().map(|machine| machine.babbles).collect();
         let machine = &mut self.machines[index];
         let (id, dead) = (machine.id, machine.books.is_dead());
         let Some(node) = &mut machine.node else { return Ok(()) };
@@ -198,6 +199,10 @@ impl World {
             Outcome::Overtaken { .. } => {
                 books.receiving = None;
                 self.report.count("snapshots overtaken");
+            }
+            // The next peer that is asked for slots may have another one.
+            Outcome::GaveUp(_) if books.receiving.take_if(|receiving| babblers[receiving.from]).is_some() => {
+                self.report.count("snapshots of babblers given up");
             }
             Outcome::GaveUp(why) => {
                 return check(false, "snapshots", || format!("node {id} could not take one: {why}"));

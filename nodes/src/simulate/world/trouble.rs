@@ -121,6 +121,7 @@ impl World {
                 self.at(later, copy);
             }
             Fault::ReplacedDisk => self.replace_disk(index)?,
+            Fault::UnusableBatch => self.let_in_unusable(index)?,
         }
         Ok(())
     }
@@ -138,7 +139,7 @@ impl World {
 
     /// Whether this disk may be emptied: as many nodes may be lost for good, or not be back yet, as may be down at once.
     pub(super) fn may_lose(&self, index: usize) -> bool {
-        let is_lost = |machine: &Machine| machine.lost.is_some() || machine.replacing;
+        let is_lost = |machine: &Machine| machine.lost.is_some() || machine.replacing || machine.babbles;
         let lost = self.machines.iter().filter(|machine| is_lost(machine)).count();
         lost < (self.machines.len() - 1) / 2 && !is_lost(&self.machines[index])
     }
@@ -326,6 +327,7 @@ impl World {
         self.trace
             .note(self.now, None, || format!("node {id} starts for the {starts}. time, with the log to {decided}"));
         self.perform(index, effects)?;
+        self.hold_unusable(index)?;
         self.mail(index, TICK, Mail::Tick);
         Ok(())
     }
@@ -334,6 +336,7 @@ impl World {
     pub(super) fn heal(&mut self) -> Check {
         self.healed = true;
         self.weather = Weather::calm();
+        self.come_to_senses();
         self.trace.note(self.now, None, || "the faults have healed".into());
         for index in 0..self.machines.len() {
             self.network.mend(index);

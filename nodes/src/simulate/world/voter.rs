@@ -22,13 +22,18 @@ impl World {
 
     pub(super) fn event(&mut self, index: usize, event: Event) -> Check {
         let slot = self.hears(index, &event);
+        self.handle(index, event)?;
+        let id = self.machines[index].id;
+        slot.map_or(Ok(()), |slot| self.weak_mvc.acted(id, slot))
+    }
+
+    pub(super) fn handle(&mut self, index: usize, event: Event) -> Check {
         let machine = &mut self.machines[index];
         let (id, Some(node)) = (machine.id, &mut machine.node) else { return Ok(()) };
         let mut effects = Vec::new();
         node.core.handle(self.now - node.started, event, &mut effects);
         self.weak_mvc.heard(id, |batch| node.core.holds(batch));
-        self.perform(index, effects)?;
-        slot.map_or(Ok(()), |slot| self.weak_mvc.acted(id, slot))
+        self.perform(index, effects)
     }
 
     /// The properties take note of what is about to happen to a node. Answers the slot, if it is about one.
@@ -204,7 +209,7 @@ impl World {
     pub(super) fn send(&mut self, from: usize, to: usize, message: PeerMessage) -> Check {
         let link = self.network.link(from, to);
         let attached = self.machines[from].node.as_ref().is_some_and(|node| node.attached[to] == link);
-        if !attached || !self.network.works(from, to) {
+        if !attached || !self.network.works(from, to) || !self.babble_beside(from, to, &message) {
             return Ok(());
         }
         let lost = self.network.is_cut(from, to) || self.percent(self.weather.loss);
@@ -223,7 +228,7 @@ impl World {
                 delay += self.micros(100, 60_000);
             }
             let message = self.carry(message.clone());
-            self.at(delay, Item::Message { to, from, link, message });
+            self.at(delay, Item::Message { to, from, link, message, nonsense: false });
         }
         Ok(())
     }
@@ -248,14 +253,17 @@ impl World {
         message
     }
 
-    pub(super) fn arrive(&mut self, to: usize, from: usize, link: u64, message: PeerMessage) -> Check {
+    pub(super) fn arrive(&mut self, to: usize, from: usize, link: u64, message: PeerMessage, nonsense: bool) -> Check {
         if self.network.link(from, to) != link {
             return Ok(());
         }
         let Some(node) = &self.machines[to].node else { return Ok(()) };
         if node.attached[from] != link {
             // Who answers a call may speak before the caller listens.
-            self.at(Duration::from_millis(1), Item::Message { to, from, link, message });
+            self.at(Duration::from_millis(1), Item::Message { to, from, link, message, nonsense });
+            return Ok(());
+        }
+        if !self.takes(to, from, &message)? {
             return Ok(());
         }
         match message {
@@ -269,8 +277,23 @@ impl World {
                 self.rows(to, from, Answer { slot, at, part, rows, next });
                 Ok(())
             }
+            message if nonsense => self.hear_nonsense(to, from, message),
             message => self.event(to, Event::Received(self.machines[from].id, message)),
         }
+    }
+
+    /// Whether a node acts on a message that is not its core's business.
+    fn takes(&mut self, index: usize, from: usize, message: &PeerMessage) -> Result<bool, Violation> {
+        let others = matches!(
+            message,
+            PeerMessage::Compacted { .. } | PeerMessage::GetSnapshot { .. } | PeerMessage::SnapshotRows { .. }
+        );
+        let from = self.machines[from].id;
+        let Some(node) = self.machines[index].node.as_mut().filter(|_| others) else { return Ok(true) };
+        let mut effects = Vec::new();
+        let takes = node.core.takes(from, message, &mut effects);
+        self.perform(index, effects)?;
+        Ok(takes)
     }
 
     pub(super) fn dial(&mut self, a: usize, b: usize) -> Check {

@@ -3,7 +3,9 @@
 
 mod belief;
 mod heard;
+mod promised;
 mod reads;
+mod replaced;
 
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use rabia_bank_actors::consensus::agreement::{Agreement, Effect, Event};
 use rabia_bank_actors::consensus::stores::Replacements;
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{ClusterId, NodeId, StoreId};
+use rabia_bank_messages::sabotage::{Broken, Rule};
 use rabia_bank_storage::Recovered;
 
 /// Node 1 of 3, newly made, linked to both others.
@@ -33,6 +36,12 @@ fn first_of_three() -> Agreement {
     effects(&mut agreement, Event::LinkUp(second, stores[1]));
     effects(&mut agreement, Event::LinkUp(third, stores[2]));
     agreement
+}
+
+/// Whether a test fails where a rule is broken.
+fn is_noticed(rule: Rule, test: fn()) -> bool {
+    let _broken = Broken::rule(rule);
+    std::panic::catch_unwind(test).is_err()
 }
 
 /// What comes of an event.

@@ -157,9 +157,8 @@ impl Books {
     }
 
     fn deposit(&mut self, name: &str, amount: Amount, moment: Moment) -> OperationOutcome {
-        check_name(name)?;
-        let amount = self.check_amount(amount, 1)?;
-        let account = self.check_account(name)?;
+        let amount = self.check_amount(amount, 1).or_else(|refusal| refuse_after(&[name], refusal))?;
+        let account = self.check_account(name).or_else(|refusal| refuse_after(&[name], refusal))?;
         self.total_balance = self.check_total(amount)?;
         let balance = self.accounts.get(account).balance + amount;
         let movement = Movement::Deposit(self.set_balance(account, balance, moment));
@@ -167,9 +166,8 @@ impl Books {
     }
 
     fn withdraw(&mut self, name: &str, amount: Amount, moment: Moment) -> OperationOutcome {
-        check_name(name)?;
-        let amount = self.check_amount(amount, 1)?;
-        let account = self.check_account(name)?;
+        let amount = self.check_amount(amount, 1).or_else(|refusal| refuse_after(&[name], refusal))?;
+        let account = self.check_account(name).or_else(|refusal| refuse_after(&[name], refusal))?;
         let balance = self.check_funds(account, amount)?;
         self.total_balance -= amount;
         let movement = Movement::Withdrawal(self.set_balance(account, balance, moment));
@@ -179,14 +177,13 @@ impl Books {
     /// BANK.md has a last check here, `balance_overflow`. It can't fail: what one account gains another has lost, so no
     /// balance passes the sum of all, which is within the bound. It is asserted where the balance is set.
     fn transfer(&mut self, from: &str, to: &str, amount: Amount, moment: Moment) -> OperationOutcome {
-        check_name(from)?;
-        check_name(to)?;
-        let amount = self.check_amount(amount, 1)?;
+        let names = [from, to];
+        let amount = self.check_amount(amount, 1).or_else(|refusal| refuse_after(&names, refusal))?;
         if from == to {
-            return refuse(OperationRefusal::SameAccount(shortened(from)));
+            return refuse_after(&names, Box::new(OperationRefusal::SameAccount(shortened(from))));
         }
-        let from = self.check_account(from)?;
-        let to = self.check_account(to)?;
+        let from = self.check_account(from).or_else(|refusal| refuse_after(&names, refusal))?;
+        let to = self.check_account(to).or_else(|refusal| refuse_after(&names, refusal))?;
         let from_balance = self.check_funds(from, amount)?;
         let to_balance = self.accounts.get(to).balance + amount;
         let movement = Movement::Transfer {
@@ -248,6 +245,13 @@ impl Books {
 
 fn check_name(name: &str) -> Result<(), Box<OperationRefusal>> {
     if is_valid_account_id(name) { Ok(()) } else { refuse(OperationRefusal::InvalidAccountId(shortened(name))) }
+}
+
+/// Refuses, unless a name is none: that comes first. Names are looked at here alone, since what is carried out has found its
+/// accounts, whose names were looked at when they were created.
+fn refuse_after<T>(names: &[&str], refusal: Box<OperationRefusal>) -> Result<T, Box<OperationRefusal>> {
+    names.iter().try_for_each(|name| check_name(name))?;
+    Err(refusal)
 }
 
 fn refuse<T>(refusal: OperationRefusal) -> Result<T, Box<OperationRefusal>> {

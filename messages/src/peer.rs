@@ -5,8 +5,8 @@
 //! Every message of the WebSocket is a binary frame of at most [`MAX_PEER_FRAME`](crate::codec::MAX_PEER_FRAME) bytes:
 //!
 //! ```text
-//! opening:    version: u8 = 2 | Opening
-//! all others: version: u8 = 2 | PeerMessage | PeerMessage | …        as many as there are, in order
+//! opening:    version: u8 = 3 | Opening
+//! all others: version: u8 = 3 | PeerMessage | PeerMessage | …        as many as there are, in order
 //! ```
 //!
 //! The first frame each way is an [`Opening`]: a [`Hello`], or from a node that does not accept the other's a
@@ -36,7 +36,7 @@ use crate::ids::{BatchId, ClusterId, Digest, Millis, NodeId, Phase, RunId, Slot,
 pub use crate::plausible::Implausible;
 
 /// The version of everything in this module.
-pub const PROTOCOL_VERSION: u8 = 2;
+pub const PROTOCOL_VERSION: u8 = 3;
 
 /// The value that a slot is decided on: a batch, or nothing (the slot is forfeited).
 pub type Value = Option<BatchId>;

@@ -156,7 +156,6 @@ const NOTICED: &[(Rule, &[&str])] = &[
     (Rule::NewStoreReads, &["one store a member"]),
     (Rule::Window, &["window"]),
     (Rule::StampAhead, &["log time"]),
-    (Rule::NoLeaps, &["log time"]),
     (Rule::InOrder, &["order"]),
     (Rule::ReadRound, &["linearizable reads"]),
     (Rule::ReadQuorum, &["read rounds"]),

@@ -87,7 +87,6 @@
 //! | `NewStoreReads` | one store a member | 4 |
 //! | `Window` | window | 1 |
 //! | `StampAhead` | log time | 2 |
-//! | `NoLeaps` | log time | 3 |
 //! | `InOrder` | order | 1 |
 //! | `SnapshotSettlesPending` | assertions (a payload is gone) | 14 |
 //! | `ReadRound` | linearizable reads | 1 |

@@ -128,11 +128,14 @@ impl World {
 
     /// Clocks are set wrong by hours and days, or right again, one here and one there or all at once. No two that are wrong agree.
     fn leap_clocks(&mut self) {
+        let all = self.random.bool();
         for index in 0..self.machines.len() {
-            if self.random.bool() {
-                let apart = index as i64 * 5 * MINUTE;
-                let wrong = self.random.i64(2..700) * 60 * MINUTE + apart;
-                self.machines[index].ahead = [wrong, wrong, -wrong, 0][self.random.usize(..4)];
+            let apart = index as i64 * 5 * MINUTE;
+            let wrong = self.random.i64(2..700) * 60 * MINUTE + apart;
+            if all {
+                self.machines[index].ahead = wrong;
+            } else if self.random.bool() {
+                self.machines[index].ahead = [wrong, -wrong, 0][self.random.usize(..3)];
             }
         }
     }

@@ -222,8 +222,6 @@ impl Gathering {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use rabia_bank_messages::bank::{Amount, Bulk, Operation};
     use rabia_bank_messages::ids::SessionKey;
 
@@ -232,7 +230,7 @@ mod tests {
     const ROOM: Room = Room { requests: 65_536, bytes: 128 << 20 };
 
     fn owner(last: u8) -> Owner {
-        Owner::at(IpAddr::from([127, 0, 0, last]))
+        Owner::at([127, 0, 0, last].into())
     }
 
     fn deposit() -> Operation {

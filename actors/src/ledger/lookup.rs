@@ -88,6 +88,11 @@ impl Lookup {
         self.blocks = [Some(block), newer];
     }
 
+    /// Whether the answer is there already: beginning with it was all that there was to do.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.task, Task::Ready(_))
+    }
+
     /// The slot whose state the answer shows, once there is an answer.
     pub fn slot(&self) -> Slot {
         self.slot

@@ -155,7 +155,7 @@ impl Gathering {
         line.load.add(bytes);
         line.requests.push_back(waiting);
         if line.requests.len() == 1 {
-            if is_long { &mut self.long } else { &mut self.short }.push(from.owner, from.client);
+            self.wait(from.owner, from.client, is_long);
         }
         match &mut self.last {
             [Some((client, at)), _] if *client == from.client => *at = now,
@@ -181,24 +181,41 @@ impl Gathering {
     pub(super) fn take(&mut self, now: Duration) -> Gathered {
         let (shared, full) = (self.is_shared(now), self.full(now));
         let mut gathered = Gathered { batch: BatchBuilder::default(), askers: Vec::new(), commands: 0 };
+        // Who is alone goes on without a turn for each request.
+        let mut alone = None;
         while gathered.batch.len() < full
             && gathered.batch.count() < MAX_BATCH_REQUESTS
-            && let Some(turn) = self.short.pop()
+            && let Some((owner, client)) = alone.take().or_else(|| self.short.pop())
         {
-            self.take_one(turn, &mut gathered);
+            match self.take_one(owner, client, &mut gathered) {
+                Some(false) if self.short.is_empty() => alone = Some((owner, client)),
+                Some(is_long) => self.wait(owner, client, is_long),
+                None => {}
+            }
+        }
+        if let Some((owner, client)) = alone {
+            self.short.push(owner, client);
         }
         while !gathered.batch.is_full()
             && (gathered.commands < SHARED_COMMANDS || !shared)
-            && let Some(turn) = self.long.pop()
+            && let Some((owner, client)) = self.long.pop()
         {
-            self.take_one(turn, &mut gathered);
+            if let Some(is_long) = self.take_one(owner, client, &mut gathered) {
+                self.wait(owner, client, is_long);
+            }
         }
         gathered
     }
 
-    fn take_one(&mut self, (owner, client): (Owner, ClientId), gathered: &mut Gathered) {
-        let Some(line) = self.lines.get_mut(&client) else { return };
-        let Some(Waiting { tag, request, commands }) = line.requests.pop_front() else { return };
+    /// Lets a client wait for the turn of its next request.
+    fn wait(&mut self, owner: Owner, client: ClientId, is_long: bool) {
+        if is_long { &mut self.long } else { &mut self.short }.push(owner, client);
+    }
+
+    /// Takes a client's next request, and says whether the one behind it is long. None: there is none.
+    fn take_one(&mut self, owner: Owner, client: ClientId, gathered: &mut Gathered) -> Option<bool> {
+        let line = self.lines.get_mut(&client)?;
+        let Waiting { tag, request, commands } = line.requests.pop_front()?;
         let bytes = request.len();
         gathered.batch.push_encoded(&request);
         gathered.askers.push(Asker { owner, client, tag });
@@ -206,10 +223,9 @@ impl Gathering {
         self.all.subtract(bytes);
         self.long_bytes -= if bytes > LONG { bytes } else { 0 };
         line.load.subtract(bytes);
-        match line.requests.front().map(Waiting::is_long) {
-            Some(true) => self.long.push(owner, client),
-            Some(false) => self.short.push(owner, client),
-            None => drop(self.lines.remove(&client)),
+        let next = line.requests.front().map(Waiting::is_long);
+        if next.is_none() {
+            self.lines.remove(&client);
         }
         if let Some(load) = self.owners.get_mut(&owner) {
             load.subtract(bytes);
@@ -217,6 +233,7 @@ impl Gathering {
                 self.owners.remove(&owner);
             }
         }
+        next
     }
 }
 

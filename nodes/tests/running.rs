@@ -350,6 +350,43 @@ fn a_backup_that_finds_no_room_names_its_file_and_leaves_nothing() {
     assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
 }
 
+#[test]
+fn a_node_that_dies_again_and_again_says_why_once_and_is_started_ever_more_rarely() {
+    let temp = tempfile::tempdir().unwrap();
+    let (data_dir, base_port) = (temp.path().join("bank"), free_base_port(1));
+    let output = program(["create", "--nodes", "1", "--base-port", &base_port.to_string(), "--data-dir"])
+        .arg(&data_dir)
+        .output()
+        .unwrap();
+    assert_code(&output, 0);
+    // A limit on the size of files in place of a full disk.
+    let err = temp.path().join("err");
+    let mut cluster = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 3400; exec \"$0\" \"$@\"", PROGRAM, "cluster", "--data-dir"])
+        .arg(&data_dir)
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(&err).unwrap())
+        .spawn()
+        .unwrap();
+    let url = format!("ws://127.0.0.1:{base_port}");
+    let mut load = program(["bench", "--connect", &url, "--yes", "--clients", "2", "--bulk", "1000", "--timeout", "2"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let said = wait_for("it died three times", PATIENCE, || {
+        let said = fs::read_to_string(&err).unwrap();
+        (said.matches("for the same reason as before; starting it again in").count() >= 3).then_some(said)
+    });
+    load.kill().unwrap();
+    load.wait().unwrap();
+    signal(cluster.id(), Signal::SIGTERM);
+    support::wait_for_end(&mut cluster, PATIENCE);
+    let reason = format!("died (exit code 1): no space left to write {}", data_dir.join("node-1/log.redb").display());
+    assert_eq!(said.matches(&reason).count(), 1, "{said}");
+    assert!(said.contains("starting it again in 0.1 s"), "{said}");
+}
+
 // ----- what is printed and logged -----
 
 #[test]

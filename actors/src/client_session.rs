@@ -1,72 +1,67 @@
 //! The client session actor, one a connection: decoding, sessions, limits, deadlines and replies in flight.
 //!
 //! Requests go to the proposer (commands) or the bank (queries) and come back as answers, in any order. Everything that a
-//! client may make grow is bounded: requests in flight and their bytes (beyond: `busy`), bytes of a message (beyond:
-//! `too_large` and close code 1009), answers that it does not read (beyond: the connection is dropped).
+//! client may make grow is bounded, for a connection, its owner and the node: requests in flight and their bytes (beyond: `busy`),
+//! bytes of a message (beyond: `too_large` and close code 1009), messages without an end, and answers that are not read (beyond: the
+//! connection is closed). See `budget`.
 //!
 //! A subscription asks the bank for transactions a page at a time, and for the next page only when the client has read most of
 //! what was sent. So a slow subscriber costs its node nothing; one that reads nothing at all is closed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::StreamExt;
 use rabia_bank_messages::bank::{Command, ErrorCode, Outcome, Query, ReadLevel, Refusal, Success, Transaction};
 use rabia_bank_messages::batch::{Action, RequestHeader};
-use rabia_bank_messages::client::{
-    Answer, AnswerResult, CLIENT_VERSION, ClientMessage, Feed, Hello, ServerMessage, SessionName, Welcome,
-};
+use rabia_bank_messages::client::{Answer, AnswerResult, ClientMessage, Feed, ServerMessage, SessionName};
 use rabia_bank_messages::codec::Encoding;
 use rabia_bank_messages::ids::{ClusterId, NodeId, SessionKey, Slot};
 use rabia_bank_messages::stages::Stage;
 use rustc_hash::{FxHashMap, FxHashSet};
-use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::error::{CapacityError, Error as SocketError};
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error as SocketError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Message as Frame};
 use tracing::debug;
 
 use crate::bank::{Answered, Answers, Ask, Bank, ClientId, Done, Follow, Register, Subscribe, Unregister, Waiter};
+use crate::budget::{Account, Budget, BudgetLimits, Exceeded};
 use crate::deadline;
+use crate::metered::{Meter, Metered};
 use crate::node::{Gauges, Seat};
 use crate::owner::Owner;
 use crate::pace::Paced;
 use crate::proposer::{Proposer, Submit};
+use writing::Outlet;
+
+mod opening;
+mod writing;
 
 /// A socket to a client.
-pub type ClientSocket = WebSocketStream<TcpStream>;
+pub type ClientSocket = WebSocketStream<Metered>;
 
-/// The most bytes of answers that wait for a client to read them.
-const MAX_UNREAD: usize = 64 << 20;
-/// The most answers that wait for a client to read them.
-const MAX_UNREAD_FRAMES: usize = 65_536;
 /// The most bytes of requests that wait for their answers, over all clients of a node: 32 of the longest. Few requests
 /// of clients that mean well come near, and many that don't would otherwise fill the memory.
 pub(crate) const MAX_UNANSWERED: usize = 128 << 20;
 /// Pages of accounts or transactions, of some hundred kilobytes, that the bank is asked for at a time: answers that it has given
 /// and that are not written yet are not among those that wait for the client.
-const MAX_PAGES: usize = 64;
+const MAX_PAGES: usize = 16;
+/// While more bytes than these wait for a client to read them, the bank is asked for no more pages.
+const PAGES_AHEAD: usize = 1 << 20;
 /// Subscriptions that a connection may have open.
 const MAX_SUBSCRIPTIONS: usize = 64;
-/// While more bytes than these wait for a client to read them, its subscriptions rest …
+/// While more bytes than these wait for a client to read them, its subscriptions rest.
 const FEED_AHEAD: usize = 256 << 10;
-/// … and one that could not go on for so long ends the connection: whoever reads 13 KB a second can.
-const TOO_SLOW: Duration = Duration::from_secs(20);
 /// How often deadlines are looked at.
 const CHECK: Duration = Duration::from_millis(100);
 /// A connection without traffic is asked for a sign of life this often …
 const PING: Duration = Duration::from_secs(30);
 /// … and dropped after this time without one.
 const GONE: Duration = Duration::from_secs(90);
-/// How long a client may take to read the close frame and what stands before it.
-const CLOSING: Duration = Duration::from_secs(2);
-
 /// What all sessions of a node have in common.
 #[derive(Clone, Debug)]
 pub struct SessionSettings {
@@ -80,6 +75,36 @@ pub struct SessionSettings {
     pub max_in_flight: usize,
     /// How long a request may wait before it is answered `no_quorum`.
     pub request_timeout: Duration,
+    /// What may wait.
+    pub budgets: Budgets,
+}
+
+/// How many bytes may wait, for a connection, its owner, and the node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BudgetSettings {
+    /// Messages that have begun and are not whole.
+    pub unfinished: BudgetLimits,
+    /// Requests that wait for their answers.
+    pub waiting: BudgetLimits,
+    /// Answers that wait for a client to read them.
+    pub unread: BudgetLimits,
+}
+
+/// What waits at a node.
+#[derive(Clone, Debug)]
+pub struct Budgets {
+    pub(crate) unfinished: Arc<Budget>,
+    waiting: Arc<Budget>,
+    unread: Arc<Budget>,
+}
+
+impl Budgets {
+    /// Nothing waits yet.
+    pub fn new(settings: BudgetSettings) -> Budgets {
+        let BudgetSettings { unfinished, waiting, unread } = settings;
+        let [unfinished, waiting, unread] = [unfinished, waiting, unread].map(Budget::new);
+        Budgets { unfinished, waiting, unread }
+    }
 }
 
 /// The node is stopping: tell the client and close.
@@ -160,19 +185,12 @@ struct Place {
 #[derive(Debug)]
 struct UnansweredBytes {
     bytes: usize,
-    gauges: Arc<Gauges>,
-}
-
-impl UnansweredBytes {
-    fn count(bytes: usize, gauges: &Arc<Gauges>) -> UnansweredBytes {
-        gauges.unanswered_bytes.fetch_add(bytes, Ordering::Relaxed);
-        UnansweredBytes { bytes, gauges: gauges.clone() }
-    }
+    waiting: Arc<Account>,
 }
 
 impl Drop for UnansweredBytes {
     fn drop(&mut self) {
-        self.gauges.unanswered_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.waiting.give(self.bytes);
     }
 }
 
@@ -193,11 +211,6 @@ struct Queued {
     number: u64,
     acknowledged: u64,
     command: Command,
-}
-
-enum Out {
-    Frame(Frame),
-    Close(CloseCode, &'static str),
 }
 
 /// A client that was let in.
@@ -227,7 +240,13 @@ pub struct ClientSession {
     highest: u64,
     /// The bytes of the message that is looked at.
     message_bytes: usize,
+    /// The client has said something.
+    said: bool,
     greeted: bool,
+    /// A hello was refused, and there is no session from another one.
+    hello_refused: bool,
+    /// When a command was answered last that its session has expired.
+    expired: Option<Instant>,
     /// The client has said goodbye, or is seen off.
     leaving: bool,
     queued: VecDeque<Queued>,
@@ -239,8 +258,10 @@ pub struct ClientSession {
     subscriptions: BTreeMap<u64, Subscription>,
     /// Since when some of them rest because the client does not read.
     resting: Option<Instant>,
-    out: Option<mpsc::Sender<Out>>,
-    unread: Arc<AtomicUsize>,
+    outlet: Outlet,
+    /// What waits for an answer.
+    waiting: Arc<Account>,
+    meter: Arc<Meter>,
     heard: Instant,
     pinged: Instant,
     gauges: Arc<Gauges>,
@@ -259,6 +280,9 @@ impl ClientSession {
         bank: Addr<Bank>,
     ) -> ClientSession {
         let now = Instant::now();
+        let outlet = Outlet::new(settings.budgets.unread.open(owner));
+        let waiting = Arc::new(settings.budgets.waiting.open(owner));
+        let meter = socket.get_ref().meter().clone();
         ClientSession {
             client,
             owner,
@@ -270,7 +294,10 @@ impl ClientSession {
             announce: None,
             highest: 0,
             message_bytes: 0,
+            said: false,
             greeted: false,
+            hello_refused: false,
+            expired: None,
             leaving: false,
             queued: VecDeque::new(),
             pages: FxHashSet::default(),
@@ -279,8 +306,9 @@ impl ClientSession {
             in_flight: FxHashMap::default(),
             subscriptions: BTreeMap::new(),
             resting: None,
-            out: None,
-            unread: Arc::new(AtomicUsize::new(0)),
+            outlet,
+            waiting,
+            meter,
             heard: now,
             pinged: now,
             gauges,
@@ -296,8 +324,9 @@ impl ClientSession {
             return;
         }
         self.message_bytes = bytes.len();
+        let first = !std::mem::replace(&mut self.said, true);
         match encoding.decode_client(bytes) {
-            Ok(ClientMessage::Hello(hello)) => self.hello(encoding, hello, ctx),
+            Ok(ClientMessage::Hello(hello)) => self.hello(encoding, hello, first, ctx),
             Ok(ClientMessage::Command { request, command, acknowledged }) => {
                 self.command(encoding, request, command, acknowledged, ctx);
             }
@@ -308,55 +337,11 @@ impl ClientSession {
             }
             Ok(ClientMessage::Goodbye) => self.goodbye(ctx),
             Err(malformed) => {
+                self.hello_refused |= !self.greeted && encoding.is_hello(bytes);
                 let refusal = Refusal::refused(ErrorCode::Malformed, malformed.message);
                 self.refuse(encoding, malformed.request, refusal, ctx);
             }
         }
-    }
-
-    fn hello(&mut self, encoding: Encoding, hello: Hello, ctx: &mut Context<Self>) {
-        let wrong = if hello.version != CLIENT_VERSION {
-            Some(format!("version {} is not spoken here, {CLIENT_VERSION} is", hello.version))
-        } else if self.greeted || self.highest > 0 {
-            Some("a hello is the first message of a connection".into())
-        } else if hello.session.is_some() && hello.open.is_some() {
-            Some("a hello names a session or opens one, not both".into())
-        } else {
-            None
-        };
-        if let Some(message) = wrong {
-            return self.refuse(encoding, None, Refusal::refused(ErrorCode::Malformed, message), ctx);
-        }
-        self.greeted = true;
-        if let Some(open) = hello.open {
-            return self.open(open.key, encoding, true);
-        }
-        if let Some(session) = hello.session {
-            self.session = Session::Open(session);
-        }
-        self.welcome(encoding, false, ctx);
-    }
-
-    fn welcome(&mut self, encoding: Encoding, opened: bool, ctx: &mut Context<Self>) {
-        let session = match self.session {
-            Session::Open(session) => Some(session.number),
-            Session::None | Session::Opening(_) => None,
-        };
-        let welcome = Welcome {
-            node: self.settings.node,
-            cluster: self.settings.cluster,
-            session,
-            opened,
-            applied_slot: self.gauges.applied_slot.load(Ordering::Relaxed),
-        };
-        self.send(encoding, &ServerMessage::Welcome { welcome }, ctx);
-    }
-
-    fn open(&mut self, key: SessionKey, encoding: Encoding, welcome: bool) {
-        self.session = Session::Opening(key);
-        let tag = self.track(0, encoding, Kind::Open { welcome });
-        let header = RequestHeader { session: 0, key, number: 0, acknowledged: 0 };
-        self.submit(tag, header, Action::Open);
     }
 
     fn command(
@@ -367,6 +352,15 @@ impl ClientSession {
         acknowledged: u64,
         ctx: &mut Context<Self>,
     ) {
+        let refusal = if acknowledged >= number {
+            let message = format!("request {number} can't acknowledge its own answer, nor later ones ({acknowledged})");
+            Some(Refusal::refused(ErrorCode::Malformed, message))
+        } else {
+            self.no_session()
+        };
+        if let Some(refusal) = refusal {
+            return self.refuse(encoding, Some(number), refusal, ctx);
+        }
         let first = number > self.highest && (self.own_key || matches!(self.session, Session::None));
         self.highest = self.highest.max(number);
         if self.too_many(encoding, number, first, ctx) {
@@ -420,8 +414,9 @@ impl ClientSession {
     }
 
     fn ask_for_pages(&mut self) {
-        while self.out.is_some()
+        while self.outlet.is_open()
             && self.pages.len() < MAX_PAGES
+            && self.outlet.unread.bytes() <= PAGES_AHEAD
             && let Some(ask) = self.more_pages.pop_front()
         {
             // Those past their deadline were answered, or are about to be.
@@ -456,24 +451,23 @@ impl ClientSession {
             self.subscriptions.insert(request, subscription);
             return self.bank.do_send(Subscribe { waiter: Waiter { client: self.client, tag }, feed, read, deadline });
         };
+        self.waiting.give(self.message_bytes);
         self.refuse(encoding, Some(request), refusal, ctx);
     }
 
+    /// Whether a request may not wait, which it is told then. Else its bytes are counted, for [`track`](Self::track).
     fn too_many(&mut self, encoding: Encoding, request: u64, first: bool, ctx: &mut Context<Self>) -> bool {
-        let unanswered = self.gauges.unanswered_bytes.load(Ordering::Relaxed);
-        let too_many = self.in_flight.len() >= self.settings.max_in_flight;
-        let full = too_many || unanswered + self.message_bytes > MAX_UNANSWERED;
-        if full {
-            let message = if too_many {
-                format!("{} requests of this connection wait already", self.in_flight.len())
-            } else {
-                format!("{unanswered} bytes of requests wait on this node already")
-            };
-            let outcome = if first { Outcome::Refused } else { Outcome::Unknown };
-            let refusal = Refusal { outcome, ..Refusal::refused(ErrorCode::Busy, message) };
-            self.refuse(encoding, Some(request), refusal, ctx);
-        }
-        full
+        let message = if self.in_flight.len() >= self.settings.max_in_flight {
+            format!("{} requests of this connection wait already", self.in_flight.len())
+        } else if let Err(exceeded) = self.waiting.take(self.message_bytes) {
+            format!("too many bytes of requests of {} wait already", exceeded.whose())
+        } else {
+            return false;
+        };
+        let outcome = if first { Outcome::Refused } else { Outcome::Unknown };
+        let refusal = Refusal { outcome, ..Refusal::refused(ErrorCode::Busy, message) };
+        self.refuse(encoding, Some(request), refusal, ctx);
+        true
     }
 
     fn goodbye(&mut self, ctx: &mut Context<Self>) {
@@ -488,7 +482,7 @@ impl ClientSession {
             return;
         }
         match std::mem::replace(&mut self.session, Session::None) {
-            Session::Open(SessionName { number, key }) if self.out.is_some() => {
+            Session::Open(SessionName { number, key }) if self.outlet.is_open() => {
                 let tag = self.track(0, Encoding::Json, Kind::Close);
                 self.submit(tag, RequestHeader { session: number, key, number: 0, acknowledged: 0 }, Action::Close);
             }
@@ -505,7 +499,7 @@ impl ClientSession {
             Kind::Command { .. } | Kind::Query(_) | Kind::Subscribe(_) => self.message_bytes,
             Kind::Open { .. } | Kind::Close => 0,
         };
-        let _bytes = UnansweredBytes::count(bytes, &self.gauges);
+        let _bytes = UnansweredBytes { bytes, waiting: self.waiting.clone() };
         self.in_flight.insert(self.tags, InFlight { request, encoding, kind, deadline, _bytes });
         self.tags
     }
@@ -538,6 +532,9 @@ impl ClientSession {
                 self.answer(encoding, request, place, AnswerResult::Ok(success), ctx);
             }
             (_, Err(mut refusal)) => {
+                if matches!(kind, Kind::Command { .. }) && refusal.code == ErrorCode::SessionExpired {
+                    self.expired = Some(Instant::now());
+                }
                 // This node can't tell whether an earlier attempt was executed.
                 let retry = kind == Kind::Command { first: false };
                 if retry && matches!(refusal.code, ErrorCode::Busy | ErrorCode::SessionExpired | ErrorCode::Stopping) {
@@ -556,7 +553,7 @@ impl ClientSession {
     /// Asks for the next page of a subscription, unless the client has much to read already.
     fn follow(&mut self, request: u64) {
         let Some(subscription) = self.subscriptions.get_mut(&request) else { return };
-        if self.unread.load(Ordering::Relaxed) > FEED_AHEAD {
+        if self.outlet.unread.bytes() > FEED_AHEAD {
             subscription.asked = None;
             self.resting.get_or_insert_with(Instant::now);
             return;
@@ -587,7 +584,7 @@ impl ClientSession {
     /// Lets subscriptions go on that rested, when the client has read enough.
     fn wake_subscriptions(&mut self, now: Instant, ctx: &mut Context<Self>) {
         let Some(since) = self.resting else { return };
-        if self.unread.load(Ordering::Relaxed) <= FEED_AHEAD {
+        if self.outlet.unread.bytes() <= FEED_AHEAD {
             self.resting = None;
             let resting =
                 |(request, of): (&u64, &Subscription)| (of.next > 0 && of.asked.is_none()).then_some(*request);
@@ -595,44 +592,8 @@ impl ClientSession {
             for request in requests {
                 self.follow(request);
             }
-        } else if now.duration_since(since) >= TOO_SLOW {
-            debug!(client = self.client, "a subscriber is too slow: the connection is closed");
-            self.close(CloseCode::Policy, "the subscriber is too slow", ctx);
-        }
-    }
-
-    fn opened(&mut self, number: u64, new: bool, welcome: bool, encoding: Encoding, ctx: &mut Context<Self>) {
-        let Session::Opening(key) = self.session else { return };
-        let session = SessionName { number, key };
-        self.session = Session::Open(session);
-        if welcome {
-            self.welcome(encoding, new, ctx);
         } else {
-            self.announce = Some(session);
-        }
-        for queued in std::mem::take(&mut self.queued) {
-            // Those past their deadline were answered.
-            if self.in_flight.contains_key(&queued.tag) {
-                self.submit_command(session, queued.tag, queued.number, queued.acknowledged, queued.command);
-            }
-        }
-    }
-
-    /// The opening was turned away before it was proposed: so are the commands that waited for it. If the client had named
-    /// the key, the connection ends: its next command would get another session, and a retry be executed twice.
-    fn not_opened(&mut self, refusal: Refusal, welcome: bool, encoding: Encoding, ctx: &mut Context<Self>) {
-        self.session = Session::None;
-        for queued in std::mem::take(&mut self.queued) {
-            let Some(in_flight) = self.in_flight.remove(&queued.tag) else { continue };
-            let mut refusal = refusal.clone();
-            if in_flight.kind == (Kind::Command { first: false }) {
-                refusal.outcome = Outcome::Unknown;
-            }
-            self.refuse(in_flight.encoding, Some(in_flight.request), refusal, ctx);
-        }
-        if welcome {
-            self.refuse(encoding, None, refusal, ctx);
-            self.close(CloseCode::Again, "the session was not opened", ctx);
+            self.close_if_too_slow(since, now, ctx);
         }
     }
 
@@ -657,35 +618,6 @@ impl ClientSession {
         }
     }
 
-    fn send(&mut self, encoding: Encoding, message: &ServerMessage, ctx: &mut Context<Self>) {
-        let bytes = encoding.encode(message);
-        self.unread.fetch_add(bytes.len(), Ordering::Relaxed);
-        let frame = match encoding {
-            Encoding::Json => String::from_utf8(bytes).map(Frame::text),
-            Encoding::MessagePack => Ok(Frame::binary(bytes)),
-        };
-        // What serde_json writes is UTF-8.
-        let Ok(frame) = frame else { unreachable!("JSON that is not UTF-8") };
-        self.push(Out::Frame(frame), ctx);
-    }
-
-    fn push(&mut self, out: Out, ctx: &mut Context<Self>) {
-        let full = self.unread.load(Ordering::Relaxed) > MAX_UNREAD;
-        let sent = self.out.as_ref().is_some_and(|queue| !full && queue.try_send(out).is_ok());
-        if !sent && self.out.take().is_some() {
-            debug!(client = self.client, "the client does not read its answers: the connection is dropped");
-            ctx.stop();
-        }
-    }
-
-    fn close(&mut self, code: CloseCode, reason: &'static str, ctx: &mut Context<Self>) {
-        self.leaving = true;
-        self.push(Out::Close(code, reason), ctx);
-        // The writer ends after the close frame, and the session with it.
-        self.out = None;
-        ctx.run_later(CLOSING, |_, ctx| ctx.stop());
-    }
-
     // ----- time -----
 
     fn check(&mut self, ctx: &mut Context<Self>) {
@@ -696,14 +628,19 @@ impl ClientSession {
         for tag in due {
             self.expire(tag, ctx);
         }
+        if !self.outlet.is_open() {
+            return;
+        }
+        self.check_progress(ctx);
+        self.ask_for_pages();
+        self.leave_if_expired(now, ctx);
         self.wake_subscriptions(now, ctx);
         if now.duration_since(self.heard) >= GONE {
-            debug!(client = self.client, "no sign of life: the connection is dropped");
-            return ctx.stop();
+            return self.give_up(now.duration_since(self.heard), ctx);
         }
         if now.duration_since(self.heard.max(self.pinged)) >= PING {
             self.pinged = now;
-            self.push(Out::Frame(Frame::Ping(Bytes::new())), ctx);
+            self.push(Frame::Ping(Bytes::new()), ctx);
         }
         self.leave_if_done(ctx);
     }
@@ -713,14 +650,15 @@ impl ClientSession {
         let applied = self.gauges.applied_slot.load(Ordering::Relaxed);
         let refusal = in_flight.kind.missed(applied, self.settings.request_timeout);
         let (request, encoding) = (in_flight.request, in_flight.encoding);
-        match &mut in_flight.kind {
-            Kind::Open { welcome } => {
+        match in_flight.kind {
+            Kind::Open { welcome: true } => {
+                self.in_flight.remove(&tag);
+                let message = "the session was not opened in time; open it with the same key on a new connection";
+                self.not_opened(Refusal { message: message.into(), ..refusal }, true, encoding, ctx);
+            }
+            Kind::Open { welcome: false } => {
                 // It goes on waiting: commands behind it have their own deadlines.
                 in_flight.deadline += self.settings.request_timeout;
-                let tell = *welcome;
-                if tell {
-                    self.refuse(encoding, None, refusal, ctx);
-                }
                 if self.leaving {
                     self.in_flight.remove(&tag);
                 }
@@ -750,11 +688,9 @@ impl Actor for ClientSession {
         ctx.run_interval(CHECK, |session, ctx| session.check(ctx));
         let Some(socket) = self.socket.take() else { return ctx.stop() };
         let (sink, stream) = socket.split();
-        let (out, queue) = mpsc::channel(MAX_UNREAD_FRAMES);
-        self.out = Some(out);
         ctx.add_stream(Paced::new(stream, self.gauges.long_messages.clone()));
-        let writing = write(sink, queue, self.unread.clone()).into_actor(self);
-        ctx.spawn(writing.map(|(), _, ctx: &mut Context<Self>| ctx.stop()));
+        let writing = self.outlet.open(sink).into_actor(self);
+        ctx.spawn(writing.map(|closed, session, ctx: &mut Context<Self>| session.written(closed, ctx)));
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
@@ -767,32 +703,64 @@ impl StreamHandler<Result<Frame, SocketError>> for ClientSession {
     fn handle(&mut self, frame: Result<Frame, SocketError>, ctx: &mut Self::Context) {
         self.heard = Instant::now();
         match frame {
-            Ok(Frame::Text(text)) => self.receive(Encoding::Json, text.as_bytes(), ctx),
-            Ok(Frame::Binary(bytes)) => self.receive(Encoding::MessagePack, &bytes, ctx),
-            Ok(Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_)) => {}
+            Ok(Frame::Text(text)) => {
+                self.meter.whole_message();
+                self.receive(Encoding::Json, text.as_bytes(), ctx);
+            }
+            Ok(Frame::Binary(bytes)) => {
+                self.meter.whole_message();
+                self.receive(Encoding::MessagePack, &bytes, ctx);
+            }
+            Ok(Frame::Ping(ping)) => {
+                if !self.meter.control_frame(ping.len(), true) {
+                    self.close(CloseCode::Policy, "the answers to pings are not read", ctx);
+                }
+            }
+            Ok(Frame::Pong(pong)) => drop(self.meter.control_frame(pong.len(), false)),
+            Ok(Frame::Frame(_)) => {}
             // Who has said goodbye need not wait for the end of what that set going.
-            Ok(Frame::Close(_)) if self.leaving && self.out.is_some() && !self.in_flight.is_empty() => {}
+            Ok(Frame::Close(_)) if self.leaving && self.outlet.is_open() && !self.in_flight.is_empty() => {}
             Ok(Frame::Close(_)) => ctx.stop(),
-            Err(SocketError::Capacity(CapacityError::MessageTooLong { size, max_size })) => {
-                let message = format!("a message of {size} bytes is too long, this node takes {max_size}");
-                let error = Refusal::refused(ErrorCode::TooLarge, message);
-                self.send(Encoding::Json, &ServerMessage::Error { error }, ctx);
-                self.close(CloseCode::Size, "the message is too large", ctx);
-            }
-            Err(SocketError::Utf8(_)) => self.close(CloseCode::Invalid, "text that is not UTF-8", ctx),
-            Err(SocketError::Protocol(error)) => {
-                debug!(client = self.client, %error, "a client breaks the WebSocket protocol");
-                self.close(CloseCode::Protocol, "not the WebSocket protocol", ctx);
-            }
-            Err(_) => ctx.stop(),
+            Err(error) => self.reading_failed_by(error, ctx),
         }
     }
 
-    /// The stream's end is the connection's, unless a close frame is still on its way out.
     fn finished(&mut self, ctx: &mut Self::Context) {
-        if !self.leaving {
-            ctx.stop();
+        self.reading_ended(ctx);
+    }
+}
+
+impl ClientSession {
+    /// Says why the connection ends, where it can.
+    fn reading_failed_by(&mut self, error: SocketError, ctx: &mut Context<Self>) {
+        self.reading_failed();
+        let max = self.settings.max_message_bytes;
+        let too_large = |message: String| Refusal::refused(ErrorCode::TooLarge, message);
+        let (refusal, code, reason) = match (error, self.meter.exceeded()) {
+            (SocketError::Capacity(CapacityError::MessageTooLong { size, max_size }), _) => {
+                let message = format!("a message of {size} bytes is too long, this node takes {max_size}");
+                (Some(too_large(message)), CloseCode::Size, "the message is too large")
+            }
+            (_, Some(Exceeded::Connection)) => {
+                let message = format!("a message is too long with all its pieces, this node takes {max} bytes");
+                (Some(too_large(message)), CloseCode::Size, "the message is too large")
+            }
+            (_, Some(exceeded)) => {
+                let message = format!("too many bytes of messages without an end wait, of {}", exceeded.whose());
+                (Some(Refusal::unknown(ErrorCode::Busy, message)), CloseCode::Again, "too many unfinished messages")
+            }
+            (SocketError::Utf8(_), None) => (None, CloseCode::Invalid, "text that is not UTF-8"),
+            (SocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake), None) => return ctx.stop(),
+            (SocketError::Protocol(error), None) => {
+                debug!(client = self.client, %error, "a client breaks the WebSocket protocol");
+                (None, CloseCode::Protocol, "not the WebSocket protocol")
+            }
+            (_, None) => return ctx.stop(),
+        };
+        if let Some(error) = refusal {
+            self.send(Encoding::Json, &ServerMessage::Error { error }, ctx);
         }
+        self.close(code, reason, ctx);
     }
 }
 
@@ -820,37 +788,5 @@ impl Handler<Goaway> for ClientSession {
             }
         }
         self.close(CloseCode::Away, "the node is stopping", ctx);
-    }
-}
-
-async fn write(
-    mut sink: futures_util::stream::SplitSink<ClientSocket, Frame>,
-    mut queue: mpsc::Receiver<Out>,
-    unread: Arc<AtomicUsize>,
-) {
-    while let Some(out) = queue.recv().await {
-        let mut next = Some(out);
-        while let Some(out) = next {
-            match out {
-                Out::Frame(frame) => {
-                    let length = if frame.is_ping() { 0 } else { frame.len() };
-                    unread.fetch_sub(length, Ordering::Relaxed);
-                    if sink.feed(frame).await.is_err() {
-                        return;
-                    }
-                }
-                Out::Close(code, reason) => {
-                    let close = CloseFrame { code, reason: reason.into() };
-                    // The client may be gone already.
-                    let _ = sink.send(Frame::Close(Some(close))).await;
-                    let _ = sink.close().await;
-                    return;
-                }
-            }
-            next = queue.try_recv().ok();
-        }
-        if sink.flush().await.is_err() {
-            return;
-        }
     }
 }

@@ -9,6 +9,11 @@
 //! Commands are numbered 1, 2, 3 … and acknowledged as they are answered. A host that wants to ask again, after an unknown
 //! outcome, a restart, or at another node, opens the session with a key that it remembers and numbers its commands itself
 //! ([`Execute::numbered`]): a number is executed once, and answered alike for as long as the session is open.
+//!
+//! A session ends in the log when it was idle for too long. One whose key this node drew is followed by another: a command that
+//! found it gone is refused, since nobody else can have said it before, and the next one goes on in a new session. The key of one
+//! that the host named is used up: every command is `session_expired` from then on, whose outcome is unknown, and the host
+//! opens another session with another key.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +26,7 @@ use rabia_bank_messages::batch::{Action, RequestHeader};
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::ids::{SessionKey, Slot};
 use tokio::sync::oneshot;
+use tracing::debug;
 
 use crate::bank::{Answered, Answers, Ask, Bank, ClientId, Done, Follow, Register, Subscribe, Unregister, Waiter};
 use crate::client_session::SessionSettings;
@@ -132,7 +138,11 @@ pub struct HostSession {
     client: ClientId,
     settings: Arc<SessionSettings>,
     key: SessionKey,
+    /// This node drew the key, for this session alone.
+    own_key: bool,
     number: Option<u64>,
+    /// Requests up to this tag were said in sessions that are gone.
+    gone: u64,
     opening: bool,
     /// The session is to be closed as soon as it is open.
     leaving: bool,
@@ -151,10 +161,12 @@ pub struct HostSession {
 }
 
 impl HostSession {
-    /// A session with this key: opened with the first command, or gone on with.
+    /// A session with this key: opened with the first command, or gone on with. `own_key`: it was drawn for this session, and nobody
+    /// else has it.
     pub fn new(
         client: ClientId,
         key: SessionKey,
+        own_key: bool,
         settings: Arc<SessionSettings>,
         gauges: Arc<Gauges>,
         proposer: Addr<Proposer>,
@@ -164,7 +176,9 @@ impl HostSession {
             client,
             settings,
             key,
+            own_key,
             number: None,
+            gone: 0,
             opening: false,
             leaving: false,
             numbered: false,
@@ -251,6 +265,9 @@ impl HostSession {
             }
             (_, Ok(Done::Success(success))) => Ok(Reply { slot, index, replayed, success }),
             (Kind::Command { retry: true, .. }, Err(refusal)) => Err(of_a_retry(refusal)),
+            (Kind::Command { retry: false, .. }, Err(refusal)) if refusal.code == ErrorCode::SessionExpired => {
+                Err(self.session_gone(tag, refusal))
+            }
             (_, Err(refusal)) => Err(refusal),
             (_, Ok(done)) => unreachable!("a host's request was answered with {done:?}"),
         };
@@ -280,7 +297,24 @@ impl HostSession {
         }
     }
 
-    /// The opening was turned away before it was proposed, and with it the commands that wait for it.
+    /// The session of this command is gone. If nobody else spoke in it, the command was never executed, and another session takes
+    /// its place.
+    fn session_gone(&mut self, tag: u64, mut refusal: Refusal) -> Refusal {
+        if !self.own_key || self.numbered {
+            return refusal;
+        }
+        refusal.outcome = Outcome::Refused;
+        if tag > self.gone {
+            let mut key = [0; 16];
+            match getrandom::fill(&mut key) {
+                Ok(()) => (self.key, self.number, self.gone) = (SessionKey(key), None, self.tags),
+                Err(error) => debug!(%error, "no random key for a session"),
+            }
+        }
+        refusal
+    }
+
+    /// The opening was turned away, and with it the commands that wait for it.
     fn not_opened(&mut self, refusal: &Refusal) {
         self.opening = false;
         for (tag, ..) in std::mem::take(&mut self.queued) {

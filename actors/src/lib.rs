@@ -42,8 +42,9 @@
 //!   its command is applied, and then f + 1 disks bind it.
 //! - **Bounds.** Actix mailboxes are not bounded, so what enters is counted: requests in flight per connection and per node
 //!   (beyond: `busy`), one frame of a peer in the voter's mailbox at a time, bytes and frames that wait for a slow peer
-//!   (dropped beyond; the protocol repeats), batches of other nodes that wait to be proposed (the origin's oldest go beyond), answers
-//!   that a client does not read (its connection is dropped beyond). The table below has the numbers for peers.
+//!   (dropped beyond; the protocol repeats), batches of other nodes that wait to be proposed (the origin's oldest go beyond), and of
+//!   clients the bytes of unfinished messages, of requests without an answer and of answers that are not read, for a connection, its
+//!   owner and the node ([`budget`]; the connection is closed beyond). The table below has the numbers for peers.
 //! - **Fair shares.** Work goes with who asked for it: its [owner], the address of a client or the program that the node lives
 //!   in. Commands are taken into batches in turn, first by owner, then by connection; so are queries, feeds and the blocks that these
 //!   need, in turns of some 4,096 records behind votes and commands. Long messages, all clients' together, take half of the
@@ -75,6 +76,7 @@
 //! | payloads, decided slots and snapshot rows that are read for it | 8, one answer, one answer | |
 
 pub mod bank;
+pub mod budget;
 pub mod client_session;
 pub mod consensus;
 mod deadline;
@@ -82,6 +84,7 @@ pub mod handshake;
 pub mod host_session;
 pub mod ledger;
 pub mod log;
+pub mod metered;
 pub mod node;
 pub mod owner;
 mod pace;

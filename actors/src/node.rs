@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
@@ -23,13 +23,15 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use tracing::{error, info};
 
 use crate::bank::{Bank, BankState, ClientId, SnapshotPolicy, StandingOf, TakeSnapshot};
-use crate::client_session::{ClientSession, Goaway, SessionSettings, Visitor};
+use crate::client_session::{BudgetSettings, Budgets, ClientSession, Goaway, SessionSettings, Visitor};
 use crate::consensus::agreement::Agreement;
 use crate::consensus::stores::{Standing, Stores};
 use crate::handshake::Door;
 use crate::host_session::{HostSession, Leave};
 use crate::ledger::{Applied, Ledger};
 use crate::log::Log;
+use crate::metered::Meter;
+use crate::owner::Owner;
 use crate::pace::LongMessages;
 use crate::peer_link::{Attach, MayAttach, PeerLink, PeerSocket, STANDS, link_socket, refused_by, refused_by_caller};
 use crate::proposer::{AcceptClock, Proposer, Replace};
@@ -77,6 +79,8 @@ pub struct NodeSettings {
     pub max_clients: u64,
     /// Files and sockets that the process may have open, for the status.
     pub descriptors: u64,
+    /// How many bytes of its clients may wait.
+    pub budgets: BudgetSettings,
 }
 
 /// Why a node does not start.
@@ -157,8 +161,6 @@ pub struct Gauges {
     pub descriptors: u64,
     /// Commands of this node's clients that wait for their slot.
     pub waiting_requests: AtomicU64,
-    /// Bytes of requests that wait for their answers.
-    pub unanswered_bytes: AtomicUsize,
     /// What long messages of clients have had of the thread's time.
     pub(crate) long_messages: Arc<LongMessages>,
     /// Requests of peers for decided slots.
@@ -190,7 +192,6 @@ impl Gauges {
             commits: AtomicU64::new(0),
             clients: AtomicU64::new(0),
             waiting_requests: AtomicU64::new(0),
-            unanswered_bytes: AtomicUsize::new(0),
             long_messages: Arc::default(),
             catch_ups_served: AtomicU64::new(0),
             snapshot_slot: AtomicU64::new(0),
@@ -261,7 +262,10 @@ struct Serve(Visitor);
 /// Open a session of the host.
 #[derive(Message)]
 #[rtype(result = "Addr<HostSession>")]
-struct OpenSession(SessionKey);
+struct OpenSession {
+    key: SessionKey,
+    own_key: bool,
+}
 
 /// Stop everything.
 #[derive(Message, Clone, Copy)]
@@ -300,6 +304,7 @@ pub struct NodeHandle {
     gauges: Arc<Gauges>,
     bank: Addr<Bank>,
     proposer: Addr<Proposer>,
+    budgets: Budgets,
     failure: watch::Receiver<Option<Failure>>,
 }
 
@@ -492,12 +497,14 @@ fn wire(settings: NodeSettings, files: Files, run: RunId, rebuilt: Rebuilt) -> N
     };
     let snapshotter =
         snapshotter.run(Snapshotter::new(me, members, reader, books, snapshotter_neighbours, gauges.clone()));
+    let budgets = Budgets::new(settings.budgets);
     let session_settings = SessionSettings {
         node: me,
         cluster: genesis.cluster,
         max_message_bytes: settings.max_message_bytes,
         max_in_flight: settings.max_in_flight,
         request_timeout: settings.request_timeout,
+        budgets: budgets.clone(),
     };
     let bank = bank.run(Bank::new(
         me,
@@ -525,7 +532,7 @@ fn wire(settings: NodeSettings, files: Files, run: RunId, rebuilt: Rebuilt) -> N
         host_sessions: Vec::new(),
         failure,
     });
-    NodeHandle { me, node, voter, links, gauges, bank, proposer, failure: watched }
+    NodeHandle { me, node, voter, links, gauges, bank, proposer, failure: watched, budgets }
 }
 
 impl Node {
@@ -588,11 +595,12 @@ impl Handler<Serve> for Node {
 impl Handler<OpenSession> for Node {
     type Result = MessageResult<OpenSession>;
 
-    fn handle(&mut self, OpenSession(key): OpenSession, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, OpenSession { key, own_key }: OpenSession, _: &mut Self::Context) -> Self::Result {
         self.clients += 1;
         let (proposer, bank) = (self.proposer.clone(), self.bank.clone());
         let session =
-            HostSession::new(self.clients, key, self.settings.clone(), self.gauges.clone(), proposer, bank).start();
+            HostSession::new(self.clients, key, own_key, self.settings.clone(), self.gauges.clone(), proposer, bank)
+                .start();
         self.host_sessions.push(session.clone());
         MessageResult(session)
     }
@@ -636,6 +644,11 @@ macro_rules! stops {
 stops!(PeerLink, Proposer, Voter, Bank, Snapshotter);
 
 impl NodeHandle {
+    /// The meter of a connection that a client of this owner opens.
+    pub fn meter(&self, owner: Owner) -> Arc<Meter> {
+        Meter::new(self.budgets.unfinished.open(owner))
+    }
+
     /// Serves a client.
     pub fn serve_client(&self, visitor: Visitor) {
         self.node.do_send(Serve(visitor));
@@ -646,7 +659,15 @@ impl NodeHandle {
     /// # Errors
     /// If the node has stopped.
     pub async fn open_session(&self, key: SessionKey) -> Result<Addr<HostSession>, Stopped> {
-        self.node.send(OpenSession(key)).await.map_err(|_| Stopped)
+        self.node.send(OpenSession { key, own_key: false }).await.map_err(|_| Stopped)
+    }
+
+    /// The same with a key that was drawn for it, and that nobody else has: when it has expired, another takes its place.
+    ///
+    /// # Errors
+    /// If the node has stopped.
+    pub async fn open_own_session(&self, key: SessionKey) -> Result<Addr<HostSession>, Stopped> {
+        self.node.send(OpenSession { key, own_key: true }).await.map_err(|_| Stopped)
     }
 
     /// Connections of clients now, and sessions of the host.

@@ -15,7 +15,8 @@ class Bank:
         self.socket = connect(self.urls[-1] + "/v1/client", open_timeout=2)
         known = {"session": {"number": self.session, "key": self.key}} if self.session else {"open": {"key": self.key}}
         self.say({"hello": {"version": 1, **known}})
-        self.session = self.hear()["welcome"]["session"]
+        self.session = (welcome := self.hear()["welcome"])["session"]
+        return welcome.get("opened", False)  # whether nothing was ever said in it
 
     def say(self, message):
         self.socket.send(msgpack.packb(message))
@@ -28,18 +29,21 @@ class Bank:
         message = {"request": self.last, **what}
         if "command" in what:
             message["acknowledged"] = self.last - 1
-        deadline, pause, unreadable = time.monotonic() + seconds, 0.05, 0
+        deadline, pause, unreadable, said = time.monotonic() + seconds, 0.05, 0, False
         while time.monotonic() < deadline and unreadable < 3:
             try:
-                if self.socket is None:
-                    self.reach()
+                if self.socket is None and self.reach() and said:
+                    break  # the session in which it was said is gone
                 self.say(message)
+                said = True
                 answer = self.hear()
                 while answer.get("request") != self.last:
                     answer = self.hear()
                 error = answer.get("error", {})
                 if "ok" not in answer and error.get("outcome") not in ("refused", "unknown"):
                     break  # it can't be read, and would not be better the next time
+                if error.get("code") == "session_expired":  # and its key is used up
+                    self.key, self.session, self.socket = secrets.token_hex(16), None, None
                 if error.get("code") not in ("busy", "no_quorum", "not_yet_applied", "stopping"):
                     return answer  # a code that is not known here is what its outcome says
             except (OSError, WebSocketException, KeyError):

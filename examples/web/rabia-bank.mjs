@@ -309,15 +309,21 @@ export class RabiaBank {
     if (isObject(message.welcome)) return this.#welcomed(message.welcome, lost);
     if (isValue(message.subscription)) return this.#fed(message, lost);
     if (isValue(message.request)) return this.#answered(message, lost);
-    if (isValue(message.error)) return lost(message.error.message);
+    if (isValue(message.error)) {
+      // The key to open a session with is used up.
+      if (message.error.code === "session_expired") this.#expired = true;
+      return lost(message.error.message);
+    }
     // A message of a kind that is not known here is not meant for this module.
   }
 
-  #welcomed({ cluster, node, session }, lost) {
+  #welcomed({ cluster, node, session, opened }, lost) {
     this.#cluster ??= cluster;
     if (cluster !== this.#cluster) return lost("a node of another cluster");
     if (this.#inSession) {
       if (!session || (this.#session && session !== this.#session)) return lost("the node opened no session");
+      // It is a new one: what may have been executed in another will never have an answer.
+      if (opened) this.#settleDoubtful("the session is a new one");
       this.#session = session;
     } else if (this.#wantsSession()) {
       return this.#reconnectForSession();
@@ -393,6 +399,10 @@ export class RabiaBank {
   #loseSession(why) {
     this.#session = null;
     this.#key = randomKey();
+    this.#settleDoubtful(why);
+  }
+
+  #settleDoubtful(why) {
     for (const [number, request] of this.#pending) {
       if (request.command && (request.said || request.doubtful)) {
         this.#pending.delete(number);
@@ -481,7 +491,7 @@ export class RabiaBank {
 }
 
 function passing(code) {
-  return ["busy", "no_quorum", "not_yet_applied", "stopping"].includes(code);
+  return ["busy", "no_quorum", "not_yet_applied", "stopping", "too_many_sessions"].includes(code);
 }
 
 /** A field that is null is one that is absent. */

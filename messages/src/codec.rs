@@ -5,8 +5,8 @@
 
 use std::borrow::Cow;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::client::{ClientMessage, RequestNumber, ServerMessage};
 use crate::msgpack;
@@ -94,6 +94,15 @@ impl Encoding {
             }
         }
         bytes
+    }
+
+    /// Whether a message that can't be decoded was meant as a hello.
+    pub fn is_hello(self, bytes: &[u8]) -> bool {
+        #[derive(Deserialize)]
+        struct Probe {
+            hello: Option<serde::de::IgnoredAny>,
+        }
+        self.decode::<Probe>(bytes).is_ok_and(|probe| probe.hello.is_some())
     }
 
     fn find_request(self, bytes: &[u8]) -> Option<u64> {

@@ -238,7 +238,14 @@ impl From<Unanswered> for CallError {
 
 /// Refusals that speak of the state of a node, not of the request, and pass by themselves: worth another try.
 pub(crate) fn is_passing(code: &ErrorCode) -> bool {
-    matches!(code, ErrorCode::Busy | ErrorCode::NoQuorum | ErrorCode::NotYetApplied | ErrorCode::Stopping)
+    matches!(
+        code,
+        ErrorCode::Busy
+            | ErrorCode::NoQuorum
+            | ErrorCode::NotYetApplied
+            | ErrorCode::Stopping
+            | ErrorCode::TooManySessions
+    )
 }
 
 /// A request on its way to the task that owns the socket.

@@ -11,6 +11,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rabia_bank_actors::budget::BudgetLimits;
+use rabia_bank_actors::client_session::BudgetSettings;
 use rabia_bank_messages::bank::{DEFAULT_TRANSACTION_LIMIT, MAX_BALANCE};
 use rabia_bank_messages::client::MAX_CLIENT_MESSAGE;
 use rabia_bank_messages::genesis::{
@@ -40,6 +42,15 @@ pub const MAX_SESSION_IDLE_MS: Millis = 365 * 24 * 60 * 60 * 1_000;
 pub const MAX_MESSAGE_BYTES: usize = 8 << 20;
 /// The shortest limit on a client's message, in bytes: below it not every single command fits.
 pub const MIN_MESSAGE_BYTES: usize = 1 << 10;
+
+/// The least that may be granted to answers that wait, in bytes: the answer to the largest bulk must fit.
+pub const MIN_UNREAD_BYTES: usize = 8 << 20;
+/// What is free for each connection of a node's budgets, in bytes: of unread answers some small ones …
+const FREE_UNREAD: usize = 16 << 10;
+/// … of unfinished messages what is read from the socket at once, and as much again …
+const FREE_UNFINISHED: usize = 8 << 10;
+/// … and of requests without an answer some small ones.
+const FREE_WAITING: usize = 4 << 10;
 
 /// The port for clients where the file names no address.
 pub const DEFAULT_CLIENT_PORT: u16 = 7_101;
@@ -76,6 +87,20 @@ pub struct Limits {
     pub max_handshakes: usize,
     /// The same of one address.
     pub max_handshakes_per_address: usize,
+    /// Bytes of answers of one connection that may wait to be read. Beyond, or beyond what follows, it is closed.
+    pub max_unread_bytes: usize,
+    /// The same of all connections of one address.
+    pub max_unread_bytes_per_address: usize,
+    /// The same of all connections of the node.
+    pub max_unread_bytes_node: usize,
+    /// Bytes of messages of one address that have begun and are not whole. Beyond, or beyond the next, the connection is closed.
+    pub max_unfinished_bytes_per_address: usize,
+    /// The same of all connections of the node.
+    pub max_unfinished_bytes_node: usize,
+    /// Bytes of requests of one address that may wait for their answers; more are answered `busy`.
+    pub max_waiting_bytes_per_address: usize,
+    /// The same of all connections of the node.
+    pub max_waiting_bytes_node: usize,
     /// How long a request may wait for a quorum before it is answered `no_quorum`, in milliseconds.
     pub request_timeout_ms: u64,
     /// How long a connection may take for its handshake, in milliseconds.
@@ -96,6 +121,13 @@ impl Default for Limits {
             max_clients_per_address: 5_000,
             max_handshakes: 1_024,
             max_handshakes_per_address: 256,
+            max_unread_bytes: 16 << 20,
+            max_unread_bytes_per_address: 32 << 20,
+            max_unread_bytes_node: 64 << 20,
+            max_unfinished_bytes_per_address: 32 << 20,
+            max_unfinished_bytes_node: 64 << 20,
+            max_waiting_bytes_per_address: 64 << 20,
+            max_waiting_bytes_node: 128 << 20,
             request_timeout_ms: 5_000,
             handshake_timeout_ms: 5_000,
             snapshot_bytes: 32 << 20,
@@ -108,6 +140,32 @@ impl Limits {
     /// [`Limits::request_timeout_ms`] as a duration.
     pub fn request_timeout(&self) -> Duration {
         Duration::from_millis(self.request_timeout_ms)
+    }
+
+    /// What may wait of clients at this node.
+    pub fn budgets(&self) -> BudgetSettings {
+        // A message in pieces has a header for each.
+        let unfinished = self.max_message_bytes + self.max_message_bytes / 4 + (64 << 10);
+        BudgetSettings {
+            unfinished: BudgetLimits {
+                connection: unfinished,
+                owner: self.max_unfinished_bytes_per_address,
+                node: self.max_unfinished_bytes_node,
+                free: FREE_UNFINISHED,
+            },
+            waiting: BudgetLimits {
+                connection: self.max_waiting_bytes_per_address,
+                owner: self.max_waiting_bytes_per_address,
+                node: self.max_waiting_bytes_node,
+                free: FREE_WAITING,
+            },
+            unread: BudgetLimits {
+                connection: self.max_unread_bytes,
+                owner: self.max_unread_bytes_per_address,
+                node: self.max_unread_bytes_node,
+                free: FREE_UNREAD,
+            },
+        }
     }
 
     /// [`Limits::handshake_timeout_ms`] as a duration.
@@ -366,7 +424,9 @@ impl NodeConfig {
 
     fn check_numbers(&self) -> Result<(), Problem> {
         let limits = &self.limits;
-        let within: [(&'static str, u64, std::ops::RangeInclusive<u64>); 16] = [
+        // The longest message, and its answer, must fit into half of what all have: more is for those that have less.
+        let (unread, message) = (MIN_UNREAD_BYTES as u64, 2 * limits.max_message_bytes as u64);
+        let within: [(&'static str, u64, std::ops::RangeInclusive<u64>); 23] = [
             ("window", self.window, 1..=MAX_WINDOW),
             ("owner_history", self.owner_history, 1..=MAX_WINDOW),
             ("transaction_limit", self.transaction_limit, 1..=MAX_BALANCE),
@@ -379,6 +439,13 @@ impl NodeConfig {
             ("max_clients_per_address", limits.max_clients_per_address as u64, 1..=1 << 20),
             ("max_handshakes", limits.max_handshakes as u64, 1..=1 << 16),
             ("max_handshakes_per_address", limits.max_handshakes_per_address as u64, 1..=1 << 16),
+            ("max_unread_bytes", limits.max_unread_bytes as u64, unread..=1 << 32),
+            ("max_unread_bytes_per_address", limits.max_unread_bytes_per_address as u64, unread..=1 << 36),
+            ("max_unread_bytes_node", limits.max_unread_bytes_node as u64, 2 * unread..=1 << 40),
+            ("max_unfinished_bytes_per_address", limits.max_unfinished_bytes_per_address as u64, message..=1 << 36),
+            ("max_unfinished_bytes_node", limits.max_unfinished_bytes_node as u64, 2 * message..=1 << 40),
+            ("max_waiting_bytes_per_address", limits.max_waiting_bytes_per_address as u64, message..=1 << 36),
+            ("max_waiting_bytes_node", limits.max_waiting_bytes_node as u64, 2 * message..=1 << 40),
             ("request_timeout_ms", limits.request_timeout_ms, 10..=3_600_000),
             ("handshake_timeout_ms", limits.handshake_timeout_ms, 10..=3_600_000),
             ("snapshot_bytes", limits.snapshot_bytes, 1..=1 << 34),
@@ -414,8 +481,9 @@ impl NodeConfig {
              # Constants of the cluster: the same in every node's file, and never changed once it has run.\n\
              # window: slots in agreement at once. owner_history: how long a node stays a slot owner, in slots.\n\
              # transaction_limit: the largest amount of one transaction, in minor units.\n\
-             # max_sessions: one more, and the client session that was idle for longest ends. session_idle_ms: so long may\n\
-             # one be idle, in milliseconds.\n\
+             # max_sessions: client sessions that may be open; for one more the one ends that was idle for longest, if for
+\
+             # an hour. session_idle_ms: so long may one be idle, in milliseconds.\n\
              window = {window}\n\
              owner_history = {history}\n\
              transaction_limit = {limit}\n\
@@ -462,6 +530,21 @@ impl Limits {
             ),
             ("max_handshakes", self.max_handshakes as u64, "unfinished handshakes at once; then the oldest is closed"),
             ("max_handshakes_per_address", self.max_handshakes_per_address as u64, "the same of one address"),
+            ("max_unread_bytes", self.max_unread_bytes as u64, "of a connection's answers that wait to be read"),
+            ("max_unread_bytes_per_address", self.max_unread_bytes_per_address as u64, "of all of an address"),
+            ("max_unread_bytes_node", self.max_unread_bytes_node as u64, "of all; an address has half of it at most"),
+            (
+                "max_unfinished_bytes_per_address",
+                self.max_unfinished_bytes_per_address as u64,
+                "of messages without an end",
+            ),
+            (
+                "max_unfinished_bytes_node",
+                self.max_unfinished_bytes_node as u64,
+                "of all; an address has half of it at most",
+            ),
+            ("max_waiting_bytes_per_address", self.max_waiting_bytes_per_address as u64, "of unanswered requests"),
+            ("max_waiting_bytes_node", self.max_waiting_bytes_node as u64, "of all; an address has half of it at most"),
             ("request_timeout_ms", self.request_timeout_ms, "then a request is answered `no_quorum`"),
             ("handshake_timeout_ms", self.handshake_timeout_ms, "then a connection that said nothing is closed"),
             ("snapshot_bytes", self.snapshot_bytes, "a snapshot is taken after so many bytes of batches"),
@@ -470,7 +553,7 @@ impl Limits {
         text.push_str("\n[limits]\n");
         for (key, value, comment) in lines {
             // Writing to a String can't fail.
-            let _ = writeln!(text, "{:<32}# {comment}", format!("{key} = {value}"));
+            let _ = writeln!(text, "{:<48}# {comment}", format!("{key} = {value}"));
         }
     }
 }

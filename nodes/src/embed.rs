@@ -155,17 +155,21 @@ impl Embedded {
         starting.recv().unwrap_or_else(|_| Err(died()))
     }
 
-    /// A session of its own, which ends with the [`Session`].
+    /// A session of its own, which ends with the [`Session`]. One that has expired meanwhile is followed by another.
     ///
     /// # Errors
     /// If the node has stopped.
     pub async fn session(&self) -> Result<Session, Stopped> {
-        let actor = self.handle.open_session(SessionKey(random::bytes())).await?;
+        let actor = self.handle.open_own_session(SessionKey(random::bytes())).await?;
         Ok(Session { actor, close: true })
     }
 
     /// The session with this key, which is opened if it is not open. It stays open after the [`Session`], until it expires.
     /// Whoever knows the key speaks in it, so draw it at random, or make it of a secret.
+    ///
+    /// The key of a session that ended opens no other: every command is [`ErrorCode::SessionExpired`] then, also one that was executed
+    /// long ago, so its outcome is unknown. The cluster remembers the keys of the last 262,144 sessions that ended; one that ended
+    /// before is opened anew.
     ///
     /// # Errors
     /// If the node has stopped.

@@ -27,6 +27,7 @@ use rabia_bank_actors::node::{self, Failure, NodeHandle, NodeSettings};
 use rabia_bank_actors::peer_link::{link_socket, opening_socket};
 use rabia_bank_messages::ids::NodeId;
 use rabia_bank_storage::{Identity, LogReader, StoreError};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -59,8 +60,6 @@ const SETTLE: Duration = Duration::from_millis(50);
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Answers are written to the socket once so many bytes wait, or none follow.
 const WRITE_BUFFER: usize = 64 << 10;
-/// The most bytes that wait inside a socket; the queues before it are bounded far below.
-const MAX_WRITE_BUFFER: usize = 128 << 20;
 
 /// The sockets that a node listens on.
 pub struct Listeners {
@@ -137,6 +136,7 @@ pub(crate) fn start(config: &NodeConfig) -> Result<NodeHandle, NodeError> {
         max_in_flight: config.limits.max_in_flight,
         max_in_flight_node: config.limits.max_in_flight_node,
         request_timeout: config.limits.request_timeout(),
+        budgets: config.limits.budgets(),
         max_clients: seats(config, descriptors).all() as u64,
         descriptors: descriptors.limit as u64,
     };
@@ -296,12 +296,12 @@ async fn accept_peers(listener: TcpListener, handle: NodeHandle, config: Rc<Node
     }
 }
 
-async fn upgrade(
-    stream: TcpStream,
+async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
     check: impl FnOnce(&Request, Response) -> Result<Response, ErrorResponse> + Unpin,
     socket: WebSocketConfig,
     config: &NodeConfig,
-) -> Option<WebSocketStream<TcpStream>> {
+) -> Option<WebSocketStream<S>> {
     let upgrading = tokio_tungstenite::accept_hdr_async_with_config(stream, check, Some(socket));
     match tokio::time::timeout(config.limits.handshake_timeout(), upgrading).await {
         Ok(Ok(socket)) => Some(socket),

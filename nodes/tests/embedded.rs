@@ -12,6 +12,7 @@ use rabia_bank_messages::bank::{
     Amount, Command, ErrorCode, Operation, Outcome, Query, ReadLevel, Refusal, Success, Transaction,
 };
 use rabia_bank_messages::client::Feed;
+use rabia_bank_messages::genesis::SessionLimits;
 use rabia_bank_messages::ids::SessionKey;
 use support::{PATIENCE, free_base_port};
 use tokio::sync::mpsc;
@@ -119,5 +120,40 @@ fn three_nodes_on_threads_of_one_process_serve_their_host() {
         drop(session);
         again.stop().await.unwrap();
         back.stop().await.unwrap();
+    });
+}
+
+#[test]
+fn a_host_goes_on_after_its_session_has_expired() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = SessionLimits { open: 100, idle_ms: 1_000 };
+    let new =
+        NewCluster { base_port: free_base_port(1), sessions: limits, ..NewCluster::new(dir.path().join("data"), 1) };
+    let node = Embedded::start_on_thread(create_or_open(&new).unwrap().remove(0)).unwrap();
+    actix::System::new().block_on(async {
+        let (own, other) = (node.session().await.unwrap(), node.session().await.unwrap());
+        let key = SessionKey([8; 16]);
+        let named = node.session_with(key).await.unwrap();
+        own.execute(create()).await.unwrap();
+        named.execute_numbered(1, deposit(1)).await.unwrap();
+        for round in 0..2 {
+            tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
+            // Time passes in the log with what others do.
+            other.execute(deposit(1)).await.ok();
+            other.execute(deposit(1)).await.unwrap();
+            let refused = own.execute(deposit(10)).await.unwrap_err();
+            assert_eq!((refused.code, refused.outcome), (ErrorCode::SessionExpired, Outcome::Refused), "round {round}");
+            own.execute(deposit(100)).await.unwrap();
+            own.execute(deposit(100)).await.unwrap();
+            // What the host numbers may have been said by others: it is unknown, and stays so.
+            for _ in 0..2 {
+                for session in [&named, &node.session_with(key).await.unwrap()] {
+                    let unknown = session.execute_numbered(1, deposit(1)).await.unwrap_err();
+                    assert_eq!((unknown.code, unknown.outcome), (ErrorCode::SessionExpired, Outcome::Unknown));
+                }
+            }
+        }
+        assert!((403..=405).contains(&balance(&own).await), "{}", balance(&own).await);
+        node.stop().await.unwrap();
     });
 }

@@ -195,7 +195,7 @@ impl Caller {
         let (Some(mut connection), Some((number, command))) = (self.connection.take(), self.settled.clone()) else {
             return;
         };
-        let message = json!({"request": number, "command": command, "acknowledged": number});
+        let message = json!({"request": number, "command": command, "acknowledged": number - 1});
         if connection.try_send(&message).is_ok()
             && let Some(answer) = read(&mut connection, number)
         {
@@ -380,7 +380,8 @@ fn sessions_are_what_they_were_after_snapshots_and_restarts_of_all_nodes() {
         [(1, create), (2, deposit(2)), (3, bulk), (4, withdraw), (9, deposit(5))].into_iter().collect();
     let mut first = Vec::new();
     for (request, command) in &said {
-        first.push(connection.ask(&json!({"request": request, "command": command, "acknowledged": 1})));
+        let acknowledged = 1.min(request - 1);
+        first.push(connection.ask(&json!({"request": request, "command": command, "acknowledged": acknowledged})));
     }
     // Enough that all of it is in a snapshot, and the log before it gone.
     let slot = first[4]["slot"].as_u64().unwrap();
@@ -433,4 +434,99 @@ fn sessions_are_what_they_were_after_snapshots_and_restarts_of_all_nodes() {
         assert_eq!(error(&without.command(deposit(1))), ["too_many_sessions", "refused"]);
     }
     assert_eq!(cluster.wait_equal()[0]["sessions"], 4);
+}
+
+/// The session that a command was said in goes, by its time or by a goodbye: a retry is not executed in another one.
+#[test]
+fn the_key_of_a_session_that_ended_executes_nothing_again() {
+    let cluster = Cluster::create_as(3, &["--session-idle", "1"], |_| ()).started();
+    let hello = |key: &str| json!({"hello": {"version": 1, "open": {"key": key}}});
+    let create = json!({"create_account": {"account_id": "a", "initial_balance": 0}});
+    let deposit = json!({"request": 1, "command": {"deposit": {"account_id": "a", "amount": 1}}});
+    assert!(cluster.nodes[0].connect(Encoding::Json).command(create)["ok"].is_object());
+    let [idle, left] = ["e1", "e2"].map(|digits| digits.repeat(16));
+    for (key, leaves) in [(&idle, false), (&left, true)] {
+        let mut connection = cluster.nodes[1].connect(Encoding::Json);
+        assert_eq!(connection.ask(&hello(key))["welcome"]["opened"], true);
+        assert_eq!(connection.ask(&deposit)["replayed"], false);
+        if leaves {
+            connection.send(&json!({"goodbye": {}}));
+            connection.receive_close();
+        }
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    for node in &cluster.nodes {
+        for key in [&idle, &left] {
+            // The command stands right behind the hello, and the connection ends with the error.
+            let mut connection = node.connect(Encoding::MessagePack);
+            connection.send(&hello(key));
+            connection.send(&deposit);
+            let answers = [connection.receive(), connection.receive()];
+            assert!(answers.iter().all(|answer| error(answer) == ["session_expired", "unknown"]), "{answers:?}");
+            let (_, close) = connection.receive_close();
+            assert_eq!(close.map(|close| u16::from(close.code)), Some(1008));
+        }
+    }
+    assert_eq!(cluster.wait_equal()[0]["total_balance"], 2);
+}
+
+/// A hello and a command wait in the socket of a node that stands still, while the client does both elsewhere and says goodbye.
+#[test]
+fn a_node_that_wakes_up_executes_nothing_of_a_session_that_ended_meanwhile() {
+    let cluster = Cluster::start(3);
+    let key = "f1".repeat(16);
+    let hello = json!({"hello": {"version": 1, "open": {"key": key}}});
+    let create = json!({"request": 1, "command": {"create_account": {"account_id": "a", "initial_balance": 5}}});
+    let transfer = json!({"request": 2, "command": {"deposit": {"account_id": "a", "amount": 1}}, "acknowledged": 1});
+    let mut waiting = cluster.nodes[0].connect(Encoding::Json);
+    cluster.nodes[0].freeze();
+    for message in [&hello, &create, &transfer] {
+        waiting.send(message);
+    }
+    let mut elsewhere = cluster.nodes[1].connect(Encoding::Json);
+    assert_eq!(elsewhere.ask(&hello)["welcome"]["opened"], true);
+    for message in [&create, &transfer] {
+        assert!(elsewhere.ask(message)["ok"].is_object());
+    }
+    elsewhere.send(&json!({"goodbye": {}}));
+    elsewhere.receive_close();
+    cluster.nodes[0].thaw();
+    for _ in 0..3 {
+        let answer = waiting.receive();
+        // Before it has caught up, a node that stood still may say that it had no quorum.
+        assert!(matches!(error(&answer), ["session_expired" | "no_quorum", "unknown"]), "{answer}");
+    }
+    let (_, close) = waiting.receive_close();
+    assert!(matches!(close.map(|close| u16::from(close.code)), Some(1008 | 1013)));
+    assert_eq!(cluster.wait_equal()[0]["total_balance"], 6);
+}
+
+/// Without a quorum a session is not opened: the connection ends, and no late welcome comes on it.
+#[test]
+fn a_hello_that_finds_no_quorum_ends_its_connection() {
+    let mut cluster = Cluster::start_with(3, |config| config.limits.request_timeout_ms = 1_000);
+    cluster.nodes[1].kill();
+    cluster.nodes[2].kill();
+    let hello = json!({"hello": {"version": 1, "open": {"key": "ab".repeat(16)}}});
+    let mut connection = cluster.nodes[0].connect(Encoding::Json);
+    let began = Instant::now();
+    connection.send(&hello);
+    connection.send(&json!({"request": 1, "command": {"create_account": {"account_id": "a", "initial_balance": 1}}}));
+    let answers = [connection.receive(), connection.receive()];
+    for answer in &answers {
+        assert_eq!(error(answer), ["no_quorum", "unknown"], "{answer}");
+    }
+    assert!(answers.iter().any(|answer| answer.get("request").is_none()), "{answers:?}");
+    assert!(began.elapsed() >= Duration::from_secs(1));
+    let (said, close) = connection.receive_close();
+    assert_eq!((said.len(), close.map(|close| u16::from(close.code))), (0, Some(1013)));
+    cluster.nodes[1].start();
+    cluster.nodes[2].start();
+    cluster.wait_ready();
+    // The same key opens the session now, whether or not the log has opened it meanwhile.
+    let mut connection = cluster.nodes[0].connect(Encoding::Json);
+    assert!(connection.ask(&hello)["welcome"]["session"].is_u64());
+    let create = json!({"request": 1, "command": {"create_account": {"account_id": "a", "initial_balance": 1}}});
+    assert_eq!(connection.ask(&create)["replayed"], false);
+    assert_eq!(cluster.wait_equal()[0]["total_balance"], 1);
 }

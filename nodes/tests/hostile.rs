@@ -102,7 +102,11 @@ fn garbage_in_place_of_a_handshake_is_closed() {
     let cluster = CLUSTER.get();
     let node = &cluster.nodes[0];
     let mut good = Good::new(node);
-    let garbage: [Vec<u8>; 7] = [
+    let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
+    let upgrade = format!("Host: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{key}");
+    let garbage: [Vec<u8>; 8] = [
+        // All that a handshake needs, and more than it may have.
+        format!("GET {CLIENT_PATH} HTTP/1.1\r\n{upgrade}Cookie: {}\r\n\r\n", "x".repeat(4_200)).into_bytes(),
         random_bytes(5_000),
         vec![0; 100_000],
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(),
@@ -451,7 +455,7 @@ fn a_client_that_never_reads_is_dropped_before_it_costs_much_memory() {
             frames.extend(frame(0x81, message.as_bytes()));
         }
         let writer = std::thread::spawn(move || stream.write_all(&frames));
-        wait_until("the client that does not read is dropped", PATIENCE, || {
+        wait_until("the client that does not read is dropped", 2 * PATIENCE, || {
             good.go_on();
             most = most.max(resident_memory(node.pid()));
             node.status().unwrap()["clients"] == 2

@@ -764,8 +764,9 @@ fn a_goodbye_ends_the_session_behind_everything_that_was_said_before() {
 #[test]
 fn a_hello_is_the_first_message_and_of_this_version() {
     let cluster = CLUSTER.get();
-    for (encoding, _) in ENCODINGS {
-        let mut c = cluster.nodes[0].connect(encoding);
+    for (encoding, name) in ENCODINGS {
+        let id = format!("hello-{name}");
+        applied(&with_session(cluster.nodes[1].connect(encoding)).command(create(&id, 100)));
         let session = json!({"number": 1, "key": new_key()});
         for wrong in [
             json!({"hello": {"version": 2}}),
@@ -774,14 +775,75 @@ fn a_hello_is_the_first_message_and_of_this_version() {
             json!({"hello": {"version": 1, "session": {"number": 1}}}),
             json!({"hello": {"version": 1, "session": session, "open": {"key": new_key()}}}),
         ] {
-            assert_malformed(&c.ask(&wrong), None);
+            let mut c = cluster.nodes[0].connect(encoding);
+            // What stands behind it must not be executed in another session than it names.
+            c.send(&wrong);
+            c.send(&json!({"request": 1, "command": deposit(&id, 1)}));
+            assert_malformed(&c.receive(), None);
+            assert_malformed(&c.receive(), Some(1));
+            // The first message is gone, and a second one is no hello.
+            assert_malformed(&c.ask(&json!({"hello": {"version": 1, "open": {"key": new_key()}}})), None);
+            assert_malformed(&c.ask(&json!({"request": 2, "command": deposit(&id, 1)})), Some(2));
+            assert_eq!(c.query(json!({"get_balance": {"account_id": id}}))["ok"]["balance"], 100);
         }
+        let mut c = cluster.nodes[0].connect(encoding);
         let welcome = c.ask(&json!({"hello": {"version": 1, "client": "a later version says more"}}));
         assert_fields(&welcome["welcome"], &["node", "cluster", "applied_slot"]);
         assert_malformed(&c.ask(&json!({"hello": {"version": 1}})), None);
+        // It goes on as it was.
+        applied_first(&c.command(deposit(&id, 1)));
         let mut late = cluster.nodes[0].connect(encoding);
         late.query(json!({"get_status": {}}));
-        assert_malformed(&late.ask(&json!({"hello": {"version": 1}})), None);
+        assert_malformed(&late.ask(&json!({"hello": {"version": 1, "open": {"key": new_key()}}})), None);
+        assert_malformed(&late.ask(&json!({"request": 7, "command": deposit(&id, 1)})), Some(7));
+        assert_eq!(balance(&mut c, &id), 101);
+    }
+}
+
+/// An answer that names the session of its connection.
+#[track_caller]
+fn applied_first(answer: &Value) {
+    assert_fields(answer, &["request", "slot", "index", "session", "ok", "replayed"]);
+}
+
+#[test]
+fn a_request_does_not_acknowledge_itself() {
+    let cluster = CLUSTER.get();
+    for (encoding, name) in ENCODINGS {
+        let id = format!("itself-{name}");
+        let mut c = with_session(cluster.nodes[2].connect(encoding));
+        applied(&c.ask(&json!({"request": 1, "command": create(&id, 0)})));
+        for (request, acknowledged) in [(3, 3), (3, 4), (3, MAX_BALANCE), (1, 1)] {
+            let command = if request == 1 { create(&id, 0) } else { deposit(&id, 1) };
+            let answer = c.ask(&json!({"request": request, "command": command, "acknowledged": acknowledged}));
+            assert_malformed(&answer, Some(request));
+        }
+        applied(&c.ask(&json!({"request": 3, "command": deposit(&id, 1), "acknowledged": 2})));
+        assert_eq!(balance(&mut c, &id), 1);
+    }
+}
+
+#[test]
+fn a_connection_ends_when_its_session_has() {
+    let cluster = CLUSTER.get();
+    for (encoding, name) in ENCODINGS {
+        let id = format!("over-{name}");
+        let key = new_key();
+        let mut other = cluster.nodes[1].connect(encoding);
+        let number = other.ask(&json!({"hello": {"version": 1, "open": {"key": key}}}))["welcome"]["session"].clone();
+        applied(&other.command(create(&id, 0)));
+        let mut c = cluster.nodes[0].connect(encoding);
+        c.ask(&json!({"hello": {"version": 1, "session": {"number": number, "key": key}}}));
+        other.send(&json!({"goodbye": {}}));
+        other.receive_close();
+        for request in [5, 6] {
+            let answer = c.ask(&json!({"request": request, "command": deposit(&id, 1)}));
+            assert_eq!(answer["error"]["code"], "session_expired", "{answer}");
+            assert_eq!(answer["error"]["outcome"], "unknown", "{answer}");
+        }
+        assert_eq!(balance(&mut c, &id), 0);
+        let (said, close) = c.receive_close();
+        assert_eq!((said.len(), close.map(|close| u16::from(close.code))), (0, Some(1008)));
     }
 }
 

@@ -15,10 +15,13 @@
 //! Every POST needs an `Idempotency-Key`: a text that its sender chooses for what it wants done, and repeats when it has to ask
 //! again. Each key is a session of the bank's own, with one command in it. So a request that is repeated with its key, to this
 //! process, after a restart, at whichever node, is executed once and gets the first answer again (200 with
-//! `Idempotency-Replayed: true`); the same key with another body is a 409. Keys are remembered for a day.
+//! `Idempotency-Replayed: true`); the same key with another body is a 409. Answers are kept for a day. A request that is repeated
+//! later gets a 410: it may have been executed, and is not executed again; look into the history. (That holds for the 262,144 keys
+//! whose time was up last: who repeats a request after weeks must look into the history first.)
 //!
 //! A refusal is a 4xx with the bank's stable code. A 503 says that nobody knows whether the request was executed, or may still be:
-//! repeat it with the same key.
+//! repeat it with the same key. So it is with `too_many_sessions`: a million keys may be remembered at a time, and a new one waits until
+//! the oldest was not used for an hour.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,11 +29,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use actix_web::http::StatusCode;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use clap::Parser;
+use rabia_bank::config::MAX_SESSIONS;
 use rabia_bank::create::{NewCluster, create_or_open};
 use rabia_bank::embed::{Embedded, Heard, Reply, Session};
 use rabia_bank_messages::bank::{
     AccountId, Amount, Command, ErrorCode, HistoryFilter, Operation, Outcome, Query, ReadLevel, Refusal,
 };
+use rabia_bank_messages::genesis::SessionLimits;
 use rabia_bank_messages::ids::SessionKey;
 use serde::Deserialize;
 use serde_json::json;
@@ -74,6 +79,8 @@ impl Bank {
             let Ok(session) = self.nodes[node].session_with(SessionKey(halves[0])).await else { continue };
             heard = session.execute_numbered(1, command.clone()).await;
             match &heard {
+                // No node knows more.
+                Err(refusal) if refusal.code == ErrorCode::SessionExpired => break,
                 Err(refusal) if refusal.outcome == Outcome::Unknown || refusal.code == ErrorCode::Busy => {}
                 _ => break,
             }
@@ -196,6 +203,9 @@ fn answer(heard: Heard, done: StatusCode) -> HttpResponse {
 }
 
 fn status_of(refusal: &Refusal) -> StatusCode {
+    if refusal.code == ErrorCode::SessionExpired {
+        return StatusCode::GONE;
+    }
     if refusal.outcome == Outcome::Unknown {
         return StatusCode::SERVICE_UNAVAILABLE;
     }
@@ -203,9 +213,11 @@ fn status_of(refusal: &Refusal) -> StatusCode {
         ErrorCode::AccountNotFound | ErrorCode::TransactionNotFound => StatusCode::NOT_FOUND,
         ErrorCode::AccountExists | ErrorCode::RequestReused => StatusCode::CONFLICT,
         ErrorCode::Malformed => StatusCode::BAD_REQUEST,
-        ErrorCode::Busy | ErrorCode::NoQuorum | ErrorCode::NotYetApplied | ErrorCode::Stopping => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        ErrorCode::Busy
+        | ErrorCode::NoQuorum
+        | ErrorCode::NotYetApplied
+        | ErrorCode::Stopping
+        | ErrorCode::TooManySessions => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::UNPROCESSABLE_ENTITY,
     }
 }
@@ -219,7 +231,9 @@ fn malformed(error: &dyn std::fmt::Display) -> HttpResponse {
 #[allow(clippy::print_stdout)] // a program for people
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let Args { port, data_dir, base_port } = Args::parse();
-    let members = create_or_open(&NewCluster { base_port, ..NewCluster::new(data_dir, 3) })?;
+    // Each key is a session, for a day.
+    let sessions = SessionLimits { open: MAX_SESSIONS, ..SessionLimits::default() };
+    let members = create_or_open(&NewCluster { base_port, sessions, ..NewCluster::new(data_dir, 3) })?;
     let (mut nodes, mut sessions) = (Vec::new(), Vec::new());
     for config in members {
         let node = Embedded::start(config).await?;

@@ -543,7 +543,12 @@ impl Driver {
             return Ok(());
         }
         match (self.session, welcome.session) {
-            (None, Some(number)) => self.session = Some(number),
+            (None, Some(number)) => {
+                self.session = Some(number);
+                if welcome.opened {
+                    self.settle_doubtful("the session is a new one");
+                }
+            }
             (Some(known), Some(number)) if known == number => {}
             (None, None) => return Err(Leave::Lost("the node opened no session".into())),
             (Some(_), _) => {
@@ -623,13 +628,18 @@ impl Driver {
     fn lose_session(&mut self, refusal: &Refusal) -> Leave {
         self.session = None;
         self.key = SessionKey(random::bytes());
+        self.settle_doubtful(&refusal.to_string());
+        Leave::Lost(refusal.to_string())
+    }
+
+    /// What may have been executed in a session that is gone will never have an answer.
+    fn settle_doubtful(&mut self, why: &str) {
         let is_stuck = |pending: &Pending| pending.is_command() && (pending.waiting || pending.doubtful);
         let (stuck, rest) = mem::take(&mut self.pending).into_iter().partition(|(_, pending)| is_stuck(pending));
         self.pending = rest;
         for (_, pending) in BTreeMap::into_iter(stuck) {
-            pending.settle_unknown(refusal.to_string());
+            pending.settle_unknown(why);
         }
-        Leave::Lost(refusal.to_string())
     }
 
     /// Ends the session, if there is one, and sees the connection off, so that a process may end after this.

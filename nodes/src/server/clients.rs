@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use rabia_bank_actors::client_session::Visitor;
+use rabia_bank_actors::client_session::{ClientSocket, Visitor};
+use rabia_bank_actors::metered::Metered;
 use rabia_bank_actors::node::NodeHandle;
 use rabia_bank_actors::owner::Owner;
 use rabia_bank_messages::client::{CLIENT_PATH, STATUS_PATH};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::http::StatusCode;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -25,12 +25,14 @@ use tracing::warn;
 use super::descriptors::{Descriptors, MAX_LATE, MAX_STATUS};
 use super::places::{Full, Place, Places, Seat, Seats};
 use super::rate::Rate;
-use super::{MAX_WRITE_BUFFER, WRITE_BUFFER, accept, status, turned_away, upgrade};
+use super::{WRITE_BUFFER, accept, status, turned_away, upgrade};
 use crate::config::NodeConfig;
 
 /// Bytes that are read from a client's socket at a time: there may be thousands of them. The socket zeroes so many bytes
 /// before every read, so more is not better.
 const CLIENT_READ_BUFFER: usize = 4 << 10;
+/// The most bytes that wait inside a socket: one answer, the longest there is, behind what is written at once.
+const MAX_WRITE_BUFFER: usize = 32 << 20;
 /// How long a page of a foreign Origin may take to read why it is closed.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// What it reads: 123 bytes at most.
@@ -99,16 +101,20 @@ impl Door {
             purpose.set(Some(self.purpose(request, address, late)?));
             Ok(response)
         };
+        let owner = Owner::at(address);
+        let stream = Metered::new(stream, self.handle.meter(owner));
         let socket = tokio::select! {
             socket = upgrade(stream, check, client_socket(&self.config), &self.config) => socket,
             () = place.lost() => None,
         };
         match (socket, purpose.into_inner()) {
             (Some(socket), Some(Purpose::Client(seat))) => {
-                let visitor = Visitor { socket, owner: Owner::at(address), seat: Box::new(seat) };
+                socket.get_ref().meter().opened();
+                let visitor = Visitor { socket, owner, seat: Box::new(seat) };
                 self.handle.serve_client(visitor);
             }
             (Some(socket), Some(Purpose::Status)) => {
+                socket.get_ref().meter().opened();
                 drop(place);
                 let mut place = self.status.enter(address);
                 tokio::select! {
@@ -154,7 +160,7 @@ impl Door {
         turned_away(StatusCode::SERVICE_UNAVAILABLE, why)
     }
 
-    async fn send_away(&self, mut socket: WebSocketStream<TcpStream>, address: IpAddr, origin: &str) {
+    async fn send_away(&self, mut socket: ClientSocket, address: IpAddr, origin: &str) {
         if let Some(times) = self.foreign.count() {
             warn!(origin, %address, times, "a web page is turned away: allowed_origins does not list its Origin");
         }

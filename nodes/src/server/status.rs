@@ -5,14 +5,13 @@
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use rabia_bank_actors::client_session::ClientSocket;
 use rabia_bank_actors::host_session::{Leave, Look};
 use rabia_bank_actors::node::NodeHandle;
 use rabia_bank_messages::bank::{ErrorCode, Query, ReadLevel, Refusal, Success};
 use rabia_bank_messages::client::{Answer, AnswerResult, ClientMessage, ServerMessage, Welcome};
 use rabia_bank_messages::codec::Encoding;
 use rabia_bank_messages::ids::SessionKey;
-use tokio::net::TcpStream;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
 
 use crate::config::NodeConfig;
@@ -22,7 +21,7 @@ use crate::random;
 const LASTS: Duration = Duration::from_secs(5);
 
 /// Answers questions for the status.
-pub(super) async fn answer(mut socket: WebSocketStream<TcpStream>, handle: &NodeHandle, config: &NodeConfig) {
+pub(super) async fn answer(mut socket: ClientSocket, handle: &NodeHandle, config: &NodeConfig) {
     let answering = async {
         while let Some(Ok(frame)) = socket.next().await {
             let (encoding, decoded) = match &frame {

@@ -16,7 +16,8 @@
 //!
 //! - The history never changes, so pages of it and single transactions are those of the moment when they were begun, whatever was
 //!   applied since.
-//! - Accounts, balances and pages of accounts take less than [`MOST_AT_ONCE`] steps, and are read at once.
+//! - Accounts and balances are read when the question is asked. A page of accounts takes less than [`MOST_AT_ONCE`] steps: it is read
+//!   at once when its turn comes, and is of that moment.
 //! - The statistics are those of the moment when the lists of top accounts are complete (`ranks`). Large transactions are then
 //!   searched from the newest transaction of that moment on.
 

@@ -355,10 +355,11 @@ impl Ledger {
     /// Goes on with an answer, in so many steps at most, and takes those from `steps` that it took. An answer that is allowed
     /// [`MOST_AT_ONCE`] steps comes further.
     pub fn go_on(&mut self, lookup: &mut Lookup, steps: &mut u64) -> Progress {
-        if matches!(lookup.task, Task::Statistics { .. }) {
-            if !self.books.accounts.complete_ranks(TOP, steps) {
-                return Progress::Unfinished;
-            }
+        if matches!(lookup.task, Task::Statistics { .. }) && !self.books.accounts.complete_ranks(TOP, steps) {
+            return Progress::Unfinished;
+        }
+        // What is read at once shows the moment when it is read, which may be long after the question was asked.
+        if matches!(lookup.task, Task::Statistics { .. } | Task::Accounts { .. }) {
             lookup.slot = self.applied;
         }
         self.books.go_on(lookup, steps)

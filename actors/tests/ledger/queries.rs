@@ -446,6 +446,23 @@ fn a_filter_that_matches_nothing_takes_many_turns() {
     }
 }
 
+/// A page of accounts whose turn comes late names the slot that it shows.
+#[test]
+fn a_page_of_accounts_is_of_the_moment_when_it_is_read() {
+    let mut bank = Bank::new();
+    bank.done(create("a", 1_000));
+    bank.done(create("b", 0));
+    let query = Query::ListAccounts { after: None, limit: None };
+    let mut lookup = bank.ledger.query(&query).unwrap();
+    assert!(matches!(bank.ledger.go_on(&mut lookup, &mut 1), Progress::Unfinished));
+    bank.done(transfer("a", "b", 300));
+    let expected = bank.query(&query);
+    let Progress::Done(answer) = bank.ledger.go_on(&mut lookup, &mut MOST_AT_ONCE.clone()) else {
+        panic!("{lookup:?}")
+    };
+    assert_eq!((answer, lookup.slot()), (expected, bank.ledger.applied()));
+}
+
 /// Whatever is applied while an answer is under way, it is that of the moment when it was begun.
 #[test]
 fn an_answer_that_takes_long_is_of_one_moment() {

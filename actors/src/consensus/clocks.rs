@@ -29,7 +29,7 @@
 //! with what a peer says is confirmed believes both: so an operator says it at one node, not at each. And each node knows
 //! how far its own clock is off, so that the wrong one says so, and not those that are right.
 //!
-//! Confirmed time follows log time by [`GAIN`]: clocks that are set by seconds now and then do not use up the hour in a year.
+//! Confirmed time follows log time by `GAIN`: clocks that are set by seconds now and then do not use up the hour in a year.
 //!
 //! [`PeerMessage::Clock`]: rabia_bank_messages::peer::PeerMessage::Clock
 

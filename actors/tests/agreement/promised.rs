@@ -12,7 +12,8 @@ use super::{effects, first_of_three, is_noticed};
 fn promises_are_counted_before_they_are_acted_upon() {
     let mut agreement = first_of_three();
     let others = [2, 3].map(|number| NodeId::new(number).unwrap());
-    let mut events = vec![Event::Propose { slot: 1, value: None, with_payload: false }];
+    // The first write of all was the mark of reserved slots.
+    let mut events = vec![Event::Saved(1), Event::Propose { slot: 1, value: None, with_payload: false }];
     let hear = |message: PeerMessage| others.map(|other| Event::Received(other, message.clone()));
     events.extend(hear(PeerMessage::Proposal { slot: 1, value: None, payload: None }));
     events.extend(hear(PeerMessage::State { slot: 1, phase: 1, state: State::Zero }));
@@ -20,7 +21,7 @@ fn promises_are_counted_before_they_are_acted_upon() {
     events.extend(hear(PeerMessage::Vote { slot: 1, phase: 1, vote: Vote::Undecided }));
     events.extend(hear(PeerMessage::State { slot: 1, phase: 2, state: State::Zero }));
 
-    let mut promises: Vec<Ticket> = vec![0];
+    let mut promises: Vec<Ticket> = vec![0, 1];
     let (mut durable, mut said) = (0, 0);
     let (mut votes, mut states) = (0, 0);
     events.reverse();

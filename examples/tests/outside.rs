@@ -214,12 +214,12 @@ fn the_page_opens_an_account_moves_money_and_shows_the_live_feed() {
         if let Some(path) = std::env::var_os("RABIA_BANK_SCREENSHOT") {
             std::fs::write(path, browser.screenshot().await).unwrap();
         }
-        let foreign = "new Promise((resolve) => { const socket = new WebSocket((window.node = new URL('/v1/client', NODE)).href); socket.onopen = () => resolve('open'); socket.onerror = () => resolve('turned away'); })";
+        let foreign = "new Promise((resolve) => { const socket = new WebSocket((window.node = new URL('/v1/client', NODE)).href); socket.onopen = () => socket.send('{\"hello\": {\"version\": 1}}'); socket.onmessage = () => resolve('welcome'); socket.onclose = (event) => resolve('closed ' + event.code); })";
         let node = browser.evaluate("fetch('./nodes.json').then((urls) => urls.json()).then((urls) => urls[0])").await;
-        assert_eq!(browser.evaluate(&foreign.replace("NODE", &node.to_string())).await, "open");
+        assert_eq!(browser.evaluate(&foreign.replace("NODE", &node.to_string())).await, "welcome");
         // The same page under another name is another origin, which no node was told of.
         browser.open(&url.replace("127.0.0.1", "localhost")).await;
-        assert_eq!(browser.evaluate(&foreign.replace("NODE", &node.to_string())).await, "turned away");
+        assert_eq!(browser.evaluate(&foreign.replace("NODE", &node.to_string())).await, "closed 1008");
     });
 }
 

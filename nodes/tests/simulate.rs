@@ -172,7 +172,7 @@ const NOTICED: &[(Rule, &[&str])] = &[
     (Rule::OverflowChecked, &["assertions"]),
 ];
 /// What "a few" is.
-const FEW: u64 = 12;
+const FEW: u64 = 24;
 
 /// Which property catches a broken rule first, and with which seed.
 fn caught(rule: Rule, seeds: u64, operations: u64) -> Option<(u64, &'static str, String)> {

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
 
-use rabia_bank_messages::batch::{Action, Payload, RequestHeader};
+use rabia_bank_messages::batch::{Action, MAX_BATCH_REQUESTS, Payload, RequestHeader};
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{BatchId, Digest, MAX_NODES, Millis, NodeId, Slot, StoreId};
 use rabia_bank_messages::peer::{PeerMessage, Value};
@@ -490,7 +490,9 @@ impl Pool {
 
     /// The clients of this batch are about to be answered, and may ask again.
     fn expect(&mut self, now: Now, answered: &Payload) {
-        let expected = self.gather.count() + answered.count().unwrap_or(0);
+        // One that is applied as an empty batch may claim any count.
+        let requests = answered.count().unwrap_or(0).min(MAX_BATCH_REQUESTS);
+        let expected = self.gather.count().saturating_add(requests);
         if expected >= WORTH_GATHERING {
             self.expected = (expected, now.elapsed + GATHER);
         }

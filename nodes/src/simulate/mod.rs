@@ -80,7 +80,7 @@
 //! | `RestartSpeaks` (rule 11 ‡) | liveness | 1 |
 //! | `RestartSaysAll` (rule 11 ‡) | liveness | 3 |
 //! | `StartCounters` (rule 12) | old copies | 32 |
-//! | `PromiseCounts` (rule 12) | old copies | 5 |
+//! | `PromiseCounts` (rule 12) | old copies | 18 |
 //! | `StoreMadeOnce` (rule 12) | handshake | 8 |
 //! | `NewStoreByLog` (replacing only through the log) | handshake | 4 |
 //! | `NewStoreWindow` | one store a member | 4 |

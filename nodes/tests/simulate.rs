@@ -155,7 +155,9 @@ const NOTICED: &[(Rule, &[&str])] = &[
     (Rule::NewStoreWindow, &["one store a member"]),
     (Rule::NewStoreReads, &["one store a member"]),
     (Rule::Window, &["window"]),
-    (Rule::StampAhead, &["log time"]),
+    // Batches of the far future are those that somebody made up.
+    (Rule::StampAhead, &["log time", "validity"]),
+    (Rule::NoLeaps, &["log time"]),
     (Rule::InOrder, &["order"]),
     (Rule::ReadRound, &["linearizable reads"]),
     (Rule::ReadQuorum, &["read rounds"]),

@@ -58,47 +58,48 @@
 //! | `TaintedAbstains` (rule 3 †) | tainted slots | 1 |
 //! | `ProposalMajority` (rule 3) | messages follow from messages | 1 |
 //! | `StateQuorum` (rule 4) | messages follow from messages | 1 |
-//! | `VoteFollowsMajority` (rule 4 †) | majorities are voted for | 1 |
+//! | `VoteFollowsMajority` (rule 4 †) | majorities are voted for | 2 |
 //! | `VoteDurableFirst` (rule 4 †) | durable before sent | 1 |
 //! | `DecisionNeedsVotes` (rule 5) | messages follow from messages | 1 |
 //! | `VoteBindsState` (rule 5) | messages follow from messages | 2 |
-//! | `CommonCoin` (rule 5) | messages follow from messages | 2 |
+//! | `CommonCoin` (rule 5) | messages follow from messages | 1 |
 //! | `StateDurableFirst` (rule 5 †) | durable before sent | 1 |
 //! | `PayloadHeld` (rule 6 ‡) | messages follow from messages | 1 |
-//! | `ParkedReplaced` (rule 6 ‡) | nobody waits for what it has | 85 |
+//! | `ParkedReplaced` (rule 6 ‡) | nobody waits for what it has | 2 |
 //! | `PayloadDurable` (rule 6) | store | 1 |
-//! | `PayloadDigest` (rule 6) | validity | 5 |
-//! | `PayloadChecked` (members say nonsense) | validity | 9 |
+//! | `PayloadDigest` (rule 6) | store | 5 |
+//! | `PayloadChecked` (members say nonsense) | validity | 2 |
 //! | `NumbersChecked` (members say nonsense) | assertions (an overflow) | 2 |
 //! | `DecisionsStay` (members say nonsense) | assertions | 2 |
-//! | `UnusableIsEmpty` (a batch that can't be applied is decided) | assertions | 3 |
-//! | `OnePerSender` (rule 7) | reserve | 1 |
-//! | `FirstCounts` (rule 7) | messages follow from messages | 25 |
+//! | `UnusableIsEmpty` (a batch that can't be applied is decided) | assertions | 8 |
+//! | `OnePerSender` (rule 7) | messages follow from messages | 1 |
+//! | `FirstCounts` (rule 7) | messages follow from messages | 4 |
 //! | `Repeat` (rule 9) | liveness | 1 |
 //! | `RecordsStay` (rule 10 †) | durability | 1 |
-//! | `SnapshotKeepsAbove` (rule 10 †) | durability | 6 |
+//! | `SnapshotKeepsAbove` (rule 10 †) | durability | 5 |
 //! | `RestartSpeaks` (rule 11 ‡) | liveness | 1 |
-//! | `RestartSaysAll` (rule 11 ‡) | liveness | 3 |
-//! | `StartCounters` (rule 12) | old copies | 32 |
+//! | `RestartSaysAll` (rule 11 ‡) | liveness | 6 |
+//! | `StartCounters` (rule 12) | nothing | > 100 |
 //! | `PromiseCounts` (rule 12) | old copies | 18 |
 //! | `StoreMadeOnce` (rule 12) | handshake | 8 |
-//! | `NewStoreByLog` (replacing only through the log) | handshake | 4 |
-//! | `NewStoreWindow` | one store a member | 4 |
-//! | `NewStoreReads` | one store a member | 4 |
+//! | `NewStoreByLog` (replacing only through the log) | one store a member | 1 |
+//! | `NewStoreWindow` | one store a member | 1 |
+//! | `NewStoreReads` | one store a member | 1 |
 //! | `Window` | window | 1 |
-//! | `StampAhead` | log time | 2 |
+//! | `StampAhead` | validity | 16 |
+//! | `NoLeaps` | log time | 10 |
 //! | `InOrder` | order | 1 |
-//! | `SnapshotSettlesPending` | assertions (a payload is gone) | 14 |
+//! | `SnapshotSettlesPending` | quiet | 33 |
 //! | `ReadRound` | linearizable reads | 1 |
 //! | `ReadQuorum` | read rounds | 1 |
-//! | `ReadSeesVotes` | linearizable reads | 21 |
-//! | `ReadEcho` | read rounds | 11 |
-//! | `ReadWaits` | linearizable reads | 8 |
+//! | `ReadSeesVotes` | linearizable reads | 9 |
+//! | `ReadEcho` | read rounds | 2 |
+//! | `ReadWaits` | linearizable reads | 3 |
 //! | `ReportedDurable` (a sync comes before what it allows) | durable before sent | 1 |
 //! | `RecordsWritten` | durable before sent | 1 |
 //! | `SyncsSync` | store | 1 |
 //! | `BooksCoverLog` | store | 1 |
-//! | `BatchOnce` | the ledger is the model | 2 |
+//! | `BatchOnce` | the ledger is the model | 1 |
 //! | `RepliesKept` | the ledger is the model | 1 |
 //! | `SessionsExpire` | the ledger is the model | 4 |
 //! | `MonotonicTime` | assertions (an overflow) | 1 |

@@ -79,7 +79,6 @@
 //! | `SnapshotKeepsAbove` (rule 10 †) | durability | 6 |
 //! | `RestartSpeaks` (rule 11 ‡) | liveness | 1 |
 //! | `RestartSaysAll` (rule 11 ‡) | liveness | 3 |
-//! | `StartCounters` (rule 12) | old copies | 32 |
 //! | `PromiseCounts` (rule 12) | old copies | 5 |
 //! | `StoreMadeOnce` (rule 12) | handshake | 8 |
 //! | `NewStoreByLog` (replacing only through the log) | handshake | 4 |

@@ -1,84 +1,86 @@
 //! Who may speak to this node: rule 12 of the protocol, and everything else that a handshake compares.
 //!
-//! Which store is a peer's is a matter of the log: a store that was replaced is refused, and says so when its node hears it. A
-//! node may be behind, and meet a store of which its own log does not say yet that it is the peer's. It takes the
-//! peer's word for it ([`Hello::joined`]) if that is about slots that it has not seen, so that the two can bring each other up to
-//! date; but nothing is remembered of such a store, no vote of it counts, and when the log says what it is, the two meet
-//! again ([`Effect::MeetAgain`](crate::consensus::agreement::Effect::MeetAgain)).
+//! Which store is a peer's is a matter of the log:
+//!
+//! - A store that was replaced in slot r is heard as before in the slots below r + W. It is refused once this node knows all of them
+//!   and that a quorum has them durably; the refusal names r, which the refused node checks in its own log before it stops. If it can't
+//!   know r yet, it is let in to catch up, and nothing else of it counts.
+//! - A store that this node's log does not know is told so: it asks another node, which does.
+//! - A new store that has not found itself in its own log knows only the first stores of the others, and takes decided slots from
+//!   whoever says that it took the place of one. It has promised nothing, and if it is lied to, its log differs from that of the
+//!   members when it meets them.
+//!
+//! An old copy of a store is refused by whoever remembers that the store was where the copy never was
+//! ([`lineage`](crate::consensus::lineage)). The refusal carries what is remembered, and so does every hello: the node of the copy
+//! checks it in its own list of runs, and stops. Whoever spoke in a store's name without being it can lock the store out no longer
+//! than until its node disputes what it never said ([`Hello::disputes`]).
 
 use rabia_bank_messages::genesis::Genesis;
-use rabia_bank_messages::ids::{MAX_NODES, NodeId, RunId, Slot, StoreId};
-use rabia_bank_messages::peer::{Hello, HelloRefused, RefusalReason};
+use rabia_bank_messages::ids::{NodeId, Slot, StoreId};
+use rabia_bank_messages::lineage::{MAX_PROMISES, Memory, Run};
+use rabia_bank_messages::peer::{Evidence, Hello, HelloRefused, MAX_FORMER_RUNS, RefusalReason};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
-use rabia_bank_storage::PeerMemory;
 
-use crate::consensus::stores::{Standing, Stores};
+use crate::consensus::agreement::Agreement;
+use crate::consensus::stores::Standing;
+
+/// The most slots that a log can have: a million a second for half a million years.
+const MAX_SLOT: Slot = 1 << 62;
 
 /// Who was met.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Met {
     /// A peer with the store that is its own by the log: it is to be remembered.
     Member,
-    /// A peer with a store that this node's log does not know yet: nothing is remembered of it.
+    /// The same, and what was remembered of it is to be forgotten first: it never said that.
+    Disputing,
+    /// A peer with a store that this node's log does not know yet, or whose time is over and which is to find that out: nothing is
+    /// remembered of it.
     Stranger,
 }
 
-/// What this node says of itself in a handshake, and what it remembers of its peers.
+/// What this node says of itself in a handshake, and what it asks of others.
 #[derive(Debug)]
 pub struct Door {
     genesis: Genesis,
     me: NodeId,
     store: StoreId,
-    starts: u64,
-    run: RunId,
-    memories: [Option<PeerMemory>; MAX_NODES],
 }
 
 impl Door {
-    /// The door of a node in the `starts`-th run of its store, with what that remembers of peers.
-    pub fn new(
-        genesis: Genesis,
-        me: NodeId,
-        store: StoreId,
-        starts: u64,
-        run: RunId,
-        peers: &[(NodeId, PeerMemory)],
-    ) -> Door {
-        let mut memories = [const { None }; MAX_NODES];
-        for (peer, memory) in peers {
-            memories[peer.index()] = Some(*memory);
-        }
-        Door { genesis, me, store, starts, run, memories }
+    /// The door of a node.
+    pub fn new(genesis: Genesis, me: NodeId, store: StoreId) -> Door {
+        Door { genesis, me, store }
     }
 
-    /// What this node says of itself. Its store took another's place in slot `joined`, and has kept `promised` promises.
-    pub fn introduce(&self, to: NodeId, joined: Option<Slot>, promised: u64) -> Hello {
+    /// What this node says of itself to a peer, which speaks from the store `to_store` as far as is known.
+    pub fn introduce(&self, to: NodeId, to_store: StoreId, core: &Agreement) -> Hello {
+        let lineage = core.lineage();
+        let run = lineage.run();
         Hello {
             cluster: self.genesis.cluster,
             genesis: self.genesis.digest(),
             node: self.me,
             to,
             store: self.store,
-            joined,
-            starts: self.starts,
-            run: self.run,
-            promised,
+            joined: core.joined(),
+            proof: lineage.proof(run.promises),
+            run,
+            former: lineage.former(to),
+            remembers: lineage.remembers_durably(to, to_store),
+            disputes: lineage.disputes(to),
+            decided: core.frontier(),
+            log_hash: core.log_hash(),
         }
     }
 
-    /// Whether the peer that says this of itself may speak here, where the log up to slot `frontier` knows these stores. `heard`
-    /// tells how many promises a peer's store was heard to have kept.
+    /// Whether the peer that says this of itself may speak to this node.
     ///
     /// # Errors
     /// Why it may not.
-    pub fn check(
-        &self,
-        hello: &Hello,
-        stores: &Stores,
-        frontier: Slot,
-        heard: impl Fn(NodeId) -> u64,
-    ) -> Result<Met, HelloRefused> {
-        let refuse = |reason, message: String| Err(HelloRefused { reason, message });
+    pub fn check(&self, hello: &Hello, core: &Agreement) -> Result<Met, HelloRefused> {
+        let (stores, frontier, lineage) = (core.stores(), core.frontier(), core.lineage());
+        let refuse = |reason, message: String| Err(HelloRefused { reason, message, evidence: None });
         if hello.cluster != self.genesis.cluster {
             let message = format!("this is cluster {}, you are of cluster {}", self.genesis.cluster, hello.cluster);
             return refuse(RefusalReason::Cluster, message);
@@ -94,69 +96,105 @@ impl Door {
         if hello.node == self.me || hello.node.index() >= self.genesis.members() {
             return refuse(RefusalReason::Node, format!("node {} can't be a peer of node {}", hello.node, self.me));
         }
+        if let Err(what) = check_numbers(hello) {
+            return refuse(RefusalReason::Number, what);
+        }
         match stores.standing(hello.node, hello.store) {
             Standing::Current => {}
+            Standing::Former(by) if !core.is_settled(&by) => {}
+            Standing::Former(by) if hello.decided < by.slot && !is_broken(Rule::FormerHeard) => {
+                return Ok(Met::Stranger);
+            }
             Standing::Former(by) => {
                 let message = format!(
-                    "your store {} was replaced: in slot {} node {} got another one instead. Stop this node, it has no \
-                     part in the cluster any more; its files may be deleted",
-                    hello.store, by.slot, hello.node
+                    "your store was replaced: in slot {} node {} got another one instead. Stop this node, it has no part in the \
+                     cluster any more; its files may be deleted",
+                    by.slot, hello.node
                 );
-                return refuse(RefusalReason::Replaced, message);
+                let evidence = Some(Evidence::Replaced(by.slot));
+                return Err(HelloRefused { reason: RefusalReason::Replaced, message, evidence });
             }
             Standing::Unknown if is_broken(Rule::NewStoreByLog) => {}
-            Standing::Unknown if hello.joined.is_some_and(|slot| slot > frontier) => return Ok(Met::Stranger),
+            Standing::Unknown if core.is_newcomer() && hello.joined.is_some() => return Ok(Met::Stranger),
             Standing::Unknown => {
                 let message = format!(
-                    "the store {} is not that of node {}: if it shall take its place, tell the cluster \
-                     (`rabia-bank replace --help`)",
-                    hello.store, hello.node
+                    "the log of this node, which knows it up to slot {frontier}, does not say that your store is that of node {}: \
+                     if it shall be, tell the cluster (`rabia-bank replace --help`); if that was done, another node knows it",
+                    hello.node
                 );
-                return refuse(RefusalReason::Store, message);
+                return refuse(RefusalReason::NotYet, message);
             }
         }
-        if let Some(memory) = self.memories[hello.node.index()].filter(|memory| memory.store == hello.store) {
-            let older = hello.starts < memory.starts;
-            let other = hello.starts == memory.starts && hello.run != memory.run;
-            if (older || other) && !is_broken(Rule::StartCounters) {
-                let message = format!(
-                    "your store was seen in its start {} before, this is its start {}: it is an old copy",
-                    memory.starts, hello.starts
-                );
-                return refuse(RefusalReason::OldStarts, message);
-            }
+        match lineage.remembers(hello.node, hello.store) {
+            Some(memory) if hello.disputes == Some(*memory) => Ok(Met::Disputing),
+            Some(memory) if !has_been(hello, memory) => Err(old_copy(hello, memory)),
+            _ => Ok(Met::Member),
         }
-        let heard = heard(hello.node);
-        if heard > hello.promised && !is_broken(Rule::PromiseCounts) {
-            let message = format!(
-                "you were heard to have made {heard} promises, but your store knows of {}: it is an old copy",
-                hello.promised
-            );
-            return refuse(RefusalReason::OldPromises, message);
-        }
-        Ok(Met::Member)
     }
+}
 
-    /// Whether this store of a peer was remembered.
-    pub fn remembers(&self, peer: NodeId, store: StoreId) -> bool {
-        self.memories[peer.index()].is_some_and(|memory| memory.store == store)
-    }
+/// What the speaker is to be remembered by.
+pub fn memory_of(hello: &Hello) -> Memory {
+    let Run { run, promises } = hello.run;
+    Memory { store: hello.store, run, promises, proof: hello.proof }
+}
 
-    /// Takes note of a peer's run. False if nothing is new.
-    pub fn remember(&mut self, peer: NodeId, memory: PeerMemory) -> bool {
-        let known = &mut self.memories[peer.index()];
-        let new = known.as_ref() != Some(&memory);
-        *known = Some(memory);
-        new
+fn check_numbers(hello: &Hello) -> Result<(), String> {
+    let mut runs = hello.former.iter().chain([&hello.run]).map(|run| run.promises);
+    if hello.former.len() > MAX_FORMER_RUNS || !hello.former.is_sorted_by_key(|run| run.promises) {
+        return Err(format!(
+            "more than {MAX_FORMER_RUNS} former runs, or in another order than that of their promises"
+        ));
     }
+    if runs.any(|promises| promises > hello.run.promises || promises > MAX_PROMISES) {
+        return Err("a number of promises that no store can have kept".into());
+    }
+    if hello.decided > MAX_SLOT || hello.joined.is_some_and(|slot| slot > MAX_SLOT) {
+        return Err("a slot that no log can have".into());
+    }
+    Ok(())
+}
+
+/// Whether the speaker's store has been where it is remembered to have been.
+fn has_been(hello: &Hello, memory: &Memory) -> bool {
+    let known = |run: &Run| run.run == memory.run || is_broken(Rule::RunsKnown);
+    let kept = |run: &Run| run.promises >= memory.promises || is_broken(Rule::PromiseCounts);
+    hello.former.iter().chain([&hello.run]).any(|run| known(run) && kept(run))
+}
+
+fn old_copy(hello: &Hello, memory: &Memory) -> HelloRefused {
+    let Memory { run, promises, .. } = memory;
+    let message = format!(
+        "your store was heard to have made {promises} promises in its run {run}; the one that you speak from, with {} promises \
+         and in run {}, has not been there: it is an old copy",
+        hello.run.promises, hello.run.run
+    );
+    HelloRefused { reason: RefusalReason::OldCopy, message, evidence: Some(Evidence::OldCopy(*memory)) }
+}
+
+/// What a node says that finds out that its store is an old copy.
+pub fn is_old_copy(peer: NodeId, memory: &Memory, run: Run) -> String {
+    format!(
+        "the store of this node is an old copy: node {peer} has heard it make {} promises in run {}, and it knows nothing of that (it \
+         has made {} in run {}). It may have promised, and acknowledged to clients, what it does not know, so the node stops. If \
+         the right files are still there, put them back; otherwise give this member a new store: `rabia-bank replace --help`",
+        memory.promises, memory.run, run.promises, run.run
+    )
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::consensus::agreement::{Effect, Event};
     use crate::consensus::stores::Replacements;
-    use rabia_bank_messages::genesis::Replacement;
-    use rabia_bank_messages::ids::ClusterId;
+    use rabia_bank_messages::batch::Payload;
+    use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, RunId};
+    use rabia_bank_messages::lineage::Secret;
+    use rabia_bank_messages::peer::{Entry, PeerMessage};
+    use rabia_bank_messages::sabotage::Broken;
+    use rabia_bank_storage::{Began, Recovered};
 
     fn genesis() -> Genesis {
         Genesis::new(ClusterId([1; 16]), (1..=3).map(|n| StoreId([n; 16])).collect())
@@ -166,74 +204,215 @@ mod tests {
         NodeId::new(number).unwrap()
     }
 
-    fn door_of(number: u8, store: StoreId, starts: u64) -> Door {
-        Door::new(genesis(), node(number), store, starts, RunId([starts as u8; 16]), &[])
+    fn store(number: u8) -> StoreId {
+        StoreId([number; 16])
     }
 
-    fn door(number: u8, starts: u64) -> Door {
-        door_of(number, StoreId([number; 16]), starts)
+    fn run(number: u8) -> RunId {
+        RunId([number; 16])
     }
 
-    /// Nothing was replaced up to slot 50.
-    fn reason(door: &Door, hello: &Hello) -> Option<RefusalReason> {
-        let stores = Stores::new(&genesis(), &Replacements::default());
-        door.check(hello, &stores, 50, |_| 10).err().map(|refused| refused.reason)
+    /// A node whose runs began at these counts of promises; it has kept `promised`.
+    fn agreement(number: u8, of: StoreId, runs: &[(u8, u64)], promised: u64) -> Agreement {
+        let starts = runs.len() as u64;
+        let runs = (1..).zip(runs).map(|(start, (id, promises))| Began { start, run: run(*id), promises: *promises });
+        let recovered = Recovered {
+            store: of,
+            starts,
+            reserved: 1,
+            records: Vec::new(),
+            payloads: Vec::new(),
+            decided: 0,
+            sparse: Vec::new(),
+            hashes: Vec::new(),
+            kept: None,
+            peers: Vec::new(),
+            promised,
+            runs: runs.collect(),
+            secret: Secret([number; 32]),
+        };
+        Agreement::new(genesis(), node(number), &recovered, &Replacements::default(), &mut Vec::new())
+    }
+
+    fn door(number: u8) -> Door {
+        Door::new(genesis(), node(number), store(number))
+    }
+
+    /// What node 2 says to node 1.
+    fn hello(runs: &[(u8, u64)], promised: u64) -> Hello {
+        door(2).introduce(node(1), store(1), &agreement(2, store(2), runs, promised))
+    }
+
+    fn checked(core: &Agreement, hello: &Hello) -> Result<Met, HelloRefused> {
+        door(1).check(hello, core)
+    }
+
+    fn reason(core: &Agreement, hello: &Hello) -> Option<RefusalReason> {
+        checked(core, hello).err().map(|refused| refused.reason)
+    }
+
+    /// Node 1, new.
+    fn first() -> Agreement {
+        agreement(1, store(1), &[(1, 0)], 0)
+    }
+
+    /// Node 1, which has met node 2 when it said this.
+    fn has_met(hello: &Hello) -> Agreement {
+        let mut core = first();
+        assert!(core.remember_peer(hello.node, memory_of(hello), &mut Vec::new()).is_some());
+        core
     }
 
     #[test]
     fn a_member_may_speak() {
-        let hello = door(2, 1).introduce(node(1), None, 11);
-        assert_eq!(reason(&door(1, 1), &hello), None);
+        assert_eq!(checked(&first(), &hello(&[(1, 0)], 11)), Ok(Met::Member));
     }
 
     #[test]
     fn everything_that_does_not_fit_is_named() {
-        let at = door(1, 1);
-        let good = door(2, 1).introduce(node(1), None, 11);
+        let good = hello(&[(1, 0), (2, 5)], 11);
+        let many = vec![Run { run: run(1), promises: 0 }; MAX_FORMER_RUNS + 1];
+        let impossible = Run { run: run(2), promises: u64::MAX };
         let cases = [
             (Hello { cluster: ClusterId([9; 16]), ..good.clone() }, RefusalReason::Cluster),
             (Hello { genesis: Genesis { window: 3, ..genesis() }.digest(), ..good.clone() }, RefusalReason::Genesis),
             (Hello { to: node(3), ..good.clone() }, RefusalReason::Node),
             (Hello { node: node(1), ..good.clone() }, RefusalReason::Node),
             (Hello { node: node(5), ..good.clone() }, RefusalReason::Node),
-            (Hello { store: StoreId([9; 16]), ..good.clone() }, RefusalReason::Store),
-            (Hello { promised: 9, ..good.clone() }, RefusalReason::OldPromises),
+            (Hello { store: StoreId([9; 16]), ..good.clone() }, RefusalReason::NotYet),
+            (Hello { former: many, ..good.clone() }, RefusalReason::Number),
+            (Hello { former: vec![impossible], ..good.clone() }, RefusalReason::Number),
+            (Hello { run: impossible, ..good.clone() }, RefusalReason::Number),
+            (Hello { decided: u64::MAX, ..good.clone() }, RefusalReason::Number),
+            (Hello { joined: Some(u64::MAX), ..good.clone() }, RefusalReason::Number),
         ];
         for (hello, expected) in cases {
-            assert_eq!(reason(&at, &hello), Some(expected), "{hello:?}");
+            assert_eq!(reason(&first(), &hello), Some(expected), "{hello:?}");
         }
     }
 
     #[test]
-    fn an_old_copy_of_a_store_is_refused() {
-        let mut at = door(1, 1);
-        let met = door(2, 5).introduce(node(1), None, 11);
-        assert!(at.remember(met.node, PeerMemory { store: met.store, starts: met.starts, run: met.run }));
-        assert_eq!(reason(&at, &met), None, "the same run may come again");
-        assert_eq!(reason(&at, &Hello { starts: 4, ..met.clone() }), Some(RefusalReason::OldStarts));
-        assert_eq!(reason(&at, &Hello { run: RunId([9; 16]), ..met.clone() }), Some(RefusalReason::OldStarts));
-        assert_eq!(reason(&at, &Hello { starts: 6, run: RunId([9; 16]), ..met }), None);
+    fn an_old_copy_of_a_store_is_refused_whatever_it_has_promised_since() {
+        let met = hello(&[(1, 0), (2, 5)], 11);
+        let core = has_met(&met);
+        for fine in [met.clone(), hello(&[(1, 0), (2, 5)], 12), hello(&[(1, 0), (2, 5), (3, 11)], 11)] {
+            assert_eq!(checked(&core, &fine), Ok(Met::Member), "{fine:?}");
+        }
+        let copies = [
+            ("the same run, earlier", hello(&[(1, 0), (2, 5)], 10)),
+            ("a run before", hello(&[(1, 0)], 5)),
+            ("another run after the one before", hello(&[(1, 0), (7, 5)], 900)),
+            ("a run after an earlier end", hello(&[(1, 0), (2, 5), (8, 10)], 900)),
+        ];
+        for (what, copy) in copies {
+            let refused = checked(&core, &copy).unwrap_err();
+            assert_eq!(refused.reason, RefusalReason::OldCopy, "{what}");
+            // Its node finds it so in its own list; that of the store itself does not.
+            let Some(Evidence::OldCopy(memory)) = refused.evidence else { panic!("{refused:?}") };
+            assert_eq!(memory, memory_of(&met));
+            let runs: Vec<_> = copy.former.iter().chain([&copy.run]).map(|run| run.run.0[0]).collect();
+            let begins = [0, 5, copy.former.last().map_or(0, |run| run.promises)];
+            let runs: Vec<_> = runs.into_iter().zip(begins).collect();
+            assert!(agreement(2, store(2), &runs, copy.run.promises).lineage().is_old_copy_by(&memory), "{what}");
+            assert!(!agreement(2, store(2), &[(1, 0), (2, 5), (3, 12)], 20).lineage().is_old_copy_by(&memory));
+        }
     }
 
     #[test]
+    fn who_spoke_in_a_stores_name_does_not_lock_it_out() {
+        let mut forged = hello(&[(1, 0)], 1);
+        forged.run = Run { run: run(99), promises: MAX_PROMISES };
+        let mut core = has_met(&forged);
+        let mut honest = agreement(2, store(2), &[(1, 0)], 7);
+        let said = door(2).introduce(node(1), store(1), &honest);
+        let refused = checked(&core, &said).unwrap_err();
+        let Some(Evidence::OldCopy(memory)) = refused.evidence else { panic!("{refused:?}") };
+        assert!(!honest.lineage().is_old_copy_by(&memory), "it is no reason to stop");
+        honest.is_told(node(1), Some(memory));
+        let said = door(2).introduce(node(1), store(1), &honest);
+        assert_eq!(checked(&core, &said), Ok(Met::Disputing));
+        core.forget_disputed(node(2), store(2));
+        assert!(core.remember_peer(node(2), memory_of(&said), &mut Vec::new()).is_some());
+        assert_eq!(checked(&core, &door(2).introduce(node(1), store(1), &honest)), Ok(Met::Member));
+        // A copy of the store disputes nothing that the store said.
+        let core = has_met(&hello(&[(1, 0), (2, 5)], 11));
+        let mut copy = agreement(2, store(2), &[(1, 0)], 3);
+        let refused = checked(&core, &door(2).introduce(node(1), store(1), &copy)).unwrap_err();
+        let Some(Evidence::OldCopy(memory)) = refused.evidence else { panic!("{refused:?}") };
+        copy.is_told(node(1), Some(memory));
+        assert_eq!(reason(&core, &door(2).introduce(node(1), store(1), &copy)), Some(RefusalReason::OldCopy));
+    }
+
+    /// Nulls and a new store of node 2, decided in these slots.
+    fn learns(core: &mut Agreement, slots: std::ops::RangeInclusive<Slot>, replaced: Slot) {
+        let payload = Payload::replacing(node(2), NEW, 0);
+        let id = BatchId { origin: node(1), incarnation: 1, sequence: 1, digest: Digest::of(payload.bytes()) };
+        let batch = |slot| (slot == replaced).then(|| (id, payload.clone()));
+        let entries = slots.map(|slot| Entry { slot, batch: batch(slot) }).collect();
+        let message = PeerMessage::Entries { before: core.log_hash(), entries, decided: 0 };
+        let mut effects = Vec::new();
+        core.handle(Duration::ZERO, Event::LinkUp(node(3), store(3)), &mut effects);
+        core.handle(Duration::ZERO, Event::Received(node(3), message), &mut effects);
+        core.handle(LATER, Event::Tick, &mut effects);
+        let tickets = effects.iter().filter_map(|effect| match effect {
+            Effect::Save(ticket, _) => Some(*ticket),
+            _ => None,
+        });
+        let last = tickets.max().unwrap();
+        core.handle(LATER, Event::Saved(last), &mut Vec::new());
+    }
+
+    fn says_durable(core: &mut Agreement, slot: Slot) {
+        let message = PeerMessage::Alive { decided: core.frontier(), hash: core.log_hash(), durable: slot };
+        core.handle(LATER, Event::Received(node(3), message), &mut Vec::new());
+    }
+
+    const NEW: StoreId = StoreId([0x22; 16]);
+    const LATER: Duration = Duration::from_secs(1);
+
+    #[test]
     fn a_store_is_the_peers_from_the_slot_on_that_says_so() {
-        let (mut at, new) = (door(1, 1), StoreId([0x22; 16]));
-        let old = door(2, 5).introduce(node(1), None, 11);
-        at.remember(old.node, PeerMemory { store: old.store, starts: old.starts, run: old.run });
-        let fresh = door_of(2, new, 1);
-        // Before anybody decided it, it is not known to itself either.
-        assert_eq!(reason(&at, &fresh.introduce(node(1), None, 0)), Some(RefusalReason::Store));
-        // A node that is at slot 50 can't know what was decided in slot 60, but it knows what was not in slot 40.
-        let check =
-            |hello: &Hello, stores: &Stores| at.check(hello, stores, 50, |_| 0).map_err(|refused| refused.reason);
-        let mut stores = Stores::new(&genesis(), &Replacements::default());
-        assert_eq!(check(&fresh.introduce(node(1), Some(60), 0), &stores), Ok(Met::Stranger));
-        assert_eq!(check(&fresh.introduce(node(1), Some(40), 0), &stores), Err(RefusalReason::Store));
-        assert_eq!(check(&old, &stores), Ok(Met::Member));
-        // When it knows, the starts of the old store are no measure for the new one, and the old one is refused.
-        stores.add(Replacement { slot: 45, node: node(2), store: new });
-        assert_eq!(check(&fresh.introduce(node(1), None, 0), &stores), Ok(Met::Member));
-        assert_eq!(check(&old, &stores), Err(RefusalReason::Replaced));
-        assert_eq!(check(&Hello { starts: 99, ..old }, &stores), Err(RefusalReason::Replaced));
+        let fresh = |joined| Hello { joined, store: NEW, ..hello(&[(5, 0)], 0) };
+        // Before its log says so, a node tells it to ask another, whatever it says of itself.
+        let mut core = first();
+        for joined in [None, Some(5), Some(1 << 60)] {
+            assert_eq!(reason(&core, &fresh(joined)), Some(RefusalReason::NotYet), "{joined:?}");
+        }
+        learns(&mut core, 1..=5, 5);
+        assert_eq!(checked(&core, &fresh(Some(5))), Ok(Met::Member));
+        // A new store knows nobody but the first ones, and has to learn from those that took their places.
+        let newcomer = agreement(1, StoreId([0x11; 16]), &[(1, 0)], 0);
+        assert!(newcomer.is_newcomer());
+        assert_eq!(checked(&newcomer, &fresh(Some(5))), Ok(Met::Stranger));
+        assert_eq!(reason(&newcomer, &fresh(None)), Some(RefusalReason::NotYet));
+    }
+
+    /// W is 16: the former store speaks up to slot 20.
+    #[test]
+    fn a_former_store_is_heard_until_a_quorum_has_its_slots_durably() {
+        let old = hello(&[(1, 0)], 11);
+        let mut core = has_met(&old);
+        let knows = |slot| Hello { decided: slot, ..old.clone() };
+        learns(&mut core, 1..=5, 5);
+        assert_eq!(checked(&core, &old), Ok(Met::Member));
+        learns(&mut core, 6..=20, 0);
+        assert_eq!(checked(&core, &knows(20)), Ok(Met::Member), "only this node has them");
+        // Old copies of it are refused all the while.
+        let copy = Hello { run: Run { run: run(9), promises: 400 }, ..old.clone() };
+        assert_eq!(reason(&core, &copy), Some(RefusalReason::OldCopy));
+        says_durable(&mut core, 19);
+        assert_eq!(checked(&core, &knows(20)), Ok(Met::Member), "node 3 does not have the last one durably");
+        says_durable(&mut core, 20);
+        let refused = checked(&core, &knows(5)).unwrap_err();
+        assert_eq!((refused.reason, refused.evidence), (RefusalReason::Replaced, Some(Evidence::Replaced(5))));
+        assert!(!refused.message.contains(&NEW.to_string()), "a store's id is nobody's business: {}", refused.message);
+        assert_eq!(checked(&core, &knows(4)), Ok(Met::Stranger), "it can't know yet, and may find out");
+        for rule in [Rule::FormerHeard, Rule::FormerDurable] {
+            let mut core = has_met(&old);
+            let _broken = Broken::rule(rule);
+            learns(&mut core, 1..=20, 5);
+            says_durable(&mut core, if rule == Rule::FormerDurable { 20 } else { 0 });
+            assert_eq!(reason(&core, &knows(20)), Some(RefusalReason::Replaced), "{rule:?} is noticed");
+        }
     }
 }

@@ -14,7 +14,8 @@ use futures_util::{SinkExt, StreamExt};
 use rabia_bank_messages::batch::BadPayload;
 use rabia_bank_messages::codec::{decode_opening, encode_opening};
 use rabia_bank_messages::genesis::{Replacement, SessionLimits};
-use rabia_bank_messages::ids::{BatchId, MAX_NODES, Millis, NodeId, RunId, SessionKey, Slot, StoreId};
+use rabia_bank_messages::ids::{BatchId, Digest, MAX_NODES, Millis, NodeId, RunId, SessionKey, Slot, StoreId};
+use rabia_bank_messages::lineage::log_hash;
 use rabia_bank_messages::peer::{self, HelloRefused, Opening, RefusalReason};
 use rabia_bank_storage::{BooksStore, BooksView, Entries, Identity, LogReader, LogStore, Recovered, StoreError};
 use tokio::sync::{oneshot, watch};
@@ -35,11 +36,11 @@ use crate::owner::Owner;
 use crate::pace::LongMessages;
 use crate::peer_link::{Attach, MayAttach, PeerLink, PeerSocket, STANDS, link_socket, refused_by, refused_by_caller};
 use crate::proposer::{AcceptClock, Proposer, Replace};
-use crate::snapshot::{BooksError, restore};
+use crate::snapshot::{BooksError, log_hash_of, restore};
 use crate::snapshotter::{Snapshotter, SnapshotterNeighbours};
 use crate::stages::StageCounts;
 use crate::timekeeper::Timekeeper;
-use crate::voter::{Introduce, Meet, Voter, VoterNeighbours};
+use crate::voter::{Introduce, LinkUp, Meet, Voter, VoterNeighbours};
 
 /// Bytes of log that are read at a time while the ledger is rebuilt.
 const REPLAY_BYTES: usize = 4 << 20;
@@ -151,6 +152,8 @@ pub struct Gauges {
     pub open_slots: AtomicU64,
     /// The furthest slot that a peer is known to have.
     pub known_elsewhere: AtomicU64,
+    /// Another member has another log or state, and no client is answered.
+    pub in_doubt: AtomicBool,
     /// Durable commits.
     pub commits: AtomicU64,
     /// Connections of clients.
@@ -189,6 +192,7 @@ impl Gauges {
             phases: Default::default(),
             open_slots: AtomicU64::new(0),
             known_elsewhere: AtomicU64::new(0),
+            in_doubt: AtomicBool::new(false),
             commits: AtomicU64::new(0),
             clients: AtomicU64::new(0),
             waiting_requests: AtomicU64::new(0),
@@ -315,11 +319,10 @@ pub struct NodeHandle {
 /// If a store is not there, in use, damaged or not this member's.
 pub fn start(settings: NodeSettings) -> Result<NodeHandle, StartError> {
     let started = Instant::now();
-    let files = Files::open(&settings)?;
-    let mut run = [0; 16];
-    getrandom::fill(&mut run).map_err(|error| StartError::Random(error.to_string()))?;
+    let mut files = Files::open(&settings)?;
     let rebuilt = rebuild(&settings.identity, &files.books, &files.log.reader(), files.recovered.decided)?;
     check_standing(&settings, &files, &rebuilt.ledger)?;
+    files.begin_run()?;
     info!(
         node = %settings.identity.node,
         start = files.recovered.starts,
@@ -328,7 +331,7 @@ pub fn start(settings: NodeSettings) -> Result<NodeHandle, StartError> {
         took_ms = started.elapsed().as_millis() as u64,
         "the ledger is rebuilt"
     );
-    Ok(wire(settings, files, RunId(run), rebuilt))
+    Ok(wire(settings, files, rebuilt))
 }
 
 /// Both files of a node, open.
@@ -339,15 +342,26 @@ struct Files {
 }
 
 impl Files {
-    fn open(settings: &NodeSettings) -> Result<Files, StoreError> {
+    fn open(settings: &NodeSettings) -> Result<Files, StartError> {
         let mut books = None;
-        let (log, recovered) = LogStore::open(&settings.log, &settings.identity, || {
+        let (mut log, mut recovered) = LogStore::open(&settings.log, &settings.identity, || {
             let opened = books.insert(BooksStore::open(&settings.books, &settings.identity)?);
             Ok(opened.slot())
         })?;
         let Some(books) = books else { unreachable!("the log was opened without the books") };
         books.check_store(recovered.store)?;
+        let hash = log_hash_of(&books.reader().view()?)?;
+        log.settle(hash, &mut recovered)?;
         Ok(Files { log, recovered, books })
+    }
+
+    /// Rule 12: the run is durable before its first hello.
+    fn begin_run(&mut self) -> Result<(), StartError> {
+        let mut run = [0; 16];
+        getrandom::fill(&mut run).map_err(|error| StartError::Random(error.to_string()))?;
+        let began = self.log.begin_run(RunId(run), &self.recovered)?;
+        self.recovered.runs.push(began);
+        Ok(())
     }
 }
 
@@ -369,6 +383,8 @@ pub struct Rebuilt {
     pub ledger: Ledger,
     /// The last decisions, from which owners of coming slots are read.
     pub decisions: Vec<Decision>,
+    /// The hash of the log up to there.
+    pub hash: Digest,
     /// How many bytes of batches the log has behind the books.
     pub replayed_bytes: u64,
 }
@@ -381,23 +397,24 @@ pub fn rebuild(identity: &Identity, books: &BooksStore, log: &LogReader, decided
     let (limit, sessions) = (identity.genesis.transaction_limit, identity.genesis.sessions);
     let view = books.reader().view().map_err(BooksError::from)?;
     let (ledger, decisions) = restore(&view)?.unwrap_or_else(|| (Ledger::new(limit, sessions), Vec::new()));
+    let hash = log_hash_of(&view)?;
     if ledger.transaction_limit() != limit {
         return Err(StartError::Limit { found: ledger.transaction_limit(), expected: limit });
     }
     if ledger.session_limits() != sessions {
         return Err(StartError::Sessions { found: ledger.session_limits(), expected: sessions });
     }
-    replay(identity, ledger, decisions, log, decided)
+    replay(identity, ledger, (decisions, hash), log, decided)
 }
 
-/// Applies the log up to the slot `decided` to a ledger; `decisions` are those before it.
+/// Applies the log up to the slot `decided` to a ledger; `decisions` are those before it, and `hash` that of the log there.
 ///
 /// # Errors
 /// If the log can't be read or applied.
 pub fn replay(
     identity: &Identity,
     mut ledger: Ledger,
-    mut decisions: Vec<Decision>,
+    (mut decisions, mut hash): (Vec<Decision>, Digest),
     reader: &LogReader,
     decided: Slot,
 ) -> Result<Rebuilt, StartError> {
@@ -415,7 +432,9 @@ pub fn replay(
                 warn_of_unusable(entry.slot, batch.map(|(id, _)| id), &why);
             }
             replayed_bytes += batch.map_or(0, |(_, payload)| payload.len() as u64);
-            decisions.push((entry.slot, batch.map(|(id, _)| *id)));
+            let value = batch.map(|(id, _)| *id);
+            decisions.push((entry.slot, value));
+            hash = log_hash(hash, entry.slot, &value);
         }
         if reported.elapsed() >= REPORT {
             reported = Instant::now();
@@ -425,7 +444,7 @@ pub fn replay(
     decisions.retain(|(slot, _)| *slot >= keep);
     // Hashes what has changed: the first one who asks must not wait for it.
     ledger.digest();
-    Ok(Rebuilt { ledger, decisions, replayed_bytes })
+    Ok(Rebuilt { ledger, decisions, hash, replayed_bytes })
 }
 
 /// Says that a batch that no honest node proposes was decided.
@@ -440,7 +459,7 @@ pub(crate) fn warn_of_unusable(slot: Slot, id: Option<&BatchId>, why: &BadPayloa
 }
 
 /// Creates all mailboxes, so that every actor gets the addresses of its neighbours, and then the actors.
-fn wire(settings: NodeSettings, files: Files, run: RunId, rebuilt: Rebuilt) -> NodeHandle {
+fn wire(settings: NodeSettings, files: Files, rebuilt: Rebuilt) -> NodeHandle {
     let Files { log: store, recovered, books } = files;
     let Identity { genesis, node: me } = settings.identity.clone();
     let started = Instant::now();
@@ -463,7 +482,7 @@ fn wire(settings: NodeSettings, files: Files, run: RunId, rebuilt: Rebuilt) -> N
 
     let mut first = Vec::new();
     let core = Agreement::new(genesis.clone(), me, &recovered, rebuilt.ledger.replacements(), &mut first);
-    let door = Door::new(genesis.clone(), me, recovered.store, recovered.starts, run, &recovered.peers);
+    let door = Door::new(genesis.clone(), me, recovered.store);
     let incarnation = core.stores().incarnation(me, recovered.store, recovered.starts);
     let neighbours = VoterNeighbours {
         log: log.clone(),
@@ -486,7 +505,6 @@ fn wire(settings: NodeSettings, files: Files, run: RunId, rebuilt: Rebuilt) -> N
         voter.clone(),
         links.clone(),
     ));
-    let members = genesis.members();
     let bank_state = BankState { rebuilt, books: books.reader(), policy: settings.snapshots };
     let snapshotter_neighbours = SnapshotterNeighbours {
         bank: bank.address(),
@@ -495,8 +513,7 @@ fn wire(settings: NodeSettings, files: Files, run: RunId, rebuilt: Rebuilt) -> N
         links: links.clone(),
         node: failed.clone(),
     };
-    let snapshotter =
-        snapshotter.run(Snapshotter::new(me, members, reader, books, snapshotter_neighbours, gauges.clone()));
+    let snapshotter = snapshotter.run(Snapshotter::new(reader, books, snapshotter_neighbours, gauges.clone()));
     let budgets = Budgets::new(settings.budgets);
     let session_settings = SessionSettings {
         node: me,
@@ -738,11 +755,12 @@ impl NodeHandle {
             Ok(Opening::Refused(refused)) => return refused_by_caller(&refused),
             Err(refused) => return self.refuse(socket, refused).await,
         };
-        let (peer, store, run) = (hello.node, hello.store, hello.run);
+        let (peer, run, link) = (hello.node, hello.run.run, link_up(&hello, false));
         if let Some((_, link)) = self.links.iter().find(|(id, _)| *id == peer) {
             if !self.is_called_by(peer) {
                 let message = format!("node {peer} is called by this node, and does not call it");
-                return self.refuse(socket, HelloRefused { reason: RefusalReason::Node, message }).await;
+                let refused = HelloRefused { reason: RefusalReason::Node, message, evidence: None };
+                return self.refuse(socket, refused).await;
             }
             if !link.send(MayAttach(run)).await.unwrap_or(false) {
                 // No refusal: whoever speaks in the peer's name on the other link, the peer itself calls again.
@@ -762,7 +780,7 @@ impl NodeHandle {
         if let Err(error) = socket.send(Frame::binary(encode_opening(&Opening::Hello(answer)))).await {
             return error.to_string();
         }
-        self.attach(peer, store, run, socket).await
+        self.attach(peer, link, run, socket).await
     }
 
     /// Of two members the one with the lower number calls.
@@ -778,26 +796,27 @@ impl NodeHandle {
         }
         let hello: peer::Hello = match read_opening(&mut socket).await {
             Ok(Opening::Hello(hello)) => hello,
-            Ok(Opening::Refused(refused)) => return refused_by(peer, &refused),
+            Ok(Opening::Refused(refused)) => return refused_by(peer, &refused, &self.voter),
             Err(refused) => return self.refuse(socket, refused).await,
         };
         if hello.node != peer {
             let message = format!("node {} answered where node {peer} was called", hello.node);
-            return self.refuse(socket, HelloRefused { reason: RefusalReason::Node, message }).await;
+            let refused = HelloRefused { reason: RefusalReason::Node, message, evidence: None };
+            return self.refuse(socket, refused).await;
         }
-        let (store, run) = (hello.store, hello.run);
+        let (link, run) = (link_up(&hello, true), hello.run.run);
         match self.voter.send(Meet(hello)).await {
-            Ok(Ok(_)) => self.attach(peer, store, run, socket).await,
+            Ok(Ok(_)) => self.attach(peer, link, run, socket).await,
             Ok(Err(refused)) => self.refuse(socket, refused).await,
             Err(_) => "the node is stopping".into(),
         }
     }
 
-    async fn attach(&self, peer: NodeId, store: StoreId, run: RunId, socket: PeerSocket) -> String {
+    async fn attach(&self, peer: NodeId, up: LinkUp, run: RunId, socket: PeerSocket) -> String {
         let Some((_, link)) = self.links.iter().find(|(id, _)| *id == peer) else {
             return format!("node {peer} is no peer");
         };
-        link.send(Attach { socket, store, run }).await.unwrap_or_else(|_| "the node is stopping".into())
+        link.send(Attach { socket, link: up, run }).await.unwrap_or_else(|_| "the node is stopping".into())
     }
 
     async fn refuse(&self, mut socket: PeerSocket, refused: HelloRefused) -> String {
@@ -823,11 +842,15 @@ impl NodeHandle {
     }
 }
 
+fn link_up(hello: &peer::Hello, dialled: bool) -> LinkUp {
+    LinkUp { store: hello.store, dialled, decided: hello.decided, log_hash: hello.log_hash }
+}
+
 /// How long a peer may take to introduce itself.
 const OPENING: Duration = Duration::from_secs(5);
 
 async fn read_opening(socket: &mut PeerSocket) -> Result<Opening, HelloRefused> {
-    let refused = |reason, message: String| HelloRefused { reason, message };
+    let refused = |reason, message: String| HelloRefused { reason, message, evidence: None };
     match tokio::time::timeout(OPENING, socket.next()).await {
         Ok(Some(Ok(Frame::Binary(bytes)))) => decode_opening(&bytes).map_err(|error| match error {
             rabia_bank_messages::codec::BadFrame::Version(_) => refused(RefusalReason::Version, error.to_string()),

@@ -21,7 +21,7 @@ use rabia_bank_messages::codec::{
     start_frame,
 };
 use rabia_bank_messages::escape::escaped;
-use rabia_bank_messages::ids::{NodeId, RunId, StoreId};
+use rabia_bank_messages::ids::{NodeId, RunId};
 use rabia_bank_messages::peer::{HelloRefused, Opening, PeerMessage};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 use tokio::net::TcpStream;
@@ -31,7 +31,7 @@ use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tracing::{info, warn};
 
-use crate::voter::{FromPeer, LinkState, Voter};
+use crate::voter::{FromPeer, LinkState, LinkUp, RefusedBy, Voter};
 
 /// The most bytes that wait for a slow peer. Beyond it messages are dropped.
 const MAX_QUEUED: usize = 64 << 20;
@@ -73,9 +73,9 @@ pub const STANDS: &str = "the link to this run of the peer stands already";
 pub struct Attach {
     /// The socket.
     pub socket: PeerSocket,
-    /// The store that the peer speaks from on it.
-    pub store: StoreId,
-    /// The run in which it does.
+    /// What the handshake said.
+    pub link: LinkUp,
+    /// The run in which the peer speaks.
     pub run: RunId,
 }
 
@@ -197,7 +197,7 @@ impl PeerLink {
             let _ = ended.send(reason.into());
         }
         if !is_broken(Rule::LinkEndTold) {
-            self.voter.do_send(LinkState { peer: self.peer, store: None });
+            self.voter.do_send(LinkState { peer: self.peer, up: None });
         }
     }
 
@@ -257,7 +257,7 @@ impl Handler<Flush> for PeerLink {
 impl Handler<Attach> for PeerLink {
     type Result = ResponseFuture<String>;
 
-    fn handle(&mut self, Attach { socket, store, run }: Attach, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Attach { socket, link, run }: Attach, ctx: &mut Self::Context) -> Self::Result {
         if !self.may_attach(run) {
             return Box::pin(std::future::ready(STANDS.into()));
         }
@@ -279,7 +279,7 @@ impl Handler<Attach> for PeerLink {
         let (ended, in_force) = (Some(ended), false);
         self.socket = Some(Socket { number, run, heard, in_force, frames, queued, ended, reading, writing });
         info!(peer = %self.peer, "the link is up");
-        self.voter.do_send(LinkState { peer: self.peer, store: Some(store) });
+        self.voter.do_send(LinkState { peer: self.peer, up: Some(link) });
         Box::pin(async move { wait.await.unwrap_or_else(|_| "the node is stopping".into()) })
     }
 }
@@ -341,7 +341,7 @@ async fn read(
                         return "the node is stopping".into();
                     }
                 }
-                Err(error) => return not_understood(&bytes, &error, peer),
+                Err(error) => return not_understood(&bytes, &error, peer, &voter),
             },
             Frame::Close(_) => return "the peer closed it".into(),
             Frame::Ping(_) | Frame::Pong(_) => {}
@@ -351,15 +351,18 @@ async fn read(
 }
 
 /// Who calls checks this node's hello when the link stands here already: its refusal comes where messages are expected.
-fn not_understood(bytes: &[u8], error: &BadFrame, peer: NodeId) -> String {
+fn not_understood(bytes: &[u8], error: &BadFrame, peer: NodeId, voter: &Addr<Voter>) -> String {
     match decode_opening(bytes) {
-        Ok(Opening::Refused(refused)) => refused_by(peer, &refused),
+        Ok(Opening::Refused(refused)) => refused_by(peer, &refused, voter),
         _ => format!("the peer sent what can't be understood: {error}"),
     }
 }
 
-/// A peer refuses this node. Whoever listens at the peer's address may say so, for any reason: this node goes on, and calls again.
-pub(crate) fn refused_by(peer: NodeId, HelloRefused { reason, message }: &HelloRefused) -> String {
+/// A peer refuses this node, which looks in its own store whether that is for a good reason. Whoever listens at the peer's address
+/// may say so; without evidence this node goes on, and calls again.
+pub(crate) fn refused_by(peer: NodeId, refused: &HelloRefused, voter: &Addr<Voter>) -> String {
+    let HelloRefused { reason, message, evidence } = refused;
+    voter.do_send(RefusedBy { peer, evidence: *evidence });
     format!("node {peer} refuses this node: {reason}: {}", shown(message))
 }
 

@@ -20,6 +20,8 @@ pub struct Snapshot {
     pub changes: Changes,
     /// The last decisions, up to the slot that the rows stand after.
     pub decisions: Vec<Decision>,
+    /// The hash of the log up to that slot.
+    pub log_hash: Digest,
 }
 
 /// The row of the state.
@@ -28,6 +30,13 @@ struct State {
     #[serde(with = "serde_bytes")]
     ledger: Vec<u8>,
     decisions: Vec<Decision>,
+    /// Of the log up to the slot that the rows stand after. Not in backups of 0.1.0; a new cluster begins with zero.
+    #[serde(default = "no_log")]
+    log_hash: Digest,
+}
+
+fn no_log() -> Digest {
+    Digest::ZERO
 }
 
 impl State {
@@ -53,9 +62,9 @@ pub enum BooksError {
 impl Snapshot {
     /// The rows, for the store.
     pub fn into_rows(self) -> rabia_bank_storage::Snapshot {
-        let Snapshot { changes, decisions } = self;
+        let Snapshot { changes, decisions, log_hash } = self;
         let Changes { slot, state, accounts, sessions, blocks, .. } = changes;
-        let state = State { ledger: state, decisions }.encode();
+        let state = State { ledger: state, decisions, log_hash }.encode();
         rabia_bank_storage::Snapshot { slot, state, accounts, sessions, blocks }
     }
 }
@@ -87,6 +96,7 @@ pub fn full_blocks(books: &BooksView) -> Result<(u64, Digest), BooksError> {
 pub struct Restoring {
     loading: Loading,
     decisions: Vec<Decision>,
+    log_hash: Digest,
 }
 
 impl Restoring {
@@ -108,12 +118,12 @@ impl Restoring {
 
     fn with(state: &[u8], load: impl FnOnce(&[u8]) -> Result<Loading, BadRow>) -> Result<Restoring, BadRow> {
         let mut rest = state;
-        let State { ledger, decisions } =
+        let State { ledger, decisions, log_hash } =
             rmp_serde::from_read(&mut rest).map_err(|error| BadRow::new(format!("the row of the state: {error}")))?;
         if !rest.is_empty() {
             return Err(BadRow::new(format!("the row of the state: {} bytes behind its end", rest.len())));
         }
-        Ok(Restoring { loading: load(&ledger)?, decisions })
+        Ok(Restoring { loading: load(&ledger)?, decisions, log_hash })
     }
 
     /// The row of the state for a new cluster: see [`Loading::into_new_cluster`].
@@ -122,7 +132,17 @@ impl Restoring {
     /// If the rows do not belong together.
     pub fn into_new_cluster(self, last_block: Option<&Block>, now: Millis) -> Result<Vec<u8>, BadRow> {
         let ledger = self.loading.into_new_cluster(last_block, now)?;
-        Ok(State { ledger, decisions: Vec::new() }.encode())
+        Ok(State { ledger, decisions: Vec::new(), log_hash: Digest::ZERO }.encode())
+    }
+
+    /// How many transactions there are in the history.
+    pub fn transactions(&self) -> u64 {
+        self.loading.transactions()
+    }
+
+    /// The hash of the log up to the slot that the rows stand after.
+    pub fn log_hash(&self) -> Digest {
+        self.log_hash
     }
 
     /// What is still to be added.
@@ -148,6 +168,15 @@ impl Restoring {
         }
         Ok((ledger, self.decisions))
     }
+}
+
+/// The hash of the log up to the slot of the books.
+///
+/// # Errors
+/// If they can't be read, or are damaged.
+pub fn log_hash_of(books: &BooksView) -> Result<Digest, BooksError> {
+    let state = books.state()?.map(|state| Restoring::new(&state)).transpose()?;
+    Ok(state.map_or(Digest::ZERO, |state| state.log_hash))
 }
 
 /// Makes a ledger of the books; `None` if they are still empty.

@@ -1,5 +1,4 @@
-//! The snapshotter actor: keeps the books on disk, serves peers that lack decided slots, and compares state digests with
-//! theirs.
+//! The snapshotter actor: keeps the books on disk, and serves peers that lack decided slots.
 //!
 //! - **Saving.** The bank hands over what changed; it is written off the core's thread, in one transaction. When it is durable the
 //!   bank forgets old transactions, and the log goes but for a tail: back to the snapshot before, for peers that are a
@@ -10,23 +9,23 @@
 //! - **Receiving.** The other side of it (module `transfer`). What is received is verified and stored off the core's thread; then
 //!   the voter and the bank go on from there.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use rabia_bank_messages::ids::{BatchId, Digest, MAX_NODES, NodeId, Slot};
-use rabia_bank_messages::peer::{DIGEST_INTERVAL, PeerMessage, SnapshotCursor};
+use rabia_bank_messages::peer::{PeerMessage, SnapshotCursor};
 use rabia_bank_storage::{BooksReader, BooksStore, BooksView, Entries, LogReader, StoreError};
 use tracing::{info, warn};
 
-use crate::bank::{Bank, Saved, Superseded};
+use crate::bank::{Bank, Newest, Saved, Superseded};
 use crate::log::{Compact, Log};
 use crate::node::{Failed, Failure, Gauges};
 use crate::peer_link::{PeerLink, Say};
 use crate::snapshot::Snapshot;
-use crate::voter::{Installed, Voter};
+use crate::voter::{Installed, LookedUp, OtherHistory, Voter};
 use desk::{Answer, Desk, Job, Outcome, SnapshotWanted};
 
 pub mod desk;
@@ -37,10 +36,6 @@ mod transfer;
 const ENTRIES_BYTES: usize = 1 << 20;
 /// Payloads that are read from the log for one peer at a time. It asks again for others.
 const MAX_FETCHES: usize = 8;
-/// A digest of a slot so far beyond what is applied here is not kept: there would be no room for those that can be compared.
-const DIGESTS_AHEAD: Slot = 16 * DIGEST_INTERVAL;
-/// Digests of so many slots are kept until all nodes have told theirs.
-const KEPT_DIGESTS: usize = 64;
 /// A peer that has not asked for so long does not need the snapshot any more that it was sent, nor the log behind it.
 const OFFER_KEPT: Duration = Duration::from_secs(60);
 /// Rows that do not come are asked for again after this time …
@@ -77,27 +72,20 @@ pub struct SendStored {
     pub id: BatchId,
 }
 
-/// The digest of this node's state after a slot.
+/// Tell this peer the hash of the log up to a slot, if it is on disk.
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
-pub struct OwnDigest {
-    /// The slot.
+pub struct SendHash {
+    /// Who asked.
+    pub to: NodeId,
+    /// For which slot.
     pub slot: Slot,
-    /// The digest.
-    pub digest: Digest,
 }
 
-/// The digest of a peer's state after a slot.
+/// Look for the hash of the log up to this slot, and tell the voter.
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
-pub struct PeerDigest {
-    /// Whose.
-    pub peer: NodeId,
-    /// The slot.
-    pub slot: Slot,
-    /// The digest.
-    pub digest: Digest,
-}
+pub struct LookUp(pub Slot);
 
 /// Make this snapshot durable.
 #[derive(Message, Debug)]
@@ -153,8 +141,6 @@ pub struct SnapshotterNeighbours {
 
 /// Saves, serves, receives and compares.
 pub struct Snapshotter {
-    me: NodeId,
-    members: usize,
     reader: LogReader,
     books: BooksReader,
     /// None while it works.
@@ -170,15 +156,12 @@ pub struct Snapshotter {
     serving: [Option<Option<SendEntries>>; MAX_NODES],
     /// Payloads that are being read for each peer.
     fetches: [usize; MAX_NODES],
-    digests: BTreeMap<Slot, [Option<Digest>; MAX_NODES]>,
     gauges: Arc<Gauges>,
 }
 
 impl Snapshotter {
-    /// The snapshotter of node `me` of a cluster of so many members.
+    /// The snapshotter of a node with this log and these books.
     pub fn new(
-        me: NodeId,
-        members: usize,
         reader: LogReader,
         store: BooksStore,
         neighbours: SnapshotterNeighbours,
@@ -187,8 +170,6 @@ impl Snapshotter {
         let (books, saved) = (store.reader(), store.slot());
         gauges.snapshot_slot.store(saved, Ordering::Relaxed);
         Snapshotter {
-            me,
-            members,
             reader,
             books,
             desk: Some(Desk::new(store)),
@@ -200,7 +181,6 @@ impl Snapshotter {
             neighbours,
             serving: [None; MAX_NODES],
             fetches: [0; MAX_NODES],
-            digests: BTreeMap::new(),
             gauges,
         }
     }
@@ -259,14 +239,14 @@ impl Snapshotter {
                 }
                 self.ask();
             }
-            Outcome::Installed { slot, ledger, decisions } => {
+            Outcome::Installed { slot, hash, ledger, decisions } => {
                 info!(slot, "a snapshot was received and is durable");
                 self.receiving = None;
                 self.installed = Some(Instant::now());
                 self.saved = slot;
                 self.gauges.snapshot_slot.store(slot, Ordering::Relaxed);
                 self.gauges.received_bytes.store(0, Ordering::Relaxed);
-                self.neighbours.voter.do_send(Installed { slot, ledger, decisions });
+                self.neighbours.voter.do_send(Installed { slot, hash, ledger, decisions });
             }
             Outcome::Overtaken { slot } => {
                 info!(slot, "a snapshot is not needed any more: the slots came one by one meanwhile");
@@ -277,6 +257,14 @@ impl Snapshotter {
                 let from = self.receiving.take().map(|receiving| receiving.from);
                 self.gauges.received_bytes.store(0, Ordering::Relaxed);
                 warn!(peer = ?from, why, "a snapshot could not be received; it is asked for again");
+            }
+            Outcome::OtherHistory { slot, why } => {
+                let from = self.receiving.take().map(|receiving| receiving.from);
+                self.gauges.received_bytes.store(0, Ordering::Relaxed);
+                warn!(peer = ?from, slot, why, "a snapshot does not have this node's history");
+                if let Some(peer) = from {
+                    self.neighbours.voter.do_send(OtherHistory { peer, slot });
+                }
             }
             Outcome::Failed(why) => self.fail(why),
             Outcome::Superseded { slot } => self.neighbours.bank.do_send(Superseded(slot)),
@@ -300,8 +288,14 @@ impl Snapshotter {
         info!(peer = %from, log_from, "this node is further behind than its peer's log goes back: receiving a snapshot");
         self.receiving =
             Some(Receiving { from, reported: Instant::now(), wanted: None, asked: Instant::now(), tries: 0 });
-        self.jobs.push_back(Job::Begin);
-        self.work(ctx);
+        let asking = self.neighbours.bank.send(Newest).into_actor(self).map(|own, snapshotter, ctx| {
+            // Without an answer the node is stopping.
+            if let Ok(own) = own {
+                snapshotter.jobs.push_back(Job::Begin { own });
+                snapshotter.work(ctx);
+            }
+        });
+        ctx.spawn(asking);
     }
 
     fn ask(&mut self) {
@@ -405,12 +399,17 @@ impl Snapshotter {
         }
         self.serving[to.index()] = Some(None);
         self.gauges.catch_ups_served.fetch_add(1, Ordering::Relaxed);
-        let read = move |reader: &LogReader| reader.entries(from, ENTRIES_BYTES);
+        let read = move |reader: &LogReader| {
+            let before = reader.hash(from.saturating_sub(1))?;
+            Ok((before.unwrap_or(Digest::ZERO), reader.entries(from, ENTRIES_BYTES)?))
+        };
         self.read(ctx, read, move |snapshotter, entries, ctx| {
             let next = snapshotter.serving[to.index()].take().flatten();
             match entries {
-                Some(Entries::Found(entries)) => snapshotter.say(to, PeerMessage::Entries { entries, decided }),
-                Some(Entries::Compacted { upto }) => {
+                Some((before, Entries::Found(entries))) => {
+                    snapshotter.say(to, PeerMessage::Entries { before, entries, decided });
+                }
+                Some((_, Entries::Compacted { upto })) => {
                     snapshotter.say(to, PeerMessage::Compacted { log_from: upto + 1 });
                 }
                 None => {}
@@ -419,40 +418,6 @@ impl Snapshotter {
                 snapshotter.serve(next, ctx);
             }
         });
-    }
-
-    fn note_digest(&mut self, of: NodeId, slot: Slot, digest: Digest) {
-        self.digests.entry(slot).or_default()[of.index()] = Some(digest);
-        self.compare(slot);
-        while self.digests.len() > KEPT_DIGESTS {
-            self.digests.pop_first();
-        }
-    }
-
-    /// A node that differs from a majority stops; without a majority all stop.
-    fn compare(&self, slot: Slot) {
-        let Some(digests) = self.digests.get(&slot) else { return };
-        let Some(own) = digests[self.me.index()] else { return };
-        let known: Vec<Digest> = digests.iter().flatten().copied().collect();
-        let majority = self.members / 2 + 1;
-        let with = |digest: Digest| known.iter().filter(|other| **other == digest).count();
-        if with(own) >= majority || with(own) == known.len() {
-            return;
-        }
-        let others = digests.iter().zip(1..).filter_map(|(digest, node)| Some((node, (*digest)?)));
-        let list: Vec<String> = others.map(|(node, digest): (u8, Digest)| format!("node {node}: {digest}")).collect();
-        let split = known.len() == self.members && known.iter().all(|digest| with(*digest) < majority);
-        if split || known.iter().any(|digest| *digest != own && with(*digest) >= majority) {
-            let what =
-                if split { "no majority has one state" } else { "this node's state differs from the majority's" };
-            self.fail(format!(
-                "after slot {slot} {what} ({}). The node stops and keeps its files as they are for study; do not start \
-                 it again before it is known why",
-                list.join(", ")
-            ));
-        } else {
-            warn!(slot, digests = list.join(", "), "state digests differ; waiting for the other nodes'");
-        }
     }
 }
 
@@ -509,6 +474,30 @@ impl Handler<SendEntries> for Snapshotter {
     }
 }
 
+impl Handler<SendHash> for Snapshotter {
+    type Result = ();
+
+    fn handle(&mut self, SendHash { to, slot }: SendHash, ctx: &mut Self::Context) {
+        let read = move |reader: &LogReader| reader.hash(slot);
+        self.read(ctx, read, move |snapshotter, hash, _| {
+            if let Some(hash) = hash.flatten() {
+                snapshotter.say(to, PeerMessage::LogHash { slot, hash });
+            }
+        });
+    }
+}
+
+impl Handler<LookUp> for Snapshotter {
+    type Result = ();
+
+    fn handle(&mut self, LookUp(slot): LookUp, ctx: &mut Self::Context) {
+        let read = move |reader: &LogReader| reader.hash(slot);
+        self.read(ctx, read, move |snapshotter, hash, _| {
+            snapshotter.neighbours.voter.do_send(LookedUp { slot, hash: hash.flatten() });
+        });
+    }
+}
+
 impl Handler<SendStored> for Snapshotter {
     type Result = ();
 
@@ -527,26 +516,5 @@ impl Handler<SendStored> for Snapshotter {
                 }
             },
         );
-    }
-}
-
-impl Handler<OwnDigest> for Snapshotter {
-    type Result = ();
-
-    fn handle(&mut self, OwnDigest { slot, digest }: OwnDigest, _: &mut Self::Context) {
-        for (_, link) in &self.neighbours.links {
-            link.do_send(Say(PeerMessage::StateDigest { slot, digest }));
-        }
-        self.note_digest(self.me, slot, digest);
-    }
-}
-
-impl Handler<PeerDigest> for Snapshotter {
-    type Result = ();
-
-    fn handle(&mut self, PeerDigest { peer, slot, digest }: PeerDigest, _: &mut Self::Context) {
-        if slot <= self.gauges.applied_slot.load(Ordering::Relaxed) + DIGESTS_AHEAD {
-            self.note_digest(peer, slot, digest);
-        }
     }
 }

@@ -9,22 +9,22 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use rabia_bank_messages::genesis::Replacement;
-use rabia_bank_messages::ids::{MAX_NODES, NodeId, Slot, StoreId};
-use rabia_bank_messages::peer::{Hello, HelloRefused, PeerMessage};
+use rabia_bank_messages::ids::{Digest, MAX_NODES, NodeId, Slot, StoreId};
+use rabia_bank_messages::lineage::Memory;
+use rabia_bank_messages::peer::{Evidence, Hello, HelloRefused, PeerMessage, RefusalReason};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
-use rabia_bank_storage::PeerMemory;
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
-use crate::bank::{Apply, Bank, Install, ReadAt};
+use crate::bank::{Admitted, Apply, Bank, Doubt, Install, ReadAt};
 use crate::consensus::agreement::{Agreement, Effect, Event, TICK, Ticket};
-use crate::handshake::{Door, Met};
+use crate::handshake::{Door, Met, is_old_copy, memory_of};
 use crate::ledger::Ledger;
 use crate::log::{Log, Persist, Persisted};
 use crate::node::{Decision, Failed, Failure, Gauges};
 use crate::peer_link::{Break, MEET_AGAIN, PeerLink, Say, Standing};
 use crate::proposer::{Notices, Proposer};
-use crate::snapshotter::{AboutSnapshot, PeerDigest, SendEntries, SendStored, Snapshotter};
+use crate::snapshotter::{AboutSnapshot, LookUp, SendEntries, SendHash, SendStored, Snapshotter};
 use crate::stages::SlotWatch;
 
 /// The pool's wishes.
@@ -48,8 +48,51 @@ pub struct FromPeer {
 pub struct LinkState {
     /// Whose.
     pub peer: NodeId,
-    /// If it works, the store that the peer speaks from.
-    pub store: Option<StoreId>,
+    /// What there is to know of it, if it works.
+    pub up: Option<LinkUp>,
+}
+
+/// A link that works.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkUp {
+    /// The store that the peer speaks from.
+    pub store: StoreId,
+    /// Whether this node called.
+    pub dialled: bool,
+    /// The peer knows all decisions up to this slot …
+    pub decided: Slot,
+    /// … and this is the hash of its log there.
+    pub log_hash: Digest,
+}
+
+/// The digest of this node's state after a slot.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct OwnDigest {
+    /// The slot.
+    pub slot: Slot,
+    /// The digest.
+    pub digest: Digest,
+}
+
+/// The hash of this node's log up to a slot, if it was found on disk.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct LookedUp {
+    /// The slot.
+    pub slot: Slot,
+    /// The hash.
+    pub hash: Option<Digest>,
+}
+
+/// The snapshot that a peer sends does not have this node's history.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct OtherHistory {
+    /// Who sends it.
+    pub peer: NodeId,
+    /// The slot that it stands after.
+    pub slot: Slot,
 }
 
 /// Somebody wants to read what is acknowledged now. Reads are numbered, ascending.
@@ -67,12 +110,24 @@ pub struct Introduce(pub NodeId);
 #[rtype(result = "Result<Hello, HelloRefused>")]
 pub struct Meet(pub Hello);
 
+/// A peer refused this node, for this reason.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "()")]
+pub struct RefusedBy {
+    /// Who.
+    pub peer: NodeId,
+    /// What it showed.
+    pub evidence: Option<Evidence>,
+}
+
 /// The books on disk stand after this slot now, by a snapshot that came from a peer.
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
 pub struct Installed {
     /// The slot.
     pub slot: Slot,
+    /// The hash of the log up to it.
+    pub hash: Digest,
     /// The state after it.
     pub ledger: Box<Ledger>,
     /// The decisions before it that owners of coming slots are read from.
@@ -103,8 +158,10 @@ pub struct Voter {
     door: Door,
     started: Instant,
     watch: SlotWatch,
-    /// Answers to [`Meet`] that wait for a durable write.
-    meeting: Vec<(Ticket, oneshot::Sender<()>)>,
+    /// Answers to [`Meet`] that wait for a durable write, to whom, with which store.
+    meeting: Vec<(Ticket, NodeId, StoreId, oneshot::Sender<Hello>)>,
+    /// Links to a quorum have worked once.
+    admitted: bool,
     /// Of each peer, when it was last said what is wrong with it.
     complaints: [Complaint; MAX_NODES],
     gauges: Arc<Gauges>,
@@ -151,6 +208,7 @@ impl Voter {
             watch: SlotWatch::default(),
             meeting: Vec::new(),
             complaints: [Complaint::default(); MAX_NODES],
+            admitted: false,
             gauges,
             log,
             bank,
@@ -205,6 +263,13 @@ impl Voter {
                     self.snapshotter.do_send(SendEntries { to, from, decided: self.core.frontier() });
                 }
                 Effect::SendStored { to, id } => self.snapshotter.do_send(SendStored { to, id }),
+                Effect::SendHash { to, slot } => self.snapshotter.do_send(SendHash { to, slot }),
+                Effect::LookUp(slot) => self.snapshotter.do_send(LookUp(slot)),
+                Effect::GetSnapshot { from, log_from } => {
+                    self.snapshotter.do_send(AboutSnapshot(from, PeerMessage::Compacted { log_from }));
+                }
+                Effect::Doubt(begins) => self.doubt(begins),
+                Effect::Split { what, certain } => self.split(&what, certain),
                 Effect::MeetAgain(peer) => self.meet_again(peer),
             }
         }
@@ -221,6 +286,45 @@ impl Voter {
         if let Some((_, link)) = self.links.iter().find(|(id, _)| *id == peer) {
             link.do_send(Break(why));
         }
+    }
+
+    fn doubt(&self, begins: bool) {
+        if begins {
+            warn!(
+                "a member has another log or another state than this node: no client is answered until a majority has this node's"
+            );
+        } else {
+            warn!("a majority has this node's log and state: clients are answered again");
+        }
+        self.gauges.in_doubt.store(begins, Ordering::Relaxed);
+        self.bank.do_send(Doubt(begins));
+    }
+
+    fn split(&self, what: &str, certain: bool) {
+        let message = format!("the members' logs or states differ, and no majority has this node's: {what}");
+        if certain {
+            self.node.do_send(Failed(Failure::Refused(format!(
+                "{message}. The node stops and keeps its files as they are for study; do not start it again before it is known \
+                 why: was an old copy of some node's files put back, or did a disk or memory fail?"
+            ))));
+        } else {
+            error!("{message}. It answers no client, and waits for a majority");
+        }
+    }
+
+    /// An old copy of a store answers nobody before it has met a quorum that lets it speak.
+    fn admit(&mut self) {
+        if !self.admitted && self.core.meets_quorum() {
+            self.admitted = true;
+            self.bank.do_send(Admitted);
+        }
+    }
+
+    /// Rule 12: the node of an old copy stops. Answers what it says.
+    fn stop_as_old_copy(&self, peer: NodeId, memory: &Memory) -> String {
+        let message = is_old_copy(peer, memory, self.core.lineage().run());
+        self.node.do_send(Failed(Failure::Refused(message.clone())));
+        message
     }
 
     /// A node whose store was replaced stops when it has said all that it may say.
@@ -246,6 +350,7 @@ impl Actor for Voter {
     fn started(&mut self, ctx: &mut Self::Context) {
         let first = std::mem::take(&mut self.first);
         self.perform(first);
+        self.admit();
         ctx.run_interval(TICK, |voter, _| {
             voter.handle_events([Event::Tick]);
             voter.stop_if_retired();
@@ -269,12 +374,7 @@ impl Handler<FromPeer> for Voter {
         let (now, mut effects) = (self.started.elapsed(), Vec::new());
         for message in messages {
             match message {
-                PeerMessage::StateDigest { slot, digest } => {
-                    if self.core.takes(peer, &message, &mut effects) {
-                        self.snapshotter.do_send(PeerDigest { peer, slot, digest });
-                    }
-                }
-                PeerMessage::Compacted { .. } | PeerMessage::GetSnapshot { .. } | PeerMessage::SnapshotRows { .. } => {
+                PeerMessage::GetSnapshot { .. } | PeerMessage::SnapshotRows { .. } => {
                     if self.core.takes(peer, &message, &mut effects) {
                         self.snapshotter.do_send(AboutSnapshot(peer, message));
                     }
@@ -287,22 +387,27 @@ impl Handler<FromPeer> for Voter {
             }
         }
         self.perform(effects);
+        self.admit();
     }
 }
 
 impl Handler<LinkState> for Voter {
     type Result = ();
 
-    fn handle(&mut self, LinkState { peer, store }: LinkState, _: &mut Self::Context) {
-        self.gauges.connected[peer.index()].store(store.is_some(), Ordering::Relaxed);
-        match store {
-            Some(store) if self.core.stores().current(peer) == store && !self.door.remembers(peer, store) => {
+    fn handle(&mut self, LinkState { peer, up }: LinkState, _: &mut Self::Context) {
+        self.gauges.connected[peer.index()].store(up.is_some(), Ordering::Relaxed);
+        match up {
+            Some(LinkUp { store, .. }) if self.core.is_unmet(peer, store) => {
                 // It was a stranger when they met, a moment ago.
                 self.meet_again(peer);
             }
-            Some(store) => {
+            Some(LinkUp { store, dialled, decided, log_hash }) => {
                 let mut effects = Vec::new();
-                self.core.handle(self.started.elapsed(), Event::LinkUp(peer, store), &mut effects);
+                self.core.note_dialled(peer, dialled);
+                let said = PeerMessage::LogHash { slot: decided, hash: log_hash };
+                for event in [Event::LinkUp(peer, store), Event::Received(peer, said)] {
+                    self.core.handle(self.started.elapsed(), event, &mut effects);
+                }
                 let in_force = self.core.is_in_force(peer);
                 if !in_force {
                     warn!(%peer, %store, "this node's log does not know the peer's store: it is told only what is decided");
@@ -311,9 +416,34 @@ impl Handler<LinkState> for Voter {
                     link.do_send(Standing { in_force });
                 }
                 self.perform(effects);
+                self.admit();
             }
             None => self.handle_events([Event::LinkDown(peer)]),
         }
+    }
+}
+
+impl Handler<OwnDigest> for Voter {
+    type Result = ();
+
+    fn handle(&mut self, OwnDigest { slot, digest }: OwnDigest, _: &mut Self::Context) {
+        self.handle_events([Event::OwnDigest { slot, digest }]);
+    }
+}
+
+impl Handler<LookedUp> for Voter {
+    type Result = ();
+
+    fn handle(&mut self, LookedUp { slot, hash }: LookedUp, _: &mut Self::Context) {
+        self.handle_events([Event::LookedUp { slot, hash }]);
+    }
+}
+
+impl Handler<OtherHistory> for Voter {
+    type Result = ();
+
+    fn handle(&mut self, OtherHistory { peer, slot }: OtherHistory, _: &mut Self::Context) {
+        self.handle_events([Event::OtherHistory(peer, slot)]);
     }
 }
 
@@ -329,23 +459,23 @@ impl Handler<Persisted> for Voter {
     type Result = ();
 
     fn handle(&mut self, Persisted(ticket): Persisted, _: &mut Self::Context) {
-        for (_, met) in self.meeting.extract_if(.., |(needed, _)| *needed <= ticket) {
-            // Who asked may be gone.
-            let _ = met.send(());
-        }
         self.handle_events([Event::Saved(ticket)]);
+        for (_, peer, store, met) in self.meeting.extract_if(.., |(needed, ..)| *needed <= ticket) {
+            // Who asked may be gone.
+            let _ = met.send(self.door.introduce(peer, store, &self.core));
+        }
     }
 }
 
 impl Handler<Installed> for Voter {
     type Result = ();
 
-    fn handle(&mut self, Installed { slot, ledger, decisions }: Installed, _: &mut Self::Context) {
+    fn handle(&mut self, Installed { slot, hash, ledger, decisions }: Installed, _: &mut Self::Context) {
         // The slots may have come one by one meanwhile.
         if slot > self.core.frontier() {
             let replacements = ledger.replacements().clone();
-            self.bank.do_send(Install { ledger, decisions: decisions.clone() });
-            self.handle_events([Event::Installed { slot, decisions, replacements }]);
+            self.bank.do_send(Install { ledger, hash, decisions: decisions.clone() });
+            self.handle_events([Event::Installed { slot, hash, decisions, replacements }]);
         }
     }
 }
@@ -354,7 +484,7 @@ impl Handler<Introduce> for Voter {
     type Result = MessageResult<Introduce>;
 
     fn handle(&mut self, Introduce(to): Introduce, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.door.introduce(to, self.core.joined(), self.core.promised()))
+        MessageResult(self.door.introduce(to, self.core.stores().current(to), &self.core))
     }
 }
 
@@ -362,29 +492,65 @@ impl Handler<Meet> for Voter {
     type Result = ResponseFuture<Result<Hello, HelloRefused>>;
 
     fn handle(&mut self, Meet(hello): Meet, _: &mut Self::Context) -> Self::Result {
-        let (stores, frontier) = (self.core.stores(), self.core.frontier());
-        let answer = self.door.introduce(hello.node, self.core.joined(), self.core.promised());
-        match self.door.check(&hello, stores, frontier, |peer| self.core.heard(peer)) {
+        let (peer, store) = (hello.node, hello.store);
+        let met = self.door.check(&hello, &self.core);
+        match met {
             Ok(Met::Member) => {}
-            Ok(Met::Stranger) => return Box::pin(async { Ok(answer) }),
+            Ok(Met::Disputing) => {
+                warn!(%peer, "somebody else spoke in the name of the peer's store: what it said is forgotten");
+                self.core.forget_disputed(peer, store);
+            }
+            Ok(Met::Stranger) => {
+                let answer = self.door.introduce(peer, store, &self.core);
+                return Box::pin(async { Ok(answer) });
+            }
             Err(refused) => return Box::pin(async { Err(refused) }),
         }
-        let memory = PeerMemory { store: hello.store, starts: hello.starts, run: hello.run };
-        if !self.door.remember(hello.node, memory) {
-            return Box::pin(async { Ok(answer) });
+        if let Some(memory) = hello.remembers.filter(|memory| self.core.lineage().is_old_copy_by(memory)) {
+            let message = self.stop_as_old_copy(peer, &memory);
+            let refused = HelloRefused { reason: RefusalReason::OldCopy, message, evidence: None };
+            return Box::pin(async { Err(refused) });
+        }
+        if self.core.stores().current(peer) == store {
+            self.core.is_told(peer, hello.remembers);
         }
         let mut effects = Vec::new();
-        let ticket = self.core.remember_peer(hello.node, memory, &mut effects);
-        let (met, durable) = oneshot::channel();
-        self.meeting.push((ticket, met));
+        let ticket = self.core.remember_peer(peer, memory_of(&hello), &mut effects);
         self.perform(effects);
+        let Some(ticket) = ticket.filter(|_| !is_broken(Rule::MetDurably)) else {
+            let answer = self.door.introduce(peer, store, &self.core);
+            return Box::pin(async { Ok(answer) });
+        };
+        let (met, durable) = oneshot::channel();
+        self.meeting.push((ticket, peer, store, met));
         Box::pin(async move {
-            if !is_broken(Rule::MetDurably) {
-                // A write that fails stops the node, and this link with it.
-                let _ = durable.await;
-            }
-            Ok(answer)
+            // A write that fails stops the node, and this link with it.
+            durable.await.map_err(|_| HelloRefused {
+                reason: RefusalReason::NoHello,
+                message: "this node is stopping".into(),
+                evidence: None,
+            })
         })
+    }
+}
+
+impl Handler<RefusedBy> for Voter {
+    type Result = ();
+
+    /// What a peer says is believed as far as this node finds it in its own store.
+    fn handle(&mut self, RefusedBy { peer, evidence }: RefusedBy, _: &mut Self::Context) {
+        match evidence {
+            Some(Evidence::OldCopy(memory)) if self.core.lineage().is_old_copy_by(&memory) => {
+                self.stop_as_old_copy(peer, &memory);
+            }
+            Some(Evidence::OldCopy(memory)) => self.core.is_told(peer, Some(memory)),
+            Some(Evidence::Replaced(slot)) => {
+                if let Some(by) = self.core.replaced_by().filter(|by| by.slot == slot) {
+                    self.node.do_send(Failed(Failure::Refused(replaced(by.slot, by.store))));
+                }
+            }
+            None => {}
+        }
     }
 }
 

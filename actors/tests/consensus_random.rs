@@ -16,9 +16,10 @@ use rabia_bank_actors::owner::Owner;
 use rabia_bank_messages::bank::{Amount, Command, Operation};
 use rabia_bank_messages::batch::{Action, Payload, RequestHeader};
 use rabia_bank_messages::genesis::{Genesis, Replacement};
-use rabia_bank_messages::ids::{BatchId, ClusterId, NodeId, RunId, SessionKey, Slot, StoreId};
+use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, NodeId, RunId, SessionKey, Slot, StoreId};
+use rabia_bank_messages::lineage::{Memory, Secret, log_hash};
 use rabia_bank_messages::peer::{Entry, PeerMessage, State, Value, Vote};
-use rabia_bank_storage::{Commit, PeerMemory, Record, Recovered, Said};
+use rabia_bank_storage::{Commit, Record, Recovered, Said};
 
 /// A small deterministic generator (splitmix64), so that a seed is a run.
 struct Random(u64);
@@ -41,6 +42,8 @@ impl Random {
     }
 }
 
+const SECRET: [u8; 32] = [7; 32];
+
 /// What a disk keeps: the semantics of the log store, in memory.
 #[derive(Clone)]
 struct Disk {
@@ -50,8 +53,8 @@ struct Disk {
     records: BTreeMap<(Slot, u32, bool), Record>,
     payloads: BTreeMap<BatchId, Payload>,
     decisions: BTreeMap<Slot, Value>,
-    peers: BTreeMap<NodeId, PeerMemory>,
-    heard: Vec<(NodeId, Slot)>,
+    peers: BTreeMap<(NodeId, StoreId), Memory>,
+    promised: u64,
 }
 
 impl Disk {
@@ -64,7 +67,7 @@ impl Disk {
             payloads: BTreeMap::new(),
             decisions: BTreeMap::new(),
             peers: BTreeMap::new(),
-            heard: Vec::new(),
+            promised: 0,
         }
     }
 
@@ -99,14 +102,9 @@ impl Disk {
             assert!(before.is_none_or(|b| b == *value), "decision of slot {slot} changed");
             self.records.retain(|(s, ..), _| s != slot);
         }
-        for node in &commit.replaced {
-            self.peers.remove(node);
-            self.heard.retain(|(heard, _)| heard != node);
-        }
-        self.peers.extend(commit.peers.iter().copied());
-        if !commit.heard.is_empty() {
-            self.heard = commit.heard.clone();
-        }
+        self.peers.retain(|key, _| !commit.forget.contains(key));
+        self.peers.extend(commit.peers.iter().map(|(node, memory)| ((*node, memory.store), *memory)));
+        self.promised = self.promised.max(commit.promised.unwrap_or(0));
     }
 
     fn recover(&mut self) -> Recovered {
@@ -129,9 +127,18 @@ impl Disk {
             payloads,
             decided,
             sparse: self.decisions.range(decided + 1..).map(|(slot, value)| (*slot, *value)).collect(),
-            peers: self.peers.iter().map(|(node, memory)| (*node, *memory)).collect(),
-            heard: self.heard.clone(),
+            hashes: vec![self.log_hash(decided)],
+            kept: None,
+            peers: self.peers.iter().map(|((node, _), memory)| (*node, *memory)).collect(),
+            promised: self.promised,
+            runs: Vec::new(),
+            secret: Secret(SECRET),
         }
+    }
+
+    /// The hash of the log up to a slot that is decided, with all before it.
+    fn log_hash(&self, slot: Slot) -> Digest {
+        (1..=slot).fold(Digest::ZERO, |before, slot| log_hash(before, slot, &self.decisions[&slot]))
     }
 
     /// Whether this record is durable, or the slot's decision, which takes its place.
@@ -357,20 +364,29 @@ impl World {
         let (Node { id, disk, agreement, .. }, other) = (&self.nodes[from], &self.nodes[to].agreement);
         match other.stores().standing(*id, disk.store) {
             Standing::Current => {
-                let (promised, heard) = (agreement.promised(), other.heard(*id));
+                let heard = other.lineage().remembers(*id, disk.store).map_or(0, |memory| memory.promises);
+                let promised = agreement.promised();
                 assert!(heard <= promised, "seed {}: {heard} promises heard, {promised} kept", self.seed);
                 true
             }
-            Standing::Former(_) => false,
-            Standing::Unknown => agreement.joined().is_some_and(|slot| slot > other.frontier()),
+            Standing::Former(by) => !other.is_settled(&by) || agreement.frontier() < by.slot,
+            Standing::Unknown => other.is_newcomer() && agreement.joined().is_some(),
         }
     }
 
     /// Rule 12, as the handshake does it: only of stores that are known as the peer's.
     fn remember(&mut self, from: usize, to: usize) {
-        let Node { id, disk, .. } = &self.nodes[from];
-        let (id, memory) = (*id, PeerMemory { store: disk.store, starts: disk.starts, run: RunId([0; 16]) });
-        if self.nodes[to].agreement.stores().standing(id, memory.store) == Standing::Current {
+        let Node { id, disk, agreement, .. } = &self.nodes[from];
+        let (mut run, promises) = ([0; 16], agreement.promised());
+        run[..8].copy_from_slice(&disk.starts.to_be_bytes());
+        let proof = agreement.lineage().proof(promises);
+        let (id, memory) = (*id, Memory { store: disk.store, run: RunId(run), promises, proof });
+        let standing = self.nodes[to].agreement.stores().standing(id, memory.store);
+        let heard = match standing {
+            Standing::Former(by) => !self.nodes[to].agreement.is_settled(&by),
+            standing => standing == Standing::Current,
+        };
+        if heard {
             let mut effects = Vec::new();
             self.nodes[to].agreement.remember_peer(id, memory, &mut effects);
             self.perform(to, effects);
@@ -435,8 +451,10 @@ impl World {
                             batch: value.map(|id| (id, node.disk.payloads[&id].clone())),
                         })
                         .collect();
+                    let known = node.disk.decisions.contains_key(&from);
+                    let before = if known { node.disk.log_hash(from - 1) } else { Digest::ZERO };
                     let decided = node.agreement.frontier();
-                    self.send(index, to.index(), PeerMessage::Entries { entries, decided });
+                    self.send(index, to.index(), PeerMessage::Entries { before, entries, decided });
                 }
                 Effect::SendStored { to, id } => {
                     if let Some(payload) = self.nodes[index].disk.payloads.get(&id).cloned() {
@@ -445,6 +463,23 @@ impl World {
                 }
                 Effect::Refuse(peer, why) => panic!("{index} of {peer}: {why}"),
                 Effect::Warn(_, why) => assert!(why.contains("there is nobody else"), "{why}"),
+                Effect::SendHash { to, slot } => {
+                    let node = &self.nodes[index];
+                    if (1..=slot).all(|slot| node.disk.decisions.contains_key(&slot)) {
+                        let hash = node.disk.log_hash(slot);
+                        self.send(index, to.index(), PeerMessage::LogHash { slot, hash });
+                    }
+                }
+                Effect::LookUp(slot) => {
+                    let disk = &self.nodes[index].disk;
+                    let known = (1..=slot).all(|slot| disk.decisions.contains_key(&slot));
+                    let hash = known.then(|| disk.log_hash(slot));
+                    self.tell(index, Event::LookedUp { slot, hash });
+                }
+                Effect::GetSnapshot { .. } => panic!("seed {}: logs are never compacted", self.seed),
+                Effect::Doubt(_) | Effect::Split { .. } => {
+                    panic!("seed {}: node {} doubts its log: {effect:?}", self.seed, self.nodes[index].id);
+                }
                 Effect::MeetAgain(peer) => {
                     let nodes = (index, peer.index());
                     self.disconnect(nodes.0, nodes.1);
@@ -620,9 +655,11 @@ impl World {
 
     fn exchange_if_former(&mut self, index: usize, at: usize) {
         let Node { id, disk, .. } = &self.nodes[index];
-        if let Standing::Former(_) = self.nodes[at].agreement.stores().standing(*id, disk.store)
-            && let Some(store) = self.replacing.get(&index).copied()
-        {
+        let former = match self.nodes[at].agreement.stores().standing(*id, disk.store) {
+            Standing::Former(by) => self.nodes[at].agreement.is_settled(&by),
+            Standing::Current | Standing::Unknown => false,
+        };
+        if former && let Some(store) = self.replacing.get(&index).copied() {
             self.exchange(index, store);
         }
     }
@@ -648,9 +685,16 @@ impl World {
         let Some(store) = self.replacing.get(&index).copied().filter(|_| *up) else { return };
         if disk.store != store && agreement.retired().is_some() {
             self.exchange(index, store);
-        } else if disk.store == store && agreement.is_current() {
+        } else if disk.store == store && agreement.is_current() && self.is_known_to_all(index, store) {
             self.replacing.remove(&index);
         }
+    }
+
+    /// Whether every member that lives has it on its disk that this is a member's store.
+    fn is_known_to_all(&self, of: usize, store: StoreId) -> bool {
+        let Some(by) = self.stores.brought(self.nodes[of].id, store) else { return false };
+        let knows = |node: usize| self.nodes[node].disk.decisions.contains_key(&by.slot);
+        (0..self.nodes.len()).filter(|node| !self.dead.contains(node)).all(knows)
     }
 
     fn fault(&mut self, fault: Fault) {

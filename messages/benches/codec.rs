@@ -57,7 +57,10 @@ fn batches(c: &mut Criterion) {
 
 fn peers(c: &mut Criterion) {
     let id = BatchId { origin: NodeId::new(2).unwrap(), incarnation: 1, sequence: 9, digest: Digest::of(b"batch") };
-    let said = [PeerMessage::Promised { count: 7 }, PeerMessage::Vote { slot: 7, phase: 1, vote: Vote::One(id) }];
+    let said = [
+        PeerMessage::Promised { count: 7, proof: rabia_bank_messages::ids::Proof([7; 16]) },
+        PeerMessage::Vote { slot: 7, phase: 1, vote: Vote::One(id) },
+    ];
     let encode = || {
         let mut frame = start_frame();
         said.iter().for_each(|message| encode_message(&mut frame, message));

@@ -146,6 +146,11 @@ hex_id!(
     16
 );
 hex_id!(
+    /// Shows that a store said how many promises it has kept: see [`lineage`](crate::lineage).
+    Proof,
+    16
+);
+hex_id!(
     /// A BLAKE3 hash.
     Digest,
     32
@@ -162,7 +167,7 @@ macro_rules! show_beginning {
     )*};
 }
 
-show_beginning!(ClusterId, StoreId, RunId, Digest);
+show_beginning!(ClusterId, StoreId, RunId, Proof, Digest);
 
 impl fmt::Debug for SessionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

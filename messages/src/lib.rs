@@ -7,6 +7,7 @@ pub mod codec;
 pub mod escape;
 pub mod genesis;
 pub mod ids;
+pub mod lineage;
 mod msgpack;
 mod number;
 mod open;

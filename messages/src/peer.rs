@@ -31,7 +31,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Payload;
-use crate::ids::{BatchId, ClusterId, Digest, Millis, NodeId, Phase, RunId, Slot, StoreId};
+use crate::ids::{BatchId, ClusterId, Digest, Millis, NodeId, Phase, Proof, Slot, StoreId};
+use crate::lineage::{Memory, Run};
 
 pub use crate::plausible::Implausible;
 
@@ -77,15 +78,35 @@ pub struct Hello {
     /// The speaker's store.
     pub store: StoreId,
     /// Where the speaker's store took the place of another: the slot in which that was decided, once the speaker has found
-    /// it in its own log. A node that is not as far yet takes that for true, and decided slots from the speaker, but no
-    /// votes.
+    /// it in its own log.
     pub joined: Option<Slot>,
-    /// How often that store was started.
-    pub starts: u64,
-    /// This run of the speaker.
-    pub run: RunId,
-    /// How many promises the speaker's store has kept: see [`PeerMessage::Promised`].
-    pub promised: u64,
+    /// The run of the store in which the speaker is, and how many promises the store has kept: see [`PeerMessage::Promised`].
+    pub run: Run,
+    /// That the store has kept so many.
+    pub proof: Proof,
+    /// Former runs of the store, the newest of them, and among them the one that the other end was heard to remember. At most
+    /// [`MAX_FORMER_RUNS`].
+    pub former: Vec<Run>,
+    /// What the speaker remembers durably of the other end.
+    pub remembers: Option<Memory>,
+    /// The speaker never said what the other end was heard to remember of it: it is to be forgotten.
+    pub disputes: Option<Memory>,
+    /// The speaker knows all decisions up to this slot …
+    pub decided: Slot,
+    /// … and this is the hash of its log there.
+    pub log_hash: Digest,
+}
+
+/// The most former runs in a hello: it stays below 3 KiB.
+pub const MAX_FORMER_RUNS: usize = 64;
+
+impl Hello {
+    /// Whether the speaker's store has ever been where it is remembered to have been. Otherwise it is an old copy, or another
+    /// branch of one.
+    pub fn has_been(&self, memory: &Memory) -> bool {
+        let mut runs = self.former.iter().chain([&self.run]);
+        memory.store == self.store && runs.any(|run| run.run == memory.run && run.promises >= memory.promises)
+    }
 }
 
 /// Why a link is refused.
@@ -103,18 +124,18 @@ pub enum RefusalReason {
     /// The speaker is no member, or not who was called, or who is called is not this node.
     #[error("an unexpected node")]
     Node,
-    /// The speaker's store is not the one that the cluster was created with, nor one that took its place.
-    #[error("a store that is not this member's")]
-    Store,
+    /// The log here does not say, or not yet, that the speaker's store is its member's: another node may know.
+    #[error("a store that is not known here as the member's")]
+    NotYet,
     /// The speaker's store was replaced by another.
     #[error("a store that was replaced")]
     Replaced,
-    /// The store was seen with a higher start counter, or with the same in another run: this is an old copy.
-    #[error("an old copy of the store (start counter)")]
-    OldStarts,
-    /// The node was heard to have made more promises than the store knows of: this is an old copy.
-    #[error("an old copy of the store (it made promises since)")]
-    OldPromises,
+    /// The store was heard to have been where the speaker's never was: that is an old copy.
+    #[error("an old copy of the store")]
+    OldCopy,
+    /// A number that can't be.
+    #[error("a number that is not possible")]
+    Number,
     /// The first frame was no hello.
     #[error("a first frame that is no hello")]
     NoHello,
@@ -127,6 +148,17 @@ pub struct HelloRefused {
     pub reason: RefusalReason,
     /// Why, for people: what was expected and what came.
     pub message: String,
+    /// What the one who is refused can check. Without it, a refusal is hearsay.
+    pub evidence: Option<Evidence>,
+}
+
+/// What shows a node that it is refused for a good reason: it checks it in its own store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Evidence {
+    /// This is remembered of its store, which has never been there: it is an old copy.
+    OldCopy(Memory),
+    /// Its store was replaced in this slot.
+    Replaced(Slot),
 }
 
 /// The frame that opens a link.
@@ -202,6 +234,8 @@ pub enum PeerMessage {
     Promised {
         /// How many.
         count: u64,
+        /// That the store has kept so many.
+        proof: Proof,
     },
     /// What the speaker's clock shows. Said when a link comes up, every few seconds, and to whoever stamped a batch so far ahead
     /// of that clock that the speaker does not back it yet. Who hears it stamps by the clocks of a majority.
@@ -237,6 +271,8 @@ pub enum PeerMessage {
     /// The answer to [`PeerMessage::CatchUp`]: slots in order without gaps, as many as fit in one message. Empty if the
     /// speaker lacks the first one too.
     Entries {
+        /// The hash of the speaker's log before the first of them. Who has another one there has another log.
+        before: Digest,
         /// The slots.
         entries: Vec<Entry>,
         /// The speaker knows all decisions up to here.
@@ -267,10 +303,26 @@ pub enum PeerMessage {
         /// Where it goes on; none after the last row of all.
         next: Option<SnapshotCursor>,
     },
-    /// Said when nothing else was for a while: the link works, and the speaker knows all decisions up to here.
+    /// Said five times a second: the link works, and the speaker knows all decisions up to here.
     Alive {
         /// The last slot of the gapless decided log.
         decided: Slot,
+        /// The hash of the log up to there.
+        hash: Digest,
+        /// Up to this slot the log with its payloads, or a snapshot, is durable.
+        durable: Slot,
+    },
+    /// What is the hash of your log up to this slot? Who is not that far, or has it no more, does not answer.
+    GetHash {
+        /// The slot.
+        slot: Slot,
+    },
+    /// The answer to [`PeerMessage::GetHash`].
+    LogHash {
+        /// The slot.
+        slot: Slot,
+        /// The hash.
+        hash: Digest,
     },
     /// The state's digest after a slot that is a multiple of [`DIGEST_INTERVAL`].
     StateDigest {
@@ -306,5 +358,5 @@ pub struct SnapshotCursor {
     pub offset: u64,
 }
 
-/// Nodes compare state digests after every slot that is a multiple of this.
+/// Nodes compare state digests after every slot that is a multiple of this, and keep the hash of the log there for ever.
 pub const DIGEST_INTERVAL: Slot = 1024;

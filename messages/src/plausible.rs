@@ -2,7 +2,7 @@
 
 use crate::batch::MAX_STAMP;
 use crate::ids::{MAX_PHASES, MAX_SLOT, Phase, Slot};
-use crate::peer::{DIGEST_INTERVAL, Entry, PeerMessage, SnapshotCursor, SnapshotPart};
+use crate::peer::{Entry, PeerMessage, SnapshotCursor, SnapshotPart};
 
 /// A message that no node says, and why not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,12 +31,18 @@ impl PeerMessage {
             | PeerMessage::CatchUp { from: slot }
             | PeerMessage::Compacted { log_from: slot } => check_slot(*slot),
             PeerMessage::Batch { .. } | PeerMessage::Fetch { .. } | PeerMessage::ReadIndex { .. } => Ok(()),
-            PeerMessage::Promised { count } => ensure(*count <= MAX_NUMBER, "more promises than a store can keep"),
+            PeerMessage::Promised { count, .. } => ensure(*count <= MAX_NUMBER, "more promises than a store can keep"),
             PeerMessage::Clock { wall, confirmed, .. } => {
                 ensure((*wall).max(confirmed.unwrap_or(0)) <= MAX_STAMP, "a clock beyond the last stamp")
             }
-            PeerMessage::ReadIndexAnswer { slot, .. } | PeerMessage::Alive { decided: slot } => upto_max_slot(*slot),
-            PeerMessage::Entries { entries, decided } => {
+            PeerMessage::ReadIndexAnswer { slot, .. }
+            | PeerMessage::GetHash { slot }
+            | PeerMessage::LogHash { slot, .. } => upto_max_slot(*slot),
+            PeerMessage::Alive { decided, durable, .. } => {
+                upto_max_slot(*decided)?;
+                ensure(durable <= decided, "more is durable than is decided")
+            }
+            PeerMessage::Entries { entries, decided, .. } => {
                 upto_max_slot(*decided)?;
                 check_entries(entries)
             }
@@ -53,10 +59,7 @@ impl PeerMessage {
                 check_cursor(next)?;
                 ensure(at < next && *part <= next.part, "a snapshot that goes back")
             }
-            PeerMessage::StateDigest { slot, .. } => {
-                check_slot(*slot)?;
-                ensure(slot.is_multiple_of(DIGEST_INTERVAL), "a digest of a slot of which none is told")
-            }
+            PeerMessage::StateDigest { slot, .. } => check_slot(*slot),
         }
     }
 }
@@ -111,6 +114,8 @@ fn check_rows(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::{Digest, Proof};
+    use crate::peer::DIGEST_INTERVAL;
 
     fn cursor(part: SnapshotPart, row: u64, offset: u64) -> SnapshotCursor {
         SnapshotCursor { part, row, offset }
@@ -128,9 +133,9 @@ mod tests {
         let said = [
             PeerMessage::Decide { slot: 1, value: None },
             PeerMessage::Decide { slot: MAX_SLOT, value: None },
-            PeerMessage::Entries { entries: vec![entry(4), entry(5)], decided: 9 },
-            PeerMessage::Entries { entries: Vec::new(), decided: 0 },
-            PeerMessage::StateDigest { slot: 2 * DIGEST_INTERVAL, digest: crate::ids::Digest::ZERO },
+            PeerMessage::Entries { before: Digest::ZERO, entries: vec![entry(4), entry(5)], decided: 9 },
+            PeerMessage::Entries { before: Digest::ZERO, entries: Vec::new(), decided: 0 },
+            PeerMessage::StateDigest { slot: 2 * DIGEST_INTERVAL, digest: Digest::ZERO },
             rows(cursor(Blocks, 3, 0), Blocks, &[3, 4], Some(cursor(Blocks, 5, 0))),
             rows(cursor(Blocks, 3, 0), Blocks, &[3], Some(cursor(Blocks, 3, 1))),
             rows(cursor(Blocks, 3, 0), State, &[0], Some(cursor(State, 1, 0))),
@@ -155,16 +160,19 @@ mod tests {
             vote(1, u32::MAX),
             PeerMessage::CatchUp { from: 0 },
             PeerMessage::CatchUp { from: u64::MAX },
-            PeerMessage::Alive { decided: u64::MAX },
+            PeerMessage::Alive { decided: u64::MAX, hash: Digest::ZERO, durable: 0 },
             PeerMessage::ReadIndexAnswer { starts: 1, round: 1, slot: u64::MAX },
-            PeerMessage::Promised { count: u64::MAX },
+            PeerMessage::Promised { count: u64::MAX, proof: Proof([0; 16]) },
             PeerMessage::Clock { wall: u64::MAX, confirmed: None, refuses: false },
             PeerMessage::Compacted { log_from: u64::MAX },
-            PeerMessage::StateDigest { slot: DIGEST_INTERVAL + 1, digest: crate::ids::Digest::ZERO },
-            PeerMessage::Entries { entries: vec![entry(4), entry(6)], decided: 9 },
-            PeerMessage::Entries { entries: vec![entry(5), entry(4)], decided: 9 },
-            PeerMessage::Entries { entries: vec![entry(u64::MAX), entry(0)], decided: 9 },
-            PeerMessage::Entries { entries: vec![entry(0)], decided: 9 },
+            PeerMessage::StateDigest { slot: 0, digest: Digest::ZERO },
+            PeerMessage::GetHash { slot: u64::MAX },
+            PeerMessage::LogHash { slot: u64::MAX, hash: Digest::ZERO },
+            PeerMessage::Alive { decided: 3, hash: Digest::ZERO, durable: 4 },
+            PeerMessage::Entries { before: Digest::ZERO, entries: vec![entry(4), entry(6)], decided: 9 },
+            PeerMessage::Entries { before: Digest::ZERO, entries: vec![entry(5), entry(4)], decided: 9 },
+            PeerMessage::Entries { before: Digest::ZERO, entries: vec![entry(u64::MAX), entry(0)], decided: 9 },
+            PeerMessage::Entries { before: Digest::ZERO, entries: vec![entry(0)], decided: 9 },
             PeerMessage::GetSnapshot { slot: u64::MAX, at: cursor(Blocks, 0, 0) },
             PeerMessage::GetSnapshot { slot: 1, at: cursor(Blocks, u64::MAX, 0) },
             PeerMessage::GetSnapshot { slot: 1, at: cursor(Blocks, 0, u64::MAX) },

@@ -64,10 +64,18 @@ pub enum Rule {
     RestartSpeaks,
     /// Rule 11 ‡: all stored records are said again. Broken: the last one.
     RestartSaysAll,
-    /// Rule 12: start counters and runs are compared.
-    StartCounters,
-    /// Rule 12: promise counts are compared.
+    /// Rule 12: who speaks knows the run in which its store was heard. Broken: only counts are compared, whatever the run.
+    RunsKnown,
+    /// Rule 12: … and kept so many promises in it. Broken: any number will do.
     PromiseCounts,
+    /// Rule 12: hashes of logs are compared. Broken: any is taken for the own one.
+    LogHash,
+    /// Rule 12: who is in doubt about its log answers nobody. Broken: it goes on.
+    DoubtIsSilent,
+    /// Rule 12: what comes from a member with another log counts for nothing. Broken: it counts.
+    ForkedIsIgnored,
+    /// Rule 12: a snapshot takes the place of a log only if its history has the log's last transaction. Broken: of any.
+    SnapshotHistory,
     /// Rule 12: an empty disk refuses to start. Broken in the simulator: a new store is made.
     StoreMadeOnce,
     /// A new store speaks once the log says that it took the place of another. Broken: at once, and it is believed.
@@ -76,6 +84,10 @@ pub enum Rule {
     NewStoreWindow,
     /// … and answers reads when it knows all slots in which the former one spoke. Broken: at once.
     NewStoreReads,
+    /// A former store is heard until a quorum has its last slots durably. Broken: it is refused from r on.
+    FormerHeard,
+    /// … and that they are durable is what counts. Broken: that they are known.
+    FormerDurable,
     /// Nobody speaks in slot s before it knows all decisions up to s − W. Broken: s − 2W.
     Window,
     /// A batch whose stamp is more than a second ahead is not backed.
@@ -90,6 +102,8 @@ pub enum Rule {
     ReadRound,
     /// … and waits for a quorum of answers. Broken: the own one is enough.
     ReadQuorum,
+    /// … of the members of the slot behind the one that they name. Broken: of any stores.
+    ReadMembers,
     /// … which name slots that were only voted in, too.
     ReadSeesVotes,
     /// … and are answers to this very round.

@@ -19,7 +19,7 @@ use std::sync::mpsc;
 
 use rabia_bank_actors::ledger::{BLOCK, Block, BlockRecord, Ledger, UnusableBatches, chain_hash};
 use rabia_bank_actors::node::{Rebuilt, StartError, replay};
-use rabia_bank_actors::snapshot::{BooksError, read_block, restore};
+use rabia_bank_actors::snapshot::{BooksError, log_hash_of, read_block, restore};
 use rabia_bank_messages::bank::{Account, MAX_PAGE, Query, Success, Transaction, TransactionType};
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::ids::{Digest, Slot};
@@ -136,7 +136,8 @@ impl Books {
             (Ledger::new(identity.genesis.transaction_limit, identity.genesis.sessions), Vec::new())
         });
         let snapshot = (ledger.applied(), ledger.summary().transactions);
-        let Rebuilt { ledger, .. } = replay(&identity, ledger, decisions, &log, recovered.decided)?;
+        let before = (decisions, log_hash_of(&view)?);
+        let Rebuilt { ledger, .. } = replay(&identity, ledger, before, &log, recovered.decided)?;
         Ok(Books { reader, ledger, snapshot })
     }
 

@@ -8,7 +8,8 @@ use rabia_bank_storage::StoreError;
 /// again until a person changes something; one that failed may be started again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NodeError {
-    /// It refused to start: its store is in use, or of another cluster or node, a port is taken …
+    /// It refused to start: its store is in use, or of another cluster or node, a port is taken … Or it found out while it ran that
+    /// its store is an old copy, was replaced, or has another log than the others.
     #[error("{0}")]
     Refused(String),
     /// One of its files is not what was written, as was found at the start or later.

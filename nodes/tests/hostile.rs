@@ -14,7 +14,8 @@ use rabia_bank::config::NodeConfig;
 use rabia_bank_messages::client::{CLIENT_PATH, STATUS_PATH};
 use rabia_bank_messages::codec::{Encoding, MAX_DEPTH, decode_opening, encode_opening};
 use rabia_bank_messages::genesis::Genesis;
-use rabia_bank_messages::ids::{ClusterId, NodeId, RunId, StoreId};
+use rabia_bank_messages::ids::{ClusterId, Digest, NodeId, Proof, RunId, StoreId};
+use rabia_bank_messages::lineage::{MAX_PROMISES, Run};
 use rabia_bank_messages::peer::{Hello, Opening, PROTOCOL_VERSION, RefusalReason};
 use serde_json::{Value, json};
 use support::{Cluster, Connection, Node, PATIENCE, SharedCluster, open_socket, resident_memory, wait_until};
@@ -542,9 +543,13 @@ fn hello_to(config: &NodeConfig, from: u8) -> Hello {
         to: config.node,
         store: config.members[node.index()].store,
         joined: None,
-        starts: 1,
-        run: RunId([7; 16]),
-        promised: 0,
+        run: Run { run: RunId([7; 16]), promises: 0 },
+        proof: Proof([7; 16]),
+        former: Vec::new(),
+        remembers: None,
+        disputes: None,
+        decided: 0,
+        log_hash: Digest::ZERO,
     }
 }
 
@@ -562,11 +567,11 @@ fn who_is_no_peer_is_refused_with_the_reason_and_the_links_stay() {
         (Hello { to: NodeId::new(3).unwrap(), ..hello.clone() }, RefusalReason::Node),
         (hello_to(config, 2), RefusalReason::Node),
         (Hello { node: NodeId::new(7).unwrap(), ..hello.clone() }, RefusalReason::Node),
-        (Hello { store: StoreId([9; 16]), ..hello.clone() }, RefusalReason::Store),
-        (Hello { starts: 0, ..hello.clone() }, RefusalReason::OldStarts),
-        // The same start as the real one, in another run.
-        (hello.clone(), RefusalReason::OldStarts),
-        (Hello { starts: 99, ..hello.clone() }, RefusalReason::OldPromises),
+        (Hello { store: StoreId([9; 16]), ..hello.clone() }, RefusalReason::NotYet),
+        // A run that is not the real one, whatever number of promises it claims.
+        (hello.clone(), RefusalReason::OldCopy),
+        (Hello { run: Run { promises: MAX_PROMISES, ..hello.run }, ..hello.clone() }, RefusalReason::OldCopy),
+        (Hello { run: Run { promises: u64::MAX, ..hello.run }, ..hello.clone() }, RefusalReason::Number),
     ];
     for (hello, expected) in cases {
         let opening = encode_opening(&Opening::Hello(hello.clone()));

@@ -204,15 +204,15 @@ fn a_decision_that_contradicts_the_log_and_numbers_that_can_not_be_close_the_lin
     let entry = |slot| Entry { slot, batch: Some((id, payload.clone())) };
     let nonsense = [
         PeerMessage::Decide { slot, value: Some(id) },
-        PeerMessage::Entries { entries: vec![entry(slot)], decided: slot },
-        PeerMessage::Entries { entries: vec![entry(u64::MAX)], decided: 1 },
+        PeerMessage::Entries { before: Digest::ZERO, entries: vec![entry(slot)], decided: slot },
+        PeerMessage::Entries { before: Digest::ZERO, entries: vec![entry(u64::MAX)], decided: 1 },
         PeerMessage::CatchUp { from: u64::MAX },
         PeerMessage::CatchUp { from: 0 },
-        PeerMessage::Alive { decided: u64::MAX },
+        PeerMessage::Alive { decided: u64::MAX, hash: Digest::ZERO, durable: 0 },
         PeerMessage::Vote { slot: u64::MAX, phase: 1, vote: Vote::Zero },
         PeerMessage::Vote { slot: slot + 1, phase: u32::MAX, vote: Vote::Zero },
         PeerMessage::Decide { slot: u64::MAX, value: None },
-        PeerMessage::Promised { count: u64::MAX },
+        PeerMessage::Promised { count: u64::MAX, proof: Proof([0; 16]) },
         PeerMessage::Clock { wall: u64::MAX, confirmed: None, refuses: false },
         PeerMessage::ReadIndexAnswer { starts: 1, round: 1, slot: u64::MAX },
         PeerMessage::Compacted { log_from: u64::MAX },
@@ -237,7 +237,10 @@ fn a_decision_that_contradicts_the_log_and_numbers_that_can_not_be_close_the_lin
     hello.run = RunId(fastrand::u128(..).to_be_bytes());
     let mut liar = Liar::call(&cluster.nodes[1], &hello);
     let far = (1 << 53) - 1;
-    liar.say(&[PeerMessage::Alive { decided: far }, PeerMessage::Vote { slot: far, phase: 1, vote: Vote::Zero }]);
+    liar.say(&[
+        PeerMessage::Alive { decided: far, hash: Digest::ZERO, durable: 0 },
+        PeerMessage::Vote { slot: far, phase: 1, vote: Vote::Zero },
+    ]);
     for sequence in 0..200 {
         let id = BatchId { sequence, ..id };
         let stamped = Payload::replacing(node_id(2), StoreId(fastrand::u128(..).to_be_bytes()), far);

@@ -213,7 +213,7 @@ fn two_of_five_are_replaced_at_once_in_two_steps() {
     // Started before anybody was told, it is refused by the others and says nothing.
     cluster.nodes[1].start();
     wait_until("the new store is told what to do", PATIENCE, || {
-        cluster.nodes.iter().any(|node| node.log().contains("if it shall take its place, tell the cluster"))
+        cluster.nodes.iter().any(|node| node.log().contains("if it shall be, tell the cluster"))
     });
     for (node, store) in &told {
         let through = &cluster.nodes[0].config.data_dir;

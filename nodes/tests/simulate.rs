@@ -73,7 +73,7 @@ const RULES: &[Rule] = &[
     Rule::SnapshotKeepsAbove,
     Rule::RestartSpeaks,
     Rule::RestartSaysAll,
-    Rule::StartCounters,
+    Rule::RunsKnown,
     Rule::PromiseCounts,
     Rule::StoreMadeOnce,
     Rule::NewStoreByLog,

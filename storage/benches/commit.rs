@@ -5,7 +5,8 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use rabia_bank_messages::batch::{BatchBuilder, Payload};
 use rabia_bank_messages::genesis::Genesis;
-use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, NodeId, StoreId};
+use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, NodeId, Proof, RunId, StoreId};
+use rabia_bank_messages::lineage::Memory;
 use rabia_bank_messages::peer::Vote;
 use rabia_bank_storage::{Commit, Identity, LogStore, Record, Said};
 
@@ -48,7 +49,12 @@ fn commits(c: &mut Criterion) {
                     commit.payloads.push((id, payload));
                     decisions.push((slot, Some(id)));
                 }
-                commit.heard = NodeId::all(3).map(|node| (node, slot)).collect();
+                let memory = |node: NodeId| {
+                    let (store, run) = (StoreId([node.get(); 16]), RunId([1; 16]));
+                    (node, Memory { store, run, promises: slot, proof: Proof([0; 16]) })
+                };
+                commit.peers = NodeId::all(2).map(memory).collect();
+                commit.promised = Some(slot);
                 store.commit(&commit).unwrap();
             });
         });

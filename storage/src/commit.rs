@@ -3,16 +3,18 @@
 use std::collections::{BTreeSet, HashMap};
 
 use rabia_bank_messages::batch::Payload;
-use rabia_bank_messages::ids::{BatchId, NodeId, Slot};
-use rabia_bank_messages::peer::{State, Value, Vote};
+use rabia_bank_messages::ids::{BatchId, Digest, NodeId, Proof, RunId, Slot, StoreId};
+use rabia_bank_messages::lineage::{MAX_PROMISES, Memory, log_hash};
+use rabia_bank_messages::peer::{DIGEST_INTERVAL, State, Value, Vote};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 use redb::{Database, Durability, WriteTransaction};
+use serde::{Deserialize, Serialize};
 
 use crate::error::StoreError;
-use crate::format::{self, Kind, LOG, META, META_COMPACTED, META_RESERVED, PAYLOAD_KEY, Part};
+use crate::format::{self, Kind, LOG, META, META_COMPACTED, META_RESERVED, PAYLOAD_KEY, PROMISED_KEY, Part};
 use crate::place::Place;
 use crate::rows::Rows;
-use crate::{PeerMemory, Record, Said};
+use crate::{Record, Said};
 use crate::{reader, recover};
 
 /// One durable write: everything in it or nothing. The order inside of it does not matter.
@@ -26,40 +28,47 @@ pub struct Commit {
     pub payloads: Vec<(BatchId, Payload)>,
     /// Decided slots.
     pub decisions: Vec<(Slot, Value)>,
-    /// What is to be remembered of peers.
-    pub peers: Vec<(NodeId, PeerMemory)>,
+    /// What is to be remembered of peers; fewer promises than are remembered already are ignored.
+    pub peers: Vec<(NodeId, Memory)>,
     /// Everything up to this slot may go: the books cover it, durably. Less than was removed already is ignored.
     pub compact: Option<Slot>,
     /// The books stand after this slot since they came from a peer: what is decided or recorded up to it is removed, also
-    /// where slots are missing below it.
-    pub installed: Option<Slot>,
-    /// How many promises each peer was heard to have kept, and this node has; less than the store knows is ignored.
-    pub heard: Vec<(NodeId, u64)>,
-    /// Members that have a new store: what is remembered of the former one goes, before `peers` and `heard` are written.
-    pub replaced: Vec<NodeId>,
+    /// where slots are missing below it. With the hash of the log there.
+    pub installed: Option<(Slot, Digest)>,
+    /// How many promises this store has kept, with those of this commit.
+    pub promised: Option<u64>,
+    /// Stores of peers that nothing is to be remembered of, before `peers` are written.
+    pub forget: Vec<(NodeId, StoreId)>,
+    /// Runs of this store that began before this start are remembered by nobody, and go.
+    pub forget_runs: Option<u64>,
 }
 
 impl Commit {
     /// Adds what another commit holds, so that one write carries both.
     pub fn add(&mut self, other: Commit) {
         // Named one by one, so that none is forgotten.
-        let Commit { reserved, records, payloads, decisions, peers, heard, replaced, installed, compact } = other;
+        let Commit { reserved, records, payloads, decisions, peers, compact, installed, promised, forget, forget_runs } =
+            other;
+        // What comes later may be remembered of a store anew.
+        if !forget.is_empty() {
+            self.peers.retain(|(node, memory)| !forget.contains(&(*node, memory.store)));
+        }
         self.reserved = self.reserved.max(reserved);
         self.records.extend(records);
         self.payloads.extend(payloads);
         self.decisions.extend(decisions);
         self.peers.extend(peers);
-        self.replaced.extend(replaced);
+        self.promised = self.promised.max(promised);
+        self.forget.extend(forget);
+        self.forget_runs = self.forget_runs.max(forget_runs);
         self.installed = self.installed.max(installed);
         self.compact = self.compact.max(compact);
-        if !heard.is_empty() {
-            self.heard = heard;
-        }
     }
 
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        let Commit { reserved, records, payloads, decisions, peers, compact, installed, heard, replaced } = self;
+        let Commit { reserved, records, payloads, decisions, peers, compact, installed, promised, forget, forget_runs } =
+            self;
         reserved.is_none()
             && compact.is_none()
             && installed.is_none()
@@ -67,8 +76,9 @@ impl Commit {
             && payloads.is_empty()
             && decisions.is_empty()
             && peers.is_empty()
-            && heard.is_empty()
-            && replaced.is_empty()
+            && promised.is_none()
+            && forget.is_empty()
+            && forget_runs.is_none()
     }
 }
 
@@ -87,6 +97,8 @@ impl Said {
 pub(crate) struct Marks {
     pub(crate) reserved: Slot,
     pub(crate) compacted: Slot,
+    /// The end of the log without gaps, and the hash there; none as long as it is only known how far the books are.
+    pub(crate) head: (Slot, Option<Digest>),
 }
 
 /// The last decision of each batch that the log has: it may be decided again at any time, and its payload is needed as long as
@@ -107,19 +119,44 @@ pub(crate) fn write(
     // redb's default, said here because everything rests on it.
     let immediate = transaction.set_durability(Durability::Immediate);
     assert!(immediate.is_ok(), "a commit could not be made durable at once: {immediate:?}");
-    let mut writer = Writer::new(&transaction, place, last)?;
+    let mut writer = Writer::new(&transaction, place, last, marks.head)?;
     let reserved = writer.reserve(marks.reserved, commit.reserved)?;
     // Payloads before what names them, decisions before the records that they make superfluous.
     writer.put_payloads(&commit.payloads)?;
     writer.put_decisions(&commit.decisions)?;
     writer.put_records(&commit.records, reserved)?;
-    writer.forget_peers(&commit.replaced)?;
+    writer.forget_peers(&commit.forget)?;
     writer.put_peers(&commit.peers)?;
-    writer.put_heard(&commit.heard)?;
-    let compacted = writer.compact(marks.compacted, commit.compact.max(commit.installed))?;
+    writer.put_promised(commit.promised)?;
+    writer.forget_runs(commit.forget_runs)?;
+    let compact = commit.compact.map(|upto| upto.min(writer.head.0));
+    let compacted = match commit.installed {
+        Some((slot, hash)) => writer.install(marks.compacted, slot.max(compact.unwrap_or(0)), slot, hash)?,
+        None => writer.compact(marks.compacted, compact)?,
+    };
+    let head = writer.head;
     drop(writer);
     transaction.commit().map_err(|e| place.redb(e))?;
-    Ok(Marks { reserved, compacted })
+    Ok(Marks { reserved, compacted, head })
+}
+
+/// Makes `hash` that of the log at `base`, up to where everything is removed, and all that follows from it. Answers the end of the
+/// log then.
+pub(crate) fn put_base_hash(
+    database: &Database,
+    place: &Place,
+    base: Slot,
+    hash: Digest,
+) -> Result<(Slot, Option<Digest>), StoreError> {
+    let transaction = database.begin_write().map_err(|e| place.redb(e))?;
+    let mut last = LastDecisions::new();
+    let mut writer = Writer::new(&transaction, place, &mut last, (base, Some(hash)))?;
+    writer.put_compacted(base, Some(hash))?;
+    writer.move_head()?;
+    let head = writer.head;
+    drop(writer);
+    transaction.commit().map_err(|e| place.redb(e))?;
+    Ok(head)
 }
 
 /// Removes what is decided or recorded up to a slot. Answers up to where all is removed.
@@ -130,7 +167,19 @@ pub(crate) fn compact(
     compacted: Slot,
     upto: Option<Slot>,
 ) -> Result<Slot, StoreError> {
-    Writer::new(transaction, place, last)?.compact(compacted, upto)
+    let head = (upto.unwrap_or(0), None);
+    Writer::new(transaction, place, last, head)?.compact(compacted, upto)
+}
+
+/// Up to which slot everything was removed, and the hash of the log there, if it is known.
+pub(crate) fn read_compacted(body: &[u8]) -> Result<(Slot, Option<Digest>), String> {
+    let (slot, hash) = body.split_at_checked(8).ok_or_else(|| format!("{} bytes where 8 should be", body.len()))?;
+    let hash = if hash.is_empty() { None } else { Some(format::read_digest(hash)?) };
+    Ok((format::read_u64(slot)?, hash))
+}
+
+pub(crate) fn encode_compacted(slot: Slot, hash: Option<Digest>) -> Vec<u8> {
+    [&slot.to_be_bytes()[..], hash.as_ref().map_or(&[], |hash| &hash.0)].concat()
 }
 
 /// Removes the payloads that neither a decision nor a record names.
@@ -138,7 +187,7 @@ pub(crate) fn remove_unnamed_payloads(transaction: &WriteTransaction, place: &Pl
     let mut log = Rows::write(transaction, LOG, place)?;
     let mut named = BTreeSet::new();
     for row in log.part_from(&Part::Decision.begin())? {
-        named.extend(reader::decision(&log, &row?)?.1);
+        named.extend(reader::decision(&log, &row?)?.value);
     }
     for row in log.part_from(&Part::Record.begin())? {
         named.extend(recover::record(&log, &row?)?.said.batch());
@@ -147,11 +196,16 @@ pub(crate) fn remove_unnamed_payloads(transaction: &WriteTransaction, place: &Pl
     log.retain(Part::Payload, |key| key.try_into().is_ok_and(|key: [u8; PAYLOAD_KEY]| keys.contains(&key)))
 }
 
+/// The body of a row of [`Part::Peer`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Remembered(pub(crate) RunId, pub(crate) u64, pub(crate) Proof);
+
 struct Writer<'t> {
     transaction: &'t WriteTransaction,
     place: &'t Place,
     log: Rows<'t, redb::Table<'t, &'static [u8], &'static [u8]>>,
     last: &'t mut LastDecisions,
+    head: (Slot, Option<Digest>),
 }
 
 impl<'t> Writer<'t> {
@@ -159,8 +213,9 @@ impl<'t> Writer<'t> {
         transaction: &'t WriteTransaction,
         place: &'t Place,
         last: &'t mut LastDecisions,
+        head: (Slot, Option<Digest>),
     ) -> Result<Writer<'t>, StoreError> {
-        Ok(Writer { transaction, place, log: Rows::write(transaction, LOG, place)?, last })
+        Ok(Writer { transaction, place, log: Rows::write(transaction, LOG, place)?, last, head })
     }
 
     fn put_mark(&self, key: &[u8], slot: Slot) -> Result<(), StoreError> {
@@ -195,9 +250,9 @@ impl<'t> Writer<'t> {
     fn put_decisions(&mut self, decisions: &[(Slot, Value)]) -> Result<(), StoreError> {
         for (slot, value) in decisions {
             let key = format::decision_key(*slot);
-            match self.log.get_value::<Value>(&key)? {
-                Some(old) if old == *value => continue,
-                Some(old) => {
+            match self.log.get_value::<(Value, Option<Digest>)>(&key)? {
+                Some((old, _)) if old == *value => continue,
+                Some((old, _)) => {
                     return Err(self.place.contradiction(format_args!(
                         "slot {slot} is decided on {old:?}, and would be decided on {value:?}"
                     )));
@@ -212,9 +267,35 @@ impl<'t> Writer<'t> {
                 let last = self.last.entry(*id).or_default();
                 *last = (*slot).max(*last);
             }
-            self.log.put_value(&key, value)?;
+            self.put_decision(*slot, value)?;
             let (first, last) = format::record_keys(*slot);
             self.log.remove_range(&first, &last)?;
+        }
+        self.move_head()
+    }
+
+    /// With the hash of the log up to this slot, if all before it are known.
+    fn put_decision(&mut self, slot: Slot, value: &Value) -> Result<(), StoreError> {
+        let (end, before) = self.head;
+        let hash = before.filter(|_| slot == end + 1).map(|before| log_hash(before, slot, value));
+        self.log.put_value(&format::decision_key(slot), &(value, hash))?;
+        if let Some(hash) = hash {
+            self.head = (slot, Some(hash));
+            if slot.is_multiple_of(DIGEST_INTERVAL) {
+                self.log.put(&format::number_key(Part::Hash, slot), &hash.0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives those decisions their hashes to which a gap was filled.
+    fn move_head(&mut self) -> Result<(), StoreError> {
+        while self.head.1.is_some() {
+            let slot = self.head.0 + 1;
+            match self.log.get_value::<(Value, Option<Digest>)>(&format::decision_key(slot))? {
+                Some((value, _)) => self.put_decision(slot, &value)?,
+                None => break,
+            }
         }
         Ok(())
     }
@@ -266,50 +347,66 @@ impl<'t> Writer<'t> {
         Err(self.place.contradiction(format_args!("{by} names batch {id}, whose payload is not held")))
     }
 
-    fn forget_peers(&mut self, replaced: &[NodeId]) -> Result<(), StoreError> {
-        for node in replaced {
-            self.log.remove(&format::node_key(Part::Peer, *node))?;
-            self.log.remove(&format::node_key(Part::Heard, *node))?;
+    fn forget_peers(&mut self, stores: &[(NodeId, StoreId)]) -> Result<(), StoreError> {
+        stores.iter().try_for_each(|(node, store)| self.log.remove(&format::peer_key(*node, *store)))
+    }
+
+    fn put_peers(&mut self, peers: &[(NodeId, Memory)]) -> Result<(), StoreError> {
+        for (node, Memory { store, run, promises, proof }) in peers {
+            let (key, new) = (format::peer_key(*node, *store), Remembered(*run, *promises, *proof));
+            let old = self.log.get_value::<Remembered>(&key)?;
+            if old.as_ref().is_none_or(|old| old.1 <= *promises && *old != new) {
+                self.log.put_value(&key, &new)?;
+            }
         }
         Ok(())
     }
 
-    fn put_peers(&mut self, peers: &[(NodeId, PeerMemory)]) -> Result<(), StoreError> {
-        for (node, new) in peers {
-            let key = format::node_key(Part::Peer, *node);
-            if let Some(old) = self.log.get_value::<PeerMemory>(&key)? {
-                let older = new.starts < old.starts || new.starts == old.starts && new.run != old.run;
-                if new.store == old.store && older {
-                    return Err(self
-                        .place
-                        .contradiction(format_args!("node {node} is remembered as {old:?}, and would be as {new:?}")));
-                }
-            }
-            self.log.put_value(&key, new)?;
+    fn put_promised(&mut self, promised: Option<u64>) -> Result<(), StoreError> {
+        let Some(promised) = promised else { return Ok(()) };
+        let old = self.log.get_u64(&PROMISED_KEY)?.unwrap_or(0);
+        if promised < old || promised > MAX_PROMISES {
+            return Err(self.place.contradiction(format_args!("{old} promises were kept, and would be {promised}")));
         }
-        Ok(())
+        self.log.put(&PROMISED_KEY, &promised.to_be_bytes())
     }
 
-    fn put_heard(&mut self, heard: &[(NodeId, Slot)]) -> Result<(), StoreError> {
-        for (node, slot) in heard {
-            let key = format::node_key(Part::Heard, *node);
-            if self.log.get_u64(&key)?.is_none_or(|old| old < *slot) {
-                self.log.put(&key, &slot.to_be_bytes())?;
-            }
+    fn forget_runs(&mut self, before: Option<u64>) -> Result<(), StoreError> {
+        let Some(last) = before.and_then(|start| start.checked_sub(1)) else { return Ok(()) };
+        self.log.remove_range(&format::number_key(Part::Run, 0), &format::number_key(Part::Run, last))
+    }
+
+    fn put_compacted(&self, slot: Slot, hash: Option<Digest>) -> Result<(), StoreError> {
+        Rows::write(self.transaction, META, self.place)?.put(META_COMPACTED, &encode_compacted(slot, hash))
+    }
+
+    /// Goes on behind books that came from a peer. All up to the slot `upto` may go.
+    fn install(&mut self, old: Slot, upto: Slot, slot: Slot, hash: Digest) -> Result<Slot, StoreError> {
+        if self.head.0 <= slot || self.head.1.is_none() {
+            self.head = (slot, Some(hash));
+            self.move_head()?;
         }
-        Ok(())
+        let compacted = self.compact(old, Some(upto))?;
+        if compacted == slot {
+            self.put_compacted(slot, Some(hash))?;
+        }
+        Ok(compacted)
     }
 
     /// Removes what is decided or recorded up to a slot, with the payloads that nothing above it names.
     fn compact(&mut self, old: Slot, new: Option<Slot>) -> Result<Slot, StoreError> {
         let Some(new) = new.filter(|new| *new > old) else { return Ok(old) };
         let mut removed = BTreeSet::new();
+        let mut hash = if self.head.0 == new { self.head.1 } else { None };
         for row in self.log.part_from(&Part::Decision.begin())? {
-            let (slot, value) = reader::decision(&self.log, &row?)?;
-            if slot > new {
+            let decision = reader::decision(&self.log, &row?)?;
+            if decision.slot > new {
                 break;
             }
-            let Some(id) = value else { continue };
+            if decision.slot == new {
+                hash = hash.or(decision.hash);
+            }
+            let Some(id) = decision.value else { continue };
             if self.last.get(&id).is_none_or(|last| *last <= new) {
                 self.last.remove(&id);
                 removed.insert(id);
@@ -328,7 +425,7 @@ impl<'t> Writer<'t> {
         for id in removed {
             self.log.remove(&format::payload_key(&id))?;
         }
-        self.put_mark(META_COMPACTED, new)?;
+        self.put_compacted(new, hash)?;
         Ok(new)
     }
 }

@@ -31,7 +31,10 @@ pub enum StoreError {
         file: PathBuf,
     },
     /// The file is of a version that this program does not know.
-    #[error("{file} has format version {found}, this program knows version {known}. Use the program that wrote it")]
+    #[error(
+        "{file} has format version {found}, this program knows version {known}. Use the program that wrote it, or \
+         restore a backup that it made: `rabia-bank restore --help`"
+    )]
     Version {
         /// The file.
         file: PathBuf,
@@ -125,6 +128,17 @@ pub enum StoreError {
         compacted: Slot,
         /// The slot of the books.
         books: Slot,
+    },
+    /// The log and the books are of different pasts.
+    #[error(
+        "{file} has another log up to slot {slot} than the books beside it: one of the two files is a copy from another time, or \
+         of another node's. Look for the right ones; without them this member needs a new store: `rabia-bank replace --help`"
+    )]
+    OtherLog {
+        /// The log.
+        file: PathBuf,
+        /// The slot of the books.
+        slot: Slot,
     },
     /// Reading or writing failed otherwise.
     #[error("{file} can't be read or written: {source}")]

@@ -1,16 +1,16 @@
 //! How rows are laid out: the tables, their keys, and the check value on every value. The crate's page has it in full.
 
-use rabia_bank_messages::ids::{BatchId, Digest, NodeId, Phase, Slot};
+use rabia_bank_messages::ids::{BatchId, Digest, NodeId, Phase, Slot, StoreId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::Said;
 
 /// The version of the file format that this program reads and writes.
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 6;
 /// The version of a store that took the place of another. The same but for one row, by which a program that knows only the
 /// former would be misled.
-pub(crate) const FORMAT_REPLACING: u32 = 5;
+pub(crate) const FORMAT_REPLACING: u32 = 7;
 
 pub(crate) const META: &str = "meta";
 /// Nearly all that a commit writes lies in this one table, and close together: every page that a commit touches costs a write.
@@ -24,8 +24,10 @@ pub(crate) enum Part {
     Payload = 1,
     Decision = 2,
     Record = 3,
-    Heard = 4,
+    Promised = 4,
     Peer = 5,
+    Run = 6,
+    Hash = 7,
 }
 
 impl Part {
@@ -44,6 +46,7 @@ pub(crate) const BOOKS_TABLES: [&str; 5] = [META, STATE, ACCOUNTS, SESSIONS, BLO
 pub(crate) const META_FORMAT: &[u8] = b"format";
 pub(crate) const META_IDENTITY: &[u8] = b"identity";
 pub(crate) const META_STORE: &[u8] = b"store";
+pub(crate) const META_SECRET: &[u8] = b"secret";
 pub(crate) const META_STARTS: &[u8] = b"starts";
 pub(crate) const META_RESERVED: &[u8] = b"reserved";
 pub(crate) const META_COMPACTED: &[u8] = b"compacted";
@@ -84,26 +87,39 @@ impl Kind {
 const DECISION_KEY: usize = 1 + 8;
 
 pub(crate) fn decision_key(slot: Slot) -> [u8; DECISION_KEY] {
-    let mut key = [Part::Decision as u8; DECISION_KEY];
-    key[1..].copy_from_slice(&slot.to_be_bytes());
-    key
+    number_key(Part::Decision, slot)
 }
 
 pub(crate) fn read_decision_key(key: &[u8]) -> Option<Slot> {
-    let slot = key.strip_prefix(&Part::Decision.begin())?;
-    slot.try_into().ok().map(Slot::from_be_bytes)
+    read_number_key(Part::Decision, key)
 }
 
-/// The key of a row of [`Part::Heard`] or [`Part::Peer`].
-pub(crate) fn node_key(part: Part, node: NodeId) -> [u8; 2] {
-    [part as u8, node.get()]
+/// The key of the one row of [`Part::Promised`].
+pub(crate) const PROMISED_KEY: [u8; 1] = Part::Promised.begin();
+
+const PEER_KEY: usize = 1 + 1 + 16;
+
+pub(crate) fn peer_key(node: NodeId, store: StoreId) -> [u8; PEER_KEY] {
+    let mut key = [Part::Peer as u8; PEER_KEY];
+    key[1] = node.get();
+    key[2..].copy_from_slice(&store.0);
+    key
 }
 
-pub(crate) fn read_node_key(part: Part, key: &[u8]) -> Option<NodeId> {
-    match key.strip_prefix(&part.begin())? {
-        [number] => NodeId::new(*number),
-        _ => None,
-    }
+pub(crate) fn read_peer_key(key: &[u8]) -> Option<(NodeId, StoreId)> {
+    let (number, store) = key.strip_prefix(&Part::Peer.begin())?.split_first()?;
+    Some((NodeId::new(*number)?, StoreId(store.try_into().ok()?)))
+}
+
+/// The key of a row that a number names: of a decision, a run or a hash.
+pub(crate) fn number_key(part: Part, number: u64) -> [u8; DECISION_KEY] {
+    let mut key = [part as u8; DECISION_KEY];
+    key[1..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+pub(crate) fn read_number_key(part: Part, key: &[u8]) -> Option<u64> {
+    key.strip_prefix(&part.begin())?.try_into().ok().map(u64::from_be_bytes)
 }
 
 const RECORD_KEY: usize = 1 + 8 + 4 + 1;
@@ -160,9 +176,11 @@ pub(crate) fn describe(key: &[u8]) -> Option<String> {
     let decision = || read_decision_key(key).map(|slot| format!("decision of slot {slot}"));
     let record = || read_record_key(key).map(|(slot, phase, kind)| format!("{kind:?} of slot {slot}, phase {phase}"));
     let payload = || read_payload_key(key).map(|id| format!("payload of batch {id}"));
-    let heard = || read_node_key(Part::Heard, key).map(|node| format!("promises heard of node {node}"));
-    let peer = || read_node_key(Part::Peer, key).map(|node| format!("memory of node {node}"));
-    decision().or_else(record).or_else(payload).or_else(heard).or_else(peer)
+    let promised = || (key == PROMISED_KEY).then(|| "count of promises".into());
+    let peer = || read_peer_key(key).map(|(node, _)| format!("memory of node {node}"));
+    let run = || read_number_key(Part::Run, key).map(|start| format!("run {start}"));
+    let hash = || read_number_key(Part::Hash, key).map(|slot| format!("hash of the log up to slot {slot}"));
+    decision().or_else(record).or_else(payload).or_else(promised).or_else(peer).or_else(run).or_else(hash)
 }
 
 /// MessagePack, in compact form.
@@ -181,6 +199,10 @@ pub(crate) fn decode<T: Serialize + DeserializeOwned>(body: &[u8]) -> Result<T, 
         return Err("not the encoding of what it decodes to".into());
     }
     Ok(value)
+}
+
+pub(crate) fn read_digest(body: &[u8]) -> Result<Digest, String> {
+    body.try_into().map(Digest).map_err(|_| format!("{} bytes where 32 should be", body.len()))
 }
 
 pub(crate) fn read_u64(body: &[u8]) -> Result<u64, String> {
@@ -221,12 +243,15 @@ mod tests {
         assert_eq!(read_decision_key(&decision_key(7)), Some(7));
         assert_eq!(read_decision_key(&decision_key(7)[..8]), None);
         assert_eq!(read_decision_key(&record), None);
-        assert_eq!(read_node_key(Part::Heard, &[Part::Heard as u8, 1]), NodeId::new(1));
-        for wrong in
-            [&[Part::Heard as u8, 0][..], &[Part::Heard as u8, 8], &[Part::Heard as u8], &[Part::Peer as u8, 1]]
-        {
-            assert_eq!(read_node_key(Part::Heard, wrong), None);
-        }
+        let Some(node) = NodeId::new(1) else { unreachable!() };
+        let store = StoreId([2; 16]);
+        assert_eq!(read_peer_key(&peer_key(node, store)), Some((node, store)));
+        assert_eq!(read_peer_key(&peer_key(node, store)[..17]), None);
+        let mut nobody = peer_key(node, store);
+        nobody[1] = 8;
+        assert_eq!(read_peer_key(&nobody), None);
+        assert_eq!(read_number_key(Part::Run, &number_key(Part::Run, 3)), Some(3));
+        assert_eq!(read_number_key(Part::Hash, &number_key(Part::Run, 3)), None);
     }
 
     #[test]
@@ -236,8 +261,10 @@ mod tests {
         assert_eq!(describe(&decision_key(5)).unwrap(), "decision of slot 5");
         assert_eq!(describe(&record_key(5, 2, Kind::Vote)).unwrap(), "Vote of slot 5, phase 2");
         assert_eq!(describe(&payload_key(&id)).unwrap(), format!("payload of batch {id}"));
-        assert_eq!(describe(&node_key(Part::Heard, node)).unwrap(), "promises heard of node 3");
-        assert_eq!(describe(&node_key(Part::Peer, node)).unwrap(), "memory of node 3");
+        assert_eq!(describe(&PROMISED_KEY).unwrap(), "count of promises");
+        assert_eq!(describe(&peer_key(node, StoreId([9; 16]))).unwrap(), "memory of node 3");
+        assert_eq!(describe(&number_key(Part::Run, 4)).unwrap(), "run 4");
+        assert_eq!(describe(&number_key(Part::Hash, 1024)).unwrap(), "hash of the log up to slot 1024");
         assert_eq!(describe(b"starts"), None);
     }
 

@@ -17,17 +17,20 @@
 //!
 //! | table | key | body of the value |
 //! | --- | --- | --- |
-//! | `meta` | `format` | u32: the version of everything on this page, [`FORMAT`]; 5 in a store that took the place of another |
+//! | `meta` | `format` | u32: the version of everything on this page, [`FORMAT`]; 7 in a store that took the place of another |
 //! | `meta` | `identity` | MessagePack: [`Identity`] |
 //! | `meta` | `store` | 16 bytes: the id of a store that took the place of another (below); no row in a first store |
+//! | `meta` | `secret` | 32 bytes: what the store makes proofs with ([`Secret`]) |
 //! | `meta` | `starts` | u64: how often the store was opened |
 //! | `meta` | `reserved` | u64: the node has said nothing at or above this slot (rule 1); 1 in a new store |
-//! | `meta` | `compacted` | u64: everything up to this slot was removed, since the books cover it |
+//! | `meta` | `compacted` | u64: everything up to this slot was removed, since the books cover it; and the hash of the log there |
 //! | `log` | 1, origin u8, incarnation u64, sequence u64, digest 32 bytes | a payload as it is |
-//! | `log` | 2, slot u64 | a decision. MessagePack: the batch id, or nil for a slot that is forfeited |
+//! | `log` | 2, slot u64 | a decision. MessagePack: the batch id, or nil for a slot that is forfeited; and the hash of the log up to this slot, nil behind a gap |
 //! | `log` | 3, slot u64, phase u32, kind u8 | a record. MessagePack: kind 0 a `State`, kind 1 a `Vote` (rules 4, 5, 10) |
-//! | `log` | 4, node u8 | u64: how many promises this peer was heard to have kept, or this node has (rule 12) |
-//! | `log` | 5, node u8 | MessagePack: [`PeerMemory`] (rule 12) |
+//! | `log` | 4 | u64: how many promises this store has kept (rule 12) |
+//! | `log` | 5, node u8, store 16 bytes | MessagePack: what is remembered of this store of a peer, a [`Memory`] without the store (rule 12) |
+//! | `log` | 6, start u64 | MessagePack: the run of this store that began then, and how many promises it had kept before (rule 12) |
+//! | `log` | 7, slot u64 | 32 bytes: the hash of the log up to this slot, a multiple of [`DIGEST_INTERVAL`]. Kept for ever |
 //!
 //! The first byte of a key in `log` says what the row is. They share a table, in this order, because redb writes every page
 //! on the way to a row that changed, and each is work: the newest decisions, the records of open slots and what is known of peers are
@@ -47,7 +50,8 @@
 //!   transaction. Nothing is recorded at or above `reserved`. `reserved` never goes down.
 //! - Every batch that a record or a decision names has its payload in the store. A payload is written once, however
 //!   many rows name it. One that no row names (voted for, then decided otherwise) stays: it may yet be decided.
-//! - What is remembered of a peer's store never gets older: `starts` and `heard` never go down.
+//! - Promises only grow in number, those of this store and those that are remembered of another.
+//! - The hash of a decision follows from the one before it.
 //!
 //! # Stores that take the place of others
 //!
@@ -56,7 +60,7 @@
 //! is another store than the first one, which the identity names. So a file of the former store beside a new one is found
 //! ([`BooksStore::check_store`]). The format is another version, so that a program that does not know of the row can't take it for a
 //! first store. Whether a store is the member's *now*, the log of the cluster says, and nothing on this disk alone.
-//! When a member's store was replaced, what is remembered and was heard of the former one goes ([`Commit::replaced`]).
+//! When a member's former store is refused for good, what is remembered of it goes ([`Commit::forget`]).
 //!
 //! What the books cover is removed, a few slots with each commit. redb uses the freed pages again, so the file stays as long
 //! as it ever had to be: about two snapshots' worth of batches.
@@ -139,12 +143,16 @@ pub use format::FORMAT;
 pub use place::last_file;
 pub use probe::probe;
 pub use reader::{Entries, LogReader};
-pub use recover::Recovered;
+pub use recover::{Began, Recovered};
 pub use redb::StorageBackend;
 pub use store::LogStore;
 
 use rabia_bank_messages::genesis::Genesis;
-use rabia_bank_messages::ids::{NodeId, Phase, RunId, Slot, StoreId};
+use rabia_bank_messages::ids::{NodeId, Phase, Slot};
+#[allow(unused_imports)] // the page links to them
+use rabia_bank_messages::lineage::{Memory, Secret};
+#[allow(unused_imports)]
+use rabia_bank_messages::peer::DIGEST_INTERVAL;
 use rabia_bank_messages::peer::{State, Vote};
 use serde::{Deserialize, Serialize};
 
@@ -175,15 +183,4 @@ pub struct Record {
     pub phase: Phase,
     /// What was said.
     pub said: Said,
-}
-
-/// What is remembered of a peer, so that an old copy of its store is known as one (rule 12).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct PeerMemory {
-    /// The store that it spoke from.
-    pub store: StoreId,
-    /// How often that store had been started.
-    pub starts: u64,
-    /// The run in which it spoke.
-    pub run: RunId,
 }

@@ -4,16 +4,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rabia_bank_messages::batch::Payload;
-use rabia_bank_messages::ids::{BatchId, Slot};
+use rabia_bank_messages::ids::{BatchId, Digest, Slot};
 use rabia_bank_messages::peer::{Entry, Value};
 use redb::{Database, ReadableDatabase, ReadableTable};
 
 use crate::error::StoreError;
-use crate::format::{self, LOG, META, META_COMPACTED};
+use crate::format::{self, LOG, META, META_COMPACTED, Part};
 use crate::place::Place;
-use crate::recover::Recovered;
+use crate::recover::{self, Recovered};
 use crate::rows::{Row, Rows};
-use crate::{Identity, store};
+use crate::{Identity, commit, store};
 
 /// What an entry counts for beside its payload, in bytes: about what it takes in a message to a peer.
 const ENTRY_OVERHEAD: usize = 64;
@@ -65,7 +65,7 @@ impl LogReader {
     pub fn entries(&self, from: Slot, max_bytes: usize) -> Result<Entries, StoreError> {
         self.place.work();
         let transaction = self.database.begin_read().map_err(|e| self.place.redb(e))?;
-        let upto = Rows::read(&transaction, META, &self.place)?.get_u64(META_COMPACTED)?.unwrap_or(0);
+        let (upto, _) = read_compacted(&Rows::read(&transaction, META, &self.place)?)?;
         if 0 < from && from <= upto {
             return Ok(Entries::Compacted { upto });
         }
@@ -73,7 +73,7 @@ impl LogReader {
         let mut entries: Vec<Entry> = Vec::new();
         let mut bytes = 0usize;
         for (row, expected) in log.part_from(&format::decision_key(from))?.zip(from..) {
-            let (slot, value) = decision(&log, &row?)?;
+            let Decision { slot, value, .. } = decision(&log, &row?)?;
             if slot != expected {
                 break;
             }
@@ -90,6 +90,34 @@ impl LogReader {
         Ok(Entries::Found(entries))
     }
 
+    /// The hash of the decided log up to a slot; none if the log is not so far, or has it no more.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if a row fails its check; [`StoreError::Io`].
+    pub fn hash(&self, slot: Slot) -> Result<Option<Digest>, StoreError> {
+        let transaction = self.database.begin_read().map_err(|e| self.place.redb(e))?;
+        let log = Rows::read(&transaction, LOG, &self.place)?;
+        let key = format::decision_key(slot);
+        if let Some(body) = log.get(&key)? {
+            return Ok(decision(&log, &Row { key: key.to_vec(), body })?.hash);
+        }
+        let key = format::number_key(Part::Hash, slot);
+        if let Some(body) = log.get(&key)? {
+            return format::read_digest(&body).map(Some).map_err(|e| log.damaged(&key, e));
+        }
+        let (upto, hash) = read_compacted(&Rows::read(&transaction, META, &self.place)?)?;
+        Ok(hash.filter(|_| slot == upto))
+    }
+
+    /// The hashes of the log up to its newest slots, as a start reads them.
+    pub(crate) fn newest_hashes(&self) -> Result<Vec<Digest>, StoreError> {
+        let transaction = self.database.begin_read().map_err(|e| self.place.redb(e))?;
+        let (upto, hash) = read_compacted(&Rows::read(&transaction, META, &self.place)?)?;
+        let log = Rows::read(&transaction, LOG, &self.place)?;
+        let rows = recover::read_decisions(&log)?;
+        Ok(recover::read_hashes(&log, &rows, upto, hash)?.1)
+    }
+
     /// A payload, checked against the digest in its id; none if the store does not hold it.
     ///
     /// # Errors
@@ -103,16 +131,33 @@ impl LogReader {
 
 type Bytes = &'static [u8];
 
+/// A row of the decided log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Decision {
+    pub(crate) slot: Slot,
+    pub(crate) value: Value,
+    /// Of the log up to this slot; none behind a gap.
+    pub(crate) hash: Option<Digest>,
+}
+
 /// Decodes a row of the decided log.
-pub(crate) fn decision<T: ReadableTable<Bytes, Bytes>>(
-    log: &Rows<'_, T>,
-    row: &Row,
-) -> Result<(Slot, Value), StoreError> {
+pub(crate) fn decision<T: ReadableTable<Bytes, Bytes>>(log: &Rows<'_, T>, row: &Row) -> Result<Decision, StoreError> {
     let damaged = |what: String| log.damaged(&row.key, what);
     match format::read_decision_key(&row.key) {
-        Some(slot) if slot > 0 => Ok((slot, format::decode(&row.body).map_err(damaged)?)),
+        Some(slot) if slot > 0 => {
+            let (value, hash) = format::decode(&row.body).map_err(damaged)?;
+            Ok(Decision { slot, value, hash })
+        }
         _ => Err(damaged("no number of a slot".into())),
     }
+}
+
+/// Up to which slot everything was removed, and the hash of the log there, if it is known.
+pub(crate) fn read_compacted<T: ReadableTable<Bytes, Bytes>>(
+    meta: &Rows<'_, T>,
+) -> Result<(Slot, Option<Digest>), StoreError> {
+    let body = meta.get(META_COMPACTED)?.ok_or_else(|| meta.damaged(META_COMPACTED, "the row is missing"))?;
+    commit::read_compacted(&body).map_err(|e| meta.damaged(META_COMPACTED, e))
 }
 
 /// A payload that a record or a decision names, so that it must be there.

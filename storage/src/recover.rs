@@ -2,21 +2,36 @@
 
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::genesis::Genesis;
-use rabia_bank_messages::ids::{BatchId, MAX_PHASES, NodeId, Slot, StoreId};
+use rabia_bank_messages::ids::{BatchId, Digest, MAX_PHASES, NodeId, RunId, Slot, StoreId};
+use rabia_bank_messages::lineage::{MAX_PROMISES, Memory, Secret, log_hash};
 use rabia_bank_messages::peer::{State, Value, Vote};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable};
 
-use crate::commit::LastDecisions;
+use crate::commit::{LastDecisions, Remembered};
 use crate::error::StoreError;
 use crate::format::{
-    self, FORMAT, FORMAT_REPLACING, Kind, LOG, META, META_COMPACTED, META_FORMAT, META_IDENTITY, META_RESERVED,
-    META_STARTS, META_STORE, Part,
+    self, FORMAT, FORMAT_REPLACING, Kind, LOG, META, META_FORMAT, META_IDENTITY, META_RESERVED, META_SECRET,
+    META_STARTS, META_STORE, PROMISED_KEY, Part,
 };
 use crate::place::Place;
-use crate::reader;
+use crate::reader::{self, Decision};
 use crate::rows::{Row, Rows};
-use crate::{Identity, PeerMemory, Record, Said};
+use crate::{Identity, Record, Said};
+
+/// Hashes of the newest slots that a start reads: peers that are a little behind ask for them.
+const HASHES: usize = 4_096;
+
+/// A run of this store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Began {
+    /// Which start of the store it was.
+    pub start: u64,
+    /// Its id.
+    pub run: RunId,
+    /// How many promises the store had kept when it began.
+    pub promises: u64,
+}
 
 /// What a log holds when it is opened. The decided log itself is read with a [`crate::LogReader`].
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,10 +50,18 @@ pub struct Recovered {
     pub decided: Slot,
     /// What is decided above the first gap, by slot.
     pub sparse: Vec<(Slot, Value)>,
-    /// What is remembered of peers, by node.
-    pub peers: Vec<(NodeId, PeerMemory)>,
-    /// How many promises each peer was heard to have kept, and this node has, by node.
-    pub heard: Vec<(NodeId, u64)>,
+    /// The hashes of the log up to its last slots, the last one up to `decided`. Empty if it is only known how far the books are.
+    pub hashes: Vec<Digest>,
+    /// The last hash that is kept for ever, and its slot.
+    pub kept: Option<(Slot, Digest)>,
+    /// What is remembered of peers' stores, by node and store.
+    pub peers: Vec<(NodeId, Memory)>,
+    /// How many promises this store has kept.
+    pub promised: u64,
+    /// The runs of this store that somebody may remember, oldest first, this one not included.
+    pub runs: Vec<Began>,
+    /// What this store makes proofs with.
+    pub secret: Secret,
 }
 
 /// The id of the store that belongs to this identity.
@@ -65,24 +88,72 @@ pub(crate) fn read(
     refuse_strangers(&log)?;
     let counter = |key| meta.get_u64(key)?.ok_or_else(|| meta.damaged(key, "the row is missing"));
     let (starts, reserved) = (counter(META_STARTS)?, counter(META_RESERVED)?);
-    let (compacted, base) = (counter(META_COMPACTED)?, base()?);
+    let ((compacted, hash), base) = (reader::read_compacted(&meta)?, base()?);
     if compacted > base && !is_broken(Rule::BooksReachLog) {
         return Err(StoreError::Gap { file: place.file(), compacted, books: base });
     }
-    let decisions = read_decisions(&log)?;
+    let rows = read_decisions(&log)?;
+    let (head, hashes) = read_hashes(&log, &rows, compacted, hash)?;
+    let decisions: Vec<(Slot, Value)> = rows.iter().map(|row| (row.slot, row.value)).collect();
     let (decided, sparse) = behind(&decisions, base);
     let to_remove = lacking(&decisions, compacted, base).then_some(base);
     let last = decisions.iter().filter_map(|(slot, value)| Some(((*value)?, *slot))).collect();
-    let removed = Removed { upto: compacted, to_remove, last };
+    let head = if to_remove.is_some() { (base, None) } else { head };
+    let removed = Removed { upto: compacted, to_remove, last, head, base };
     let records = read_records(&log, reserved, base)?;
     let payloads = read_payloads(&log, &records)?;
-    let (peers, heard) = (read_peers(&log)?, read_heard(&log)?);
-    Ok((Recovered { store, starts, reserved, records, payloads, decided, sparse, peers, heard }, removed))
+    let promised = log.get_u64(&PROMISED_KEY)?.unwrap_or(0);
+    let (peers, runs) = (read_peers(&log)?, read_runs(&log, promised)?);
+    let secret = meta.get(META_SECRET)?.and_then(|secret| secret.try_into().ok().map(Secret));
+    let secret = secret.ok_or_else(|| meta.damaged(META_SECRET, "no 32 bytes"))?;
+    let kept = read_kept(&log)?;
+    let hashes = if head == (decided, hashes.last().copied()) { hashes } else { Vec::new() };
+    let recovered = Recovered {
+        store,
+        starts,
+        reserved,
+        records,
+        payloads,
+        decided,
+        sparse,
+        hashes,
+        kept,
+        peers,
+        promised,
+        runs,
+        secret,
+    };
+    Ok((recovered, removed))
+}
+
+/// The end of the log without gaps, with its hash, and the hashes up to there. Each follows from the one before it.
+pub(crate) fn read_hashes(
+    log: &ReadRows<'_>,
+    rows: &[Decision],
+    compacted: Slot,
+    hash: Option<Digest>,
+) -> Result<((Slot, Option<Digest>), Vec<Digest>), StoreError> {
+    let (mut head, mut hashes) = ((compacted, hash), Vec::from_iter(hash));
+    for Decision { slot, value, hash } in rows.iter().filter(|row| row.slot > compacted) {
+        let (end, Some(before)) = head else { break };
+        if *slot != end + 1 {
+            break;
+        }
+        let expected = log_hash(before, *slot, value);
+        if *hash != Some(expected) {
+            let what = "the hash of the log does not follow from the one before";
+            return Err(log.damaged(&format::decision_key(*slot), what));
+        }
+        head = (*slot, Some(expected));
+        hashes.push(expected);
+    }
+    hashes.drain(..hashes.len().saturating_sub(HASHES));
+    Ok((head, hashes))
 }
 
 /// Rows that belong to no part lie before the first or behind the last one.
 fn refuse_strangers(log: &ReadRows<'_>) -> Result<(), StoreError> {
-    let (first, last) = (Part::Payload as u8, Part::Peer as u8);
+    let (first, last) = (Part::Payload as u8, Part::Hash as u8);
     for row in [log.from(&[])?.next(), log.from(&[last + 1])?.next()].into_iter().flatten() {
         let Row { key, .. } = row?;
         if !key.first().is_some_and(|part| (first..=last).contains(part)) {
@@ -100,6 +171,10 @@ pub(crate) struct Removed {
     /// Up to this slot it must go now: it has a gap there.
     pub(crate) to_remove: Option<Slot>,
     pub(crate) last: LastDecisions,
+    /// The end of the log without gaps, and the hash there.
+    pub(crate) head: (Slot, Option<Digest>),
+    /// The slot of the books.
+    pub(crate) base: Slot,
 }
 
 /// Whether slots are missing that the books cover. Decisions are written lazily, so the books may be durable before them. Who is
@@ -195,7 +270,7 @@ fn difference(file: &Genesis, configuration: &Genesis) -> String {
     differences.join("; ")
 }
 
-fn read_decisions(log: &ReadRows<'_>) -> Result<Vec<(Slot, Value)>, StoreError> {
+pub(crate) fn read_decisions(log: &ReadRows<'_>) -> Result<Vec<Decision>, StoreError> {
     log.part_from(&Part::Decision.begin())?.map(|row| reader::decision(log, &row?)).collect()
 }
 
@@ -260,24 +335,38 @@ fn read_payloads(log: &ReadRows<'_>, records: &[Record]) -> Result<Vec<(BatchId,
     ids.into_iter().map(|id| Ok((id, reader::named_payload(log, &id)?))).collect()
 }
 
-fn read_peers(log: &ReadRows<'_>) -> Result<Vec<(NodeId, PeerMemory)>, StoreError> {
-    read_nodes(log, Part::Peer, format::decode)
-}
-
-fn read_heard(log: &ReadRows<'_>) -> Result<Vec<(NodeId, Slot)>, StoreError> {
-    read_nodes(log, Part::Heard, format::read_u64)
-}
-
-/// A part that has a row a node.
-fn read_nodes<T>(
-    log: &ReadRows<'_>,
-    part: Part,
-    read: impl Fn(&[u8]) -> Result<T, String>,
-) -> Result<Vec<(NodeId, T)>, StoreError> {
-    let rows = log.part_from(&part.begin())?.map(|row| {
+fn read_peers(log: &ReadRows<'_>) -> Result<Vec<(NodeId, Memory)>, StoreError> {
+    let rows = log.part_from(&Part::Peer.begin())?.map(|row| {
         let Row { key, body } = row?;
-        let node = format::read_node_key(part, &key).ok_or_else(|| log.damaged(&key, "no number of a node"))?;
-        Ok((node, read(&body).map_err(|e| log.damaged(&key, e))?))
+        let damaged = |what: String| log.damaged(&key, what);
+        let (node, store) = format::read_peer_key(&key).ok_or_else(|| damaged("no store of a node".into()))?;
+        let Remembered(run, promises, proof) = format::decode(&body).map_err(damaged)?;
+        if promises > MAX_PROMISES {
+            return Err(damaged(format!("{promises} promises are more than there can be")));
+        }
+        Ok((node, Memory { store, run, promises, proof }))
     });
     rows.collect()
+}
+
+fn read_kept(log: &ReadRows<'_>) -> Result<Option<(Slot, Digest)>, StoreError> {
+    let Some(row) = log.last_of(Part::Hash)? else { return Ok(None) };
+    let damaged = |what: String| log.damaged(&row.key, what);
+    let slot = format::read_number_key(Part::Hash, &row.key).ok_or_else(|| damaged("no number of a slot".into()))?;
+    Ok(Some((slot, format::read_digest(&row.body).map_err(damaged)?)))
+}
+
+fn read_runs(log: &ReadRows<'_>, promised: u64) -> Result<Vec<Began>, StoreError> {
+    let mut runs: Vec<Began> = Vec::new();
+    for row in log.part_from(&Part::Run.begin())? {
+        let Row { key, body } = row?;
+        let damaged = |what: &str| log.damaged(&key, what);
+        let start = format::read_number_key(Part::Run, &key).ok_or_else(|| damaged("no number of a start"))?;
+        let (run, promises) = format::decode(&body).map_err(|e: String| damaged(&e))?;
+        if promises > promised || runs.last().is_some_and(|before| before.promises > promises) {
+            return Err(damaged("a run that began with more promises than were kept then"));
+        }
+        runs.push(Began { start, run, promises });
+    }
+    Ok(runs)
 }

@@ -122,6 +122,16 @@ impl<'p, T: ReadableTable<Bytes, Bytes>> Rows<'p, T> {
         self.rows(self.table.range(first..&end[..]))
     }
 
+    /// The last row of a part of the log.
+    pub(crate) fn last_of(&self, part: Part) -> Result<Option<Row>, StoreError> {
+        let (begin, end) = (&part.begin()[..], &[part as u8 + 1][..]);
+        let mut rows = self.table.range(begin..end).map_err(|e| self.place.redb(e))?;
+        let Some(row) = rows.next_back() else { return Ok(None) };
+        let (key, value) = row.map_err(|e| self.place.redb(e))?;
+        let body = self.body(key.value(), value.value())?;
+        Ok(Some(Row { key: key.value().to_vec(), body }))
+    }
+
     fn rows<'r>(
         &'r self,
         range: redb::Result<Range<'r, Bytes, Bytes>>,

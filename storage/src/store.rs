@@ -4,17 +4,20 @@ use std::fs::{File, OpenOptions};
 use std::path::Path;
 use std::sync::Arc;
 
-use rabia_bank_messages::ids::{Slot, StoreId};
+use rabia_bank_messages::ids::{Digest, RunId, Slot, StoreId};
+use rabia_bank_messages::lineage::Secret;
 use redb::backends::FileBackend;
 use redb::{Builder, Database, StorageBackend};
 
 use crate::Identity;
 use crate::commit::{self, Commit, LastDecisions, Marks};
 use crate::error::StoreError;
-use crate::format::{META, META_COMPACTED, META_RESERVED, META_STARTS, TABLES};
+use crate::format::{
+    self, LOG, META, META_COMPACTED, META_RESERVED, META_SECRET, META_STARTS, PROMISED_KEY, Part, TABLES,
+};
 use crate::place::Place;
 use crate::reader::LogReader;
-use crate::recover::{self, Recovered, Removed};
+use crate::recover::{self, Began, Recovered, Removed};
 use crate::rows::Rows;
 use crate::staged::Staged;
 
@@ -39,6 +42,10 @@ pub struct LogStore {
     reserved: Slot,
     /// The last slot that was removed.
     compacted: Slot,
+    /// The end of the log without gaps, and the hash there.
+    head: (Slot, Option<Digest>),
+    /// The slot of the books when it was opened.
+    base: Slot,
     /// In memory, some 70 bytes for each decided batch that the log has.
     last: LastDecisions,
     /// What the first commit that failed answered.
@@ -53,15 +60,18 @@ impl LogStore {
     /// [`StoreError::Exists`] if anything is at `path`, which is left as it is. After any other error, as after a crash,
     /// there is no file at `path`, or a complete one whose name may not survive a power failure.
     pub fn create(path: &Path, identity: &Identity, base: Slot) -> Result<(), StoreError> {
-        create_file(path, |backend, place| write_new(backend, place, identity, None, base))
+        let secret = draw_secret(path)?;
+        create_file(path, |backend, place| write_new(backend, place, identity, None, base, secret))
     }
 
-    /// Creates a log on a backend, which must be empty, and closes it.
+    /// Creates a log on a backend, which must be empty, and closes it. Its secret follows from the ids of cluster and store, so that
+    /// the same bytes come out every time: for tests and simulations.
     ///
     /// # Errors
     /// [`StoreError::Exists`] if there is anything on the backend.
     pub fn create_with(backend: impl StorageBackend, identity: &Identity, base: Slot) -> Result<(), StoreError> {
-        create_on(backend, |backend, place| write_new(backend, place, identity, None, base))
+        let secret = known_secret(identity, None);
+        create_on(backend, |backend, place| write_new(backend, place, identity, None, base, secret))
     }
 
     /// Creates an empty log that takes the place of the member's former one, under the id `store`. Its node is silent until
@@ -70,10 +80,11 @@ impl LogStore {
     /// # Errors
     /// As for [`LogStore::create`].
     pub fn create_replacing(path: &Path, identity: &Identity, store: StoreId) -> Result<(), StoreError> {
-        create_file(path, |backend, place| write_new(backend, place, identity, Some(store), 0))
+        let secret = draw_secret(path)?;
+        create_file(path, |backend, place| write_new(backend, place, identity, Some(store), 0, secret))
     }
 
-    /// The same on a backend, which must be empty.
+    /// The same on a backend, which must be empty, as [`LogStore::create_with`] does it.
     ///
     /// # Errors
     /// [`StoreError::Exists`] if there is anything on the backend.
@@ -82,7 +93,8 @@ impl LogStore {
         identity: &Identity,
         store: StoreId,
     ) -> Result<(), StoreError> {
-        create_on(backend, |backend, place| write_new(backend, place, identity, Some(store), 0))
+        let secret = known_secret(identity, Some(store));
+        create_on(backend, |backend, place| write_new(backend, place, identity, Some(store), 0, secret))
     }
 
     /// Opens the log of a member, verifies all of it, and raises its start counter durably. Never creates one. `base` tells which
@@ -128,11 +140,10 @@ impl LogStore {
         if commit.is_empty() {
             return Ok(());
         }
-        let marks = Marks { reserved: self.reserved, compacted: self.compacted };
+        let marks = Marks { reserved: self.reserved, compacted: self.compacted, head: self.head };
         match commit::write(&self.database, &self.place, marks, &mut self.last, commit) {
-            Ok(Marks { reserved, compacted }) => {
-                self.reserved = reserved;
-                self.compacted = compacted;
+            Ok(Marks { reserved, compacted, head }) => {
+                (self.reserved, self.compacted, self.head) = (reserved, compacted, head);
                 Ok(())
             }
             Err(error) => {
@@ -145,7 +156,43 @@ impl LogStore {
     /// How far one commit should compact, where everything up to `upto` may go: so many slots that the commit is hardly
     /// longer than others. None if nothing is left to do.
     pub fn next_compaction(&self, upto: Slot) -> Option<Slot> {
+        let upto = upto.min(self.head.0);
         (self.compacted < upto).then(|| upto.min(self.compacted + COMPACT_SLOTS))
+    }
+
+    /// Makes durable that a run of the store has begun, the one in which it was opened. To be called once, before the node says
+    /// anything.
+    ///
+    /// # Errors
+    /// As for [`commit`](LogStore::commit).
+    pub fn begin_run(&mut self, run: RunId, recovered: &Recovered) -> Result<Began, StoreError> {
+        let began = Began { start: recovered.starts, run, promises: recovered.promised };
+        let mut transaction = self.database.begin_write().map_err(|e| self.place.redb(e))?;
+        transaction.set_two_phase_commit(true);
+        let mut log = Rows::write(&transaction, LOG, &self.place)?;
+        log.put_value(&format::number_key(Part::Run, began.start), &(run, began.promises))?;
+        log.put(&PROMISED_KEY, &began.promises.to_be_bytes())?;
+        drop(log);
+        transaction.commit().map_err(|e| self.place.redb(e))?;
+        Ok(began)
+    }
+
+    /// Checks that the books are those of this log: `hash` is that of the log at the slot of the books. Where the log lacks slots
+    /// that the books cover, it goes on from there. To be called once, after the store was opened.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherLog`] if they are of another log; otherwise as for [`commit`](LogStore::commit).
+    pub fn settle(&mut self, hash: Digest, recovered: &mut Recovered) -> Result<(), StoreError> {
+        let base = self.base;
+        match self.reader().hash(base)? {
+            Some(own) if own == hash => {}
+            Some(_) => return Err(StoreError::OtherLog { file: self.place.file(), slot: base }),
+            None => self.head = commit::put_base_hash(&self.database, &self.place, base, hash)?,
+        }
+        if recovered.hashes.is_empty() {
+            recovered.hashes = self.reader().newest_hashes()?;
+        }
+        Ok(())
     }
 
     /// Reads what is committed, on any thread, while this store goes on writing.
@@ -206,6 +253,7 @@ fn write_new(
     identity: &Identity,
     store: Option<StoreId>,
     base: Slot,
+    secret: Secret,
 ) -> Result<(), StoreError> {
     recover::store_of(identity, place)?;
     let database = Builder::new().set_cache_size(CACHE).create_with_backend(backend).map_err(|e| place.redb(e))?;
@@ -215,9 +263,10 @@ fn write_new(
     }
     let mut meta = Rows::write(&transaction, META, place)?;
     recover::put_identity(&mut meta, identity, store)?;
+    meta.put(META_SECRET, &secret.0)?;
     meta.put(META_STARTS, &0u64.to_be_bytes())?;
     meta.put(META_RESERVED, &(base + 1).to_be_bytes())?;
-    meta.put(META_COMPACTED, &base.to_be_bytes())?;
+    meta.put(META_COMPACTED, &commit::encode_compacted(base, Some(Digest::ZERO)))?;
     drop(meta);
     transaction.commit().map_err(|e| place.redb(e))?;
     database.close().map_err(|e| place.redb(e))
@@ -233,9 +282,22 @@ fn open_on(
     staged.let_go().map_err(|e| place.io(e))?;
     let compacted;
     (recovered.starts, compacted) = raise_starts(&database, &place, recovered.starts, &mut removed)?;
-    let (reserved, last) = (recovered.reserved, removed.last);
-    let store = LogStore { database: Arc::new(database), place, reserved, compacted, last, stopped: None };
+    let (reserved, Removed { last, head, base, .. }) = (recovered.reserved, removed);
+    let store = LogStore { database: Arc::new(database), place, reserved, compacted, head, base, last, stopped: None };
     Ok((store, recovered))
+}
+
+fn draw_secret(path: &Path) -> Result<Secret, StoreError> {
+    let mut secret = [0; 32];
+    let drawn = getrandom::fill(&mut secret);
+    drawn.map_err(|error| Place::new(path).io(std::io::Error::other(error.to_string())))?;
+    Ok(Secret(secret))
+}
+
+fn known_secret(identity: &Identity, store: Option<StoreId>) -> Secret {
+    let first = identity.genesis.stores.get(identity.node.index()).copied();
+    let store = store.or(first).unwrap_or(StoreId([0; 16]));
+    Secret(Digest::of(&[identity.genesis.cluster.0, store.0].concat()).0)
 }
 
 /// Opens a log and verifies all of it; what redb writes meanwhile is held back, so that a file that is refused stays as it was.

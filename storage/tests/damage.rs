@@ -7,7 +7,7 @@ mod common;
 use common::{Disk, Model, Random, batch, identity, node, read_log, state, vote};
 use rabia_bank_messages::ids::Slot;
 use rabia_bank_messages::peer::{Entry, State, Vote};
-use rabia_bank_storage::{Commit, Entries, FORMAT, LogStore, PeerMemory, Recovered, StoreError};
+use rabia_bank_storage::{Commit, Entries, FORMAT, LogStore, Recovered, StoreError};
 use redb::{ReadableTable, TableDefinition};
 
 const PAGE: usize = 4096;
@@ -233,15 +233,13 @@ fn small_store() -> Vec<u8> {
     LogStore::create_with(disk.clone(), &identity(), 0).unwrap();
     let (mut store, _) = LogStore::open_with(disk.clone(), &identity(), || Ok(0)).unwrap();
     let (first, second) = (batch(1, 1, 500), batch(2, 1, 500));
-    let memory =
-        PeerMemory { store: identity().genesis.stores[1], starts: 4, run: rabia_bank_messages::ids::RunId([1; 16]) };
     let commit = Commit {
         reserved: Some(10),
         records: vec![vote(3, 1, Vote::One(second.0)), state(3, 2, State::One(second.0))],
         payloads: vec![first.clone(), second],
         decisions: vec![(1, Some(first.0)), (2, None)],
-        peers: vec![(node(2), memory)],
-        heard: vec![(node(2), 3)],
+        peers: vec![(node(2), common::memory(2, 1, 3))],
+        promised: Some(3),
         ..Commit::default()
     };
     store.commit(&commit).unwrap();
@@ -258,18 +256,20 @@ fn batch_key(origin: u8, sequence: u64) -> Vec<u8> {
 fn every_row_is_covered_by_its_check_value() {
     let image = small_store();
     let payload = |origin, sequence| format!("payload of batch {}", batch(origin, sequence, 500).0);
-    let rows: [(&str, Vec<u8>, String); 11] = [
+    let rows: [(&str, Vec<u8>, String); 13] = [
         ("meta", b"format".to_vec(), "key format".into()),
         ("meta", b"identity".to_vec(), "key identity".into()),
         ("meta", b"starts".to_vec(), "key starts".into()),
         ("meta", b"reserved".to_vec(), "key reserved".into()),
+        ("meta", b"compacted".to_vec(), "key compacted".into()),
+        ("meta", b"secret".to_vec(), "key secret".into()),
         ("log", record_key(3, 1, 1), "Vote of slot 3, phase 1".into()),
         ("log", record_key(3, 2, 0), "State of slot 3, phase 2".into()),
         ("log", batch_key(1, 1), payload(1, 1)),
         ("log", batch_key(2, 1), payload(2, 1)),
         ("log", decision_key(1), "decision of slot 1".into()),
-        ("log", vec![5, 2], "memory of node 2".into()),
-        ("log", vec![4, 2], "promises heard of node 2".into()),
+        ("log", [vec![5, 2], vec![2; 16]].concat(), "memory of node 2".into()),
+        ("log", vec![4], "count of promises".into()),
     ];
     for (table, key, shown) in &rows {
         for short in [0, 3] {
@@ -287,7 +287,7 @@ fn every_row_is_covered_by_its_check_value() {
 fn rows_that_contradict_each_other_are_damage() {
     let image = small_store();
     type Case = (&'static str, Vec<u8>, Option<Vec<u8>>, &'static str);
-    let cases: [Case; 12] = [
+    let cases: [Case; 16] = [
         ("meta", b"starts".to_vec(), None, "the row is missing"),
         ("meta", b"reserved".to_vec(), Some(3u64.to_be_bytes().to_vec()), "at or above the reserved slot 3"),
         ("meta", b"starts".to_vec(), Some(vec![0; 9]), "9 bytes where 8 should be"),
@@ -299,7 +299,11 @@ fn rows_that_contradict_each_other_are_damage() {
         ("log", record_key(4, 1, 2), Some(b"\xa4Zero".to_vec()), "no key of a record"),
         ("log", record_key(4, 1, 1), Some(b"\xa7Abstain".to_vec()), "unknown variant"),
         ("log", decision_key(0), Some(vec![0xC0]), "no number of a slot"),
-        ("log", decision_key(3), Some(vec![0xC0, 0xC0]), "not the encoding of what it decodes to"),
+        ("log", decision_key(3), Some(vec![0x92, 0xC0, 0xC0, 0xC0]), "not the encoding of what it decodes to"),
+        ("log", decision_key(2), Some(vec![0x92, 0xC0, 0xC0]), "does not follow from the one before"),
+        ("log", vec![4], Some(vec![0; 9]), "9 bytes where 8 should be"),
+        ("log", vec![5, 2, 2], Some(vec![0xC0]), "no store of a node"),
+        ("meta", b"secret".to_vec(), None, "no 32 bytes"),
     ];
     for (table, key, body, expected) in cases {
         let new = body.map(|body| row(table, &key, &body));

@@ -5,12 +5,11 @@ mod common;
 
 use std::path::Path;
 
-use common::{Model, Random, batch, identity, node, read_log, state, vote};
-use rabia_bank_messages::ids::{ClusterId, RunId, StoreId};
-use rabia_bank_messages::peer::{Entry, State, Vote};
-use rabia_bank_storage::{
-    BooksReader, BooksStore, Commit, Entries, Identity, LogStore, PeerMemory, Recovered, StoreError,
-};
+use common::{Model, Random, batch, identity, memory, node, read_log, state, vote};
+use rabia_bank_messages::ids::{ClusterId, Digest, RunId, StoreId};
+use rabia_bank_messages::lineage::{MAX_PROMISES, log_hash};
+use rabia_bank_messages::peer::{DIGEST_INTERVAL, Entry, State, Vote};
+use rabia_bank_storage::{BooksReader, BooksStore, Commit, Entries, Identity, LogStore, Recovered, StoreError};
 use tempfile::TempDir;
 
 fn new_store() -> (TempDir, std::path::PathBuf) {
@@ -20,8 +19,19 @@ fn new_store() -> (TempDir, std::path::PathBuf) {
     (directory, path)
 }
 
+/// With the secret of the model: that of a file is drawn at random.
 fn open(path: &Path) -> (LogStore, Recovered) {
-    LogStore::open(path, &identity(), || Ok(0)).unwrap()
+    let (store, recovered) = LogStore::open(path, &identity(), || Ok(0)).unwrap();
+    (store, Recovered { secret: Model::default().secret, ..recovered })
+}
+
+#[test]
+fn every_file_has_a_secret_of_its_own() {
+    let stores = [new_store(), new_store()];
+    let secret = |path: &Path| LogStore::open(path, &identity(), || Ok(0)).unwrap().1.secret;
+    let [one, other] = [&stores[0].1, &stores[1].1].map(|path| secret(path));
+    assert_ne!(one, other);
+    assert_eq!(one, secret(&stores[0].1), "for ever");
 }
 
 fn refused(path: &Path, change: impl FnOnce(&mut Identity)) -> StoreError {
@@ -158,22 +168,21 @@ fn the_same_again_is_fine() {
     let (_directory, path) = new_store();
     let (mut store, _) = open(&path);
     let (id, payload) = batch(2, 1, 100);
-    let memory = PeerMemory { store: StoreId([2; 16]), starts: 1, run: RunId([1; 16]) };
     let commit = Commit {
         reserved: Some(9),
         records: vec![vote(2, 1, Vote::One(id))],
         payloads: vec![(id, payload.clone()), (id, payload)],
         decisions: vec![(1, Some(id)), (1, Some(id))],
-        peers: vec![(node(2), memory)],
-        heard: vec![(node(2), 7), (node(2), 5)],
+        peers: vec![(node(2), memory(2, 1, 7)), (node(2), memory(2, 3, 5))],
+        promised: Some(3),
         ..Commit::default()
     };
     store.commit(&commit).unwrap();
     store.commit(&commit).unwrap();
     drop(store);
     let (_, recovered) = open(&path);
-    assert_eq!(recovered.heard, [(node(2), 7)]);
-    assert_eq!(recovered.peers, [(node(2), memory)]);
+    assert_eq!(recovered.promised, 3);
+    assert_eq!(recovered.peers, [(node(2), memory(2, 1, 7))], "fewer promises are ignored");
     assert_eq!(recovered.records.len(), 1);
 }
 
@@ -181,13 +190,13 @@ fn the_same_again_is_fine() {
 fn a_contradiction_writes_nothing_and_ends_the_writing() {
     let (id, payload) = batch(1, 1, 100);
     let (unknown, _) = batch(1, 2, 100);
-    let memory = |starts, run| PeerMemory { store: StoreId([2; 16]), starts, run: RunId([run; 16]) };
     let good = Commit {
         reserved: Some(9),
         records: vec![vote(2, 1, Vote::Zero)],
         payloads: vec![(id, payload.clone())],
         decisions: vec![(1, None)],
-        peers: vec![(node(2), memory(5, 1))],
+        peers: vec![(node(2), memory(2, 1, 5))],
+        promised: Some(5),
         ..Commit::default()
     };
     let bad = [
@@ -202,15 +211,15 @@ fn a_contradiction_writes_nothing_and_ends_the_writing() {
         Commit { decisions: vec![(0, None)], ..Commit::default() },
         Commit { decisions: vec![(3, None), (3, Some(id))], ..Commit::default() },
         Commit { decisions: vec![(3, Some(unknown))], ..Commit::default() },
-        Commit { peers: vec![(node(2), memory(4, 1))], ..Commit::default() },
-        Commit { peers: vec![(node(2), memory(5, 2))], ..Commit::default() },
+        Commit { promised: Some(4), ..Commit::default() },
+        Commit { promised: Some(MAX_PROMISES + 1), ..Commit::default() },
     ];
     for bad in bad {
         let (_directory, path) = new_store();
         let (mut store, _) = open(&path);
         store.commit(&good).unwrap();
         // What is good in it is not written either.
-        let mixed = Commit { heard: vec![(node(3), 3)], ..bad.clone() };
+        let mixed = Commit { peers: vec![(node(3), memory(3, 1, 3))], ..bad.clone() };
         let error = store.commit(&mixed).unwrap_err();
         assert!(matches!(error, StoreError::Contradiction { .. }), "{bad:?}: {error}");
         assert!(matches!(store.commit(&Commit::default()), Err(StoreError::Stopped { .. })), "{bad:?}");
@@ -367,17 +376,103 @@ fn a_store_takes_the_place_of_another_under_an_id_of_its_own() {
 }
 
 #[test]
-fn what_is_remembered_of_a_store_goes_with_it() {
+fn what_is_remembered_of_a_store_is_kept_beside_that_of_another_until_it_goes() {
     let (_directory, path) = new_store();
     let (mut store, _) = open(&path);
-    let memory = |starts, store| PeerMemory { store: StoreId([store; 16]), starts, run: RunId([7; 16]) };
-    let peers = vec![(node(2), memory(9, 2)), (node(3), memory(4, 3))];
-    store.commit(&Commit { peers, heard: vec![(node(2), 50), (node(3), 60)], ..Commit::default() }).unwrap();
-    let peers = vec![(node(2), memory(1, 0xaa))];
-    let replaced = vec![node(2)];
-    store.commit(&Commit { peers, heard: vec![(node(2), 3)], replaced, ..Commit::default() }).unwrap();
+    let peers = vec![(node(2), memory(2, 1, 9)), (node(3), memory(3, 1, 4))];
+    store.commit(&Commit { peers, ..Commit::default() }).unwrap();
+    store.commit(&Commit { peers: vec![(node(2), memory(0xaa, 2, 3))], ..Commit::default() }).unwrap();
     drop(store);
-    let recovered = open(&path).1;
-    assert_eq!(recovered.peers, [(node(2), memory(1, 0xaa)), (node(3), memory(4, 3))]);
-    assert_eq!(recovered.heard, [(node(2), 3), (node(3), 60)]);
+    let (mut store, recovered) = open(&path);
+    let both = [(node(2), memory(2, 1, 9)), (node(2), memory(0xaa, 2, 3)), (node(3), memory(3, 1, 4))];
+    assert_eq!(recovered.peers, both);
+    store.commit(&Commit { forget: vec![(node(2), StoreId([2; 16]))], ..Commit::default() }).unwrap();
+    drop(store);
+    assert_eq!(open(&path).1.peers, both[1..]);
+}
+
+#[test]
+fn a_store_knows_its_runs_and_how_many_promises_it_had_kept_when_each_began() {
+    let (_directory, path) = new_store();
+    for start in 1..=4 {
+        let (mut store, recovered) = open(&path);
+        let known: Vec<_> = recovered.runs.iter().map(|began| (began.start, began.run, began.promises)).collect();
+        let expected: Vec<_> = (1..start).map(|run| (run, RunId([run as u8; 16]), 10 * (run - 1))).collect();
+        assert_eq!(known, expected);
+        let began = store.begin_run(RunId([start as u8; 16]), &recovered).unwrap();
+        assert_eq!((began.start, began.promises), (start, 10 * (start - 1)));
+        store.commit(&Commit { promised: Some(10 * start), ..Commit::default() }).unwrap();
+    }
+    let (mut store, _) = open(&path);
+    store.commit(&Commit { forget_runs: Some(3), ..Commit::default() }).unwrap();
+    drop(store);
+    assert_eq!(open(&path).1.runs.iter().map(|began| began.start).collect::<Vec<_>>(), [3, 4]);
+}
+
+#[test]
+fn each_slot_has_the_hash_of_the_log_up_to_it_and_multiples_keep_it() {
+    const SLOTS: u64 = 2 * DIGEST_INTERVAL + 10;
+    let (_directory, path) = new_store();
+    let (mut store, _) = open(&path);
+    let hashes: Vec<Digest> = std::iter::successors(Some((0, Digest::ZERO)), |(slot, before)| {
+        Some((slot + 1, log_hash(*before, slot + 1, &None)))
+    })
+    .map(|(_, hash)| hash)
+    .take(SLOTS as usize + 1)
+    .collect();
+    let decisions = |slots: std::ops::RangeInclusive<u64>| Commit {
+        decisions: slots.map(|slot| (slot, None)).collect(),
+        ..Commit::default()
+    };
+    let known = |store: &LogStore, slot: u64| store.reader().hash(slot).unwrap();
+    // Behind a gap it is not known.
+    store.commit(&decisions(5..=9)).unwrap();
+    assert_eq!(known(&store, 7), None);
+    store.commit(&decisions(1..=4)).unwrap();
+    assert_eq!(known(&store, 7), Some(hashes[7]));
+    store.commit(&decisions(10..=SLOTS)).unwrap();
+    drop(store);
+    let (mut store, recovered) = open(&path);
+    assert_eq!(recovered.hashes, hashes);
+    assert_eq!(recovered.kept, Some((2 * DIGEST_INTERVAL, hashes[2 * DIGEST_INTERVAL as usize])));
+    store.commit(&Commit { compact: Some(SLOTS - 3), ..Commit::default() }).unwrap();
+    let multiples = [DIGEST_INTERVAL, 2 * DIGEST_INTERVAL];
+    for slot in multiples.into_iter().chain(SLOTS - 3..=SLOTS) {
+        assert_eq!(known(&store, slot), Some(hashes[slot as usize]), "slot {slot}");
+    }
+    assert_eq!((known(&store, SLOTS + 1), known(&store, SLOTS - 4)), (None, None));
+    // A snapshot of another node brings its own.
+    let installed = (SLOTS + 100, Digest([7; 32]));
+    store.commit(&Commit { installed: Some(installed), ..Commit::default() }).unwrap();
+    store.commit(&decisions(SLOTS + 101..=SLOTS + 101)).unwrap();
+    let next = log_hash(Digest([7; 32]), SLOTS + 101, &None);
+    assert_eq!((known(&store, SLOTS + 100), known(&store, SLOTS + 101)), (Some(Digest([7; 32])), Some(next)));
+    assert_eq!(known(&store, DIGEST_INTERVAL), Some(hashes[DIGEST_INTERVAL as usize]));
+    drop(store);
+    let (_, recovered) = LogStore::open(&path, &identity(), || Ok(SLOTS + 100)).unwrap();
+    assert_eq!(recovered.hashes, [Digest([7; 32]), next]);
+}
+
+#[test]
+fn the_books_of_another_log_are_refused() {
+    let (_directory, path) = new_store();
+    let (mut store, _) = open(&path);
+    let decisions = (1..=4).map(|slot| (slot, None)).collect();
+    store.commit(&Commit { decisions, ..Commit::default() }).unwrap();
+    let second = store.reader().hash(2).unwrap().unwrap();
+    drop(store);
+    let (mut store, mut recovered) = LogStore::open(&path, &identity(), || Ok(2)).unwrap();
+    let error = store.settle(Digest([1; 32]), &mut recovered).unwrap_err();
+    assert!(matches!(error, StoreError::OtherLog { slot: 2, .. }), "{error}");
+    store.settle(second, &mut recovered).unwrap();
+    drop(store);
+    // The log lacks what the books cover, and learns the hash from them.
+    let (mut store, mut recovered) = LogStore::open(&path, &identity(), || Ok(9)).unwrap();
+    assert!(recovered.hashes.is_empty());
+    store.settle(Digest([9; 32]), &mut recovered).unwrap();
+    assert_eq!(recovered.hashes, [Digest([9; 32])]);
+    drop(store);
+    let (mut store, mut recovered) = LogStore::open(&path, &identity(), || Ok(9)).unwrap();
+    assert_eq!(recovered.hashes, [Digest([9; 32])]);
+    assert!(store.settle(second, &mut recovered).is_err());
 }

@@ -41,7 +41,7 @@ fn records_that_no_node_writes_are_refused() {
         assert!(stored_records::refuses(&input), "phase {phase}, kind {kind}, {body:?}");
         stored_records::check(&input);
     }
-    for stranger in [&[][..], &[0], &[6, 1]] {
+    for stranger in [&[][..], &[0], &[6, 1], &[8, 1]] {
         let input = [&[0, stranger.len() as u8][..], stranger, &[0, 0]].concat();
         assert!(stored_records::refuses(&input), "no row of a log has the key {stranger:?}");
     }

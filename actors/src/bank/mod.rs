@@ -18,7 +18,8 @@ use rabia_bank_messages::bank::{ErrorCode, OtherFields, Query, ReadLevel, Refusa
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::genesis::{Genesis, Replacement};
-use rabia_bank_messages::ids::{BatchId, Millis, NodeId, Slot, StoreId};
+use rabia_bank_messages::ids::{BatchId, Digest, Millis, NodeId, Slot, StoreId};
+use rabia_bank_messages::lineage::log_hash;
 use rabia_bank_messages::peer::DIGEST_INTERVAL;
 use rabia_bank_messages::stages::Stage;
 use rabia_bank_storage::BooksReader;
@@ -31,20 +32,23 @@ use crate::ledger::{Applied, Ledger, Progress, RequestOutcome};
 use crate::node::{Decision, Failed, Gauges, Rebuilt, warn_of_unusable};
 use crate::owner::Owner;
 use crate::proposer::{AppliedTime, Proposer};
-use crate::snapshotter::{OwnDigest, Snapshotter};
+use crate::snapshotter::Snapshotter;
 use crate::voter::Voter;
 use reader::Reader;
 use reads::WaitingReads;
 use snapshots::SnapshotStage;
+use trust::Trust;
 use work::{Purpose, Work};
 
 pub use reads::ReadAt;
 pub use snapshots::{Install, Saved, SnapshotPolicy, Superseded, TakeSnapshot};
+pub use trust::{Admitted, Doubt, Newest};
 
 mod followers;
 mod reader;
 mod reads;
 mod snapshots;
+mod trust;
 mod work;
 
 /// The proposer is told of log time when it has gone on by so many milliseconds: it looks for leaps of an hour.
@@ -246,8 +250,11 @@ pub struct Bank {
     unsaved: (u64, u64),
     /// The newest decisions: as many as owners of coming slots are read from.
     decisions: VecDeque<Decision>,
+    /// The hash of the log up to what is applied.
+    log_hash: Digest,
     /// The same, when the ledger was frozen.
-    frozen_decisions: Vec<Decision>,
+    frozen: (Vec<Decision>, Digest),
+    trust: Trust,
     gauges: Arc<Gauges>,
     /// The log time that the proposer was told of last.
     told_time: Millis,
@@ -280,7 +287,7 @@ impl Bank {
         snapshotter: Addr<Snapshotter>,
         node: Recipient<Failed>,
     ) -> Bank {
-        let BankState { rebuilt: Rebuilt { ledger, decisions, replayed_bytes }, books, policy } = state;
+        let BankState { rebuilt: Rebuilt { ledger, decisions, hash, replayed_bytes }, books, policy } = state;
         let replayed_slots = ledger.applied() - gauges.snapshot_slot.load(Ordering::Relaxed);
         let unsaved = policy.at_start(me, genesis.members(), (replayed_bytes, replayed_slots));
         gauges.applied_slot.store(ledger.applied(), Ordering::Relaxed);
@@ -296,7 +303,9 @@ impl Bank {
             snapshot_waiters: Vec::new(),
             unsaved,
             decisions: decisions.into(),
-            frozen_decisions: Vec::new(),
+            log_hash: hash,
+            frozen: (Vec::new(), Digest::ZERO),
+            trust: Trust::default(),
             clients: FxHashMap::default(),
             expected: FxHashMap::default(),
             gauges,
@@ -314,9 +323,7 @@ impl Bank {
     }
 
     fn tell(&self, client: ClientId, answered: Answered) {
-        if let Some(client) = self.clients.get(&client) {
-            client.answers.do_send(Answers { answers: vec![answered], applied: None });
-        }
+        self.send(client, Answers { answers: vec![answered], applied: None });
     }
 
     /// Tells the waiting clients that nobody knows what became of their requests, or may become of them.
@@ -350,9 +357,7 @@ impl Bank {
             }
         }
         for (client, answers) in answers {
-            if let Some(client) = self.clients.get(&client) {
-                client.answers.do_send(Answers { answers, applied: Some(applied) });
-            }
+            self.send(client, Answers { answers, applied: Some(applied) });
         }
         self.go_on_working(ctx);
     }
@@ -386,7 +391,9 @@ impl Bank {
 
     /// Takes note of a slot that was applied, and begins a snapshot if one is due.
     fn note_slot(&mut self, slot: Slot, batch: Option<(BatchId, u64)>, ctx: &mut Context<Self>) {
-        self.decisions.push_back((slot, batch.map(|(id, _)| id)));
+        let value = batch.map(|(id, _)| id);
+        self.decisions.push_back((slot, value));
+        self.log_hash = log_hash(self.log_hash, slot, &value);
         let keep = *self.genesis.owner_slots(slot + 1).start();
         while self.decisions.pop_front_if(|(slot, _)| *slot < keep).is_some() {}
         let (bytes, slots) = &mut self.unsaved;
@@ -402,6 +409,7 @@ impl Bank {
         }
         self.waiting.sweep(Instant::now());
         self.work.sweep();
+        self.tell_digest_when_idle();
     }
 
     fn status(&mut self) -> Status {
@@ -542,7 +550,7 @@ impl Handler<Apply> for Bank {
         self.gauges.applied_slot.store(slot, Ordering::Relaxed);
         self.tell_time();
         if slot.is_multiple_of(DIGEST_INTERVAL) {
-            self.snapshotter.do_send(OwnDigest { slot, digest: self.ledger.digest() });
+            self.tell_digest(slot);
         }
         self.note_slot(slot, batch.map(|(id, payload)| (id, payload.len() as u64)), ctx);
         self.work.applied = Some(Instant::now());

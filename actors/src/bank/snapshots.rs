@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
-use rabia_bank_messages::ids::{NodeId, Slot};
+use rabia_bank_messages::ids::{Digest, NodeId, Slot};
 use rabia_bank_storage::BooksView;
 use tokio::sync::oneshot;
 
@@ -37,6 +37,8 @@ pub struct Superseded(pub Slot);
 pub struct Install {
     /// The state.
     pub ledger: Box<Ledger>,
+    /// The hash of the log up to it.
+    pub hash: Digest,
     /// The decisions before it that owners of coming slots are read from.
     pub decisions: Vec<Decision>,
 }
@@ -116,7 +118,7 @@ impl Bank {
         }
         self.unsaved = (0, 0);
         self.snapshot = SnapshotStage::Collecting;
-        self.frozen_decisions = self.decisions.iter().copied().collect();
+        self.frozen = (self.decisions.iter().copied().collect(), self.log_hash);
         let part = self.ledger.freeze().div_ceil(PARTS);
         self.collect(part, Instant::now(), ctx);
     }
@@ -141,8 +143,8 @@ impl Bank {
             }
         };
         self.snapshot = SnapshotStage::Saving;
-        let decisions = std::mem::take(&mut self.frozen_decisions);
-        self.snapshotter.do_send(Save(Snapshot { changes, decisions }));
+        let (decisions, log_hash) = std::mem::replace(&mut self.frozen, (Vec::new(), Digest::ZERO));
+        self.snapshotter.do_send(Save(Snapshot { changes, decisions, log_hash }));
     }
 }
 
@@ -187,7 +189,7 @@ impl Handler<TakeSnapshot> for Bank {
 impl Handler<Install> for Bank {
     type Result = ();
 
-    fn handle(&mut self, Install { ledger, decisions }: Install, ctx: &mut Self::Context) {
+    fn handle(&mut self, Install { ledger, hash, decisions }: Install, ctx: &mut Self::Context) {
         let (own, new) = (self.ledger.applied(), ledger.applied());
         assert!(new > own, "a state after slot {new} would take the place of one after slot {own}");
         // One of the old state would be collected no further.
@@ -196,6 +198,7 @@ impl Handler<Install> for Bank {
         // A million accounts take a while to go: not on this thread.
         drop(tokio::task::spawn_blocking(move || drop(old)));
         self.decisions = decisions.into();
+        self.log_hash = hash;
         self.unsaved = self.policy.at_start(self.me, self.genesis.members(), (0, 0));
         self.gauges.applied_slot.store(new, Ordering::Relaxed);
         self.tell_time();

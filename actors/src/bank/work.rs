@@ -18,7 +18,7 @@ use tokio::task::yield_now;
 
 use super::followers::Follower;
 use super::reader::Reader;
-use super::{Answered, Bank, ClientId, Done, Waiter};
+use super::{Answered, Answers, Bank, ClientId, Done, Waiter};
 use crate::ledger::{Block, Lookup, MOST_AT_ONCE, Progress};
 use crate::node::{Failed, Failure};
 use crate::owner::FairQueue;
@@ -160,8 +160,11 @@ impl Bank {
     fn do_task(&mut self, Task { waiter, deadline, job }: Task, ctx: &mut Context<Self>) -> u64 {
         let (mut lookup, purpose, given) = match job {
             Job::Status => {
-                let status = Box::new(self.status());
-                self.answer(waiter, Some(self.ledger.applied()), Ok(Success::Status { status }));
+                // Whoever looks after the node must hear of it also while it is in doubt.
+                let result = Ok(Done::Success(Success::Status { status: Box::new(self.status()) }));
+                let slot = Some(self.ledger.applied());
+                let answers = vec![Answered { tag: waiter.tag, slot, index: None, replayed: false, result }];
+                self.send_now(waiter.client, Answers { answers, applied: None });
                 return STATUS;
             }
             Job::Follow(follower) => (Box::new(self.look_for(&follower)), Purpose::Follow(follower), None),

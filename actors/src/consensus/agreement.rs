@@ -10,15 +10,19 @@ use std::time::Duration;
 
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::genesis::{Genesis, Quorums, Replacement};
-use rabia_bank_messages::ids::{BatchId, MAX_NODES, Millis, NodeId, Phase, Slot as SlotNumber, StoreId};
-use rabia_bank_messages::peer::{PeerMessage, Value};
+use rabia_bank_messages::ids::{BatchId, Digest, MAX_NODES, Millis, NodeId, Phase, Slot as SlotNumber, StoreId};
+use rabia_bank_messages::lineage::{Memory, log_hash};
+use rabia_bank_messages::peer::{Entry, PeerMessage, Value};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
-use rabia_bank_storage::{Commit, PeerMemory, Record, Recovered, Said};
+use rabia_bank_storage::{Commit, Record, Recovered, Said};
 use rustc_hash::FxHashMap;
 
 mod belief;
 
 use super::coin::coin;
+use super::forks::{Compared, Forks, Step};
+use super::hashes::Hashes;
+use super::lineage::Lineage;
 use super::slot::{Slot, SlotEffect, SlotMessage, Stage, bound_to};
 use super::stores::{Replacements, Standing, Stores};
 
@@ -54,11 +58,29 @@ pub enum Event {
     Installed {
         /// The slot. It must be above the frontier.
         slot: SlotNumber,
+        /// The hash of the log up to it.
+        hash: Digest,
         /// The decisions up to it that owners of coming slots are read from.
         decisions: Vec<(SlotNumber, Value)>,
         /// The replacements of stores up to it.
         replacements: Replacements,
     },
+    /// The digest of this node's state after a slot.
+    OwnDigest {
+        /// The slot.
+        slot: SlotNumber,
+        /// The digest.
+        digest: Digest,
+    },
+    /// What [`Effect::LookUp`] asked for: none if the log has it no more.
+    LookedUp {
+        /// The slot.
+        slot: SlotNumber,
+        /// The hash of the log up to it.
+        hash: Option<Digest>,
+    },
+    /// The snapshot that this peer sends, after this slot, does not have this node's history.
+    OtherHistory(NodeId, SlotNumber),
     /// Time passed. At least every [`TICK`].
     Tick,
 }
@@ -99,6 +121,31 @@ pub enum Effect {
         to: NodeId,
         /// For which payload.
         id: BatchId,
+    },
+    /// Tell this peer the hash of the log up to a slot, if it is on disk.
+    SendHash {
+        /// Who asked.
+        to: NodeId,
+        /// For which slot.
+        slot: SlotNumber,
+    },
+    /// Look on disk for the hash of the log up to a slot, and report [`Event::LookedUp`].
+    LookUp(SlotNumber),
+    /// This peer's log begins at a slot that is beyond this node's, whose history it has: ask it for a snapshot.
+    GetSnapshot {
+        /// Whom.
+        from: NodeId,
+        /// The first slot of its log.
+        log_from: SlotNumber,
+    },
+    /// No client is answered from now on, or they are again: see [`forks`](super::forks).
+    Doubt(bool),
+    /// No majority has this node's log and state. If that is certain, the node stops.
+    Split {
+        /// What was compared.
+        what: String,
+        /// Whether it is.
+        certain: bool,
     },
     /// The store at the other end of this link has become the peer's, and nothing is remembered of it: break the link, so that
     /// the two meet again.
@@ -205,20 +252,18 @@ struct ReadRound {
     number: u64,
     /// The highest read that it serves.
     read: u64,
-    /// The replacements of stores that were known when it began.
-    stores: usize,
     asked: Duration,
-    answers: [Option<SlotNumber>; MAX_NODES],
+    answers: Vec<ReadAnswer>,
 }
 
-/// Reads whose round has ended, which wait for its slot.
-#[derive(Clone, Copy, Debug)]
+/// Which node answered, from which store, and the highest slot that it knows of.
+type ReadAnswer = (NodeId, StoreId, SlotNumber);
+
+/// A round with answers enough, as far as this node knows who is a member, which waits for its slot.
+#[derive(Clone, Debug)]
 struct EndedRound {
-    /// The highest of them.
-    read: u64,
+    round: ReadRound,
     slot: SlotNumber,
-    /// The replacements of stores that were known when it began.
-    stores: usize,
 }
 
 /// Counters since the start.
@@ -252,9 +297,11 @@ pub struct Agreement {
     speaks: Range<SlotNumber>,
     /// The stores that peers spoke from last.
     linked: [StoreId; MAX_NODES],
-    /// Members whose former store is still remembered on disk.
-    unforgotten: Vec<NodeId>,
     frontier: SlotNumber,
+    /// Of the log up to the frontier.
+    hashes: Hashes,
+    /// Up to this slot the log with its payloads is durable.
+    durable: SlotNumber,
     open: BTreeMap<SlotNumber, Slot>,
     /// Slots of a former run that have to be spoken in once the window reaches them.
     unsaid: VecDeque<SlotNumber>,
@@ -274,13 +321,15 @@ pub struct Agreement {
     saving: VecDeque<(Ticket, Saving)>,
     unwritten: Vec<(SlotNumber, Value)>,
     unwritten_since: Option<Duration>,
-    /// How many promises each peer was heard to have kept (rule 12). This node's own stand in `promised`.
-    heard: [u64; MAX_NODES],
-    /// Promises that are durable …
-    promised: u64,
-    /// … and on their way to the disk.
-    promising: u64,
-    unwritten_heard: bool,
+    lineage: Lineage,
+    forks: Forks,
+    dialled: [bool; MAX_NODES],
+    /// Replacements whose former store may still be needed: it is not refused yet.
+    unsettled: Vec<Replacement>,
+    /// How far the log is durable at each peer, and in which store.
+    durable_at: [Option<(StoreId, SlotNumber)>; MAX_NODES],
+    /// Peers whose log begins at this slot, and that were asked whether they have this node's history.
+    snapshots: [Option<SlotNumber>; MAX_NODES],
     /// Since when this node is linked to no member that its log knows.
     alone_since: Option<Duration>,
     /// It has been so for long.
@@ -310,6 +359,8 @@ enum Saving {
     Slot(SlotNumber),
     Reserved(SlotNumber),
     Promises(u64),
+    /// Decisions up to this slot, or a snapshot there.
+    Log(SlotNumber),
     /// The decision by which this store took the place of another.
     Joining,
 }
@@ -337,8 +388,9 @@ impl Agreement {
             speaks: stores.span(me, recovered.store).unwrap_or(silent..SlotNumber::MAX),
             stores,
             linked,
-            unforgotten: Vec::new(),
             frontier: recovered.decided,
+            hashes: Hashes::new(recovered.decided, &recovered.hashes, recovered.kept),
+            durable: recovered.decided,
             open: BTreeMap::new(),
             unsaid: VecDeque::new(),
             recent: BTreeMap::new(),
@@ -353,10 +405,12 @@ impl Agreement {
             saving: VecDeque::new(),
             unwritten: Vec::new(),
             unwritten_since: None,
-            heard: [0; MAX_NODES],
-            promised: 0,
-            promising: 0,
-            unwritten_heard: false,
+            lineage: Lineage::new(recovered),
+            forks: Forks::new(me, quorums.majority()),
+            dialled: [false; MAX_NODES],
+            unsettled: Vec::new(),
+            durable_at: [None; MAX_NODES],
+            snapshots: [None; MAX_NODES],
             alone_since: None,
             alone: false,
             up: [false; MAX_NODES],
@@ -376,9 +430,7 @@ impl Agreement {
             counters: AgreementCounters::default(),
             genesis,
         };
-        agreement.recall_heard(recovered);
-        agreement.promised = agreement.heard[me.index()];
-        agreement.promising = agreement.promised;
+        agreement.unsettled = agreement.stores.replacements().to_vec();
         for (id, payload) in &recovered.payloads {
             agreement.payloads.insert(*id, Held { payload: payload.clone(), last: None });
         }
@@ -389,23 +441,10 @@ impl Agreement {
         agreement
     }
 
-    /// What was heard of a store is of no meaning for the one that took its place.
-    fn recall_heard(&mut self, recovered: &Recovered) {
-        for (node, count) in &recovered.heard {
-            let memory = recovered.peers.iter().find(|(peer, _)| peer == node);
-            let of = memory.map_or(self.genesis.stores[node.index()], |(_, memory)| memory.store);
-            if *node == self.me || of == self.stores.current(*node) {
-                self.heard[node.index()] = *count;
-            } else {
-                self.forget_heard(*node);
-            }
+    fn forget_store(&mut self, node: NodeId, store: StoreId) {
+        if self.lineage.remembers(node, store).is_some() {
+            self.lineage.forget(node, store);
         }
-    }
-
-    fn forget_heard(&mut self, node: NodeId) {
-        self.heard[node.index()] = 0;
-        self.unforgotten.push(node);
-        self.unwritten_heard = true;
     }
 
     fn tell_pool_of_stores(&self, effects: &mut Vec<Effect>) {
@@ -459,12 +498,57 @@ impl Agreement {
 
     /// How many promises this node's store has kept (rule 12).
     pub fn promised(&self) -> u64 {
-        self.promised
+        self.lineage.promised()
     }
 
-    /// How many promises this peer was heard to have kept (rule 12).
-    pub fn heard(&self, peer: NodeId) -> u64 {
-        self.heard[peer.index()]
+    /// The runs of this store, and what it remembers of peers' (rule 12).
+    pub fn lineage(&self) -> &Lineage {
+        &self.lineage
+    }
+
+    /// Whether no client may be answered: see [`forks`](super::forks).
+    pub fn in_doubt(&self) -> bool {
+        self.forks.in_doubt()
+    }
+
+    /// Whether links to a quorum work, this node included, whose logs have been compared with this node's.
+    pub fn meets_quorum(&self) -> bool {
+        let met = |node: &NodeId| self.up[node.index()] && self.is_member(*node) && self.forks.agrees(*node);
+        self.genesis.nodes().filter(met).count() + 1 >= self.quorums.quorum()
+    }
+
+    /// Up to this slot the log with its payloads is durable here.
+    pub fn durable(&self) -> SlotNumber {
+        self.durable
+    }
+
+    /// Whether nobody needs the store any more that was replaced: this node knows all slots in which it speaks, and that a quorum has
+    /// them durably. (Before, with one more loss, those slots could not be decided.)
+    pub fn is_settled(&self, by: &Replacement) -> bool {
+        let last = self.stores.speaks_from(by) - 1;
+        let has = |node: NodeId| {
+            let durable = self.durable_at[node.index()].filter(|(store, _)| *store == self.stores.current(node));
+            durable.is_some_and(|(_, slot)| slot >= last)
+        };
+        let own = if is_broken(Rule::FormerDurable) { self.frontier } else { self.durable };
+        let own = usize::from(self.store == self.stores.current(self.me) && own >= last);
+        let others = self.genesis.nodes().filter(|node| *node != self.me && has(*node)).count();
+        self.frontier >= last && own + others >= self.quorums.quorum() || is_broken(Rule::FormerHeard)
+    }
+
+    /// Whether the store at the other end of the link to this peer is the peer's by the log.
+    fn is_member(&self, peer: NodeId) -> bool {
+        self.linked[peer.index()] == self.stores.current(peer)
+    }
+
+    /// The link to this peer that comes up next was dialled by this node, or not.
+    pub fn note_dialled(&mut self, peer: NodeId, dialled: bool) {
+        self.dialled[peer.index()] = dialled;
+    }
+
+    /// The hash of the log up to the frontier.
+    pub fn log_hash(&self) -> Digest {
+        self.hashes.last()
     }
 
     /// The stores of all members, as far as this node knows the log.
@@ -477,19 +561,37 @@ impl Agreement {
         self.stores.brought(self.me, self.store).map(|replacement| replacement.slot)
     }
 
-    /// What this node's store was replaced by, once all slots are decided in which it speaks: there is nothing left to do.
-    pub fn retired(&self) -> Option<Replacement> {
+    /// Whether this is the peer's store by the log, and it was not met as such.
+    pub fn is_unmet(&self, peer: NodeId, store: StoreId) -> bool {
+        self.stores.current(peer) == store && self.lineage.remembers(peer, store).is_none()
+    }
+
+    /// Whether this store took the place of another, and has not found that in its own log yet.
+    pub fn is_newcomer(&self) -> bool {
+        self.stores.span(self.me, self.store).is_none()
+    }
+
+    /// What this node's store was replaced by, as far as the log is known here.
+    pub fn replaced_by(&self) -> Option<Replacement> {
         match self.stores.standing(self.me, self.store) {
-            Standing::Former(by) if self.stores.speaks_from(&by) <= self.frontier + 1 => Some(by),
-            _ => None,
+            Standing::Former(by) => Some(by),
+            Standing::Current | Standing::Unknown => None,
         }
     }
 
-    /// Whether this store knows all slots in which a former one spoke, and is the member's newest: what it says of the highest
-    /// slot that it voted in counts.
+    /// What this node's store was replaced by, once a quorum has all slots in which it speaks: there is nothing left to do.
+    pub fn retired(&self) -> Option<Replacement> {
+        self.replaced_by().filter(|by| self.is_settled(by))
+    }
+
+    /// Whether this store knows all slots in which a former one spoke, and is the member's newest.
     pub fn is_current(&self) -> bool {
-        let knows_all = self.speaks.start <= self.frontier + 1 || is_broken(Rule::NewStoreReads);
-        knows_all && self.speaks.end == SlotNumber::MAX
+        self.answers_reads() && self.speaks.end == SlotNumber::MAX
+    }
+
+    /// Whether this store says the highest slot that it voted in: it knows all in which a former one spoke.
+    fn answers_reads(&self) -> bool {
+        self.speaks.start <= self.frontier + 1 || is_broken(Rule::NewStoreReads)
     }
 
     /// How many slots are in agreement and undecided.
@@ -512,9 +614,27 @@ impl Agreement {
         self.counters
     }
 
-    /// Makes it durable that a peer was met in this run (rule 12). The ticket is that of the write.
-    pub fn remember_peer(&mut self, peer: NodeId, memory: PeerMemory, effects: &mut Vec<Effect>) -> Ticket {
-        self.save(Commit { peers: vec![(peer, memory)], ..Commit::default() }, None, effects)
+    /// Rule 12: a peer was met that says this of its store. Answers the write after which that, and all that was heard of peers
+    /// before, is durable; none if it is already.
+    pub fn remember_peer(&mut self, peer: NodeId, memory: Memory, effects: &mut Vec<Effect>) -> Option<Ticket> {
+        if self.lineage.meet(peer, memory) {
+            let commit = Commit { peers: vec![(peer, memory)], ..Commit::default() };
+            self.save(commit, None, effects);
+        } else if self.lineage.is_unwritten() {
+            self.save(Commit::default(), None, effects);
+        }
+        self.lineage.writing()
+    }
+
+    /// A peer remembers this of this node's store.
+    pub fn is_told(&mut self, by: NodeId, memory: Option<Memory>) {
+        let others = self.genesis.nodes().filter(|node| *node != self.me);
+        self.lineage.is_told(by, memory, others);
+    }
+
+    /// A peer never said what is remembered of its store: that was somebody else.
+    pub fn forget_disputed(&mut self, peer: NodeId, store: StoreId) {
+        self.forget_store(peer, store);
     }
 
     /// Takes what happened at `now` and appends what is to be done.
@@ -537,8 +657,21 @@ impl Agreement {
                 self.waiting_read = Some(read);
                 self.start_round(now, effects);
             }
-            Event::Installed { slot, decisions, replacements } => {
-                self.installed(now, slot, decisions, &replacements, effects);
+            Event::Installed { slot, hash, decisions, replacements } => {
+                self.installed(now, (slot, hash), decisions, &replacements, effects);
+            }
+            Event::OwnDigest { slot, digest } => {
+                self.forks.digest(self.me, slot, digest);
+                effects.push(Effect::Broadcast(PeerMessage::StateDigest { slot, digest }));
+                self.look_at_forks(now, effects);
+            }
+            Event::LookedUp { slot, hash } => {
+                self.forks.found(slot, hash);
+                self.look_at_forks(now, effects);
+            }
+            Event::OtherHistory(peer, slot) => {
+                self.forks.differ(peer, slot, Digest::ZERO);
+                self.look_at_forks(now, effects);
             }
             Event::Tick => self.tick(now, effects),
         }
@@ -548,6 +681,10 @@ impl Agreement {
 
     fn receive(&mut self, now: Duration, from: NodeId, message: PeerMessage, effects: &mut Vec<Effect>) {
         if !self.takes(from, &message, effects) {
+            return;
+        }
+        // Of a member whose log is another one only requests are taken, and what it says of its log.
+        if self.forks.differs(from) && !is_broken(Rule::ForkedIsIgnored) && !is_about_logs(&message) {
             return;
         }
         match message {
@@ -594,7 +731,7 @@ impl Agreement {
                 None => effects.push(Effect::SendStored { to: from, id }),
             },
             PeerMessage::ReadIndex { starts, round } => {
-                if self.is_current() {
+                if self.answers_reads() {
                     let slot = self.read_index();
                     effects.push(Effect::Send(from, PeerMessage::ReadIndexAnswer { starts, round, slot }));
                 }
@@ -603,31 +740,43 @@ impl Agreement {
                 self.read_answer(now, from, starts, round, slot, effects);
             }
             PeerMessage::CatchUp { from: slot } if slot > self.frontier => {
-                let answer = PeerMessage::Entries { entries: Vec::new(), decided: self.frontier };
+                let answer = PeerMessage::Entries { before: Digest::ZERO, entries: Vec::new(), decided: self.frontier };
                 effects.push(Effect::Send(from, answer));
             }
             PeerMessage::CatchUp { from: slot } => effects.push(Effect::SendEntries { to: from, from: slot }),
-            PeerMessage::Entries { entries, decided } => self.entries(now, from, entries, decided, effects),
-            PeerMessage::Alive { decided } => {
+            PeerMessage::Entries { before, entries, decided } => {
+                if entries.is_empty() || self.follows(now, from, before, &entries, effects) {
+                    self.entries(now, from, entries, decided, effects);
+                }
+            }
+            PeerMessage::Alive { decided, hash, durable } => {
+                self.durable_at[from.index()] = Some((self.linked[from.index()], durable.min(decided)));
+                self.has_log(now, from, decided, hash, effects);
                 // It says what it knows now, which may be less than what was once said in its name.
                 self.known[from.index()] = decided;
                 self.catch_up(now, effects);
             }
-            PeerMessage::Promised { count } if self.linked[from.index()] == self.stores.current(from) => {
-                let heard = &mut self.heard[from.index()];
-                *heard = count.max(*heard);
-                self.unwritten_heard = true;
+            PeerMessage::LogHash { slot, hash } => self.has_log(now, from, slot, hash, effects),
+            PeerMessage::GetHash { slot } => match self.hashes.of(slot) {
+                Some(hash) => effects.push(Effect::Send(from, PeerMessage::LogHash { slot, hash })),
+                None if slot < self.frontier => effects.push(Effect::SendHash { to: from, slot }),
+                None => {}
+            },
+            PeerMessage::StateDigest { slot, digest } => {
+                if self.is_member(from) {
+                    self.forks.digest(from, slot, digest);
+                    self.look_at_forks(now, effects);
+                }
+            }
+            PeerMessage::Compacted { log_from } => self.compacted(from, log_from, effects),
+            PeerMessage::Promised { count, proof } => {
+                self.lineage.hear(from, self.linked[from.index()], count, proof);
             }
             PeerMessage::Clock { wall, confirmed, refuses } => {
                 effects.push(Effect::Pool(Notice::Clock { peer: from, wall, confirmed, refuses }));
             }
-            // Of a store that is not the peer's, or not any more.
-            PeerMessage::Promised { .. }
             // The snapshotter's business.
-            | PeerMessage::StateDigest { .. }
-            | PeerMessage::Compacted { .. }
-            | PeerMessage::GetSnapshot { .. }
-            | PeerMessage::SnapshotRows { .. } => {}
+            PeerMessage::GetSnapshot { .. } | PeerMessage::SnapshotRows { .. } => {}
         }
     }
 
@@ -694,7 +843,7 @@ impl Agreement {
             Some(decided) if now.saturating_sub(decided.at) < CROSSED => return,
             Some(decided) => PeerMessage::Decide { slot, value: decided.value },
             // Too old to remember: the peer will catch up from the log.
-            None => PeerMessage::Alive { decided: self.frontier },
+            None => self.alive(),
         };
         effects.push(Effect::Send(from, answer));
     }
@@ -808,30 +957,18 @@ impl Agreement {
             commit.reserved = Some(ahead);
         }
         let ticket = self.ticket;
+        // To remember another run of a peer binds this node as a vote does: a copy that forgot it counts less.
+        let binds = commit.reserved.is_some() || !commit.records.is_empty() || !commit.peers.is_empty();
         // The count of promises is said before whatever else this write allows to be said.
-        let promises = self.count_promise(&mut commit).map(Saving::Promises);
-        let mut waiting = [promises, commit.reserved.map(Saving::Reserved), saving];
+        let promises = self.lineage.write(ticket, binds, &mut commit).map(Saving::Promises);
+        let log = commit.decisions.last().map(|(slot, _)| *slot).max(commit.installed.map(|(slot, _)| slot));
+        let mut waiting = [promises, commit.reserved.map(Saving::Reserved), log.map(Saving::Log), saving];
         if is_broken(Rule::PromisesFirst) {
             waiting.rotate_left(1);
         }
         self.saving.extend(waiting.into_iter().flatten().map(|saving| (ticket, saving)));
         effects.push(Effect::Save(ticket, commit));
         ticket
-    }
-
-    /// Rule 12: the store counts what it binds its node to, and remembers how many promises of peers that rests on.
-    fn count_promise(&mut self, commit: &mut Commit) -> Option<u64> {
-        let binds = commit.reserved.is_some() || !commit.records.is_empty();
-        if binds {
-            self.promising += 1;
-            self.heard[self.me.index()] = self.promising;
-            self.unwritten_heard = true;
-        }
-        commit.replaced.append(&mut self.unforgotten);
-        if std::mem::take(&mut self.unwritten_heard) {
-            commit.heard = self.genesis.nodes().map(|node| (node, self.heard[node.index()])).collect();
-        }
-        binds.then_some(self.promising)
     }
 
     /// Whatever names a batch is written with its payload. If that is on disk already it is not written again; whether it is
@@ -855,13 +992,20 @@ impl Agreement {
         self.speaks.start <= self.frontier + self.genesis.window && self.frontier + 1 < self.speaks.end
     }
 
+    fn promised_so_far(&self) -> PeerMessage {
+        let count = self.lineage.promised();
+        PeerMessage::Promised { count, proof: self.lineage.proof(count) }
+    }
+
     fn saved(&mut self, now: Duration, ticket: Ticket, effects: &mut Vec<Effect>) {
+        self.lineage.saved(ticket);
         while let Some((_, saving)) = self.saving.pop_front_if(|(needed, _)| *needed <= ticket) {
             match saving {
                 Saving::Promises(count) => {
-                    self.promised = count;
-                    effects.push(Effect::Broadcast(PeerMessage::Promised { count }));
+                    self.lineage.keep(count);
+                    effects.push(Effect::Broadcast(self.promised_so_far()));
                 }
+                Saving::Log(slot) => self.durable = self.durable.max(slot),
                 Saving::Reserved(mark) => {
                     self.reserved = self.reserved.max(mark);
                     for (slot, value, with_payload) in std::mem::take(&mut self.unreserved) {
@@ -1009,6 +1153,10 @@ impl Agreement {
 
     fn deliver(&mut self, now: Duration, value: Value, batch: Option<(BatchId, Payload)>, effects: &mut Vec<Effect>) {
         let slot = self.frontier;
+        self.hashes.push(&value);
+        if self.forks.advance(slot, &self.hashes) {
+            self.look_at_forks(now, effects);
+        }
         self.unwritten.push((slot, value));
         self.unwritten_since.get_or_insert(now);
         self.recent.entry(slot).or_insert(Decided { value, at: now });
@@ -1057,8 +1205,9 @@ impl Agreement {
             return;
         }
         let Replacement { node, store, .. } = replacement;
+        self.unsettled.push(replacement);
         if node != self.me {
-            self.forget_heard(node);
+            self.lineage.is_forgotten(node);
             if self.linked[node.index()] == store && self.up[node.index()] {
                 effects.push(Effect::MeetAgain(node));
             }
@@ -1068,6 +1217,23 @@ impl Agreement {
             self.fall_silent(span.end);
         }
         self.tell_pool_of_stores(effects);
+    }
+
+    /// Forgets former stores that nobody needs any more. Whoever still speaks from one meets this node again, and is refused.
+    fn settle_stores(&mut self, effects: &mut Vec<Effect>) {
+        let (settled, unsettled): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.unsettled).into_iter().partition(|by| self.is_settled(by));
+        self.unsettled = unsettled;
+        let nodes: BTreeSet<NodeId> = settled.iter().map(|by| by.node).filter(|node| *node != self.me).collect();
+        for node in nodes {
+            let needed = self.unsettled.iter().filter(|by| by.node == node).count();
+            let former = self.stores.former(node);
+            let gone = &former[..former.len().saturating_sub(needed)];
+            gone.iter().for_each(|store| self.forget_store(node, *store));
+            if self.up[node.index()] && gone.contains(&self.linked[node.index()]) {
+                effects.push(Effect::MeetAgain(node));
+            }
+        }
     }
 
     /// This store took the place of another, durably.
@@ -1124,26 +1290,30 @@ impl Agreement {
         self.up[peer.index()] = true;
         self.linked[peer.index()] = store;
         (self.known[peer.index()], self.misses[peer.index()]) = (0, 0);
-        effects.push(Effect::Send(peer, PeerMessage::Alive { decided: self.frontier }));
+        self.snapshots[peer.index()] = None;
+        self.forks.link_up(peer, self.dialled[peer.index()]);
+        effects.push(Effect::Send(peer, self.alive()));
         if !self.is_in_force(peer) {
             return;
         }
         effects.push(Effect::Pool(Notice::LinkUp(peer)));
-        effects.push(Effect::Send(peer, PeerMessage::Promised { count: self.promised }));
+        effects.push(Effect::Send(peer, self.promised_so_far()));
+        let digests = self.forks.own_digests().map(|(slot, digest)| PeerMessage::StateDigest { slot, digest });
+        effects.extend(digests.map(|message| Effect::Send(peer, message)));
         self.say_all_again(Some(peer), effects);
         if let Some(round) = &self.round {
             effects.push(Effect::Send(peer, PeerMessage::ReadIndex { starts: self.starts, round: round.number }));
         }
     }
 
+    fn alive(&self) -> PeerMessage {
+        PeerMessage::Alive { decided: self.frontier, hash: self.hashes.last(), durable: self.durable }
+    }
+
     fn tick(&mut self, now: Duration, effects: &mut Vec<Effect>) {
         self.look_who_is_known(now, effects);
-        // A former store has said all that it may: the handshake tells it so.
-        let former = self.peers_up().filter(|peer| {
-            let span = self.stores.span(*peer, self.linked[peer.index()]);
-            span.is_some_and(|span| span.end <= self.frontier + 1)
-        });
-        effects.extend(former.map(Effect::MeetAgain));
+        self.look_at_forks(now, effects);
+        self.settle_stores(effects);
         if self.unwritten_since.is_some_and(|since| now.saturating_sub(since) >= LAZY_WRITE) {
             self.save(Commit::default(), None, effects);
         }
@@ -1165,9 +1335,96 @@ impl Agreement {
         }
         if now.saturating_sub(self.alive) >= ALIVE {
             self.alive = now;
-            effects.push(Effect::Broadcast(PeerMessage::Alive { decided: self.frontier }));
+            effects.push(Effect::Broadcast(self.alive()));
         }
         self.catch_up(now, effects);
+    }
+
+    // ----- forks -----
+
+    fn look_at_forks(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        for step in self.forks.look(now, self.frontier) {
+            match step {
+                Step::Doubt(begins) => effects.push(Effect::Doubt(begins)),
+                Step::Ask(slot) => {
+                    // The others have to know this node's, too.
+                    let own = self.hashes.of(slot).map(|hash| PeerMessage::LogHash { slot, hash });
+                    effects.extend(own.into_iter().chain([PeerMessage::GetHash { slot }]).map(Effect::Broadcast));
+                }
+                Step::Split { what, certain } => effects.push(Effect::Split { what, certain }),
+            }
+        }
+    }
+
+    /// A peer says what its log is.
+    fn has_log(&mut self, now: Duration, from: NodeId, slot: SlotNumber, hash: Digest, effects: &mut Vec<Effect>) {
+        if !self.is_member(from) {
+            return;
+        }
+        match self.forks.says(from, slot, hash, self.frontier, &self.hashes) {
+            Compared::Unknown => effects.push(Effect::LookUp(slot)),
+            // It can be compared where both are.
+            Compared::Later if !self.forks.agrees(from) => {
+                effects.push(Effect::Send(from, PeerMessage::GetHash { slot: self.frontier }));
+            }
+            Compared::Later | Compared::Same | Compared::Other => {}
+        }
+        self.look_at_forks(now, effects);
+        let confirmed = self.hashes.multiple().is_none_or(|(multiple, _)| self.forks.same(from) >= multiple);
+        if let Some(log_from) = self.snapshots[from.index()].filter(|_| confirmed) {
+            self.compacted(from, log_from, effects);
+        }
+    }
+
+    /// Whether decided slots that a peer sends go on from this node's log.
+    fn follows(
+        &mut self,
+        now: Duration,
+        from: NodeId,
+        before: Digest,
+        entries: &[Entry],
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let first = entries.first().map_or(0, |entry| entry.slot);
+        let Some(mut slot) = first.checked_sub(1).filter(|slot| *slot <= self.frontier) else { return false };
+        let mut hash = before;
+        let mut follows = self.has_same_log(from, slot, hash);
+        for entry in entries {
+            if !follows || entry.slot > self.frontier || entry.slot != slot + 1 {
+                break;
+            }
+            slot = entry.slot;
+            hash = log_hash(hash, slot, &entry.batch.as_ref().map(|(id, _)| *id));
+            follows = self.has_same_log(from, slot, hash);
+        }
+        self.look_at_forks(now, effects);
+        follows
+    }
+
+    /// Whether the hash of a peer's log is this node's. Of a store that is not the peer's, nothing is remembered.
+    fn has_same_log(&mut self, from: NodeId, slot: SlotNumber, hash: Digest) -> bool {
+        if self.is_member(from) {
+            self.forks.says(from, slot, hash, self.frontier, &self.hashes) == Compared::Same
+        } else {
+            self.hashes.of(slot) == Some(hash)
+        }
+    }
+
+    /// A peer has the log from this slot on only. Before its snapshot takes the place of this node's log, it must have been one with
+    /// it at the last multiple that both keep.
+    fn compacted(&mut self, from: NodeId, log_from: SlotNumber, effects: &mut Vec<Effect>) {
+        self.snapshots[from.index()] = None;
+        // A new store may know nobody as a member yet.
+        if log_from <= self.frontier + 1 || !self.learns_from(from) {
+            return;
+        }
+        match self.hashes.multiple() {
+            Some((slot, _)) if self.forks.same(from) < slot && !is_broken(Rule::SnapshotHistory) => {
+                self.snapshots[from.index()] = Some(log_from);
+                effects.push(Effect::Send(from, PeerMessage::GetHash { slot }));
+            }
+            _ => effects.push(Effect::GetSnapshot { from, log_from }),
+        }
     }
 
     // ----- catching up -----
@@ -1206,13 +1463,14 @@ impl Agreement {
     fn installed(
         &mut self,
         now: Duration,
-        slot: SlotNumber,
+        (slot, hash): (SlotNumber, Digest),
         decisions: Vec<(SlotNumber, Value)>,
         replacements: &Replacements,
         effects: &mut Vec<Effect>,
     ) {
         assert!(slot > self.frontier, "a snapshot at slot {slot} is not above the frontier {}", self.frontier);
         self.frontier = slot;
+        self.hashes.restart(slot, hash);
         self.highest_decided = self.highest_decided.max(slot);
         self.progressed = now;
         self.catching_up = None;
@@ -1229,7 +1487,7 @@ impl Agreement {
         for replacement in replacements.list() {
             self.replaced(*replacement, effects);
         }
-        self.save(Commit { installed: Some(slot), ..Commit::default() }, None, effects);
+        self.save(Commit { installed: Some((slot, hash)), ..Commit::default() }, None, effects);
         let entered: Vec<_> = self.open.range(..=slot + self.genesis.window).map(|(slot, _)| *slot).collect();
         for slot in entered {
             self.advance(now, slot, effects);
@@ -1254,9 +1512,7 @@ impl Agreement {
             return effects.push(Effect::ReadAt { read, slot: 0 });
         }
         self.rounds += 1;
-        let answers = [None; MAX_NODES];
-        let stores = self.stores.version();
-        self.round = Some(ReadRound { number: self.rounds, read, stores, asked: now, answers });
+        self.round = Some(ReadRound { number: self.rounds, read, asked: now, answers: Vec::new() });
         if self.quorums.members() > 1 {
             effects.push(Effect::Broadcast(PeerMessage::ReadIndex { starts: self.starts, round: self.rounds }));
         }
@@ -1272,54 +1528,98 @@ impl Agreement {
         slot: SlotNumber,
         effects: &mut Vec<Effect>,
     ) {
+        let store = self.linked[from.index()];
         if let Some(round) = &mut self.round
             && ((starts, number) == (self.starts, round.number) || is_broken(Rule::ReadEcho))
-            && self.linked[from.index()] == self.stores.current(from)
         {
-            round.answers[from.index()] = Some(slot);
+            round.answers.retain(|(node, answered, _)| (*node, *answered) != (from, store));
+            round.answers.push((from, store, slot));
             self.finish_round(now, effects);
         }
     }
 
+    /// The slot that reads with these answers wait for. What is applied here has a part in it.
+    fn read_slot(&self, answers: &[ReadAnswer]) -> SlotNumber {
+        let highest = answers.iter().map(|(.., slot)| *slot).max().unwrap_or(0);
+        let applied = if is_broken(Rule::ReadQuorum) { 0 } else { self.frontier };
+        highest.max(applied)
+    }
+
+    /// Whether answers hold a quorum of the members of the slot behind this one, and this node's store is one of them. Where
+    /// decisions are missing that say who they are, as far as they are known.
+    fn holds_quorum(&self, answers: &[ReadAnswer], slot: SlotNumber) -> bool {
+        let is_member = |node: NodeId, store: StoreId| self.stores.of(node, slot + 1) == store;
+        let counts = |(node, store, _): &&ReadAnswer| is_member(*node, *store) || is_broken(Rule::ReadMembers);
+        let enough = answers.iter().filter(counts).count() >= self.quorums.quorum();
+        (enough || is_broken(Rule::ReadQuorum)) && is_member(self.me, self.store)
+    }
+
     fn finish_round(&mut self, now: Duration, effects: &mut Vec<Effect>) {
-        let own = self.is_current().then(|| self.read_index());
+        let own = self.answers_reads().then(|| (self.me, self.store, self.read_index()));
         let Some(round) = &mut self.round else { return };
-        // A store that has become current since the round began answers, too.
-        round.answers[self.me.index()] = round.answers[self.me.index()].or(own);
-        let answers = round.answers.iter().flatten();
-        if answers.clone().count() < self.quorums.quorum() && !is_broken(Rule::ReadQuorum) {
+        // A store that has become able to since the round began answers, too.
+        if !round.answers.iter().any(|(node, ..)| *node == self.me) {
+            round.answers.extend(own);
+        }
+        let Some(round) = self.round.take() else { return };
+        let slot = self.read_slot(&round.answers);
+        if !self.holds_quorum(&round.answers, slot) {
+            self.round = Some(round);
             return;
         }
-        let slot = answers.copied().max().unwrap_or(0);
-        let ended = EndedRound { read: round.read, slot, stores: round.stores };
-        match self.ended.last_mut().filter(|last| (last.slot, last.stores) == (slot, ended.stores)) {
-            // One that asks again may come behind a later one.
-            Some(last) => last.read = last.read.max(ended.read),
-            None => self.ended.push(ended),
+        match self.ended.last_mut().filter(|last| last.slot == slot) {
+            // It began later, so it serves those reads, too. One that asks again may come behind a later one.
+            Some(last) => last.round = ReadRound { read: round.read.max(last.round.read), ..round },
+            None => self.ended.push(EndedRound { round, slot }),
         }
-        self.round = None;
         self.release_reads(now, effects);
         self.start_round(now, effects);
     }
 
-    /// Lets those reads go whose slot is decided, with all before it. If a store was replaced since their round began, they ask
-    /// again: an answer may have come from a store that others had replaced, and with it left behind, by then. (Those others
-    /// voted in the slot that says so, so a quorum that includes that store names this slot at least.)
+    /// Lets those reads go whose slot is decided, with all before it. Only then it is known who the members of the slot behind it are:
+    /// where the answers do not hold a quorum of them, more are asked.
+    ///
+    /// (What was acknowledged before a read, in a slot above its own, would be in the same epoch, where the f + 1 votes for it meet
+    /// the quorum. Or it is behind a change whose last slot the members of the slot behind the read's own decided, and then the read's
+    /// slot is not below that one.)
     fn release_reads(&mut self, now: Duration, effects: &mut Vec<Effect>) {
-        let (frontier, stores) = (self.frontier, self.stores.version());
-        for EndedRound { read, slot, stores: known } in self.ended.extract_if(.., |ended| ended.slot <= frontier) {
-            if known == stores {
-                effects.push(Effect::ReadAt { read, slot });
-            } else {
-                self.waiting_read = self.waiting_read.max(Some(read));
+        let frontier = self.frontier;
+        let due: Vec<EndedRound> = self.ended.extract_if(.., |ended| ended.slot <= frontier).collect();
+        for EndedRound { round, slot } in due {
+            if self.holds_quorum(&round.answers, slot) {
+                effects.push(Effect::ReadAt { read: round.read, slot });
+                continue;
+            }
+            let ReadRound { number, read, answers, .. } = round;
+            match &mut self.round {
+                // It began later, so it serves these reads, too.
+                Some(later) => later.read = later.read.max(read),
+                None => {
+                    self.round = Some(ReadRound { number, read, asked: now, answers });
+                    effects.push(Effect::Broadcast(PeerMessage::ReadIndex { starts: self.starts, round: number }));
+                }
             }
         }
         self.start_round(now, effects);
     }
 
     fn peers_up(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.genesis.nodes().filter(|node| *node != self.me && self.up[node.index()])
+        let heard = |node: &NodeId| *node != self.me && self.up[node.index()] && !self.forks.differs(*node);
+        self.genesis.nodes().filter(heard)
     }
+}
+
+/// Requests, and what a member says of its log and state.
+fn is_about_logs(message: &PeerMessage) -> bool {
+    matches!(
+        message,
+        PeerMessage::Alive { .. }
+            | PeerMessage::LogHash { .. }
+            | PeerMessage::GetHash { .. }
+            | PeerMessage::StateDigest { .. }
+            | PeerMessage::CatchUp { .. }
+            | PeerMessage::Fetch { .. }
+    )
 }
 
 fn peer_message(slot: SlotNumber, message: SlotMessage, payload: Option<Payload>) -> PeerMessage {

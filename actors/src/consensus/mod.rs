@@ -31,11 +31,14 @@
 //! 10. **Records stay** † per slot and phase until the slot's decision is durable.
 //! 11. **Restart** ‡. In every undecided slot below `reserved`: all stored records again, and Proposal(null) and
 //!     State(1) Abstain besides.
-//! 12. **A node speaks only from the store that made its promises.** Store ids and start counters are compared in the
-//!     handshake of every link. A store also counts its promises, the durable writes of what its node binds itself to; a
-//!     node says the count before what such a write allows it to say, its peers remember it durably with what they do upon
-//!     it, and refuse a store that counts less: it is an old copy, however recent. (The contract compares the mark of rule 1
-//!     instead, which lets a copy pass that is younger than the mark is far.)
+//! 12. **A node speaks only from the store that made its promises.** A store counts its promises, the durable writes of what
+//!     its node binds itself to, and knows its *lineage*: the runs it had, and how many promises it had kept when each began. A node says
+//!     the count before what such a write allows it to say; its peers remember run and count with their own next promise, and before
+//!     they answer a hello. A store that was never where it is remembered to have been is an old copy: it is refused, and its node,
+//!     which is shown what is remembered, checks it in its own list and stops ([`lineage`]). Where nobody has heard more than the
+//!     copy knows, it can't be told from the store, and the log may fork. That is found at the first link, by the hash of the log:
+//!     who hears another one than its own answers nobody until a majority has its own, or stops ([`forks`]). Before a snapshot
+//!     takes the place of a log, its history is checked to be that of the log.
 //!
 //! # Replacing a lost store
 //!
@@ -48,21 +51,22 @@
 //!   keep apart by their own rule; who hears them checks it again.
 //! - The slots up to r + W − 1 are decided by the others, with null where nothing waits. Then the new store is as far as
 //!   the old one was.
-//! - A new store answers in the read rule once it knows all slots up to r + W − 1. A read whose round began before its node knew
-//!   of a replacement is asked again: a store that was replaced may have answered. (Whoever decided slot r + W or a later one
-//!   knows r, and r was voted for by f + 1 members, of which each quorum of answers has one: so the node waits for r at
-//!   least, and learns of it.)
-//! - What peers remember of the old store (rule 12) goes with the decision of r, in one write or one that comes after: what is
-//!   remembered of another store than the member's is of no meaning.
-//! - A node that is behind r meets the new store all the same: it takes decisions from it, and nothing else
-//!   ([`handshake`](crate::handshake)).
+//! - A new store answers in the read rule once it knows all slots up to r + W − 1. Answers are kept by node and store, and a read is
+//!   served where they hold a quorum of the members of the slot behind the one that it waits for.
+//! - A former store is heard as before in the slots below r + W, and not refused before a quorum has all of them durably: with one
+//!   more loss they could not be decided otherwise. The refusal names r, which the refused node checks in its own log before it
+//!   stops; one that can't know r yet is let in to catch up. What peers remember of a former store (rule 12) goes then.
+//! - A node that is behind r tells the new store so, and takes nothing from it; the new store asks another
+//!   ([`handshake`](crate::handshake)). So the cluster bears the next loss once every member that is left has r in its log.
 //! - With f = 0 there is no such command, for what the lost store promised is nowhere else.
 //!
 //! The old store may be alive when it is replaced, several members may be replaced at once (as many as may be down), and one
 //! member twice in a row. A command that is given again changes nothing.
 //!
 //! What a new store can't know is what its peers were heard to have promised: until it has heard them itself, it takes an old
-//! copy of another member's store for that store. The other nodes do not.
+//! copy of another member's store for that store. The other nodes do not. A new store whose log is still empty knows only the first
+//! stores of the others, and takes decided slots from whoever says that it took the place of one: it has promised nothing, and a log
+//! that is not the members' is found when it meets them.
 //!
 //! # Many slots
 //!
@@ -76,6 +80,8 @@
 //! - [`agreement`]: all slots in the window, durable writes and their order (rules 1, 4 to 6, 10), repeating, catching up,
 //!   and the read rule.
 //! - [`stores`]: which store speaks for a member in which slot.
+//! - [`lineage`]: the runs and promises of this store, and what is remembered of others (rule 12).
+//! - [`forks`] and [`hashes`]: whether logs and states are the same (rule 12).
 //! - [`pool`] and [`owners`]: which batch to propose in which slot. Never a matter of safety.
 //! - [`clocks`]: by which clock batches are stamped, and which stamps are backed.
 //! - [`coin`]: the common coin.
@@ -102,7 +108,10 @@
 pub mod agreement;
 pub mod clocks;
 pub mod coin;
+pub mod forks;
 mod gathering;
+pub mod hashes;
+pub mod lineage;
 pub mod owners;
 pub mod pool;
 pub mod slot;

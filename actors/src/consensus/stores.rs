@@ -127,6 +127,15 @@ impl Stores {
         self.of_node(node).next_back().map_or(self.first[node.index()], |replacement| replacement.store)
     }
 
+    /// The former stores of a member, oldest first.
+    pub fn former(&self, node: NodeId) -> Vec<StoreId> {
+        let first = self.first[node.index()];
+        let mut stores: Vec<StoreId> =
+            [first].into_iter().chain(self.of_node(node).map(|replacement| replacement.store)).collect();
+        stores.pop();
+        stores
+    }
+
     /// The store that speaks for a member in a slot. All decisions up to a window below it must be known.
     pub fn of(&self, node: NodeId, slot: Slot) -> StoreId {
         let newest = self.of_node(node).rfind(|replacement| self.speaks_from(replacement) <= slot);

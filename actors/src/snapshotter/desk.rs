@@ -1,7 +1,7 @@
 //! The desk: what works on the books, one job at a time, off the core's thread. It saves snapshots of this node, and takes the
 //! rows of one that comes from a peer. It knows no actor and no clock, so that the simulator works at the same desk.
 
-use rabia_bank_messages::ids::Slot;
+use rabia_bank_messages::ids::{Digest, Slot};
 use rabia_bank_messages::peer::SnapshotCursor;
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rabia_bank_storage::BooksStore;
@@ -24,7 +24,10 @@ pub enum Job {
     /// Make this snapshot durable.
     Save(Snapshot),
     /// Look which part of a peer's snapshot is to be asked for first.
-    Begin,
+    Begin {
+        /// This node's newest transaction and its hash, which must be in the peer's history; 0 if there is none.
+        own: (u64, Digest),
+    },
     /// Take these rows of a peer's snapshot.
     Take(Answer),
 }
@@ -44,6 +47,8 @@ pub enum Outcome {
     Installed {
         /// The slot that it stands after.
         slot: Slot,
+        /// The hash of the log up to it.
+        hash: Digest,
         /// The state.
         ledger: Box<Ledger>,
         /// The decisions before it that owners of coming slots are read from.
@@ -56,6 +61,13 @@ pub enum Outcome {
     },
     /// The peer sent what can't be.
     GaveUp(String),
+    /// The peer's snapshot does not have this node's history.
+    OtherHistory {
+        /// The slot that it stands after.
+        slot: Slot,
+        /// What is different.
+        why: String,
+    },
     /// The store failed.
     Failed(Failure),
     /// The snapshot that was to be saved is not needed: the books stand further already, by one that came from a peer.
@@ -103,7 +115,7 @@ impl Desk {
                     Err(error) => Outcome::Failed((&error).into()),
                 }
             }
-            Job::Begin => match Transfer::begin(&self.store) {
+            Job::Begin { own } => match Transfer::begin(&self.store, own) {
                 Ok(transfer) => {
                     let wanted = wanted(&transfer);
                     self.transfer = Some(transfer);
@@ -127,8 +139,9 @@ impl Desk {
                 self.transfer = Some(transfer);
                 Outcome::Ask(wanted)
             }
-            Ok(Taken::Installed(ledger, decisions)) => Outcome::Installed { slot, ledger, decisions },
+            Ok(Taken::Installed(ledger, decisions, hash)) => Outcome::Installed { slot, hash, ledger, decisions },
             Err(TransferError::Peer(why)) => Outcome::GaveUp(why),
+            Err(TransferError::OtherHistory(why)) => Outcome::OtherHistory { slot, why },
             Err(TransferError::Own(error)) => Outcome::Failed((&error).into()),
         }
     }

@@ -24,6 +24,10 @@ const READ_BYTES: usize = 4 << 20;
 
 /// A snapshot that is being received.
 pub struct Transfer {
+    /// This node's newest transaction when it began, and its hash.
+    own: (u64, Digest),
+    /// Full blocks that were on this disk when it began.
+    first: u64,
     slot: Slot,
     at: SnapshotCursor,
     /// Full blocks that are on this disk, and the hash of the last transaction in them.
@@ -57,7 +61,7 @@ pub enum Taken {
     /// More is to be asked for.
     More,
     /// All is there, and stored.
-    Installed(Box<Ledger>, Vec<Decision>),
+    Installed(Box<Ledger>, Vec<Decision>, Digest),
 }
 
 /// Why a transfer can't go on.
@@ -66,6 +70,8 @@ pub enum TransferError {
     Own(BooksError),
     /// The peer sent what can't be.
     Peer(String),
+    /// What the peer sent is not what went before here.
+    OtherHistory(String),
 }
 
 impl From<StoreError> for TransferError {
@@ -82,11 +88,11 @@ impl From<BadRow> for TransferError {
 
 impl Transfer {
     /// Looks which blocks are here already: those of the last snapshot, which need not be read again, and what an earlier
-    /// transfer stored behind them.
+    /// transfer stored behind them. `own` is this node's newest transaction, with its hash.
     ///
     /// # Errors
     /// If the store can't be read.
-    pub fn begin(books: &BooksStore) -> Result<Transfer, BooksError> {
+    pub fn begin(books: &BooksStore, own: (u64, Digest)) -> Result<Transfer, BooksError> {
         let view = books.reader().view()?;
         let (mut full, mut head) = full_blocks(&view)?;
         'blocks: loop {
@@ -107,6 +113,8 @@ impl Transfer {
             }
         }
         Ok(Transfer {
+            own,
+            first: full,
             slot: 0,
             at: SnapshotCursor { part: SnapshotPart::Blocks, row: full, offset: 0 },
             full,
@@ -200,6 +208,9 @@ impl Transfer {
         match part {
             SnapshotPart::Blocks => {
                 let block = Block::decode(number, &row)?;
+                if number == self.full && self.last.is_none() {
+                    self.check_history(&block)?;
+                }
                 let follows = block.before() == self.head || is_broken(Rule::BlocksFollow);
                 if number != self.full || !follows || self.last.is_some() {
                     return Err(TransferError::Peer(format!("block {number} does not follow block {}", self.full)));
@@ -229,12 +240,34 @@ impl Transfer {
         Ok(())
     }
 
+    /// Whether a block goes on from what this node has, and has its newest transaction, if that is in it.
+    fn check_history(&self, block: &Block) -> Result<(), TransferError> {
+        let (newest, hash) = self.own;
+        let number = block.number();
+        if is_broken(Rule::SnapshotHistory) {
+            return Ok(());
+        }
+        if number == self.first && number > 0 && block.before() != self.head {
+            return Err(TransferError::OtherHistory(format!("block {number} does not go on from this node's history")));
+        }
+        let own = block.records().iter().find(|record| record.transaction.transaction_id == newest);
+        match own.filter(|own| own.transaction.hash != hash) {
+            Some(_) => Err(TransferError::OtherHistory(format!("transaction {newest} is another one than here"))),
+            None => Ok(()),
+        }
+    }
+
     /// All rows are here: they are stored if they are those of a ledger.
     fn finish(&mut self, books: &mut BooksStore) -> Result<Taken, TransferError> {
         let Some((restoring, state)) = self.state.take() else {
             return Err(TransferError::Peer("a snapshot without a state".into()));
         };
         let (block, blocks) = self.last.take().map(|(block, row)| (block, vec![(self.full, row)])).unzip();
+        let (log_hash, transactions) = (restoring.log_hash(), restoring.transactions());
+        if transactions < self.own.0 && !is_broken(Rule::SnapshotHistory) {
+            let why = format!("it ends with transaction {transactions}, this node knows {}", self.own.0);
+            return Err(TransferError::OtherHistory(why));
+        }
         let (ledger, decisions) = restoring.finish(block.as_ref(), self.full, self.head)?;
         if ledger.applied() != self.slot {
             let found = ledger.applied();
@@ -244,6 +277,6 @@ impl Transfer {
         let sessions = std::mem::take(&mut self.sessions);
         let blocks = blocks.unwrap_or_default();
         books.install(&Snapshot { slot: self.slot, state, accounts, sessions, blocks })?;
-        Ok(Taken::Installed(Box::new(ledger), decisions))
+        Ok(Taken::Installed(Box::new(ledger), decisions, log_hash))
     }
 }

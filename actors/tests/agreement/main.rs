@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)] // a test says what failed by failing
 
 mod belief;
+mod forks;
 mod heard;
+mod memory;
 mod promised;
 mod reads;
 mod replaced;
@@ -11,13 +13,19 @@ use std::time::Duration;
 
 use rabia_bank_actors::consensus::agreement::{Agreement, Effect, Event};
 use rabia_bank_actors::consensus::stores::Replacements;
-use rabia_bank_messages::genesis::Genesis;
+use rabia_bank_messages::genesis::{DEFAULT_WINDOW, Genesis};
 use rabia_bank_messages::ids::{ClusterId, NodeId, StoreId};
+use rabia_bank_messages::lineage::Secret;
 use rabia_bank_messages::sabotage::{Broken, Rule};
 use rabia_bank_storage::Recovered;
 
 /// Node 1 of 3, newly made, linked to both others.
 fn first_of_three() -> Agreement {
+    first_of_three_with(DEFAULT_WINDOW)
+}
+
+/// The same with so many slots in agreement at once.
+fn first_of_three_with(window: u64) -> Agreement {
     let stores = [7, 8, 9].map(|number| StoreId([number; 16]));
     let recovered = Recovered {
         store: stores[0],
@@ -27,11 +35,15 @@ fn first_of_three() -> Agreement {
         payloads: Vec::new(),
         decided: 0,
         sparse: Vec::new(),
+        hashes: Vec::new(),
+        kept: None,
         peers: Vec::new(),
-        heard: Vec::new(),
+        promised: 0,
+        runs: Vec::new(),
+        secret: Secret([1; 32]),
     };
     let [me, second, third] = [1, 2, 3].map(|node| NodeId::new(node).unwrap());
-    let genesis = Genesis::new(ClusterId([1; 16]), stores.to_vec());
+    let genesis = Genesis { window, ..Genesis::new(ClusterId([1; 16]), stores.to_vec()) };
     let mut agreement = Agreement::new(genesis, me, &recovered, &Replacements::default(), &mut Vec::new());
     effects(&mut agreement, Event::LinkUp(second, stores[1]));
     effects(&mut agreement, Event::LinkUp(third, stores[2]));

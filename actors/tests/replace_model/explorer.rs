@@ -21,7 +21,7 @@ pub struct Scope {
     pub slot: Slot,
     pub phases: u32,
     pub restarts: u8,
-    /// A member may be lost, too, once the new store has taken the old one's place.
+    /// A member may be lost, too, once the new store has taken the old one's place, and the third member knows it.
     pub another_loss: bool,
     /// The stores that propose the batch; the others propose null …
     pub proposers: &'static [usize],
@@ -383,7 +383,9 @@ impl Explorer {
     fn faults_of(&mut self, world: &World) -> Vec<World> {
         let mut faults = Vec::new();
         for place in self.up(world) {
-            let takes_over = world.lost && self.store(world, NEW).is_current();
+            let left = (0..OLD).find(|left| *left != place);
+            let knows = left.is_some_and(|left| self.store(world, left).frontier() >= REPLACED);
+            let takes_over = world.lost && self.store(world, NEW).is_current() && knows;
             let another = self.scope.another_loss && !world.lost_another && place < OLD && takes_over;
             if place == OLD || another {
                 let mut next = self.after(world, place, Vec::new(), Then::Lost);

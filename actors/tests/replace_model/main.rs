@@ -11,7 +11,8 @@
 //! time, with what it said or without that; until then it goes on, or is slow: so it comes back at any time with what
 //! it had. Members 1 and 2 change between links to the two stores as often as the handshake lets them. In the larger
 //! searches a store crashes at any point, also between a write and its sync, and comes back, and another member is lost
-//! once the new store is current.
+//! once the new store is current and the third member knows it. (One that does not takes nothing from a store that its log does not
+//! know, so it needs the member that does.)
 //!
 //! That decisions of the slots before are the same for all is assumed: it is what `slot_model` shows of each slot, as
 //! long as one store speaks in it for each member. That it does is shown here, and so on from slot to slot.

@@ -9,7 +9,7 @@ use rabia_bank_actors::consensus::stores::Replacements;
 use rabia_bank_actors::handshake::Door;
 use rabia_bank_messages::batch::{BatchBuilder, Payload};
 use rabia_bank_messages::genesis::{Genesis, Replacement};
-use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, NodeId, RunId, Slot, StoreId};
+use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, NodeId, Slot, StoreId};
 use rabia_bank_messages::peer::{Entry, PeerMessage, Value};
 use rabia_bank_storage::{Commit, Said};
 
@@ -176,6 +176,10 @@ impl Store {
         self.running.as_ref().map(|running| &running.agreement)
     }
 
+    fn log_hash(&self) -> Digest {
+        self.agreement().map_or(Digest::ZERO, Agreement::log_hash)
+    }
+
     /// How many writes are on their way to the disk.
     pub fn writes(&self) -> usize {
         self.running.as_ref().map_or(0, |running| running.writing.len())
@@ -296,7 +300,8 @@ impl Store {
     pub fn learns(&mut self, setting: &Setting) {
         let Some((slot, batch)) = setting.log.get(self.frontier() as usize).cloned() else { return };
         let from = if self.number == 0 { member(1) } else { member(0) };
-        let entries = PeerMessage::Entries { entries: vec![Entry { slot, batch }], decided: slot };
+        let entries =
+            PeerMessage::Entries { before: self.log_hash(), entries: vec![Entry { slot, batch }], decided: slot };
         self.handle(Event::Received(from, entries), setting);
     }
 
@@ -314,11 +319,9 @@ impl Store {
 
     fn lets_in(&self, other: &Store, setting: &Setting) -> bool {
         let (Some(here), Some(there)) = (self.agreement(), other.agreement()) else { return false };
-        let door = |store: &Store| {
-            Door::new(setting.genesis.clone(), member(store.number), store_id(store.number), 1, RunId([0; 16]), &[])
-        };
-        let hello = door(other).introduce(member(self.number), there.joined(), there.promised());
-        door(self).check(&hello, here.stores(), here.frontier(), |peer| here.heard(peer)).is_ok()
+        let door = |store: &Store| Door::new(setting.genesis.clone(), member(store.number), store_id(store.number));
+        let hello = door(other).introduce(member(self.number), store_id(self.number), there);
+        door(self).check(&hello, here).is_ok()
     }
 
     /// It is gone, with its disk.

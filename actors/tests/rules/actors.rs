@@ -15,11 +15,11 @@ use rabia_bank_actors::node::{Failed, Gauges};
 use rabia_bank_actors::peer_link::{Attach, PeerLink};
 use rabia_bank_actors::proposer::Proposer;
 use rabia_bank_actors::snapshotter::Snapshotter;
-use rabia_bank_actors::voter::{Meet, Voter, VoterNeighbours};
-use rabia_bank_messages::ids::RunId;
+use rabia_bank_actors::voter::{LinkUp, Meet, Voter, VoterNeighbours};
+use rabia_bank_messages::ids::{Digest, RunId};
 use rabia_bank_messages::peer::{Hello, Vote};
 use rabia_bank_messages::sabotage::Rule;
-use rabia_bank_storage::{Commit, LogStore, Record, Recovered, Said, StorageBackend};
+use rabia_bank_storage::{Commit, Identity, LogStore, Record, Said, StorageBackend};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -219,7 +219,7 @@ impl Half {
             links: vec![(node(2), link.clone())],
             node: failed.clone(),
         };
-        let door = door(1, &recovered);
+        let door = Door::new(genesis(), node(1), recovered.store);
         let voter = voter.run(Voter::new(core, first, door, Instant::now(), gauges.clone(), neighbours));
         Half { voter, link, gauges, log: Some((log, store)), failed, _others: others }
     }
@@ -235,16 +235,14 @@ impl Half {
     }
 }
 
-fn door(number: u8, recovered: &Recovered) -> Door {
-    let store = genesis().stores[usize::from(number) - 1];
-    Door::new(genesis(), node(number), store, recovered.starts, RunId([number; 16]), &recovered.peers)
-}
-
 /// What node 2 says of itself.
 fn hello() -> Hello {
-    let store = genesis().stores[1];
-    let second = Door::new(genesis(), node(2), store, 1, RunId([2; 16]), &[]);
-    second.introduce(node(1), None, 0)
+    let identity = Identity { node: node(2), ..identity() };
+    let disk = Disk::default();
+    LogStore::create_with(disk.clone(), &identity, 0).unwrap();
+    let (_, recovered) = LogStore::open_with(disk, &identity, || Ok(0)).unwrap();
+    let core = Agreement::new(genesis(), node(2), &recovered, &Replacements::default(), &mut Vec::new());
+    Door::new(genesis(), node(2), recovered.store).introduce(node(1), genesis().stores[0], &core)
 }
 
 #[test]
@@ -273,7 +271,9 @@ fn who_needs_to_know_hears_when_a_link_has_ended() {
             let theirs = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let (ours, _) = listener.accept().await.unwrap();
             let socket = WebSocketStream::from_raw_socket(ours, Role::Server, None).await;
-            half.link.do_send(Attach { socket, store: genesis().stores[1], run: RunId([2; 16]) });
+            let store = genesis().stores[1];
+            let link = LinkUp { store, dialled: false, decided: 0, log_hash: Digest::ZERO };
+            half.link.do_send(Attach { socket, link, run: RunId([2; 16]) });
             ensure(wait_until(|| half.is_connected(), AT_ALL).await, "the link did not come up")?;
             drop(theirs);
             ensure(

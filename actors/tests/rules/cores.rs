@@ -7,7 +7,8 @@ use rabia_bank_actors::consensus::coin::coin;
 use rabia_bank_actors::consensus::pool::{Now, Pool, PoolEffect};
 use rabia_bank_actors::consensus::stores::Replacements;
 use rabia_bank_messages::batch::BatchBuilder;
-use rabia_bank_messages::ids::{ClusterId, Slot};
+use rabia_bank_messages::ids::{ClusterId, Digest, Slot};
+use rabia_bank_messages::lineage::Secret;
 use rabia_bank_messages::peer::{PeerMessage, State, Value};
 use rabia_bank_messages::sabotage::Rule;
 use rabia_bank_storage::Recovered;
@@ -25,8 +26,12 @@ fn started(decided: Slot, sparse: Vec<(Slot, Value)>) -> Agreement {
         payloads: Vec::new(),
         decided,
         sparse,
+        hashes: vec![Digest([1; 32])],
+        kept: None,
         peers: Vec::new(),
-        heard: Vec::new(),
+        promised: 0,
+        runs: Vec::new(),
+        secret: Secret([1; 32]),
     };
     let mut agreement = Agreement::new(genesis(), node(1), &recovered, &Replacements::default(), &mut Vec::new());
     for peer in [2, 3] {
@@ -80,7 +85,12 @@ fn the_pool_hears_of_decisions_that_come_with_a_snapshot() {
         let (id, payload) = BatchBuilder::default().finish(node(2), 1, 9, 1);
         let mut agreement = started(3, Vec::new());
         let replacements = Replacements::default();
-        let installed = Event::Installed { slot: 100, decisions: vec![(99, Some(id)), (100, None)], replacements };
+        let installed = Event::Installed {
+            slot: 100,
+            hash: Digest([2; 32]),
+            decisions: vec![(99, Some(id)), (100, None)],
+            replacements,
+        };
         let mut pool = Pool::new(genesis(), node(1), 1, 3);
         let now = Now { elapsed: Duration::from_millis(5), wall: 1_000 };
         let mut wishes = Vec::new();

@@ -64,7 +64,7 @@ impl Bank {
 
     fn snapshot(&mut self) -> Snapshot {
         let steps = self.ledger.freeze();
-        Snapshot { changes: self.ledger.collect(steps.max(1)).unwrap(), decisions: Vec::new() }
+        Snapshot { changes: self.ledger.collect(steps.max(1)).unwrap(), decisions: Vec::new(), log_hash: Digest::ZERO }
     }
 
     /// Books with all of it.
@@ -84,7 +84,7 @@ fn receive(
     mut change: impl FnMut(SnapshotPart, u64, Vec<u8>) -> Vec<u8>,
     mut before: impl FnMut(&mut Desk, SnapshotPart),
 ) -> Outcome {
-    let mut outcome = desk.work(Job::Begin);
+    let mut outcome = desk.work(Job::Begin { own: (0, Digest::ZERO) });
     while let Outcome::Ask(wanted) = outcome {
         outcome = answer(desk, view, wanted, &mut change, &mut before);
     }
@@ -238,7 +238,7 @@ fn rows_of_two_snapshots_are_not_mixed() {
 
         let received = path("received");
         let mut desk = vacant(&received);
-        let mut outcome = desk.work(Job::Begin);
+        let mut outcome = desk.work(Job::Begin { own: (0, Digest::ZERO) });
         let mut accounts_came = false;
         while let Outcome::Ask(wanted) = outcome {
             // The sender takes another snapshot behind the accounts of the first.

@@ -11,7 +11,7 @@ use rabia_bank_actors::consensus::stores::Replacements;
 use rabia_bank_actors::owner::Owner;
 use rabia_bank_messages::batch::{Action, BatchBuilder, Payload, RequestHeader};
 use rabia_bank_messages::genesis::Genesis;
-use rabia_bank_messages::ids::{BatchId, ClusterId, NodeId, Phase, SessionKey, Slot, StoreId};
+use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, NodeId, Phase, SessionKey, Slot, StoreId};
 use rabia_bank_messages::peer::{PeerMessage, State, Value, Vote};
 use rabia_bank_storage::{Commit, Record, Said};
 
@@ -250,7 +250,8 @@ impl Cluster {
 
     /// A snapshot of the state after this slot came, and is durable.
     pub fn install(&mut self, node: u8, slot: Slot) {
-        self.event(node, Event::Installed { slot, decisions: Vec::new(), replacements: Replacements::default() });
+        let (hash, replacements) = (self.log_hash(slot), Replacements::default());
+        self.event(node, Event::Installed { slot, hash, decisions: Vec::new(), replacements });
     }
 
     /// On which side the coin falls.
@@ -347,8 +348,9 @@ impl Cluster {
                 Effect::ReadAt { slot, .. } => self.note(format!("  {node} reads once slot {slot} is applied")),
                 Effect::SendEntries { to, from } => {
                     let entries = self.node(node).disk.entries(from);
+                    let before = if entries.is_empty() { Digest::ZERO } else { self.log_hash(from - 1) };
                     let decided = self.frontier(node);
-                    self.send(node, Some(to), PeerMessage::Entries { entries, decided });
+                    self.send(node, Some(to), PeerMessage::Entries { before, entries, decided });
                 }
                 Effect::SendStored { to, id } => {
                     if let Some(payload) = self.node(node).disk.payloads.get(&id).cloned() {
@@ -357,12 +359,25 @@ impl Cluster {
                 }
                 Effect::Refuse(peer, why) => self.note(format!("  {node} breaks the link to {peer}: {why}")),
                 Effect::Warn(peer, why) => self.note(format!("  {node} warns of {peer}: {why}")),
+                Effect::SendHash { .. } | Effect::LookUp(_) | Effect::GetSnapshot { .. } => {}
+                Effect::Doubt(begins) => {
+                    let words = if begins { "doubts its log" } else { "knows that a majority has its log" };
+                    self.note(format!("  {node} {words}"));
+                }
+                Effect::Split { .. } => self.note(format!("  {node} is alone with its log")),
                 Effect::MeetAgain(peer) => unreachable!("the store of node {peer} was not replaced"),
             }
         }
         if self.pools && self.is_up(node) {
             self.pump(node, notices, Vec::new());
         }
+    }
+
+    /// The hash of the log of those that have it up to this slot, on disk or before.
+    fn log_hash(&self, slot: Slot) -> Digest {
+        let whole = |node: &&Node| (1..=slot).all(|slot| node.disk.decisions.contains_key(&slot));
+        let disk = self.nodes.iter().find(whole).map(|node| &node.disk);
+        disk.map_or(Digest::ZERO, |disk| disk.log_hash(slot))
     }
 
     fn frontier(&mut self, node: u8) -> Slot {
@@ -417,7 +432,7 @@ impl Cluster {
         words.extend(commit.decisions.iter().map(|(slot, value)| format!("decision {slot} {}", self.name(*value))));
         words.extend(commit.payloads.iter().map(|(id, _)| format!("payload of {}", self.name(Some(*id)))));
         words.extend(commit.reserved.map(|mark| format!("mark {mark}")));
-        words.extend(commit.installed.map(|slot| format!("snapshot {slot}")));
+        words.extend(commit.installed.map(|(slot, _)| format!("snapshot {slot}")));
         if !words.is_empty() {
             self.note(format!("  {node} writes {}", words.join(", ")));
         }
@@ -491,7 +506,7 @@ impl Cluster {
             PeerMessage::ReadIndex { .. } => "how far are you?".into(),
             PeerMessage::ReadIndexAnswer { slot, .. } => format!("voted or decided up to slot {slot}"),
             PeerMessage::CatchUp { from } => format!("what was decided from slot {from} on?"),
-            PeerMessage::Entries { entries, decided } => {
+            PeerMessage::Entries { entries, decided, .. } => {
                 let slots: Vec<_> = entries.iter().map(|e| e.slot.to_string()).collect();
                 format!("the log: [{}] of {decided}", slots.join(" "))
             }
@@ -545,5 +560,12 @@ fn pair(a: u8, b: u8) -> (u8, u8) {
 
 /// What nodes say all the time and no story is about: delivered like all else, but not told.
 fn is_small_talk(message: &PeerMessage) -> bool {
-    matches!(message, PeerMessage::Promised { .. } | PeerMessage::Alive { .. })
+    matches!(
+        message,
+        PeerMessage::Promised { .. }
+            | PeerMessage::Alive { .. }
+            | PeerMessage::GetHash { .. }
+            | PeerMessage::LogHash { .. }
+            | PeerMessage::StateDigest { .. }
+    )
 }

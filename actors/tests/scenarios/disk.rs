@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use rabia_bank_actors::consensus::slot::bound_to;
 use rabia_bank_messages::batch::Payload;
-use rabia_bank_messages::ids::{BatchId, NodeId, Slot, StoreId};
+use rabia_bank_messages::ids::{BatchId, Digest, NodeId, Slot, StoreId};
+use rabia_bank_messages::lineage::{Memory, Secret, log_hash};
 use rabia_bank_messages::peer::{Entry, Value};
 use rabia_bank_storage::{Commit, Record, Recovered, Said};
 
@@ -17,7 +18,9 @@ pub struct Disk {
     pub records: BTreeMap<(Slot, u32, bool), Record>,
     pub payloads: BTreeMap<BatchId, Payload>,
     pub decisions: BTreeMap<Slot, Value>,
-    heard: Vec<(NodeId, u64)>,
+    base_hash: Option<Digest>,
+    promised: u64,
+    peers: BTreeMap<(NodeId, StoreId), Memory>,
 }
 
 impl Disk {
@@ -35,11 +38,13 @@ impl Disk {
             assert!(before.is_none_or(|before| before == *record), "{before:?} was overwritten by {record:?}");
         }
         self.decisions.extend(commit.decisions.iter().copied());
-        self.base = self.base.max(commit.installed.unwrap_or(0));
-        self.records.retain(|(slot, ..), _| *slot > self.base && !self.decisions.contains_key(slot));
-        if !commit.heard.is_empty() {
-            self.heard = commit.heard.clone();
+        if let Some((slot, hash)) = commit.installed {
+            (self.base, self.base_hash) = (slot, Some(hash));
         }
+        self.records.retain(|(slot, ..), _| *slot > self.base && !self.decisions.contains_key(slot));
+        self.promised = self.promised.max(commit.promised.unwrap_or(0));
+        self.peers.retain(|key, _| !commit.forget.contains(key));
+        self.peers.extend(commit.peers.iter().map(|(node, memory)| ((*node, memory.store), *memory)));
     }
 
     /// What a start finds.
@@ -57,9 +62,19 @@ impl Disk {
             payloads: payloads.into_iter().collect(),
             decided,
             sparse: self.decisions.range(decided + 1..).map(|(slot, value)| (*slot, *value)).collect(),
-            peers: Vec::new(),
-            heard: self.heard.clone(),
+            hashes: vec![self.log_hash(decided)],
+            kept: None,
+            peers: self.peers.iter().map(|((node, _), memory)| (*node, *memory)).collect(),
+            promised: self.promised,
+            runs: Vec::new(),
+            secret: Secret([7; 32]),
         }
+    }
+
+    /// The hash of the log up to a slot that is decided, with all before it.
+    pub fn log_hash(&self, slot: Slot) -> Digest {
+        let first = self.base_hash.unwrap_or(Digest::ZERO);
+        (self.base + 1..=slot).fold(first, |before, slot| log_hash(before, slot, &self.decisions[&slot]))
     }
 
     /// The decided log from a slot on.

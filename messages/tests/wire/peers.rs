@@ -22,7 +22,7 @@ fn a_payload_travels_as_it_is() {
     let messages = [
         PeerMessage::Proposal { slot: 1, value: Some(id()), payload: Some(payload.clone()) },
         PeerMessage::Batch { id: id(), payload: payload.clone() },
-        PeerMessage::Entries { entries: vec![entry(1), entry(2)], decided: 2 },
+        PeerMessage::Entries { before: Digest::ZERO, entries: vec![entry(1), entry(2)], decided: 2 },
     ];
     let frame = frame(&messages);
     assert!(frame.len() < 4 * payload.len() + 400, "{} bytes for four payloads of {}", frame.len(), payload.len());
@@ -71,6 +71,7 @@ fn nothing_follows_an_opening() {
     let hello = rabia_bank_messages::peer::HelloRefused {
         reason: rabia_bank_messages::peer::RefusalReason::NoHello,
         message: "that was no hello".into(),
+        evidence: None,
     };
     let mut frame = codec::encode_opening(&rabia_bank_messages::peer::Opening::Refused(hello));
     assert!(codec::decode_opening(&frame).is_ok());

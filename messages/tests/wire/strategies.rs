@@ -9,9 +9,10 @@ use rabia_bank_messages::batch::{Action, Payload, RequestHeader};
 use rabia_bank_messages::client::{
     self, Answer, AnswerResult, ClientMessage, Feed, MAX_REQUEST, OpenSession, ServerMessage, SessionName, Welcome,
 };
-use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, MAX_NODES, NodeId, RunId, SessionKey, StoreId};
+use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, MAX_NODES, NodeId, Proof, RunId, SessionKey, StoreId};
+use rabia_bank_messages::lineage::{Memory, Run};
 use rabia_bank_messages::peer::{
-    self, Entry, HelloRefused, Opening, PeerMessage, RefusalReason, SnapshotCursor, SnapshotPart, State, Vote,
+    self, Entry, Evidence, HelloRefused, Opening, PeerMessage, RefusalReason, SnapshotCursor, SnapshotPart, State, Vote,
 };
 use rabia_bank_messages::stages::{Durations, Stage};
 
@@ -334,7 +335,11 @@ pub fn peer_message() -> impl Strategy<Value = PeerMessage> {
         any::<(u64, u64)>().prop_map(|(starts, round)| PeerMessage::ReadIndex { starts, round }),
         any::<(u64, u64, u64)>().prop_map(|(starts, round, slot)| PeerMessage::ReadIndexAnswer { starts, round, slot }),
         any::<u64>().prop_map(|from| PeerMessage::CatchUp { from }),
-        (vec(entry, 0..5), any::<u64>()).prop_map(|(entries, decided)| PeerMessage::Entries { entries, decided }),
+        (digest(), vec(entry, 0..5), any::<u64>()).prop_map(|(before, entries, decided)| PeerMessage::Entries {
+            before,
+            entries,
+            decided
+        }),
         any::<u64>().prop_map(|log_from| PeerMessage::Compacted { log_from }),
         (any::<u64>(), cursor()).prop_map(|(slot, at)| PeerMessage::GetSnapshot { slot, at }),
         (any::<u64>(), cursor(), part(), vec((any::<u64>(), vec(any::<u8>(), 0..9)), 0..4), option::of(cursor()))
@@ -345,13 +350,19 @@ pub fn peer_message() -> impl Strategy<Value = PeerMessage> {
                 rows: rows.into_iter().map(|(row, body)| (row, body.into())).collect(),
                 next,
             }),
-        any::<u64>().prop_map(|count| PeerMessage::Promised { count }),
+        (any::<u64>(), proof()).prop_map(|(count, proof)| PeerMessage::Promised { count, proof }),
         (any::<u64>(), any::<Option<u64>>(), any::<bool>()).prop_map(|(wall, confirmed, refuses)| PeerMessage::Clock {
             wall,
             confirmed,
             refuses
         }),
-        any::<u64>().prop_map(|decided| PeerMessage::Alive { decided }),
+        (any::<(u64, u64)>(), digest()).prop_map(|((decided, durable), hash)| PeerMessage::Alive {
+            decided,
+            hash,
+            durable
+        }),
+        any::<u64>().prop_map(|slot| PeerMessage::GetHash { slot }),
+        (any::<u64>(), digest()).prop_map(|(slot, hash)| PeerMessage::LogHash { slot, hash }),
         (any::<u64>(), digest()).prop_map(|(slot, digest)| PeerMessage::StateDigest { slot, digest }),
     ]
 }
@@ -370,14 +381,23 @@ pub fn opening() -> impl Strategy<Value = Opening> {
         RefusalReason::Cluster,
         RefusalReason::Genesis,
         RefusalReason::Node,
-        RefusalReason::Store,
+        RefusalReason::NotYet,
         RefusalReason::Replaced,
-        RefusalReason::OldStarts,
-        RefusalReason::OldPromises,
+        RefusalReason::OldCopy,
+        RefusalReason::Number,
         RefusalReason::NoHello,
     ]);
-    let hello = (any::<[[u8; 16]; 3]>(), digest(), node(), node(), any::<(u64, u64, Option<u64>)>()).prop_map(
-        |([cluster, store, run], genesis, node, to, (starts, promised, joined))| {
+    let runs = (run(), vec(run(), 0..5), proof(), option::of(memory()), option::of(memory()));
+    let log = (any::<(u64, Option<u64>)>(), digest());
+    let hello = (any::<[[u8; 16]; 2]>(), digest(), node(), node(), runs, log).prop_map(
+        |(
+            [cluster, store],
+            genesis,
+            node,
+            to,
+            (run, former, proof, remembers, disputes),
+            ((decided, joined), hash),
+        )| {
             Opening::Hello(peer::Hello {
                 cluster: ClusterId(cluster),
                 genesis,
@@ -385,13 +405,35 @@ pub fn opening() -> impl Strategy<Value = Opening> {
                 to,
                 store: StoreId(store),
                 joined,
-                starts,
-                run: RunId(run),
-                promised,
+                run,
+                proof,
+                former,
+                remembers,
+                disputes,
+                decided,
+                log_hash: hash,
             })
         },
     );
-    let refused =
-        (reason, any::<String>()).prop_map(|(reason, message)| Opening::Refused(HelloRefused { reason, message }));
+    let evidence = prop_oneof![memory().prop_map(Evidence::OldCopy), any::<u64>().prop_map(Evidence::Replaced)];
+    let refused = (reason, any::<String>(), option::of(evidence))
+        .prop_map(|(reason, message, evidence)| Opening::Refused(HelloRefused { reason, message, evidence }));
     prop_oneof![hello, refused]
+}
+
+fn proof() -> impl Strategy<Value = Proof> {
+    any::<[u8; 16]>().prop_map(Proof)
+}
+
+fn run() -> impl Strategy<Value = Run> {
+    any::<([u8; 16], u64)>().prop_map(|(run, promises)| Run { run: RunId(run), promises })
+}
+
+fn memory() -> impl Strategy<Value = Memory> {
+    (any::<[u8; 16]>(), run(), proof()).prop_map(|(store, Run { run, promises }, proof)| Memory {
+        store: StoreId(store),
+        run,
+        promises,
+        proof,
+    })
 }

@@ -4,7 +4,8 @@ use rabia_bank_messages::batch::{Action, BatchBuilder, Payload, RequestHeader};
 use rabia_bank_messages::client::ClientMessage;
 use rabia_bank_messages::codec::{self, Encoding};
 use rabia_bank_messages::genesis::Genesis;
-use rabia_bank_messages::ids::{BatchId, ClusterId, NodeId, RunId, SessionKey, StoreId};
+use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, NodeId, Proof, RunId, SessionKey, StoreId};
+use rabia_bank_messages::lineage::{Memory, Run};
 use rabia_bank_messages::peer::{Entry, Hello, Opening, PeerMessage, State, Vote};
 
 use super::client_frames;
@@ -45,6 +46,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let Some(node) = NodeId::new(2) else { return Vec::new() };
     let payload = payload(node);
     let id = payload.0;
+    let (before, proof) = (Digest([3; 32]), Proof([4; 16]));
     let messages = [
         PeerMessage::Proposal { slot: 7, value: Some(id), payload: Some(payload.1.clone()) },
         PeerMessage::Proposal { slot: 8, value: None, payload: None },
@@ -58,9 +60,15 @@ pub fn seeds() -> Vec<Vec<u8>> {
         PeerMessage::ReadIndex { starts: 1, round: 2 },
         PeerMessage::ReadIndexAnswer { starts: 1, round: 2, slot: 3 },
         PeerMessage::CatchUp { from: 3 },
-        PeerMessage::Entries { entries: vec![Entry { slot: 3, batch: Some((id, payload.1.clone())) }], decided: 9 },
-        PeerMessage::Alive { decided: 9 },
-        PeerMessage::Promised { count: 9 },
+        PeerMessage::Entries {
+            before,
+            entries: vec![Entry { slot: 3, batch: Some((id, payload.1.clone())) }],
+            decided: 9,
+        },
+        PeerMessage::Alive { decided: 9, hash: before, durable: 8 },
+        PeerMessage::GetHash { slot: 9 },
+        PeerMessage::LogHash { slot: 9, hash: before },
+        PeerMessage::Promised { count: 9, proof },
         PeerMessage::Clock { wall: 9, confirmed: Some(8), refuses: true },
         PeerMessage::Compacted { log_from: 5 },
     ];
@@ -74,8 +82,25 @@ pub fn seeds() -> Vec<Vec<u8>> {
     }
     let store = StoreId([2; 16]);
     let genesis = Genesis::new(ClusterId([9; 16]), vec![store]).digest();
-    let (cluster, run) = (ClusterId([9; 16]), RunId([7; 16]));
-    let hello = Hello { cluster, genesis, node, to: node, store, joined: Some(5), starts: 3, run, promised: 4 };
+    let (cluster, run) = (ClusterId([9; 16]), Run { run: RunId([7; 16]), promises: 4 });
+    let remembers = Some(Memory { store, run: run.run, promises: 3, proof });
+    let (former, disputes, log_hash) = (vec![Run { run: RunId([6; 16]), promises: 2 }], None, before);
+    let joined = Some(5);
+    let hello = Hello {
+        cluster,
+        genesis,
+        node,
+        to: node,
+        store,
+        joined,
+        run,
+        proof,
+        former,
+        remembers,
+        disputes,
+        decided: 9,
+        log_hash,
+    };
     seeds.extend([all, payload.1.bytes().to_vec(), codec::encode_opening(&Opening::Hello(hello))]);
     seeds
 }

@@ -66,7 +66,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
 fn rows(mut ledger: Ledger) -> Vec<u8> {
     ledger.freeze();
     let changes: Option<Changes> = std::iter::repeat_with(|| ledger.collect(64)).flatten().next();
-    let rows = changes.map(|changes| Snapshot { changes, decisions: vec![(1, None)] }.into_rows()).unwrap_or_default();
+    let snapshot = |changes| Snapshot { changes, decisions: vec![(1, None)], log_hash: Digest::ZERO };
+    let rows = changes.map(|changes| snapshot(changes).into_rows()).unwrap_or_default();
     let part = |kind, number: u64, body: Vec<u8>| Part { kind, number: number as u32, body };
     let mut parts: Vec<_> = rows.blocks.into_iter().map(|(number, body)| part(BLOCKS, number, body)).collect();
     parts.push(part(STATE, 0, rows.state));

@@ -23,7 +23,7 @@ use rabia_bank_actors::node::Decision;
 use rabia_bank_messages::bank::ErrorCode;
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::genesis::{Genesis, SessionLimits};
-use rabia_bank_messages::ids::{BatchId, ClusterId, Millis, NodeId, Slot, StoreId};
+use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, Millis, NodeId, Slot, StoreId};
 use rabia_bank_messages::peer::{PeerMessage, SnapshotCursor};
 use rabia_bank_storage::{BooksStore, Commit, Identity, LogStore};
 
@@ -100,6 +100,8 @@ struct Node {
     meeting: Vec<(Ticket, usize, u64)>,
     /// The number of the link that is in use, by peer.
     attached: Vec<u64>,
+    /// What each peer said of its log in the handshake.
+    heard: Vec<Option<(Slot, Digest)>>,
     /// Who waits for requests that gather, by the number that they were given.
     gathering: BTreeMap<u64, Waiter>,
     tickets: u64,
@@ -176,11 +178,12 @@ enum Mail {
     Written,
     Entries { to: usize, from: Slot, decided: Slot },
     Stored { to: usize, id: BatchId },
+    Hash { to: Option<usize>, slot: Slot },
     Collect,
     Worked,
     Offer { to: usize, slot: Slot, at: SnapshotCursor },
-    Installed { slot: Slot, ledger: Box<Ledger>, decisions: Vec<Decision> },
-    Install { ledger: Box<Ledger>, decisions: Vec<Decision> },
+    Installed { slot: Slot, hash: Digest, ledger: Box<Ledger>, decisions: Vec<Decision> },
+    Install { hash: Digest, ledger: Box<Ledger>, decisions: Vec<Decision> },
     GoOn(OpenAnswer),
     Tick,
 }
@@ -593,14 +596,15 @@ impl World {
             Mail::Written => self.written(index),
             Mail::Entries { to, from, decided } => self.send_entries(index, to, from, decided),
             Mail::Stored { to, id } => self.send_stored(index, to, id),
+            Mail::Hash { to, slot } => self.find_hash(index, to, slot),
             Mail::Collect => {
                 self.collect(index);
                 Ok(())
             }
             Mail::Worked => self.worked(index),
             Mail::Offer { to, slot, at } => self.send_offer(index, to, slot, at),
-            Mail::Installed { slot, ledger, decisions } => self.installed(index, slot, ledger, decisions),
-            Mail::Install { ledger, decisions } => self.install(index, *ledger, decisions),
+            Mail::Installed { slot, hash, ledger, decisions } => self.installed(index, (slot, hash), ledger, decisions),
+            Mail::Install { hash, ledger, decisions } => self.install(index, *ledger, hash, decisions),
             Mail::GoOn(open) => self.go_on(index, open),
             Mail::Tick => {
                 self.event(index, Event::Tick)?;

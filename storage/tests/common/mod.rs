@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use rabia_bank_messages::batch::{BatchBuilder, Payload};
 use rabia_bank_messages::genesis::Genesis;
-use rabia_bank_messages::ids::{BatchId, ClusterId, NodeId, Phase, RunId, Slot, StoreId};
-use rabia_bank_messages::peer::{Entry, State, Value, Vote};
-use rabia_bank_storage::{Commit, Entries, LogStore, PeerMemory, Record, Recovered, Said, StorageBackend};
+use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, NodeId, Phase, Proof, RunId, Slot, StoreId};
+use rabia_bank_messages::lineage::{Memory, Secret, log_hash};
+use rabia_bank_messages::peer::{DIGEST_INTERVAL, Entry, State, Value, Vote};
+use rabia_bank_storage::{Commit, Entries, LogStore, Record, Recovered, Said, StorageBackend};
 
 pub fn node(number: u8) -> NodeId {
     NodeId::new(number).unwrap()
@@ -208,8 +209,9 @@ pub struct Model {
     pub records: BTreeMap<(Slot, Phase, bool), Record>,
     pub payloads: BTreeMap<BatchId, Payload>,
     pub decisions: BTreeMap<Slot, Value>,
-    pub peers: BTreeMap<NodeId, PeerMemory>,
-    pub heard: BTreeMap<NodeId, Slot>,
+    pub peers: BTreeMap<(NodeId, StoreId), Memory>,
+    pub promised: u64,
+    pub secret: Secret,
 }
 
 impl Default for Model {
@@ -221,7 +223,9 @@ impl Default for Model {
             payloads: BTreeMap::new(),
             decisions: BTreeMap::new(),
             peers: BTreeMap::new(),
-            heard: BTreeMap::new(),
+            promised: 0,
+            // That of a store on a given backend.
+            secret: Secret(Digest::of(&[[9; 16], [1; 16]].concat()).0),
         }
     }
 }
@@ -236,15 +240,14 @@ impl Model {
             self.records.insert(key, *record);
         }
         self.records.retain(|(slot, _, _), _| !self.decisions.contains_key(slot));
-        for node in &commit.replaced {
-            self.peers.remove(node);
-            self.heard.remove(node);
+        self.peers.retain(|key, _| !commit.forget.contains(key));
+        for (node, memory) in &commit.peers {
+            let known = self.peers.entry((*node, memory.store)).or_insert(*memory);
+            if known.promises <= memory.promises {
+                *known = *memory;
+            }
         }
-        self.peers.extend(commit.peers.iter().copied());
-        for (node, slot) in &commit.heard {
-            let heard = self.heard.entry(*node).or_default();
-            *heard = (*heard).max(*slot);
-        }
+        self.promised = self.promised.max(commit.promised.unwrap_or(0));
     }
 
     pub fn after(&self, commit: &Commit) -> Model {
@@ -266,9 +269,28 @@ impl Model {
             payloads: payloads.into_iter().map(|id| (id, self.payloads[&id].clone())).collect(),
             decided,
             sparse: self.decisions.range(decided + 1..).map(|(slot, value)| (*slot, *value)).collect(),
-            peers: self.peers.iter().map(|(node, memory)| (*node, *memory)).collect(),
-            heard: self.heard.iter().map(|(node, slot)| (*node, *slot)).collect(),
+            hashes: self.hashes(decided),
+            kept: self.kept(decided),
+            peers: self.peers.iter().map(|((node, _), memory)| (*node, *memory)).collect(),
+            promised: self.promised,
+            runs: Vec::new(),
+            secret: self.secret,
         }
+    }
+
+    /// From that of the empty log on.
+    pub fn hashes(&self, decided: Slot) -> Vec<Digest> {
+        let mut hashes = vec![Digest::ZERO];
+        hashes.extend((1..=decided).scan(Digest::ZERO, |before, slot| {
+            *before = log_hash(*before, slot, &self.decisions[&slot]);
+            Some(*before)
+        }));
+        hashes
+    }
+
+    fn kept(&self, decided: Slot) -> Option<(Slot, Digest)> {
+        let multiple = decided - decided % DIGEST_INTERVAL;
+        (multiple > 0).then(|| (multiple, self.hashes(multiple)[multiple as usize]))
     }
 
     pub fn entries(&self) -> Vec<Entry> {
@@ -319,15 +341,20 @@ impl Model {
         }
         if random.one_in(3) {
             let peer = node(2 + random.below(2) as u8);
-            let starts = self.peers.get(&peer).map_or(0, |memory| memory.starts) + 1;
-            commit.peers.push((peer, PeerMemory { store: StoreId([peer.get(); 16]), starts, run: RunId([7; 16]) }));
-            commit.heard.push((peer, base + random.below(9)));
+            commit.peers.push((peer, memory(peer.get(), (base % 250) as u8, base + random.below(9))));
+            commit.promised = Some(self.promised + 1);
         }
         if random.one_in(20) {
-            commit.replaced.push(node(2 + random.below(2) as u8));
+            let peer = 2 + random.below(2) as u8;
+            commit.forget.push((node(peer), StoreId([peer; 16])));
         }
         commit
     }
+}
+
+/// Of the first store of a node.
+pub fn memory(store: u8, run: u8, promises: u64) -> Memory {
+    Memory { store: StoreId([store; 16]), run: RunId([run; 16]), promises, proof: Proof([run; 16]) }
 }
 
 fn named(record: &Record) -> Option<BatchId> {

@@ -7,11 +7,10 @@ use std::sync::OnceLock;
 
 use rabia_bank_messages::batch::BatchBuilder;
 use rabia_bank_messages::genesis::Genesis;
-use rabia_bank_messages::ids::{ClusterId, NodeId, RunId, StoreId};
+use rabia_bank_messages::ids::{ClusterId, NodeId, Proof, RunId, StoreId};
+use rabia_bank_messages::lineage;
 use rabia_bank_messages::peer::{State, Vote};
-use rabia_bank_storage::{
-    Commit, Entries, Identity, LogStore, PeerMemory, Record, Recovered, Said, StorageBackend, StoreError,
-};
+use rabia_bank_storage::{Commit, Entries, Identity, LogStore, Record, Recovered, Said, StorageBackend, StoreError};
 use redb::backends::InMemoryBackend;
 use redb::{Database, ReadableTable, TableDefinition};
 
@@ -85,9 +84,13 @@ fn base() -> &'static [u8] {
         let memory = Memory::with(&[]);
         let created = LogStore::create_with(memory.clone(), &identity(), 0);
         assert!(created.is_ok(), "{created:?}");
-        let (mut store, _) = open(&memory).unwrap_or_else(|error| panic!("{error}"));
+        let (mut store, recovered) = open(&memory).unwrap_or_else(|error| panic!("{error}"));
+        let began = store.begin_run(RunId([5; 16]), &recovered);
+        assert!(began.is_ok(), "{began:?}");
         let (id, payload) = BatchBuilder::default().finish(node(2), 1, 1, 7);
         let record = |slot, phase, said| Record { slot, phase, said };
+        let (run, proof) = (RunId([7; 16]), Proof([8; 16]));
+        let remembered = lineage::Memory { store: StoreId([2; 16]), run, promises: 3, proof };
         let commit = Commit {
             reserved: Some(50),
             records: vec![
@@ -98,8 +101,8 @@ fn base() -> &'static [u8] {
             ],
             payloads: vec![(id, payload)],
             decisions: vec![(1, Some(id)), (2, None), (4, None)],
-            peers: vec![(node(2), PeerMemory { store: StoreId([2; 16]), starts: 3, run: RunId([7; 16]) })],
-            heard: vec![(node(2), 4)],
+            peers: vec![(node(2), remembered)],
+            promised: Some(4),
             ..Commit::default()
         };
         let committed = store.commit(&commit);

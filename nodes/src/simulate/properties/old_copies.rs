@@ -1,51 +1,76 @@
-//! Old copies: nobody lets a store speak that it has met in a later start, or in another run of the same start, or that it has
-//! heard tell of more promises.
+//! Old copies: nobody lets a store speak that it has met, or heard of, where the store now says that it never was: in a run that is
+//! not among the runs that it tells of, or in which it kept fewer promises. What a node has heard before it made a promise it
+//! knows for ever, and so it does whom it has met; what it has heard since, until it crashes.
 //!
 //! Source: PROTOCOL.md, rule 12. What an old copy has forgotten to have promised is the matter of `promises`: a vote that
 //! changes is found there, whoever let its sender in.
 
 use std::collections::BTreeMap;
 
-use rabia_bank_messages::ids::StoreId;
-use rabia_bank_storage::PeerMemory;
+use rabia_bank_messages::ids::{RunId, StoreId};
+use rabia_bank_messages::peer::Hello;
 
 use super::{Check, check};
+
+/// The run in which a store was heard, and how many promises it had kept.
+type Place = (RunId, u64);
 
 /// What each store, as the first of a pair, knows of another.
 #[derive(Debug, Default)]
 pub(in crate::simulate) struct OldCopies {
-    /// In which run it has met the other last.
-    met: BTreeMap<(StoreId, StoreId), PeerMemory>,
-    /// How many promises its node has heard of since it started.
-    heard: BTreeMap<(StoreId, StoreId), u64>,
+    /// What its node knows now …
+    heard: BTreeMap<(StoreId, StoreId), Place>,
+    /// … what it knew when it began to write a promise …
+    writing: Vec<(StoreId, u64, Vec<(StoreId, Place)>)>,
+    /// … and what it can't forget.
+    durable: BTreeMap<(StoreId, StoreId), Place>,
 }
 
 impl OldCopies {
     /// A node hears of a peer's promises.
     pub(in crate::simulate) fn hears(&mut self, node: StoreId, peer: StoreId, promises: u64) {
-        let heard = self.heard.entry((node, peer)).or_default();
-        *heard = promises.max(*heard);
+        if let Some((_, heard)) = self.heard.get_mut(&(node, peer)) {
+            *heard = promises.max(*heard);
+        }
     }
 
-    /// A node lets a peer speak, whose store says that it has kept so many promises.
-    pub(in crate::simulate) fn accepted(&mut self, node: StoreId, peer: PeerMemory, promised: u64) -> Check {
-        let before = self.met.insert((node, peer.store), peer);
-        let older =
-            before.is_some_and(|old| peer.starts < old.starts || (peer.starts == old.starts && peer.run != old.run));
-        check(!older, "old copies", || format!("store {node} met {before:?}, and now lets in {peer:?}"))?;
-        let heard = self.heard.get(&(node, peer.store)).copied().unwrap_or(0);
-        check(promised >= heard, "old copies", || {
-            format!("store {node} has heard of {heard} promises, and lets in {peer:?} with {promised}")
-        })
+    /// A node lets a peer speak that says this of itself.
+    pub(in crate::simulate) fn accepted(&mut self, node: StoreId, hello: &Hello) -> Check {
+        let key = (node, hello.store);
+        let mut runs = hello.former.iter().chain([&hello.run]);
+        let before = self.heard.get(&key).copied();
+        let has_been =
+            before.is_none_or(|(run, promises)| runs.any(|known| known.run == run && known.promises >= promises));
+        check(has_been, "old copies", || format!("store {node} has heard of {before:?}, and lets in {hello:?}"))?;
+        self.heard.insert(key, (hello.run.run, hello.run.promises));
+        Ok(())
     }
 
-    /// A node starts with this store. What it has heard of and not written down, it has not acted on.
+    /// A node begins to write a promise.
+    pub(in crate::simulate) fn binds(&mut self, node: StoreId, ticket: u64) {
+        let of_node = self.heard.range((node, StoreId([0; 16]))..=(node, StoreId([255; 16])));
+        let heard = of_node.map(|((_, peer), place)| (*peer, *place)).collect();
+        self.writing.push((node, ticket, heard));
+    }
+
+    /// All that the node wrote up to this ticket is durable.
+    pub(in crate::simulate) fn written(&mut self, node: StoreId, ticket: u64) {
+        for (_, _, heard) in self.writing.extract_if(.., |(of, needed, _)| *of == node && *needed <= ticket) {
+            self.durable.extend(heard.into_iter().map(|(peer, place)| ((node, peer), place)));
+        }
+    }
+
+    /// A node starts with this store. What it has heard of since its last promise, it may have forgotten.
     pub(in crate::simulate) fn started(&mut self, store: StoreId) {
+        self.writing.retain(|(node, ..)| *node != store);
         self.heard.retain(|(node, _), _| *node != store);
+        let known = self.durable.iter().filter(|((node, _), _)| *node == store);
+        self.heard.extend(known.map(|(key, place)| (*key, *place)));
     }
 
     /// Another disk has this store: it may have forgotten whom it met.
     pub(in crate::simulate) fn moved(&mut self, store: StoreId) {
-        self.met.retain(|(node, _), _| *node != store);
+        self.heard.retain(|(node, _), _| *node != store);
+        self.durable.retain(|(node, _), _| *node != store);
     }
 }

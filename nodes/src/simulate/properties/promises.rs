@@ -65,8 +65,13 @@ impl Promises {
         for (slot, _) in &commit.decisions {
             durable.decisions.insert(*slot);
         }
-        durable.base = durable.base.max(commit.installed.unwrap_or(0));
+        durable.base = durable.base.max(commit.installed.map_or(0, |(slot, _)| slot));
         durable.settle();
+    }
+
+    /// Up to which slot a store has all decisions, or books that cover them.
+    pub(in crate::simulate) fn durable(&self, store: StoreId) -> Slot {
+        self.durable.get(&store).map_or(0, |durable| durable.base)
     }
 
     /// Another disk has this store: it may remember other things.

@@ -65,6 +65,14 @@ impl Stores {
         self.newest(node, slot.saturating_sub(self.window))
     }
 
+    /// The last slot in which a store speaks that was replaced.
+    pub(in crate::simulate) fn last_slot(&self, node: NodeId, store: StoreId) -> Option<Slot> {
+        let mut of_node = self.replaced.iter().filter(|(_, of, _)| *of == node);
+        let first = store == self.first[node.index()];
+        let next = if first { of_node.next() } else { of_node.skip_while(|(.., by)| *by != store).nth(1) };
+        next.map(|(slot, ..)| slot + self.window - 1)
+    }
+
     /// Whether what a store says of this slot counts where the log is known up to `frontier`.
     pub(in crate::simulate) fn counts(&self, node: NodeId, store: StoreId, slot: Slot, frontier: Slot) -> bool {
         // Beyond the window it can't be known which store speaks, and the newest that is known counts.
@@ -84,8 +92,10 @@ impl Stores {
                 *slot
             }
             PeerMessage::ReadIndexAnswer { .. } => {
-                let [newest, next] = [self.newest(node, frontier), self.speaker(node, frontier + 1)];
-                return check(newest == store && next == store, PROPERTY, || {
+                // A former store goes on as long as it is let.
+                let knows_all = self.replaced_in(store).is_none_or(|slot| frontier + 1 >= slot + self.window);
+                let known = store == self.first[node.index()] || self.replaced_in(store).is_some();
+                return check(knows_all && known, PROPERTY, || {
                     format!("store {store} of node {node} knows the log up to slot {frontier} and says {message:?}")
                 });
             }

@@ -19,6 +19,8 @@ use super::super::properties::model::plain;
 use super::super::properties::{Check, Violation, books, check, log_time};
 use super::{CLIENT_PACE, ClientReply, Item, MAILBOX, Mail, Node, Waiter, WaitingRead, World, store_violation};
 
+/// Nodes compare their states after every slot that is a multiple of this.
+const COMPARED: Slot = 8;
 /// Transactions that a feed is looked at for at a time.
 const FOLLOW_SCAN: u64 = 64;
 
@@ -150,7 +152,12 @@ impl World {
             books::balance(slot, &node.ledger, &self.model)?;
         }
         let Some(node) = &mut self.machines[index].node else { return Ok(()) };
-        self.digests.after(id, slot, node.ledger.digest())?;
+        let digest = node.ledger.digest();
+        self.digests.after(id, slot, digest)?;
+        if slot.is_multiple_of(COMPARED) {
+            self.mail(index, MAILBOX, Mail::Events(vec![Event::OwnDigest { slot, digest }]));
+        }
+        let Some(node) = &mut self.machines[index].node else { return Ok(()) };
         let waiters = batch.as_ref().and_then(|(id, _)| node.expected.remove(id));
         if let (Some(waiters), Applied::Batch(outcomes)) = (waiters, applied) {
             check(waiters.len() == outcomes.len(), "answers", || {

@@ -10,7 +10,8 @@ use rabia_bank_actors::node::Decision;
 use rabia_bank_actors::snapshot::Snapshot;
 use rabia_bank_actors::snapshotter::desk::{Answer, Desk, Job, Outcome, SnapshotWanted};
 use rabia_bank_actors::snapshotter::offer;
-use rabia_bank_messages::ids::{BatchId, Slot};
+use rabia_bank_messages::ids::{BatchId, Digest, Slot};
+use rabia_bank_messages::lineage::log_hash;
 use rabia_bank_messages::peer::{PeerMessage, SnapshotCursor};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rabia_bank_storage::{BooksReader, BooksStore, BooksView};
@@ -57,8 +58,10 @@ pub(super) struct Books {
     unsaved_slots: u64,
     /// The newest decisions: as many as owners of coming slots are read from.
     decisions: VecDeque<Decision>,
+    /// The hash of the log up to what is applied.
+    log_hash: Digest,
     /// The same, when the ledger was frozen.
-    frozen: Vec<Decision>,
+    frozen: (Vec<Decision>, Digest),
     /// The snapshot that each peer is being sent.
     offers: Vec<Option<BooksView>>,
     receiving: Option<Receiving>,
@@ -66,7 +69,13 @@ pub(super) struct Books {
 }
 
 impl Books {
-    pub(super) fn new(store: BooksStore, applied: Slot, decisions: Vec<Decision>, members: usize) -> Books {
+    pub(super) fn new(
+        store: BooksStore,
+        applied: Slot,
+        decisions: Vec<Decision>,
+        log_hash: Digest,
+        members: usize,
+    ) -> Books {
         let (reader, saved) = (store.reader(), store.slot());
         Books {
             reader,
@@ -77,7 +86,8 @@ impl Books {
             stage: Stage::Waiting,
             unsaved_slots: applied - saved,
             decisions: decisions.into(),
-            frozen: Vec::new(),
+            log_hash,
+            frozen: (Vec::new(), Digest::ZERO),
             offers: (0..members).map(|_| None).collect(),
             receiving: None,
             installed: None,
@@ -102,12 +112,13 @@ impl World {
         let Some(node) = &mut self.machines[index].node else { return };
         let books = &mut node.books;
         books.decisions.push_back((slot, value));
+        books.log_hash = log_hash(books.log_hash, slot, &value);
         while books.decisions.pop_front_if(|(slot, _)| *slot < keep).is_some() {}
         books.unsaved_slots += 1;
         if books.unsaved_slots >= due && books.stage == Stage::Waiting {
             books.unsaved_slots = 0;
             books.stage = Stage::Collecting;
-            books.frozen = books.decisions.iter().copied().collect();
+            books.frozen = (books.decisions.iter().copied().collect(), books.log_hash);
             node.ledger.freeze();
             self.mail(index, MAILBOX, Mail::Collect);
         }
@@ -124,8 +135,8 @@ impl World {
             None => self.mail(index, MAILBOX, Mail::Collect),
             Some(changes) => {
                 books.stage = Stage::Saving;
-                let decisions = std::mem::take(&mut books.frozen);
-                books.jobs.push_back(Job::Save(Snapshot { changes, decisions }));
+                let (decisions, log_hash) = books.frozen.clone();
+                books.jobs.push_back(Job::Save(Snapshot { changes, decisions, log_hash }));
                 self.work(index);
             }
         }
@@ -190,11 +201,11 @@ impl World {
                 }
                 return self.ask_rows(index);
             }
-            Outcome::Installed { slot, ledger, decisions } => {
+            Outcome::Installed { slot, hash, ledger, decisions } => {
                 books.receiving = None;
                 books.installed = Some(now);
                 books.saved = slot;
-                self.mail(index, MAILBOX, Mail::Installed { slot, ledger, decisions });
+                self.mail(index, MAILBOX, Mail::Installed { slot, hash, ledger, decisions });
             }
             Outcome::Overtaken { .. } => {
                 books.receiving = None;
@@ -207,6 +218,9 @@ impl World {
             Outcome::GaveUp(why) => {
                 return check(false, "snapshots", || format!("node {id} could not take one: {why}"));
             }
+            Outcome::OtherHistory { slot, why } => {
+                return check(false, "one log", || format!("node {id} has another history than slot {slot}: {why}"));
+            }
             Outcome::Failed(_) if dead => return self.crash(index, "its disk failed"),
             Outcome::Failed(why) => return Err(store_violation(id, &why)),
             Outcome::Superseded { .. } | Outcome::Nothing => {}
@@ -218,7 +232,7 @@ impl World {
     pub(super) fn installed(
         &mut self,
         index: usize,
-        slot: Slot,
+        (slot, hash): (Slot, Digest),
         ledger: Box<Ledger>,
         decisions: Vec<Decision>,
     ) -> Check {
@@ -233,11 +247,17 @@ impl World {
             self.agreement.remembered(id, *slot, *value)?;
         }
         let replacements = ledger.replacements().clone();
-        self.mail(index, MAILBOX, Mail::Install { ledger, decisions: decisions.clone() });
-        self.event(index, Event::Installed { slot, decisions, replacements })
+        self.mail(index, MAILBOX, Mail::Install { hash, ledger, decisions: decisions.clone() });
+        self.event(index, Event::Installed { slot, hash, decisions, replacements })
     }
 
-    pub(super) fn install(&mut self, index: usize, mut ledger: Ledger, decisions: Vec<Decision>) -> Check {
+    pub(super) fn install(
+        &mut self,
+        index: usize,
+        mut ledger: Ledger,
+        hash: Digest,
+        decisions: Vec<Decision>,
+    ) -> Check {
         let id = self.machines[index].id;
         self.digests.after(id, ledger.applied(), ledger.digest())?;
         let Some(node) = &mut self.machines[index].node else { return Ok(()) };
@@ -245,6 +265,7 @@ impl World {
         check(new > own, "order", || format!("node {id} would go back from slot {own} to a snapshot at slot {new}"))?;
         node.ledger = ledger;
         node.books.decisions = decisions.into();
+        node.books.log_hash = hash;
         node.books.stage = Stage::Waiting;
         node.books.unsaved_slots = 0;
         self.tell_time(index);
@@ -253,7 +274,7 @@ impl World {
 
     // ----- receiving -----
 
-    /// A peer's log does not go back far enough.
+    /// A peer's log does not go back far enough, and its history is this node's.
     pub(super) fn compacted(&mut self, index: usize, from: usize, log_from: Slot) -> Check {
         let now = self.now;
         let Some(node) = &mut self.machines[index].node else { return Ok(()) };
@@ -263,7 +284,8 @@ impl World {
             return Ok(());
         }
         node.books.receiving = Some(Receiving { from, wanted: None, asked: now, tries: 0 });
-        node.books.jobs.push_back(Job::Begin);
+        let own = (node.ledger.newest_transaction(), node.ledger.chain_head());
+        node.books.jobs.push_back(Job::Begin { own });
         self.work(index);
         Ok(())
     }

@@ -9,7 +9,7 @@ use rabia_bank_storage::{BooksStore, Identity, LogStore};
 
 use super::super::disk::Disk;
 use super::super::properties::Check;
-use super::{Item, Loss, MAILBOX, Mail, World, store_violation};
+use super::{Item, Loss, MAILBOX, Machine, Mail, World, store_violation};
 
 /// Whoever wants a new store decided asks again after this time.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
@@ -129,15 +129,24 @@ impl World {
 
     /// A store that was replaced stops when it has nothing more to say; one that is as far as its member was is a full one.
     pub(super) fn look_after_store(&mut self, index: usize) -> Check {
-        let machine = &mut self.machines[index];
+        let machine = &self.machines[index];
         let Some(node) = &machine.node else { return Ok(()) };
         if node.core.retired().is_some() {
             return self.retire(index);
         }
-        if machine.replacing && machine.store == machine.newest && node.core.is_current() {
-            machine.replacing = false;
+        let at_work = machine.replacing && machine.store == machine.newest && node.core.is_current();
+        if at_work && self.is_known_to_all(machine.newest) {
+            self.machines[index].replacing = false;
             self.report.count("new stores at work");
         }
         Ok(())
+    }
+
+    /// Whether every member that is not lost has it in its own log, durably, that this is a member's store. One that has not lets the
+    /// new store not speak, and needs another that does: until then the cluster bears no further loss.
+    fn is_known_to_all(&self, store: StoreId) -> bool {
+        let Some(slot) = self.stores.replaced_in(store) else { return false };
+        let knows = |machine: &Machine| self.promises.durable(machine.store) >= slot;
+        self.machines.iter().filter(|machine| machine.lost.is_none()).all(knows)
     }
 }

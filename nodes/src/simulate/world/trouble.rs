@@ -9,7 +9,8 @@ use rabia_bank_actors::consensus::stores::{Standing, Stores as MembersStores};
 use rabia_bank_actors::handshake::Door;
 use rabia_bank_actors::node::{Rebuilt, rebuild};
 use rabia_bank_actors::proposer::Proposer;
-use rabia_bank_messages::ids::{RunId, StoreId};
+use rabia_bank_actors::snapshot::log_hash_of;
+use rabia_bank_messages::ids::{Digest, RunId, StoreId};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rabia_bank_storage::{BooksStore, Commit, Identity, LogStore, Recovered, StoreError};
 
@@ -163,9 +164,11 @@ impl World {
         let Some(node) = &self.machines[index].node else { return false };
         let others = self.machines.iter().filter(|machine| machine.id.index() != index);
         let id = self.machines[index].id;
-        others
-            .map(|machine| &machine.node)
-            .all(|other| other.as_ref().is_some_and(|other| other.core.heard(id) == node.core.promised()))
+        let heard = |other: &Node| {
+            let memory = other.core.lineage().remembers_durably(id, self.machines[index].store);
+            memory.is_some_and(|memory| memory.promises == node.core.promised())
+        };
+        others.map(|machine| &machine.node).all(|other| other.as_ref().is_some_and(heard))
     }
 
     /// The files of a node are replaced by copies that were made before. Whoever has heard it say more must refuse it.
@@ -253,7 +256,7 @@ impl World {
             let disk = if self.random.bool() { &machine.log } else { &machine.books };
             disk.fail_after(self.random.u64(..3));
         }
-        let Stores { log: store, recovered, books } = match open(&machine.log, &machine.books, &identity) {
+        let Stores { log: mut store, mut recovered, books } = match open(&machine.log, &machine.books, &identity) {
             Ok(_) if machine.lost == Some(Loss::Wiped) => {
                 return check(false, "store", || "a node started from a wiped disk");
             }
@@ -277,7 +280,7 @@ impl World {
         self.read_rounds.started(machine.id);
         let rebuilt = rebuild(&identity, &books, &store.reader(), recovered.decided);
         let rebuilt = rebuilt.map_err(|error| Violation { property: "replay", what: error.to_string() })?;
-        let Rebuilt { mut ledger, decisions: last, .. } = rebuilt;
+        let Rebuilt { mut ledger, decisions: last, hash, .. } = rebuilt;
         self.digests.after(machine.id, ledger.applied(), ledger.digest())?;
         for (slot, value) in &last {
             self.agreement.remembered(machine.id, *slot, *value)?;
@@ -289,9 +292,11 @@ impl World {
         let members = self.genesis.members();
         let wall = self.wall(index);
         let machine = &mut self.machines[index];
-        let books = Books::new(books, ledger.applied(), last.clone(), members);
+        let books = Books::new(books, ledger.applied(), last.clone(), hash, members);
         let mut run = [machine.id.get(); 16];
         run[..8].copy_from_slice(&self.random.u64(..).to_be_bytes());
+        let began = store.begin_run(RunId(run), &recovered).map_err(|e| store_violation(machine.id, &e))?;
+        recovered.runs.push(began);
         let mut effects = Vec::new();
         let core = Agreement::new(self.genesis.clone(), machine.id, &recovered, ledger.replacements(), &mut effects);
         let incarnation = core.stores().incarnation(machine.id, recovered.store, recovered.starts);
@@ -300,7 +305,7 @@ impl World {
         machine.rebooted = false;
         pool.start_clock(Now { elapsed: Duration::ZERO, wall }, ledger.log_time(), witness);
         let (genesis, store_id) = (self.genesis.clone(), recovered.store);
-        let door = Door::new(genesis, machine.id, store_id, recovered.starts, RunId(run), &recovered.peers);
+        let door = Door::new(genesis, machine.id, store_id);
         let (id, starts, decided) = (machine.id, recovered.starts, recovered.decided);
         self.weak_mvc.started(id, &recovered);
         machine.runs += 1;
@@ -320,6 +325,7 @@ impl World {
             books,
             meeting: Vec::new(),
             attached: vec![0; members],
+            heard: vec![None; members],
             gathering: BTreeMap::new(),
             tickets: 0,
             expected: BTreeMap::new(),
@@ -359,11 +365,13 @@ impl World {
 /// Opens both files as a node does: the log first, which asks for the slot of the books.
 fn open(log: &Disk, books: &Disk, identity: &Identity) -> Result<Stores, StoreError> {
     let mut opened = None;
-    let (log, recovered) = LogStore::open_with(log.clone(), identity, || {
+    let (mut log, mut recovered) = LogStore::open_with(log.clone(), identity, || {
         let books = opened.insert(BooksStore::open_with(books.clone(), identity)?);
         Ok(books.slot())
     })?;
     let Some(books) = opened else { unreachable!("the log was opened without the books") };
     books.check_store(recovered.store)?;
+    let hash = books.reader().view().map(|view| log_hash_of(&view))?;
+    log.settle(hash.unwrap_or(Digest::ZERO), &mut recovered)?;
     Ok(Stores { log, recovered, books })
 }

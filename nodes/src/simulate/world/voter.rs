@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use rabia_bank_actors::consensus::agreement::{Effect, Event, Ticket};
-use rabia_bank_actors::handshake::Met;
+use rabia_bank_actors::handshake::{Met, memory_of};
 use rabia_bank_actors::snapshotter::desk::Answer;
 use rabia_bank_messages::batch::Payload;
-use rabia_bank_messages::ids::{BatchId, Slot};
-use rabia_bank_messages::peer::{Hello, PeerMessage, RefusalReason};
+use rabia_bank_messages::ids::{BatchId, Digest, NodeId, Slot, StoreId};
+use rabia_bank_messages::peer::{Evidence, Hello, HelloRefused, PeerMessage, RefusalReason};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
-use rabia_bank_storage::{Commit, Entries, PeerMemory};
+use rabia_bank_storage::{Commit, Entries};
 
 use super::super::properties::{Check, Violation, check};
-use super::{DIAL, File, Item, Loss, MAILBOX, Mail, World, store_violation};
+use super::{DIAL, File, Item, Loss, MAILBOX, Machine, Mail, World, store_violation};
 
 /// Bytes of decided slots in one answer: small, so that catching up takes several.
 const ENTRIES_BYTES: usize = 16 * 1024;
@@ -44,7 +44,7 @@ impl World {
         let Event::Received(from, message) = event else { return None };
         self.read_rounds.hears(machine.id, *from, message);
         let (store, frontier) = (self.machines[from.index()].store, node.core.frontier());
-        if let PeerMessage::Promised { count } = message {
+        if let PeerMessage::Promised { count, .. } = message {
             self.old_copies.hears(machine.store, store, *count);
         }
         let slot = match message {
@@ -75,6 +75,9 @@ impl World {
                 }
                 Effect::Save(ticket, commit) => {
                     self.weak_mvc.binds(self.machines[index].id, &commit.records)?;
+                    if commit.reserved.is_some() || !commit.records.is_empty() {
+                        self.old_copies.binds(self.machines[index].store, ticket);
+                    }
                     self.save(index, ticket, commit);
                 }
                 Effect::Deliver(slot, batch) => {
@@ -92,6 +95,20 @@ impl World {
                     let took = self.micros(50, 2_000);
                     self.mail(index, took, Mail::Stored { to: to.index(), id });
                 }
+                Effect::SendHash { to, slot } => {
+                    let took = self.micros(50, 2_000);
+                    self.mail(index, took, Mail::Hash { to: Some(to.index()), slot });
+                }
+                Effect::LookUp(slot) => {
+                    let took = self.micros(50, 2_000);
+                    self.mail(index, took, Mail::Hash { to: None, slot });
+                }
+                Effect::GetSnapshot { from, log_from } => self.compacted(index, from.index(), log_from)?,
+                // There is one log, whatever happens to it.
+                Effect::Doubt(begins) => check(!begins, "one log", || {
+                    format!("node {} is in doubt about its log or its state", self.machines[index].id)
+                })?,
+                Effect::Split { what, .. } => check(false, "one log", || what)?,
                 Effect::MeetAgain(peer) => self.meet_again(index, peer.index()),
                 Effect::Refuse(peer, _) => {
                     self.report.count("links refused");
@@ -193,6 +210,7 @@ impl World {
         }
         let more = node.ticket > 0 || node.store.next_compaction(node.compact).is_some();
         self.promises.committed(machine.store, &commit);
+        self.old_copies.written(machine.store, ticket);
         self.disturbs(index, "a log is written");
         if ticket > 0 && !is_broken(Rule::ReportedDurable) {
             self.event(index, Event::Saved(ticket))?;
@@ -267,7 +285,6 @@ impl World {
             return Ok(());
         }
         match message {
-            PeerMessage::Compacted { log_from } => self.compacted(to, from, log_from),
             PeerMessage::GetSnapshot { slot, at } => {
                 let took = self.micros(50, 3_000);
                 self.mail(to, took, Mail::Offer { to: from, slot, at });
@@ -307,16 +324,21 @@ impl World {
         let Some((to_a, to_b)) = self.introduce(b, a).zip(self.introduce(a, b)) else { return Ok(()) };
         match (self.greet(a, &to_a)?, self.greet(b, &to_b)?) {
             (Ok(at_a), Ok(at_b)) => {
+                // Each finds in what the other remembers of it whether it is an old copy.
+                for (told, hello) in [(a, &to_a), (b, &to_b)] {
+                    if self.is_old_copy(told, hello)? {
+                        return Ok(());
+                    }
+                }
                 self.network.turn(a, b);
                 self.meet(a, to_a, at_a)?;
                 self.meet(b, to_b, at_b)
             }
             refused => {
                 self.report.count("handshakes refused");
-                // Who is told that its store was replaced stops.
-                for (told, by) in [(b, refused.0), (a, refused.1)] {
-                    if by == Err(RefusalReason::Replaced) {
-                        self.retire(told)?;
+                for (told, by, refused) in [(b, a, refused.0), (a, b, refused.1)] {
+                    if let Some(evidence) = refused.err().and_then(|refused| refused.evidence) {
+                        self.is_shown(told, by, evidence)?;
                     }
                 }
                 Ok(())
@@ -324,30 +346,74 @@ impl World {
         }
     }
 
+    /// Whether a node learns from a peer's hello that its store is an old copy. Then it stops.
+    fn is_old_copy(&mut self, index: usize, hello: &Hello) -> Result<bool, Violation> {
+        let Some(node) = &self.machines[index].node else { return Ok(false) };
+        let shown = hello.remembers.is_some_and(|memory| node.core.lineage().is_old_copy_by(&memory));
+        if shown {
+            self.stop_as_old_copy(index)?;
+        }
+        Ok(shown)
+    }
+
+    fn stop_as_old_copy(&mut self, index: usize) -> Check {
+        check(self.machines[index].lost == Some(Loss::OldCopy), "old copies", || {
+            format!("node {} takes its store for an old copy, and it is none", self.machines[index].id)
+        })?;
+        self.report.count("old copies stopped");
+        self.crash(index, "its store is an old copy")
+    }
+
+    /// Whoever is refused looks in its own store whether that is for a good reason.
+    fn is_shown(&mut self, index: usize, by: usize, evidence: Evidence) -> Check {
+        let by = self.machines[by].id;
+        let Some(node) = &mut self.machines[index].node else { return Ok(()) };
+        match evidence {
+            Evidence::OldCopy(memory) if node.core.lineage().is_old_copy_by(&memory) => self.stop_as_old_copy(index),
+            Evidence::OldCopy(memory) => {
+                node.core.is_told(by, Some(memory));
+                Ok(())
+            }
+            Evidence::Replaced(slot) if node.core.replaced_by().is_some_and(|by| by.slot == slot) => self.retire(index),
+            Evidence::Replaced(_) => Ok(()),
+        }
+    }
+
     fn introduce(&self, index: usize, to: usize) -> Option<Hello> {
         let node = self.machines[index].node.as_ref()?;
-        Some(node.door.introduce(self.machines[to].id, node.core.joined(), node.core.promised()))
+        let to = self.machines[to].id;
+        Some(node.door.introduce(to, node.core.stores().current(to), &node.core))
     }
 
     /// What a node makes of what a peer says of itself. Only an old copy may be refused, or be what refuses, and a store
     /// that is not its member's yet, or not any more.
-    fn greet(&self, index: usize, hello: &Hello) -> Result<Result<Met, RefusalReason>, Violation> {
+    fn greet(&self, index: usize, hello: &Hello) -> Result<Result<Met, HelloRefused>, Violation> {
         let machine = &self.machines[index];
-        let Some(node) = &machine.node else { return Ok(Err(RefusalReason::Node)) };
-        let (stores, frontier) = (node.core.stores(), node.core.frontier());
-        let checked = node.door.check(hello, stores, frontier, |peer| node.core.heard(peer));
-        let Err(refused) = checked else { return Ok(checked.map_err(|refused| refused.reason)) };
+        let Some(node) = &machine.node else {
+            let refused = HelloRefused { reason: RefusalReason::Node, message: String::new(), evidence: None };
+            return Ok(Err(refused));
+        };
+        let frontier = node.core.frontier();
+        let checked = node.door.check(hello, &node.core);
+        let Err(refused) = checked else { return Ok(checked) };
         let old_copy = [index, hello.node.index()].iter().any(|one| self.machines[*one].lost == Some(Loss::OldCopy));
         let known = self.stores.newest(hello.node, frontier);
         let other = match refused.reason {
-            RefusalReason::Store => self.stores.replaced_in(hello.store).is_none_or(|slot| slot > frontier),
-            RefusalReason::Replaced => known != hello.store,
+            RefusalReason::NotYet => self.stores.replaced_in(hello.store).is_none_or(|slot| slot > frontier),
+            RefusalReason::Replaced => known != hello.store && self.is_over(hello.node, hello.store),
             _ => false,
         };
         check(old_copy || other, "handshake", || {
             format!("node {} refuses node {}: {}", machine.id, hello.node, refused.message)
         })?;
-        Ok(Err(refused.reason))
+        Ok(Err(refused))
+    }
+
+    /// Whether a quorum of the members has all slots durably in which this former store of a node speaks.
+    fn is_over(&self, node: NodeId, store: StoreId) -> bool {
+        let Some(last) = self.stores.last_slot(node, store) else { return false };
+        let has = |machine: &&Machine| self.promises.durable(machine.newest) >= last;
+        self.machines.iter().filter(has).count() >= self.genesis.quorums().quorum()
     }
 
     /// The handshake, from one side: `index` hears what a peer says of itself, and does not refuse it.
@@ -356,19 +422,21 @@ impl World {
         let link = self.network.link(index, peer);
         let machine = &mut self.machines[index];
         let Some(node) = &mut machine.node else { return Ok(()) };
+        node.heard[peer] = Some((hello.decided, hello.log_hash));
+        check(met != Met::Disputing, "old copies", || format!("node {peer_id} disputes what it has said"))?;
         if met == Met::Stranger {
             self.report.count("stores met before the log told of them");
             return self.attach(index, peer, link);
         }
-        let memory = PeerMemory { store: hello.store, starts: hello.starts, run: hello.run };
-        self.old_copies.accepted(machine.store, memory, hello.promised)?;
-        if !node.door.remember(peer_id, memory) {
-            return self.attach(index, peer, link);
+        self.old_copies.accepted(machine.store, &hello)?;
+        if node.core.stores().current(peer_id) == hello.store {
+            node.core.is_told(peer_id, hello.remembers);
         }
         let mut effects = Vec::new();
-        let ticket = node.core.remember_peer(peer_id, memory, &mut effects);
-        node.meeting.push((ticket, peer, link));
-        self.perform(index, effects)
+        let ticket = node.core.remember_peer(peer_id, memory_of(&hello), &mut effects);
+        node.meeting.extend(ticket.map(|ticket| (ticket, peer, link)));
+        self.perform(index, effects)?;
+        if ticket.is_none() { self.attach(index, peer, link) } else { Ok(()) }
     }
 
     pub(super) fn attach_met(&mut self, index: usize, ticket: Ticket) -> Check {
@@ -384,12 +452,16 @@ impl World {
         let (peer_id, store) = (self.machines[peer].id, self.machines[peer].store);
         let Some(node) = &mut self.machines[index].node else { return Ok(()) };
         node.attached[peer] = link;
-        if node.core.stores().current(peer_id) == store && !node.door.remembers(peer_id, store) {
+        if node.core.is_unmet(peer_id, store) {
             // It was a stranger when they met, a moment ago.
             self.meet_again(index, peer);
             return Ok(());
         }
-        self.event(index, Event::LinkUp(peer_id, store))
+        let said = node.heard[peer];
+        node.core.note_dialled(peer_id, index < peer);
+        self.event(index, Event::LinkUp(peer_id, store))?;
+        let said = said.map(|(slot, hash)| Event::Received(peer_id, PeerMessage::LogHash { slot, hash }));
+        said.map_or(Ok(()), |said| self.event(index, said))
     }
 
     fn meet_again(&mut self, index: usize, peer: usize) {
@@ -417,8 +489,23 @@ impl World {
         let Some(node) = &machine.node else { return Ok(()) };
         let entries = node.store.reader().entries(from, ENTRIES_BYTES).map_err(|e| store_violation(machine.id, &e))?;
         match entries {
-            Entries::Found(entries) => self.send(index, to, PeerMessage::Entries { entries, decided }),
+            Entries::Found(entries) => {
+                let before = node.store.reader().hash(from.saturating_sub(1));
+                let before = before.map_err(|e| store_violation(machine.id, &e))?.unwrap_or(Digest::ZERO);
+                self.send(index, to, PeerMessage::Entries { before, entries, decided })
+            }
             Entries::Compacted { upto } => self.send(index, to, PeerMessage::Compacted { log_from: upto + 1 }),
+        }
+    }
+
+    pub(super) fn find_hash(&mut self, index: usize, to: Option<usize>, slot: Slot) -> Check {
+        let machine = &self.machines[index];
+        let Some(node) = &machine.node else { return Ok(()) };
+        let hash = node.store.reader().hash(slot).map_err(|e| store_violation(machine.id, &e))?;
+        match (to, hash) {
+            (None, hash) => self.event(index, Event::LookedUp { slot, hash }),
+            (Some(to), Some(hash)) => self.send(index, to, PeerMessage::LogHash { slot, hash }),
+            (Some(_), None) => Ok(()),
         }
     }
 

@@ -73,9 +73,13 @@ fn hello_of_first(cluster: &Cluster, to: usize) -> Hello {
         to: cluster.nodes[to].config.node,
         store,
         joined: None,
-        starts: 1_000,
-        run: RunId(fastrand::u128(..).to_be_bytes()),
-        promised: 1_000_000,
+        run: Run { run: RunId(fastrand::u128(..).to_be_bytes()), promises: 1_000_000 },
+        proof: Proof([7; 16]),
+        former: Vec::new(),
+        remembers: None,
+        disputes: None,
+        decided: 0,
+        log_hash: Digest::ZERO,
     }
 }
 

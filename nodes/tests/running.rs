@@ -486,7 +486,7 @@ fn what_a_peer_says_forges_no_line_of_the_log() {
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let Ok(mut socket) = tokio_tungstenite::tungstenite::accept(stream.unwrap()) else { continue };
-            let refused = HelloRefused { reason: RefusalReason::Store, message: message.into() };
+            let refused = HelloRefused { reason: RefusalReason::NotYet, message: message.into(), evidence: None };
             // The node may be gone.
             let _ =
                 socket.read().and_then(|_| socket.send(Message::binary(encode_opening(&Opening::Refused(refused)))));

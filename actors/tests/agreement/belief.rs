@@ -56,8 +56,9 @@ fn a_batch_that_can_not_be_applied_is_not_held() {
     // In a range of decided slots it is held at once.
     let (id, payload) = damaged(node(2), 2);
     let entries = vec![Entry { slot: 2, batch: Some((id, payload)) }];
+    let before = agreement.log_hash();
     assert_eq!(
-        delivered(&says(&mut agreement, 3, PeerMessage::Entries { before: Digest::ZERO, entries, decided: 2 })),
+        delivered(&says(&mut agreement, 3, PeerMessage::Entries { before, entries, decided: 2 })),
         [(2, Some(id))]
     );
 }
@@ -199,7 +200,7 @@ fn who_claims_slots_and_never_shows_them_is_asked_last_and_not_believed() {
             asked.push(to);
             if to == node(3) && from <= 500 {
                 let entries = (from..from + 10).map(|slot| Entry { slot, batch: None }).collect();
-                let message = PeerMessage::Entries { before: Digest::ZERO, entries, decided: 500 };
+                let message = PeerMessage::Entries { before: agreement.log_hash(), entries, decided: 500 };
                 agreement.handle(now, Event::Received(to, message), &mut effects);
             }
         }

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use fastrand::Rng;
 use rabia_bank_messages::bank::{Amount, Command, Operation};
 use rabia_bank_messages::batch::{Action, BatchBuilder, Payload, RequestHeader};
-use rabia_bank_messages::ids::{BatchId, Digest, MAX_PHASES, NodeId, Phase, SessionKey, Slot, StoreId};
+use rabia_bank_messages::ids::{BatchId, Digest, MAX_PHASES, NodeId, Phase, Proof, SessionKey, Slot, StoreId};
 use rabia_bank_messages::peer::{Entry, PeerMessage, SnapshotCursor, SnapshotPart, State, Value, Vote};
 
 /// Phases from here on are not reached: each takes a coin that fails.
@@ -51,12 +51,12 @@ pub fn made_up(hearer: &Hearer, random: &mut Rng) -> PeerMessage {
         3 => PeerMessage::Decide { slot: 0, value: None },
         4 => PeerMessage::Batch { id, payload: Payload::new(Bytes::new()) },
         5 => PeerMessage::Fetch { id },
-        6 => PeerMessage::Promised { count: 0 },
+        6 => PeerMessage::Promised { count: 0, proof: Proof([0; 16]) },
         7 => PeerMessage::Clock { wall: 0, confirmed: None, refuses: false },
         8 => PeerMessage::ReadIndex { starts: 1, round: 1 },
         9 => PeerMessage::ReadIndexAnswer { starts: 0, round: 0, slot: 0 },
         10 => PeerMessage::CatchUp { from: 1 },
-        11 => PeerMessage::Entries { entries: Vec::new(), decided: 0 },
+        11 => PeerMessage::Entries { before: Digest::ZERO, entries: Vec::new(), decided: 0 },
         12 => PeerMessage::Compacted { log_from: 0 },
         13 => {
             let at = SnapshotCursor { part: SnapshotPart::Blocks, row: 0, offset: 0 };
@@ -66,7 +66,7 @@ pub fn made_up(hearer: &Hearer, random: &mut Rng) -> PeerMessage {
             let at = SnapshotCursor { part: SnapshotPart::Blocks, row: 0, offset: 0 };
             PeerMessage::SnapshotRows { slot: hearer.decided + 1, at, part: at.part, rows: Vec::new(), next: None }
         }
-        _ => PeerMessage::Alive { decided: 0 },
+        _ => PeerMessage::Alive { decided: 0, hash: Digest::ZERO, durable: 0 },
     };
     altered(message, hearer, random)
 }
@@ -119,7 +119,8 @@ pub fn altered(message: PeerMessage, hearer: &Hearer, random: &mut Rng) -> PeerM
         }
         PeerMessage::Fetch { .. } => PeerMessage::Fetch { id: unknown(hearer, random) },
         PeerMessage::Promised { .. } => {
-            PeerMessage::Promised { count: [0, 1, 1 << 63, u64::MAX - 1, u64::MAX][random.usize(..5)] }
+            let count = [0, 1, 1 << 63, u64::MAX - 1, u64::MAX][random.usize(..5)];
+            PeerMessage::Promised { count, proof: Proof([random.u8(..); 16]) }
         }
         PeerMessage::Clock { .. } => {
             let confirmed = random.bool().then(|| end(random));
@@ -131,8 +132,11 @@ pub fn altered(message: PeerMessage, hearer: &Hearer, random: &mut Rng) -> PeerM
             1 => PeerMessage::ReadIndexAnswer { starts, round: round.wrapping_sub(1), slot: end(random) },
             _ => PeerMessage::ReadIndexAnswer { starts, round, slot: far(hearer, random) },
         },
+        PeerMessage::GetHash { .. } => PeerMessage::GetHash { slot: end(random) },
+        // Another hash of a slot that both have is a lie that only a majority can tell: see `consensus::forks`.
+        PeerMessage::LogHash { hash, .. } => PeerMessage::LogHash { slot: far(hearer, random), hash },
         PeerMessage::CatchUp { .. } => PeerMessage::CatchUp { from: closed_slot(hearer, random) },
-        PeerMessage::Entries { entries, decided } => entries_of(entries, decided, hearer, random),
+        PeerMessage::Entries { before, entries, decided } => entries_of(before, entries, decided, hearer, random),
         PeerMessage::Compacted { .. } => PeerMessage::Compacted { log_from: closed_slot(hearer, random) },
         PeerMessage::GetSnapshot { slot, at } => match random.bool() {
             true => PeerMessage::GetSnapshot { slot: closed_slot(hearer, random), at },
@@ -144,7 +148,7 @@ pub fn altered(message: PeerMessage, hearer: &Hearer, random: &mut Rng) -> PeerM
             let SnapshotAnswer { slot, at, part, rows, next } = answer;
             PeerMessage::SnapshotRows { slot, at, part, rows, next }
         }
-        PeerMessage::Alive { .. } => PeerMessage::Alive { decided: end(random) },
+        PeerMessage::Alive { hash, .. } => PeerMessage::Alive { decided: end(random), hash, durable: end(random) },
         PeerMessage::StateDigest { .. } => {
             PeerMessage::StateDigest { slot: far(hearer, random), digest: Digest([random.u8(..); 32]) }
         }
@@ -261,10 +265,10 @@ fn requests(random: &mut Rng, stamp: u64) -> Payload {
 }
 
 /// Decided slots: of those that the hearer knows, anything; of the next, what it is decided on, with another payload.
-fn entries_of(entries: Vec<Entry>, decided: Slot, hearer: &Hearer, random: &mut Rng) -> PeerMessage {
+fn entries_of(before: Digest, entries: Vec<Entry>, decided: Slot, hearer: &Hearer, random: &mut Rng) -> PeerMessage {
     let mut altered: Vec<Entry> = Vec::new();
     match random.u32(..5) {
-        0 => return PeerMessage::Entries { entries, decided: end(random) },
+        0 => return PeerMessage::Entries { before, entries, decided: end(random) },
         1 => {
             altered.extend((0..random.u64(1..4)).map(|_| Entry {
                 slot: closed_slot(hearer, random),
@@ -286,7 +290,7 @@ fn entries_of(entries: Vec<Entry>, decided: Slot, hearer: &Hearer, random: &mut 
             altered.retain(|entry| entry.slot == 0 || entry.slot > hearer.decided);
         }
     }
-    PeerMessage::Entries { entries: altered, decided: if random.bool() { end(random) } else { decided } }
+    PeerMessage::Entries { before, entries: altered, decided: if random.bool() { end(random) } else { decided } }
 }
 
 fn place(at: SnapshotCursor, random: &mut Rng) -> SnapshotCursor {

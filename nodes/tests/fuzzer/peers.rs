@@ -213,7 +213,7 @@ fn babble(socket: &mut WebSocket<TcpStream>, members: usize, random: &mut Rng, c
         match socket.read() {
             Ok(Message::Binary(bytes)) => {
                 for message in decode_frame(&bytes).unwrap_or_default() {
-                    if let PeerMessage::Alive { decided } = message {
+                    if let PeerMessage::Alive { decided, .. } = message {
                         hearer.decided = decided.max(hearer.decided);
                     }
                     nonsense.push(altered(message, &hearer, random));

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use rabia_bank_messages::bank::{Amount, Command, Operation};
 use rabia_bank_messages::batch::{Action, BatchBuilder, Payload, RequestHeader};
 use rabia_bank_messages::codec::{Encoding, decode_opening, encode_message, encode_opening, start_frame};
-use rabia_bank_messages::ids::{BatchId, Digest, NodeId, RunId, SessionKey, StoreId};
+use rabia_bank_messages::ids::{BatchId, Digest, NodeId, Proof, RunId, SessionKey, StoreId};
+use rabia_bank_messages::lineage::Run;
 use rabia_bank_messages::peer::{
     Entry, Hello, HelloRefused, Opening, PeerMessage, RefusalReason, SnapshotCursor, SnapshotPart, Vote,
 };
@@ -169,7 +170,7 @@ fn a_batch_that_can_not_be_applied_harms_nobody_even_when_it_is_decided() {
     let slot = level(&cluster) + 1;
     for liar in &mut liars {
         let entries = vec![Entry { slot, batch: Some((id, payload.clone())) }];
-        liar.say(&[PeerMessage::Entries { entries, decided: slot }]);
+        liar.say(&[PeerMessage::Entries { before: Digest::ZERO, entries, decided: slot }]);
     }
     for node in &cluster.nodes[1..] {
         wait_until("it was applied as an empty one", PATIENCE, || number(node, "unusable_batches") == 1);
@@ -226,8 +227,7 @@ fn a_decision_that_contradicts_the_log_and_numbers_that_can_not_be_close_the_lin
     let mut hello = hello_of_first(&cluster, 1);
     for message in nonsense {
         // Each link is of a later run, so that it is let in.
-        hello.starts += 1;
-        hello.run = RunId(fastrand::u128(..).to_be_bytes());
+        hello.run.run = RunId(fastrand::u128(..).to_be_bytes());
         let mut liar = Liar::call(&cluster.nodes[1], &hello);
         liar.say(std::slice::from_ref(&message));
         assert!(liar.is_closed(), "{message:?}");
@@ -237,8 +237,7 @@ fn a_decision_that_contradicts_the_log_and_numbers_that_can_not_be_close_the_lin
     assert!(log.contains("the link to a peer is refused"), "{log}");
 
     // What is possible and never shown does not close it, and leads nowhere.
-    hello.starts += 1;
-    hello.run = RunId(fastrand::u128(..).to_be_bytes());
+    hello.run.run = RunId(fastrand::u128(..).to_be_bytes());
     let mut liar = Liar::call(&cluster.nodes[1], &hello);
     let far = (1 << 53) - 1;
     liar.say(&[
@@ -274,7 +273,7 @@ fn a_stranger_can_not_write_to_the_books() {
             PeerMessage::Proposal { slot, value: Some(id), payload: Some(payload.clone()) },
             PeerMessage::Vote { slot, phase: 1, vote: Vote::One(id) },
             PeerMessage::Decide { slot, value: Some(id) },
-            PeerMessage::Entries { entries, decided: slot },
+            PeerMessage::Entries { before: Digest::ZERO, entries, decided: slot },
             PeerMessage::Clock { wall: 1, confirmed: Some(1), refuses: true },
         ]);
     }
@@ -344,6 +343,7 @@ fn what_whoever_listens_at_a_members_address_says_stops_nobody() {
     let refused = Opening::Refused(HelloRefused {
         reason: RefusalReason::Replaced,
         message: "stop at once\n2026-11-28T00:00:00Z ERROR forged line \u{1b}[31m".into(),
+        evidence: None,
     });
     // A node that has just started says nothing of calls that fail yet.
     let told = |node: &Node| node.log().contains("refuses this node");

@@ -9,11 +9,14 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use rabia_bank::config::NodeConfig;
 use rabia_bank::simulate::nonsense::{Hearer, altered, batch, made_up};
+use rabia_bank_actors::consensus::agreement::Agreement;
+use rabia_bank_actors::consensus::stores::Replacements;
 use rabia_bank_actors::handshake::Door;
 use rabia_bank_messages::codec::{decode_frame, decode_opening, encode_message, encode_opening, start_frame};
-use rabia_bank_messages::ids::{NodeId, RunId, StoreId};
+use rabia_bank_messages::ids::{Digest, NodeId, Proof, RunId, StoreId};
+use rabia_bank_messages::lineage::Run;
 use rabia_bank_messages::peer::{Hello, Opening, PeerMessage};
-use rabia_bank_storage::{BooksStore, Identity, LogStore};
+use rabia_bank_storage::{BooksStore, Identity, LogStore, Recovered};
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 
 use crate::clients::open;
@@ -44,13 +47,22 @@ fn hello(config: &NodeConfig, random: &mut Rng) -> Hello {
     let others: Vec<NodeId> = config.genesis().nodes().filter(|node| *node != config.node).collect();
     let node = others[random.usize(..others.len())];
     let genesis = config.genesis();
-    let run = RunId(random_bytes(random));
-    let store = StoreId(random_bytes(random));
-    Door::new(genesis, node, store, random.u64(..), run, &[]).introduce(
-        config.node,
-        random.bool().then(|| random.u64(..)),
-        random.u64(..),
-    )
+    let run = Run { run: RunId(random_bytes(random)), promises: random.u64(..) };
+    Hello {
+        cluster: config.cluster,
+        genesis: genesis.digest(),
+        node,
+        to: config.node,
+        store: StoreId(random_bytes(random)),
+        joined: random.bool().then(|| random.u64(..)),
+        run,
+        proof: Proof(random_bytes(random)),
+        former: Vec::new(),
+        remembers: None,
+        disputes: None,
+        decided: random.u64(..),
+        log_hash: Digest(random_bytes(random)),
+    }
 }
 
 /// Those who have no store of a member.
@@ -108,7 +120,8 @@ fn say(socket: &mut WebSocket<TcpStream>, messages: &[PeerMessage]) -> Result<()
 /// What a member says of itself.
 struct Member {
     door: Door,
-    promised: u64,
+    config: NodeConfig,
+    recovered: Recovered,
 }
 
 impl Member {
@@ -116,15 +129,17 @@ impl Member {
     fn start(config: &NodeConfig, random: &mut Rng) -> Member {
         let identity = Identity { genesis: config.genesis(), node: config.node };
         let books = BooksStore::open(&config.books_path(), &identity).unwrap();
-        let (_, recovered) = LogStore::open(&config.log_path(), &identity, || Ok(books.slot())).unwrap();
-        let promised = recovered.heard.iter().find(|(node, _)| *node == config.node).map_or(0, |(_, count)| *count);
-        let run = RunId(random_bytes(random));
-        let door = Door::new(config.genesis(), config.node, recovered.store, recovered.starts, run, &recovered.peers);
-        Member { door, promised }
+        let (mut log, mut recovered) = LogStore::open(&config.log_path(), &identity, || Ok(books.slot())).unwrap();
+        let began = log.begin_run(RunId(random_bytes(random)), &recovered).unwrap();
+        recovered.runs.push(began);
+        Member { door: Door::new(config.genesis(), config.node, recovered.store), config: config.clone(), recovered }
     }
 
     fn hello(&self, to: NodeId) -> Vec<u8> {
-        encode_opening(&Opening::Hello(self.door.introduce(to, None, self.promised)))
+        let (genesis, none) = (self.config.genesis(), Replacements::default());
+        let store = genesis.stores[to.index()];
+        let core = Agreement::new(genesis, self.config.node, &self.recovered, &none, &mut Vec::new());
+        encode_opening(&Opening::Hello(self.door.introduce(to, store, &core)))
     }
 }
 

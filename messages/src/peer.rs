@@ -162,6 +162,7 @@ pub enum Evidence {
 }
 
 /// The frame that opens a link.
+#[expect(clippy::large_enum_variant, reason = "there is one for each handshake")]
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Opening {
     /// The link may be used.

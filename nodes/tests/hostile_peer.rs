@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use rabia_bank_messages::bank::{Amount, Command, Operation};
 use rabia_bank_messages::batch::{Action, BatchBuilder, Payload, RequestHeader};
-use rabia_bank_messages::codec::{Encoding, decode_opening, encode_message, encode_opening, start_frame};
+use rabia_bank_messages::codec::{Encoding, decode_frame, decode_opening, encode_message, encode_opening, start_frame};
 use rabia_bank_messages::ids::{BatchId, Digest, NodeId, Proof, RunId, SessionKey, StoreId};
 use rabia_bank_messages::lineage::Run;
 use rabia_bank_messages::peer::{
-    Entry, Hello, HelloRefused, Opening, PeerMessage, RefusalReason, SnapshotCursor, SnapshotPart, Vote,
+    Entry, Evidence, Hello, HelloRefused, Opening, PeerMessage, RefusalReason, SnapshotCursor, SnapshotPart, Vote,
 };
 use serde_json::json;
 use support::{Cluster, Connection, Node, PATIENCE, audited, open_socket, resident_memory, wait_for, wait_until};
@@ -26,16 +26,38 @@ const PEER_PATH: &str = "/v1/peer";
 struct Liar(WebSocket<TcpStream>);
 
 impl Liar {
-    /// Calls a node in another's name. Panics where it is not let in.
+    /// Calls a node in another's name. What the node remembers of the member, the test says to have been. Panics where it is not
+    /// let in.
     fn call(to: &Node, hello: &Hello) -> Liar {
-        let mut socket = open_socket(to.peer_address(), PEER_PATH, &[]).unwrap();
-        socket.send(Message::binary(encode_opening(&Opening::Hello(hello.clone())))).unwrap();
-        match socket.read().unwrap() {
-            Message::Binary(answer) => match decode_opening(&answer).unwrap() {
-                Opening::Hello(_) => Liar(socket),
+        let mut hello = hello.clone();
+        for _ in 0..2 {
+            let mut socket = open_socket(to.peer_address(), PEER_PATH, &[]).unwrap();
+            socket.send(Message::binary(encode_opening(&Opening::Hello(hello.clone())))).unwrap();
+            let Message::Binary(answer) = socket.read().unwrap() else { panic!("no answer to {hello:?}") };
+            match decode_opening(&answer).unwrap() {
+                Opening::Hello(_) => return Liar(socket),
+                Opening::Refused(HelloRefused { evidence: Some(Evidence::OldCopy(memory)), .. }) => {
+                    hello.former = vec![Run { run: memory.run, promises: memory.promises }];
+                    hello.run.promises = memory.promises.max(hello.run.promises);
+                }
                 Opening::Refused(refused) => panic!("{refused:?}"),
-            },
-            other => panic!("{other:?}"),
+            }
+        }
+        panic!("it knows what it is to have been, and is not let in");
+    }
+
+    /// The hash of the node's log up to a slot.
+    fn hash_at(&mut self, slot: u64) -> Digest {
+        self.0.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
+        self.say(&[PeerMessage::GetHash { slot }]);
+        loop {
+            let Message::Binary(frame) = self.0.read().unwrap() else { continue };
+            for message in decode_frame(&frame).unwrap() {
+                match message {
+                    PeerMessage::LogHash { slot: of, hash } if of == slot => return hash,
+                    _ => {}
+                }
+            }
         }
     }
 
@@ -169,8 +191,9 @@ fn a_batch_that_can_not_be_applied_harms_nobody_even_when_it_is_decided() {
     // The test forces it: both nodes hear that it was decided.
     let slot = level(&cluster) + 1;
     for liar in &mut liars {
+        let before = liar.hash_at(slot - 1);
         let entries = vec![Entry { slot, batch: Some((id, payload.clone())) }];
-        liar.say(&[PeerMessage::Entries { before: Digest::ZERO, entries, decided: slot }]);
+        liar.say(&[PeerMessage::Entries { before, entries, decided: slot }]);
     }
     for node in &cluster.nodes[1..] {
         wait_until("it was applied as an empty one", PATIENCE, || number(node, "unusable_batches") == 1);
@@ -209,7 +232,6 @@ fn a_decision_that_contradicts_the_log_and_numbers_that_can_not_be_close_the_lin
     let entry = |slot| Entry { slot, batch: Some((id, payload.clone())) };
     let nonsense = [
         PeerMessage::Decide { slot, value: Some(id) },
-        PeerMessage::Entries { before: Digest::ZERO, entries: vec![entry(slot)], decided: slot },
         PeerMessage::Entries { before: Digest::ZERO, entries: vec![entry(u64::MAX)], decided: 1 },
         PeerMessage::CatchUp { from: u64::MAX },
         PeerMessage::CatchUp { from: 0 },
@@ -235,6 +257,18 @@ fn a_decision_that_contradicts_the_log_and_numbers_that_can_not_be_close_the_lin
     }
     let log = cluster.nodes[1].log();
     assert!(log.contains("the link to a peer is refused"), "{log}");
+
+    // A log that is another one does not close it: the node answers nobody until a majority has its own.
+    hello.run.run = RunId(fastrand::u128(..).to_be_bytes());
+    let mut liar = Liar::call(&cluster.nodes[1], &hello);
+    let before = liar.hash_at(slot - 1);
+    liar.say(&[PeerMessage::Entries { before, entries: vec![entry(slot)], decided: slot }]);
+    honest.pays(3);
+    wait_until("it has found that out", PATIENCE, || {
+        let log = cluster.nodes[1].log();
+        log.contains("no client is answered until") && log.contains("clients are answered again")
+    });
+    drop(liar);
 
     // What is possible and never shown does not close it, and leads nowhere.
     hello.run.run = RunId(fastrand::u128(..).to_be_bytes());

@@ -132,7 +132,7 @@ pub(crate) fn read_hashes(
     rows: &[Decision],
     compacted: Slot,
     hash: Option<Digest>,
-) -> Result<((Slot, Option<Digest>), Vec<Digest>), StoreError> {
+) -> Result<(Frontier, Vec<Digest>), StoreError> {
     let (mut head, mut hashes) = ((compacted, hash), Vec::from_iter(hash));
     for Decision { slot, value, hash } in rows.iter().filter(|row| row.slot > compacted) {
         let (end, Some(before)) = head else { break };

@@ -46,6 +46,8 @@ pub enum Compared {
 #[derive(Clone, Debug)]
 struct Doubt {
     since: Duration,
+    /// Up to which slot a majority has to say that its log is this node's.
+    log: Slot,
     asked: Option<Duration>,
     told: Duration,
 }
@@ -268,7 +270,9 @@ impl Forks {
     /// What comes of all that was said, and of time.
     pub fn look(&mut self, now: Duration, frontier: Slot) -> Vec<Step> {
         let mut steps = Vec::new();
-        let log = self.doubtful_log(frontier);
+        // Who has gone away has not said that its log is this node's.
+        let doubted = self.doubt.as_ref().map(|doubt| doubt.log).filter(|slot| self.agreed(frontier) < *slot);
+        let log = self.doubtful_log(frontier).max(doubted);
         let doubtful = (log.is_some() || self.doubtful_state().is_some()) && !is_broken(Rule::DoubtIsSilent);
         if !doubtful {
             if self.doubt.take().is_some() {
@@ -277,11 +281,12 @@ impl Forks {
             return steps;
         }
         if self.doubt.is_none() {
-            self.doubt = Some(Doubt { since: now, asked: None, told: now });
+            self.doubt = Some(Doubt { since: now, log: 0, asked: None, told: now });
             steps.push(Step::Doubt(true));
         }
         let what = self.describe(frontier);
         let Some(doubt) = &mut self.doubt else { return steps };
+        doubt.log = doubt.log.max(log.unwrap_or(0));
         if doubt.asked.is_none_or(|asked| now.saturating_sub(asked) >= ASK_AGAIN) {
             doubt.asked = Some(now);
             // At a second slot, too: one comparison may be a mistake of somebody's.

@@ -176,15 +176,40 @@ enum Mail {
     ReadAt(u64, Slot),
     Write,
     Written,
-    Entries { to: usize, from: Slot, decided: Slot },
-    Stored { to: usize, id: BatchId },
-    Hash { to: Option<usize>, slot: Slot },
+    Entries {
+        to: usize,
+        from: Slot,
+        decided: Slot,
+    },
+    Stored {
+        to: usize,
+        id: BatchId,
+    },
+    Hash {
+        to: Option<usize>,
+        slot: Slot,
+    },
     Collect,
     Worked,
-    Offer { to: usize, slot: Slot, at: SnapshotCursor },
-    Installed { slot: Slot, hash: Digest, ledger: Box<Ledger>, decisions: Vec<Decision> },
-    Install { hash: Digest, ledger: Box<Ledger>, decisions: Vec<Decision> },
+    Offer {
+        to: usize,
+        slot: Slot,
+        at: SnapshotCursor,
+    },
+    Installed {
+        slot: Slot,
+        hash: Digest,
+        ledger: Box<Ledger>,
+        decisions: Vec<Decision>,
+    },
+    Install {
+        hash: Digest,
+        ledger: Box<Ledger>,
+        decisions: Vec<Decision>,
+    },
     GoOn(OpenAnswer),
+    /// The node takes note that no majority has its log.
+    Stop,
     Tick,
 }
 
@@ -606,6 +631,7 @@ impl World {
             Mail::Installed { slot, hash, ledger, decisions } => self.installed(index, (slot, hash), ledger, decisions),
             Mail::Install { hash, ledger, decisions } => self.install(index, *ledger, hash, decisions),
             Mail::GoOn(open) => self.go_on(index, open),
+            Mail::Stop => self.crash(index, "no majority says that it has this log"),
             Mail::Tick => {
                 self.event(index, Event::Tick)?;
                 self.babble_now_and_then(index);

@@ -1,5 +1,6 @@
 //! Members that babble: they keep the protocol, and say [`nonsense`](super::super::nonsense) besides. They count as faulty, so as
-//! many may as may be down at once, and fewer disks are lost meanwhile. No property hears of nonsense: it must change nothing.
+//! many may as may be down at once, and fewer disks are lost meanwhile. No property hears of nonsense: it must change nothing, but
+//! that nodes may doubt for a while that all have one log.
 
 use std::time::Duration;
 
@@ -61,6 +62,11 @@ impl World {
     /// Whether nonsense is said until the end.
     pub(super) fn is_babbled(&self) -> bool {
         (0..self.machines.len()).any(|index| self.babbles(index))
+    }
+
+    /// Whether some member says nonsense, or has said it.
+    pub(super) fn has_babblers(&self) -> bool {
+        self.machines.iter().any(|machine| machine.babbles)
     }
 
     /// Whether a member says nonsense.

@@ -104,11 +104,18 @@ impl World {
                     self.mail(index, took, Mail::Hash { to: None, slot });
                 }
                 Effect::GetSnapshot { from, log_from } => self.compacted(index, from.index(), log_from)?,
-                // There is one log, whatever happens to it.
-                Effect::Doubt(begins) => check(!begins, "one log", || {
-                    format!("node {} is in doubt about its log or its state", self.machines[index].id)
-                })?,
-                Effect::Split { what, .. } => check(false, "one log", || what)?,
+                // There is one log, whatever happens to it. Only who says nonsense may say that it has another.
+                Effect::Doubt(begins) => {
+                    let what = || format!("node {} is in doubt about its log or its state", self.machines[index].id);
+                    check(!begins || self.has_babblers(), "one log", what)?;
+                    self.report.count(if begins { "doubts about a log" } else { "doubts about a log that ended" });
+                }
+                Effect::Split { what, certain } => {
+                    check(self.has_babblers(), "one log", || what)?;
+                    if certain {
+                        self.mail(index, MAILBOX, Mail::Stop);
+                    }
+                }
                 Effect::MeetAgain(peer) => self.meet_again(index, peer.index()),
                 Effect::Refuse(peer, _) => {
                     self.report.count("links refused");

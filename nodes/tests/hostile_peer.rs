@@ -258,16 +258,12 @@ fn a_decision_that_contradicts_the_log_and_numbers_that_can_not_be_close_the_lin
     let log = cluster.nodes[1].log();
     assert!(log.contains("the link to a peer is refused"), "{log}");
 
-    // A log that is another one does not close it: the node answers nobody until a majority has its own.
+    // Who says that the log is another one than that of a majority is not heard, and disturbs nobody.
     hello.run.run = RunId(fastrand::u128(..).to_be_bytes());
     let mut liar = Liar::call(&cluster.nodes[1], &hello);
     let before = liar.hash_at(slot - 1);
     liar.say(&[PeerMessage::Entries { before, entries: vec![entry(slot)], decided: slot }]);
     honest.pays(3);
-    wait_until("it has found that out", PATIENCE, || {
-        let log = cluster.nodes[1].log();
-        log.contains("no client is answered until") && log.contains("clients are answered again")
-    });
     drop(liar);
 
     // What is possible and never shown does not close it, and leads nowhere.

@@ -126,6 +126,9 @@ pub(crate) fn read(
     Ok((recovered, removed))
 }
 
+/// A slot, and the hash of the log up to it, if that is known.
+type Frontier = (Slot, Option<Digest>);
+
 /// The end of the log without gaps, with its hash, and the hashes up to there. Each follows from the one before it.
 pub(crate) fn read_hashes(
     log: &ReadRows<'_>,

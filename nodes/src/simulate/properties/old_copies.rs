@@ -15,13 +15,16 @@ use super::{Check, check};
 /// The run in which a store was heard, and how many promises it had kept.
 type Place = (RunId, u64);
 
+/// Where each of some stores was heard.
+type Heard = Vec<(StoreId, Place)>;
+
 /// What each store, as the first of a pair, knows of another.
 #[derive(Debug, Default)]
 pub(in crate::simulate) struct OldCopies {
     /// What its node knows now …
     heard: BTreeMap<(StoreId, StoreId), Place>,
     /// … what it knew when it began to write a promise …
-    writing: Vec<(StoreId, u64, Vec<(StoreId, Place)>)>,
+    writing: Vec<(StoreId, u64, Heard)>,
     /// … and what it can't forget.
     durable: BTreeMap<(StoreId, StoreId), Place>,
 }

@@ -511,6 +511,11 @@ impl Agreement {
         self.forks.in_doubt()
     }
 
+    /// Whether this member says that its log is another one: nothing else of it counts.
+    pub fn has_other_log(&self, peer: NodeId) -> bool {
+        self.forks.differs(peer)
+    }
+
     /// Whether links to a quorum work, this node included, whose logs have been compared with this node's.
     pub fn meets_quorum(&self) -> bool {
         let met = |node: &NodeId| self.up[node.index()] && self.is_member(*node) && self.forks.agrees(*node);

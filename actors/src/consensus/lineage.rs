@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use rabia_bank_messages::ids::{MAX_NODES, NodeId, Proof, RunId, StoreId};
 use rabia_bank_messages::lineage::{MAX_PROMISES, Memory, Run, Secret};
 use rabia_bank_messages::peer::MAX_FORMER_RUNS;
+use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rabia_bank_storage::{Began, Commit, Recovered};
 
 use super::agreement::Ticket;
@@ -106,7 +107,8 @@ impl Lineage {
     }
 
     fn has_been(&self, memory: &Memory) -> bool {
-        self.index_of(memory.run).is_some_and(|index| self.run_at(index).promises >= memory.promises)
+        let kept = |index: usize| self.run_at(index).promises >= memory.promises || is_broken(Rule::PromiseCounts);
+        self.index_of(memory.run).is_some_and(kept)
     }
 
     /// Whether this shows that this store is an old copy of the one that said it.

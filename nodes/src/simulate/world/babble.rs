@@ -150,7 +150,7 @@ impl World {
             _ => return,
         };
         let (store, frontier) = (self.machines[from.index()].store, node.core.frontier());
-        if names && self.stores.counts(*from, store, slot, frontier) {
+        if names && self.stores.counts(*from, store, slot, frontier) && !node.core.has_other_log(*from) {
             self.weak_mvc.hears(machine.id, *from, frontier, message, |_| false);
         }
     }

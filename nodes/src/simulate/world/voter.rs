@@ -53,7 +53,7 @@ impl World {
             }
             _ => return None,
         };
-        if self.stores.counts(*from, store, slot, frontier) {
+        if self.stores.counts(*from, store, slot, frontier) && !node.core.has_other_log(*from) {
             self.weak_mvc.hears(machine.id, *from, frontier, message, |batch| node.core.holds(batch));
         }
         Some(slot)

@@ -19,7 +19,10 @@ pub(crate) fn missed(read: ReadLevel, applied: Slot, waited: Duration) -> Refusa
             Refusal::refused(ErrorCode::NoQuorum, message)
         }
         ReadLevel::Local | ReadLevel::AtLeast(_) => {
-            let message = format!("there is too much to look at for {seconds} s: ask for less");
+            let message = format!(
+                "not answered within {seconds} s: this node has met no quorum since its start, or doubts its log (its status says \
+                 so), or there is too much to look at"
+            );
             Refusal::refused(ErrorCode::NoQuorum, message)
         }
     }

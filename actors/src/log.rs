@@ -14,7 +14,7 @@ use rabia_bank_messages::ids::Slot;
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 
 use crate::consensus::agreement::Ticket;
-use crate::node::{Failed, Gauges};
+use crate::node::{Failed, Gauges, Stop};
 
 /// Make this durable. Answered with [`Persisted`].
 #[derive(Message, Debug)]
@@ -81,6 +81,32 @@ impl Log {
             ctx.notify(Write);
         }
     }
+
+    /// Blocks this thread for the time of one sync: it has nothing else to do.
+    fn write(&mut self, ctx: &mut Context<Self>) {
+        self.scheduled = false;
+        if self.failed {
+            return;
+        }
+        let mut commit = std::mem::take(&mut self.waiting);
+        commit.compact = self.store.next_compaction(self.compact);
+        if is_broken(Rule::CommittedFirst) {
+            self.persisted.do_send(Persisted(self.ticket));
+        }
+        match self.store.commit(&commit) {
+            Ok(()) => {
+                self.gauges.commits.fetch_add(1, Ordering::Relaxed);
+                self.persisted.do_send(Persisted(self.ticket));
+                if self.store.next_compaction(self.compact).is_some() {
+                    self.schedule(ctx);
+                }
+            }
+            Err(error) => {
+                self.failed = true;
+                self.node.do_send(Failed((&error).into()));
+            }
+        }
+    }
 }
 
 impl Actor for Log {
@@ -110,29 +136,19 @@ impl Handler<Compact> for Log {
 impl Handler<Write> for Log {
     type Result = ();
 
-    /// Blocks this thread for the time of one sync: it has nothing else to do.
     fn handle(&mut self, _: Write, ctx: &mut Self::Context) {
-        self.scheduled = false;
-        if self.failed {
-            return;
+        self.write(ctx);
+    }
+}
+
+impl Handler<Stop> for Log {
+    type Result = ();
+
+    /// Writes what waits, and lets go of the store.
+    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+        if self.scheduled {
+            self.write(ctx);
         }
-        let mut commit = std::mem::take(&mut self.waiting);
-        commit.compact = self.store.next_compaction(self.compact);
-        if is_broken(Rule::CommittedFirst) {
-            self.persisted.do_send(Persisted(self.ticket));
-        }
-        match self.store.commit(&commit) {
-            Ok(()) => {
-                self.gauges.commits.fetch_add(1, Ordering::Relaxed);
-                self.persisted.do_send(Persisted(self.ticket));
-                if self.store.next_compaction(self.compact).is_some() {
-                    self.schedule(ctx);
-                }
-            }
-            Err(error) => {
-                self.failed = true;
-                self.node.do_send(Failed((&error).into()));
-            }
-        }
+        ctx.stop();
     }
 }

@@ -19,9 +19,10 @@ use rabia_bank_messages::lineage::log_hash;
 use rabia_bank_messages::peer::{self, HelloRefused, Opening, RefusalReason};
 use rabia_bank_storage::{BooksStore, BooksView, Entries, Identity, LogReader, LogStore, Recovered, StoreError};
 use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::tungstenite::protocol::Role;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::bank::{Bank, BankState, ClientId, SnapshotPolicy, StandingOf, TakeSnapshot};
 use crate::client_session::{BudgetSettings, Budgets, ClientSession, Goaway, SessionSettings, Visitor};
@@ -44,6 +45,8 @@ use crate::voter::{Introduce, LinkUp, Meet, Voter, VoterNeighbours};
 
 /// Bytes of log that are read at a time while the ledger is rebuilt.
 const REPLAY_BYTES: usize = 4 << 20;
+/// A node that stops waits no longer for its last write.
+const LAST_WRITE: Duration = Duration::from_secs(2);
 /// How often the node looks whether all its actors live.
 const WATCH: Duration = Duration::from_millis(250);
 /// How often a long replay is reported.
@@ -152,8 +155,6 @@ pub struct Gauges {
     pub open_slots: AtomicU64,
     /// The furthest slot that a peer is known to have.
     pub known_elsewhere: AtomicU64,
-    /// Another member has another log or state, and no client is answered.
-    pub in_doubt: AtomicBool,
     /// Durable commits.
     pub commits: AtomicU64,
     /// Connections of clients.
@@ -192,7 +193,6 @@ impl Gauges {
             phases: Default::default(),
             open_slots: AtomicU64::new(0),
             known_elsewhere: AtomicU64::new(0),
-            in_doubt: AtomicBool::new(false),
             commits: AtomicU64::new(0),
             clients: AtomicU64::new(0),
             waiting_requests: AtomicU64::new(0),
@@ -274,7 +274,7 @@ struct OpenSession {
 /// Stop everything.
 #[derive(Message, Clone, Copy)]
 #[rtype(result = "()")]
-struct Stop;
+pub(crate) struct Stop;
 
 /// Knows all the others.
 pub struct Node {
@@ -624,9 +624,9 @@ impl Handler<OpenSession> for Node {
 }
 
 impl Handler<Stop> for Node {
-    type Result = ();
+    type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, stop: Stop, ctx: &mut Self::Context) {
+    fn handle(&mut self, stop: Stop, ctx: &mut Self::Context) -> Self::Result {
         for session in &self.sessions {
             session.do_send(Goaway);
         }
@@ -636,16 +636,26 @@ impl Handler<Stop> for Node {
         // Half a node would keep its links and the store, and its peers would not call the one that takes its place.
         self.links.iter().for_each(|(_, link)| link.do_send(stop));
         self.proposer.do_send(stop);
-        self.voter.do_send(stop);
         self.bank.do_send(stop);
         self.snapshotter.do_send(stop);
-        self.log_thread.stop();
         self.fail(Failure::Stopped("the node was stopped".into()));
         ctx.stop();
+        let (voter, log, log_thread) = (self.voter.clone(), self.log.clone(), self.log_thread.handle());
+        Box::pin(async move {
+            let written = async {
+                // An actor that has failed has nothing to write.
+                let _ = voter.send(stop).await;
+                let _ = log.send(stop).await;
+            };
+            if timeout(LAST_WRITE, written).await.is_err() {
+                warn!("the disk is slow: the last decisions may not be on it, and will be learned from other nodes");
+            }
+            log_thread.stop();
+        })
     }
 }
 
-/// The actors behind the node end at once: what they still had to say or to write, a crash might have taken too.
+/// These end at once: what they still had to say, a crash might have taken too.
 macro_rules! stops {
     ($($actor:ty),*) => {$(
         impl Handler<Stop> for $actor {
@@ -658,7 +668,7 @@ macro_rules! stops {
     )*};
 }
 
-stops!(PeerLink, Proposer, Voter, Bank, Snapshotter);
+stops!(PeerLink, Proposer, Bank, Snapshotter);
 
 impl NodeHandle {
     /// The meter of a connection that a client of this owner opens.

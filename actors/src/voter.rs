@@ -21,7 +21,7 @@ use crate::consensus::agreement::{Agreement, Effect, Event, TICK, Ticket};
 use crate::handshake::{Door, Met, is_old_copy, memory_of};
 use crate::ledger::Ledger;
 use crate::log::{Log, Persist, Persisted};
-use crate::node::{Decision, Failed, Failure, Gauges};
+use crate::node::{Decision, Failed, Failure, Gauges, Stop};
 use crate::peer_link::{Break, MEET_AGAIN, PeerLink, Say, Standing};
 use crate::proposer::{Notices, Proposer};
 use crate::snapshotter::{AboutSnapshot, LookUp, SendEntries, SendHash, SendStored, Snapshotter};
@@ -227,6 +227,13 @@ impl Voter {
         self.perform(effects);
     }
 
+    /// Has decisions written that were to be written with the next promise.
+    fn write_all(&mut self) {
+        let mut effects = Vec::new();
+        self.core.write_all(&mut effects);
+        self.perform(effects);
+    }
+
     fn perform(&mut self, effects: Vec<Effect>) {
         let mut notices = Vec::new();
         let now = Instant::now();
@@ -296,7 +303,6 @@ impl Voter {
         } else {
             warn!("a majority has this node's log and state: clients are answered again");
         }
-        self.gauges.in_doubt.store(begins, Ordering::Relaxed);
         self.bank.do_send(Doubt(begins));
     }
 
@@ -452,6 +458,15 @@ impl Handler<Read> for Voter {
 
     fn handle(&mut self, Read(read): Read, _: &mut Self::Context) {
         self.handle_events([Event::Read(read)]);
+    }
+}
+
+impl Handler<Stop> for Voter {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+        self.write_all();
+        ctx.stop();
     }
 }
 

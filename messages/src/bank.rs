@@ -454,6 +454,12 @@ pub struct Status {
     pub members: usize,
     /// Peers with a working link.
     pub connected: Vec<NodeId>,
+    /// Whether it has met a quorum that lets it speak since its start. Until then it answers no read of what is on its disk.
+    #[serde(default = "yes")]
+    pub admitted: bool,
+    /// Whether another member has another log or another state, so that it answers no client.
+    #[serde(default)]
+    pub in_doubt: bool,
     /// The last slot applied.
     pub applied_slot: Slot,
     /// Slots that carried a batch.
@@ -522,6 +528,11 @@ pub struct Status {
     /// Fields that this program does not know.
     #[serde(flatten)]
     pub other: OtherFields,
+}
+
+/// Nodes that do not say it answer whoever asks.
+fn yes() -> bool {
+    true
 }
 
 /// What a node's process has used since it began, as the system counts it. A process that holds several nodes, or more than

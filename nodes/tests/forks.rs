@@ -115,6 +115,7 @@ fn a_log_that_forked_does_not_go_on_quietly() {
     wait_until("node 2 answers nobody", PATIENCE, || {
         cluster.nodes[1].log().split_off(said[1]).contains("no client is answered")
     });
+    assert!(cluster.nodes[1].status().is_none_or(|status| status["in_doubt"] == true));
     for read in ["local", "linearizable"] {
         assert_eq!(balance(&cluster.nodes[1], "alice", read), None, "{read}");
     }
@@ -162,6 +163,7 @@ fn a_lone_node_of_several_answers_no_local_read() {
     cluster.nodes[1].start();
     wait_until("the node serves", PATIENCE, || applied(&cluster.nodes[1]) > 0);
     assert_eq!(balance(&cluster.nodes[1], "alice", "local"), None);
+    assert_eq!(cluster.nodes[1].status().unwrap()["admitted"], false);
     cluster.nodes[2].start();
     wait_until("it has met another", PATIENCE, || balance(&cluster.nodes[1], "alice", "local") == Some(1_000));
     // Once it has, it goes on without.

@@ -199,7 +199,18 @@ fn without_a_quorum_nothing_is_told_as_done_or_as_refused_by_the_bank() {
         assert!(!stderr.contains("no node reached") && !stderr.contains("unknown"), "{stderr}");
         assert!(output.stdout.is_empty(), "{}", text(&output.stdout));
     }
-    // What the node has can be read.
+    // What it has on its disk it answers when it has met a quorum once.
+    let output = client(&url, ["--read", "local", "accounts"]);
+    assert_code(&output, 5);
+    assert!(text(&output.stderr).contains("met no quorum since its start"), "{}", text(&output.stderr));
+    let output = client(&url, ["status"]);
+    assert_code(&output, 0);
+    assert!(text(&output.stdout).contains("node 1 answers nothing but its status"), "{}", text(&output.stdout));
+    cluster.nodes[1].start();
+    wait_until("node 1 has met node 2", PATIENCE, || {
+        cluster.nodes[0].status().is_some_and(|status| status["admitted"] == true)
+    });
+    cluster.nodes[1].stop();
     let output = client(&url, ["--read", "local", "accounts"]);
     assert_code(&output, 0);
 }

@@ -46,6 +46,30 @@ fn wait_until_caught_up(node: &Node, with: &Node) {
     wait_until("the node has caught up", 2 * PATIENCE, || applied_slot(node).is_some_and(|slot| slot >= goal));
 }
 
+// ----- stopped -----
+
+/// Decisions may wait for the next write. A node that is told to stop writes them.
+#[test]
+fn a_node_that_was_stopped_has_on_its_disk_what_it_has_applied() {
+    let mut cluster = Cluster::start(3);
+    let create = json!({"create_account": {"account_id": "alice", "initial_balance": 0}});
+    assert!(cluster.nodes[0].connect(Encoding::Json).command(create)["ok"].is_object());
+    for round in 1..=5 {
+        let node = &mut cluster.nodes[0];
+        let mut connection = node.connect(Encoding::Json);
+        for _ in 0..10 {
+            connection.command(json!({"deposit": {"account_id": "alice", "amount": 1}}));
+        }
+        let applied = applied_slot(node).unwrap();
+        node.stop();
+        let audit = audited(node);
+        assert!(audit["slot"].as_u64() >= Some(applied), "it had applied slot {applied}: {audit}");
+        assert_eq!(audit["total_balance"], 10 * round, "{audit}");
+        node.start();
+        cluster.wait_ready();
+    }
+}
+
 // ----- killed in the middle of a snapshot -----
 
 const ACCOUNTS: u64 = 4_000;

@@ -421,6 +421,8 @@ impl Bank {
             cluster: self.genesis.cluster,
             version: env!("CARGO_PKG_VERSION").into(),
             members: self.genesis.members(),
+            admitted: self.trust.admitted,
+            in_doubt: self.trust.in_doubt,
             connected: self.genesis.nodes().filter(|n| gauges.connected[n.index()].load(Ordering::Relaxed)).collect(),
             applied_slot: summary.applied,
             decided_slots: summary.decided_slots,
@@ -493,6 +495,7 @@ impl Handler<Unregister> for Bank {
     fn handle(&mut self, Unregister(client): Unregister, _: &mut Self::Context) {
         self.clients.remove(&client);
         self.work.remove(client);
+        self.trust.remove(client);
     }
 }
 

@@ -9,7 +9,7 @@ use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::ids::Slot;
 
 use super::work::{Job, Purpose, Task};
-use super::{Admitted, Ask, Bank, Subscribe, Waiter};
+use super::{Ask, Bank, Subscribe, Waiter};
 use crate::voter::Read;
 
 /// All reads up to `read` may be answered once `slot` is applied.
@@ -45,15 +45,15 @@ pub(super) struct WaitingReads {
     reads: u64,
     /// Reads that wait for a slot.
     at_slot: BTreeMap<Slot, Vec<WaitingRead>>,
-    /// Reads that wait until the node is admitted.
-    unadmitted: Vec<(ReadLevel, WaitingRead)>,
+    /// Reads that wait until the node may be believed.
+    untrusted: Vec<(ReadLevel, WaitingRead)>,
 }
 
 impl WaitingReads {
     /// Without a quorum, or for a slot far ahead, reads would gather for ever.
     pub(super) fn sweep(&mut self, now: Instant) {
         self.rounds.retain(|_, read| read.deadline > now);
-        self.unadmitted.retain(|(_, read)| read.deadline > now);
+        self.untrusted.retain(|(_, read)| read.deadline > now);
         self.at_slot.retain(|_, reads| {
             reads.retain(|read| read.deadline > now);
             !reads.is_empty()
@@ -64,8 +64,8 @@ impl WaitingReads {
 impl Bank {
     fn ask(&mut self, level: ReadLevel, read: WaitingRead, ctx: &mut Context<Self>) {
         let is_status = matches!(read.question, Question::Query(Query::GetStatus {}));
-        if !self.trust.admitted && level != ReadLevel::Linearizable && !is_status {
-            return self.waiting.unadmitted.push((level, read));
+        if !is_status && !self.trust.may_read(level) {
+            return self.waiting.untrusted.push((level, read));
         }
         match level {
             ReadLevel::Local => self.read(read, ctx),
@@ -75,6 +75,13 @@ impl Bank {
                 self.waiting.rounds.insert(self.waiting.reads, read);
                 self.voter.do_send(Read(self.waiting.reads));
             }
+        }
+    }
+
+    /// Asks again what had to wait until the node may be believed.
+    pub(super) fn ask_again(&mut self, ctx: &mut Context<Self>) {
+        for (level, read) in std::mem::take(&mut self.waiting.untrusted) {
+            self.ask(level, read, ctx);
         }
     }
 
@@ -144,17 +151,6 @@ impl Handler<Subscribe> for Bank {
 
     fn handle(&mut self, Subscribe { waiter, feed, read, deadline }: Subscribe, ctx: &mut Self::Context) {
         self.ask(read, WaitingRead { waiter, question: Question::Subscribe(feed), deadline }, ctx);
-    }
-}
-
-impl Handler<Admitted> for Bank {
-    type Result = ();
-
-    fn handle(&mut self, _: Admitted, ctx: &mut Self::Context) {
-        self.trust.admitted = true;
-        for (level, read) in std::mem::take(&mut self.waiting.unadmitted) {
-            self.ask(level, read, ctx);
-        }
     }
 }
 

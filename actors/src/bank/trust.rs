@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 
 use actix::prelude::*;
+use rabia_bank_messages::bank::ReadLevel;
 use rabia_bank_messages::ids::{Digest, Slot};
 
 use super::{Answers, Bank, ClientId};
@@ -27,20 +28,34 @@ pub struct Admitted;
 /// What of the bank may be believed.
 #[derive(Default)]
 pub(super) struct Trust {
-    in_doubt: bool,
-    /// Answers that wait for the end of a doubt: no more than what was asked.
-    held: RefCell<Vec<(ClientId, Answers)>>,
+    pub(super) in_doubt: bool,
     pub(super) admitted: bool,
+    /// Answers that wait for the end of a doubt, of clients that are there: what they had asked before it.
+    held: RefCell<Vec<(ClientId, Answers)>>,
     /// What was applied when the bank looked last, and the last slot whose digest it told.
     seen: Slot,
     told: Slot,
+}
+
+impl Trust {
+    /// Whether a read may begin. A round of reads asks whether this store may speak.
+    pub(super) fn may_read(&self, level: ReadLevel) -> bool {
+        !self.in_doubt && (self.admitted || level == ReadLevel::Linearizable)
+    }
+
+    /// A client has gone.
+    pub(super) fn remove(&mut self, client: ClientId) {
+        self.held.get_mut().retain(|(to, _)| *to != client);
+    }
 }
 
 impl Bank {
     /// Sends answers to a client, once they may be sent.
     pub(super) fn send(&self, client: ClientId, answers: Answers) {
         if self.trust.in_doubt {
-            self.trust.held.borrow_mut().push((client, answers));
+            if self.clients.contains_key(&client) {
+                self.trust.held.borrow_mut().push((client, answers));
+            }
         } else {
             self.send_now(client, answers);
         }
@@ -80,12 +95,22 @@ impl Handler<Newest> for Bank {
 impl Handler<Doubt> for Bank {
     type Result = ();
 
-    fn handle(&mut self, Doubt(in_doubt): Doubt, _: &mut Self::Context) {
+    fn handle(&mut self, Doubt(in_doubt): Doubt, ctx: &mut Self::Context) {
         self.trust.in_doubt = in_doubt;
         if !in_doubt {
             for (client, answers) in self.trust.held.take() {
                 self.send_now(client, answers);
             }
+            self.ask_again(ctx);
         }
+    }
+}
+
+impl Handler<Admitted> for Bank {
+    type Result = ();
+
+    fn handle(&mut self, _: Admitted, ctx: &mut Self::Context) {
+        self.trust.admitted = true;
+        self.ask_again(ctx);
     }
 }

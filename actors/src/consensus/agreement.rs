@@ -947,6 +947,13 @@ impl Agreement {
 
     // ----- durable writes -----
 
+    /// Has what waits for the next write written now.
+    pub fn write_all(&mut self, effects: &mut Vec<Effect>) {
+        if self.unwritten_since.is_some() {
+            self.save(Commit::default(), None, effects);
+        }
+    }
+
     /// Adds all that is waiting to the write, and issues it.
     fn save(&mut self, mut commit: Commit, saving: Option<Saving>, effects: &mut Vec<Effect>) -> Ticket {
         commit.decisions.append(&mut self.unwritten);
@@ -1320,7 +1327,7 @@ impl Agreement {
         self.look_at_forks(now, effects);
         self.settle_stores(effects);
         if self.unwritten_since.is_some_and(|since| now.saturating_sub(since) >= LAZY_WRITE) {
-            self.save(Commit::default(), None, effects);
+            self.write_all(effects);
         }
         if now.saturating_sub(self.repeated.max(self.progressed)) >= REPEAT {
             self.repeated = now;

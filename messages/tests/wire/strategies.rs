@@ -202,6 +202,8 @@ fn status() -> impl Strategy<Value = Status> {
             known_slot: n[1],
             receiving_bytes: n[1] / 3,
             open_slots: n[8],
+            admitted: n[9] % 2 == 0,
+            in_doubt: n[10] % 2 == 0,
             accounts: n[9],
             transactions: n[10],
             total_balance: n[11],

@@ -231,8 +231,6 @@ fn settle(mut cluster: Cluster) {
         cluster.nodes.iter().all(|node| node.status().is_some_and(|status| status["clients"].as_u64() < Some(5)))
     });
     let states = cluster.wait_equal();
-    // An audit reads decisions from the disk, where the last ones are a tenth of a second after they were made.
-    std::thread::sleep(Duration::from_secs(1));
     cluster.nodes.iter_mut().for_each(support::Node::stop);
     for node in &cluster.nodes {
         let audit = audited(node);

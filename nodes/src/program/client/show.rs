@@ -180,8 +180,22 @@ pub(super) fn statuses(states: &[(NodeUrl, Result<Box<Status>, CallError>)]) -> 
     });
     let mut rows: Vec<String> = rows.collect();
     let found = states.iter().filter_map(|(_, state)| state.as_ref().ok());
+    rows.extend(found.clone().filter_map(|status| trust(status)));
     rows.extend(found.filter_map(|status| clock(status)));
     head.filter(|_| !reached.is_empty()).into_iter().chain(rows).collect()
+}
+
+/// Why a node does not answer, if it does not.
+fn trust(status: &Status) -> Option<String> {
+    let Status { node, admitted, in_doubt, .. } = *status;
+    let why = if in_doubt {
+        "another node has another log or state, and no majority has this node's: see its log"
+    } else if !admitted {
+        "it has not met a quorum since its start"
+    } else {
+        return None;
+    };
+    Some(style(format!("node {node} answers nothing but its status: {why}")).red().to_string())
 }
 
 /// What is wrong with a node's clock, if something is.

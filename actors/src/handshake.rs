@@ -315,6 +315,12 @@ mod tests {
             let runs: Vec<_> = runs.into_iter().zip(begins).collect();
             assert!(agreement(2, store(2), &runs, copy.run.promises).lineage().is_old_copy_by(&memory), "{what}");
             assert!(!agreement(2, store(2), &[(1, 0), (2, 5), (3, 12)], 20).lineage().is_old_copy_by(&memory));
+            for rule in [Rule::RunsKnown, Rule::PromiseCounts] {
+                let _broken = Broken::rule(rule);
+                let is_noticed = checked(&core, &copy) == Ok(Met::Member);
+                let shows = if rule == Rule::RunsKnown { copy.run.promises > 11 } else { copy.run.run == run(2) };
+                assert!(is_noticed || !shows, "{what}: {rule:?} is not noticed");
+            }
         }
     }
 

@@ -62,7 +62,7 @@
 //! | `VoteDurableFirst` (rule 4 †) | durable before sent | 1 |
 //! | `DecisionNeedsVotes` (rule 5) | messages follow from messages | 1 |
 //! | `VoteBindsState` (rule 5) | messages follow from messages | 2 |
-//! | `CommonCoin` (rule 5) | messages follow from messages | 1 |
+//! | `CommonCoin` (rule 5) | messages follow from messages | 2 |
 //! | `StateDurableFirst` (rule 5 †) | durable before sent | 1 |
 //! | `PayloadHeld` (rule 6 ‡) | messages follow from messages | 1 |
 //! | `ParkedReplaced` (rule 6 ‡) | nobody waits for what it has | 2 |
@@ -73,37 +73,41 @@
 //! | `DecisionsStay` (members say nonsense) | assertions | 2 |
 //! | `UnusableIsEmpty` (a batch that can't be applied is decided) | assertions | 8 |
 //! | `OnePerSender` (rule 7) | messages follow from messages | 1 |
-//! | `FirstCounts` (rule 7) | messages follow from messages | 4 |
+//! | `FirstCounts` (rule 7) | majorities are voted for | 16 |
 //! | `Repeat` (rule 9) | liveness | 1 |
-//! | `RecordsStay` (rule 10 †) | durability | 1 |
-//! | `SnapshotKeepsAbove` (rule 10 †) | durability | 5 |
+//! | `RecordsStay` (rule 10 †) | durability | 2 |
+//! | `SnapshotKeepsAbove` (rule 10 †) | durability | 9 |
 //! | `RestartSpeaks` (rule 11 ‡) | liveness | 1 |
-//! | `RestartSaysAll` (rule 11 ‡) | liveness | 6 |
-//! | `StartCounters` (rule 12) | nothing | > 100 |
-//! | `PromiseCounts` (rule 12) | old copies | 18 |
+//! | `RestartSaysAll` (rule 11 ‡) | liveness | 10 |
+//! | `RunsKnown` (rule 12) | nothing | > 120 |
+//! | `PromiseCounts` (rule 12) | old copies | 32 |
 //! | `StoreMadeOnce` (rule 12) | handshake | 8 |
-//! | `NewStoreByLog` (replacing only through the log) | one store a member | 1 |
-//! | `NewStoreWindow` | one store a member | 1 |
-//! | `NewStoreReads` | one store a member | 1 |
+//! | `NewStoreByLog` (replacing only through the log) | one store a member | 4 |
+//! | `NewStoreWindow` | one store a member | 19 |
+//! | `NewStoreReads` | one store a member | 11 |
 //! | `Window` | window | 1 |
-//! | `StampAhead` | validity | 16 |
-//! | `NoLeaps` | log time | 10 |
+//! | `StampAhead` | validity | 2 |
+//! | `NoLeaps` | log time | 80 |
 //! | `InOrder` | order | 1 |
-//! | `SnapshotSettlesPending` | quiet | 33 |
+//! | `SnapshotSettlesPending` | quiet | 5 |
 //! | `ReadRound` | linearizable reads | 1 |
 //! | `ReadQuorum` | read rounds | 1 |
-//! | `ReadSeesVotes` | linearizable reads | 9 |
+//! | `ReadSeesVotes` | linearizable reads | 3 |
 //! | `ReadEcho` | read rounds | 2 |
-//! | `ReadWaits` | linearizable reads | 3 |
+//! | `ReadWaits` | linearizable reads | 6 |
 //! | `ReportedDurable` (a sync comes before what it allows) | durable before sent | 1 |
 //! | `RecordsWritten` | durable before sent | 1 |
-//! | `SyncsSync` | store | 1 |
+//! | `SyncsSync` | store | 2 |
 //! | `BooksCoverLog` | store | 1 |
 //! | `BatchOnce` | the ledger is the model | 1 |
 //! | `RepliesKept` | the ledger is the model | 1 |
 //! | `SessionsExpire` | the ledger is the model | 4 |
 //! | `MonotonicTime` | assertions (an overflow) | 1 |
 //! | `OverflowChecked` | assertions | 8 |
+//!
+//! A log does not fork here: it takes a copy of a store whose promises a peer has not heard of, and that peer's vote, which is
+//! more than a cluster bears. So `RunsKnown`, and the rules about logs that differ, are broken in the tests of the handshake and of
+//! the agreement core (`forks`), and with the real program.
 
 mod clients;
 mod disk;

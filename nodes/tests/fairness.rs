@@ -98,21 +98,27 @@ fn ask_on(
 struct Seen {
     answers: usize,
     half: Duration,
+    /// The longest wait, and how long after its start the client had to wait like that.
     longest: Duration,
+    at: Duration,
 }
 
 /// An honest client of this node, for so long.
 fn honest(address: SocketAddr, account_id: &str, time: Duration) -> Seen {
     let mut connection = Connection::open(address, Encoding::Json);
     let (began, mut took) = (Instant::now(), Vec::new());
+    let mut longest = (Duration::ZERO, Duration::ZERO);
     while began.elapsed() < time {
         let asked = Instant::now();
         let answer = connection.command(json!({"deposit": {"account_id": account_id, "amount": 1}}));
         assert!(answer["ok"].is_object(), "{answer}");
-        took.push(asked.elapsed());
+        let waited = asked.elapsed();
+        longest = longest.max((waited, asked - began));
+        took.push(waited);
     }
     took.sort_unstable();
-    Seen { answers: took.len(), half: took[took.len() / 2], longest: took[took.len() - 1] }
+    let (longest, at) = longest;
+    Seen { answers: took.len(), half: took[took.len() / 2], longest, at }
 }
 
 /// An honest client of each node, all at once.

@@ -91,6 +91,7 @@ mod pace;
 pub mod peer_link;
 pub mod process;
 pub mod proposer;
+mod rate;
 pub mod snapshot;
 pub mod snapshotter;
 pub mod stages;

@@ -31,6 +31,7 @@ use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tracing::{info, warn};
 
+use crate::rate::Rate;
 use crate::voter::{FromPeer, LinkState, LinkUp, RefusedBy, Voter};
 
 /// The most bytes that wait for a slow peer. Beyond it messages are dropped.
@@ -149,6 +150,7 @@ pub struct PeerLink {
     messages: usize,
     due: Due,
     dropped: u64,
+    rate: Rate,
 }
 
 /// What goes to a peer whose store does not speak for it: answers, and this node's own questions.
@@ -178,6 +180,7 @@ impl PeerLink {
             messages: 0,
             due: Due::Never,
             dropped: 0,
+            rate: Rate::new(Instant::now()),
         }
     }
 
@@ -186,11 +189,22 @@ impl PeerLink {
         self.socket.as_ref().is_none_or(|socket| socket.run != run || socket.heard.get().elapsed() > QUIET)
     }
 
+    /// Whether the log has room for what becomes of a link: who speaks in the peer's name makes and loses links as it likes.
+    fn may_tell(&mut self) -> bool {
+        let untold = self.rate.count(Instant::now());
+        if let Some(untold @ 1..) = untold {
+            info!(peer = %self.peer, untold, "links came and went without a line");
+        }
+        untold.is_some()
+    }
+
     fn detach(&mut self, reason: &str, ctx: &mut Context<Self>) {
         let Some(socket) = self.socket.take() else { return };
         ctx.cancel_future(socket.reading);
         ctx.cancel_future(socket.writing);
-        info!(peer = %self.peer, reason, dropped = self.dropped, "the link is down");
+        if self.may_tell() {
+            info!(peer = %self.peer, reason, dropped = self.dropped, "the link is down");
+        }
         self.dropped = 0;
         if let Some(ended) = socket.ended {
             // Who attached it may be gone.
@@ -278,7 +292,9 @@ impl Handler<Attach> for PeerLink {
         let (reading, writing) = (ctx.spawn(reading), ctx.spawn(writing));
         let (ended, in_force) = (Some(ended), false);
         self.socket = Some(Socket { number, run, heard, in_force, frames, queued, ended, reading, writing });
-        info!(peer = %self.peer, "the link is up");
+        if self.may_tell() {
+            info!(peer = %self.peer, "the link is up");
+        }
         self.voter.do_send(LinkState { peer: self.peer, up: Some(link) });
         Box::pin(async move { wait.await.unwrap_or_else(|_| "the node is stopping".into()) })
     }

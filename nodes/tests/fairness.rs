@@ -16,6 +16,8 @@
 
 mod support;
 
+use std::fmt;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,6 +29,7 @@ use rabia_bank_messages::codec::Encoding;
 use serde_json::{Value, json};
 use support::bulks::{Bulks, account, clients};
 use support::{Cluster, Connection, PATIENCE, from_environment, status_of, wait_until};
+use tokio_tungstenite::tungstenite::Error as SocketError;
 
 /// The account whose history is asked for.
 const HOT: u64 = 0;
@@ -63,6 +66,7 @@ impl Crowd {
     }
 }
 
+/// Asks on one connection after the other: a node closes those that ask for more than it may hold for them.
 fn ask_on(
     address: SocketAddr,
     in_flight: u64,
@@ -72,35 +76,60 @@ fn ask_on(
 ) {
     // Of this thread alone.
     rustix::process::setpriority_process(None, 19).unwrap();
-    let mut connection = Connection::open(address, Encoding::MessagePack);
-    connection.set_patience(Duration::from_millis(100));
+    while !stop.load(Ordering::Relaxed) {
+        if let Ok(mut connection) = Connection::try_open(address, Encoding::MessagePack, &[]) {
+            connection.set_patience(Duration::from_millis(100));
+            ask_until_closed(&mut connection, in_flight, request, stop, answers);
+        }
+    }
+}
+
+fn ask_until_closed(
+    connection: &mut Connection,
+    in_flight: u64,
+    request: &impl Fn(u64) -> Value,
+    stop: &AtomicBool,
+    answers: &AtomicU64,
+) {
     let mut waiting = 0;
     while !stop.load(Ordering::Relaxed) {
         while waiting < in_flight && !stop.load(Ordering::Relaxed) {
             let number = connection.number();
             let mut message = request(number);
             message["request"] = json!(number);
-            // It is closed, or takes no more for now.
             if connection.try_send(&message).is_err() {
                 return;
             }
             waiting += 1;
         }
-        if connection.try_receive().is_ok() {
-            waiting -= 1;
-            answers.fetch_add(1, Ordering::Relaxed);
+        match connection.try_receive() {
+            Ok(_) => {
+                waiting -= 1;
+                answers.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(SocketError::Io(error)) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(_) => return,
         }
     }
 }
 
 /// What an honest client saw, that sends one deposit after the other.
-#[derive(Debug)]
 struct Seen {
     answers: usize,
     half: Duration,
     /// The longest wait, and how long after its start the client had to wait like that.
     longest: Duration,
     at: Duration,
+}
+
+impl fmt::Debug for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Seen { answers, half, longest, at } = self;
+        write!(
+            f,
+            "{answers} answers, half of them within {half:.1?}, the last within {longest:.1?} (asked {at:.1?} after the start)"
+        )
+    }
 }
 
 /// An honest client of this node, for so long.

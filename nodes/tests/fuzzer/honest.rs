@@ -39,7 +39,8 @@ impl Honest {
     fn write(&mut self, command: &Value) -> Value {
         let (request, began) = (self.connection.number(), Instant::now());
         loop {
-            let answer = self.connection.ask(&json!({"request": request, "command": command}));
+            let message = json!({"request": request, "command": command, "acknowledged": request - 1});
+            let answer = self.connection.ask(&message);
             assert_eq!(answer["request"], request, "{answer}");
             if answer["error"]["outcome"] != "unknown" || began.elapsed() > ANSWERED {
                 return answer;

@@ -49,8 +49,11 @@ const ATTACK: Duration = Duration::from_secs(11);
 const SLOWER: u32 = 5;
 /// … so there each of its answers comes within this time.
 const ANSWERED: Duration = Duration::from_secs(5);
-/// The most memory of a node that is attacked, in bytes.
-const MEMORY: u64 = 700 << 20;
+/// The most memory of a node that is attacked, in bytes: what waits for clients (messages/WIRE.md, "Limits and closing": 64, 64 and
+/// 128 MiB), and what a small bank needs with its links.
+const MEMORY: u64 = (64 + 64 + 128 + 120) << 20;
+/// The most lines that a node writes into its log, a second.
+const LINES: f64 = 20.0;
 /// The member that is stopped in every second round, from 0: it calls one of the others, and is called by the other.
 const STOPPED: usize = 1;
 /// Where the attackers' process finds what it is to do.
@@ -221,6 +224,10 @@ fn fuzz(time: Duration, seed: u64) -> (Duration, Duration, Duration) {
         assert!(sum.contains_key(*kind), "no {kind} in {round} rounds");
     }
     honest.is_right();
+    for node in &cluster.nodes {
+        let lines = node.log().lines().count() as f64 / began.elapsed().as_secs_f64();
+        assert!(lines < LINES, "node {} wrote {lines:.0} lines a second into its log", node.config.node);
+    }
     settle(cluster);
     (calm, attacked, slowest)
 }

@@ -127,7 +127,7 @@ impl fmt::Debug for Seen {
         let Seen { answers, half, longest, at } = self;
         write!(
             f,
-            "{answers} answers, half of them within {half:.1?}, the last within {longest:.1?} (asked {at:.1?} after the start)"
+            "{answers} answers, half of them within {half:.1?}, the slowest within {longest:.1?} (asked {at:.1?} after the start)"
         )
     }
 }

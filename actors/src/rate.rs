@@ -1,0 +1,63 @@
+//! What may happen as often as somebody outside likes is told in the log a few times, and then counted.
+
+use std::time::{Duration, Instant};
+
+/// So many lines may follow each other at once …
+const BURST: u32 = 20;
+/// … and after them one in this time.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// The lines that there may still be.
+#[derive(Debug)]
+pub(crate) struct Rate {
+    left: u32,
+    /// When the last one was added to them, or they were all there.
+    added: Instant,
+    untold: u64,
+}
+
+impl Rate {
+    pub(crate) fn new(now: Instant) -> Rate {
+        Rate { left: BURST, added: now, untold: 0 }
+    }
+
+    /// Whether it is to be told now; then how often it was not told since it was last.
+    pub(crate) fn count(&mut self, now: Instant) -> Option<u64> {
+        while self.left < BURST && now.saturating_duration_since(self.added) >= EVERY {
+            self.left += 1;
+            self.added += EVERY;
+        }
+        if self.left == 0 {
+            self.untold += 1;
+            return None;
+        }
+        if self.left == BURST {
+            self.added = now;
+        }
+        self.left -= 1;
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_a_burst_of_lines_and_then_few_that_count_the_others() {
+        let begin = Instant::now();
+        let mut rate = Rate::new(begin);
+        // A hundred a second for a minute.
+        let told: Vec<u64> = (0..6_000).filter_map(|n| rate.count(begin + Duration::from_millis(10 * n))).collect();
+        let burst = BURST as usize;
+        assert_eq!(told.len(), burst + 11, "{told:?}");
+        assert!(told[..burst].iter().all(|untold| *untold == 0) && told[burst + 1..] == [499; 10], "{told:?}");
+    }
+
+    #[test]
+    fn what_happens_now_and_then_is_always_told() {
+        let begin = Instant::now();
+        let mut rate = Rate::new(begin);
+        assert!((0..1_000).all(|n| rate.count(begin + EVERY * n) == Some(0)));
+    }
+}

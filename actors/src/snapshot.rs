@@ -4,6 +4,7 @@
 //! holds what the ledger says of itself, and the decisions that the owners of coming slots are read from.
 
 use rabia_bank_messages::ids::{Digest, Millis};
+use rabia_bank_messages::msgpack;
 use rabia_bank_storage::{BooksReader, BooksView, StoreError};
 use serde::{Deserialize, Serialize};
 
@@ -39,15 +40,6 @@ fn no_log() -> Digest {
     Digest::ZERO
 }
 
-impl State {
-    fn encode(&self) -> Vec<u8> {
-        match rmp_serde::to_vec(self) {
-            Ok(state) => state,
-            Err(error) => panic!("a state has no encoding: {error}"), // writing to memory can't fail
-        }
-    }
-}
-
 /// Books that can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BooksError {
@@ -64,7 +56,7 @@ impl Snapshot {
     pub fn into_rows(self) -> rabia_bank_storage::Snapshot {
         let Snapshot { changes, decisions, log_hash } = self;
         let Changes { slot, state, accounts, sessions, blocks, .. } = changes;
-        let state = State { ledger: state, decisions, log_hash }.encode();
+        let state = msgpack::encode(&State { ledger: state, decisions, log_hash });
         rabia_bank_storage::Snapshot { slot, state, accounts, sessions, blocks }
     }
 }
@@ -117,12 +109,8 @@ impl Restoring {
     }
 
     fn with(state: &[u8], load: impl FnOnce(&[u8]) -> Result<Loading, BadRow>) -> Result<Restoring, BadRow> {
-        let mut rest = state;
         let State { ledger, decisions, log_hash } =
-            rmp_serde::from_read(&mut rest).map_err(|error| BadRow::new(format!("the row of the state: {error}")))?;
-        if !rest.is_empty() {
-            return Err(BadRow::new(format!("the row of the state: {} bytes behind its end", rest.len())));
-        }
+            msgpack::decode(state).map_err(|error| BadRow::new(format!("the row of the state: {error}")))?;
         Ok(Restoring { loading: load(&ledger)?, decisions, log_hash })
     }
 
@@ -132,7 +120,7 @@ impl Restoring {
     /// If the rows do not belong together.
     pub fn into_new_cluster(self, last_block: Option<&Block>, now: Millis) -> Result<Vec<u8>, BadRow> {
         let ledger = self.loading.into_new_cluster(last_block, now)?;
-        Ok(State { ledger, decisions: Vec::new(), log_hash: Digest::ZERO }.encode())
+        Ok(msgpack::encode(&State { ledger, decisions: Vec::new(), log_hash: Digest::ZERO }))
     }
 
     /// How many transactions there are in the history.

@@ -17,7 +17,7 @@
 //! version: u8 = 2 | stamp: u64 big-endian, ms | node: u8 | store: 16 bytes
 //! ```
 //!
-//! Header and action are MessagePack in rmp-serde's compact form: structs are arrays of their fields in the order of
+//! Header and action are MessagePack in its [compact form](crate::msgpack): structs are arrays of their fields in the order of
 //! declaration, so a change of [`RequestHeader`], [`Action`] or the commands of the bank raises the version. Batches stay
 //! in the log and in the hash of their id: a version, once released, is decoded for as long as logs hold it.
 //!
@@ -37,9 +37,10 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::bank::Command;
-use crate::ids::{BatchId, Digest, Millis, NodeId, SessionKey, StoreId};
-use crate::request::Reader;
+use crate::ids::{BatchId, Digest, Millis, NodeId, StoreId};
+use crate::request::{self, Reader};
+
+pub use crate::request::{Action, EncodedRequest, Request, RequestHeader};
 
 /// The version of the format of a payload with requests.
 const VERSION: u8 = 1;
@@ -49,9 +50,6 @@ const REPLACING: u8 = 2;
 const REPLACING_LENGTH: usize = 1 + 8 + 1 + 16;
 /// Bytes before the first request.
 const PREFIX: usize = 1 + 8 + 4;
-
-/// Bytes that are set aside for a request before it is encoded: most need no more.
-const USUAL_REQUEST: usize = 128;
 
 /// The most requests in one batch, so that applying one does not stall a node for long.
 pub const MAX_BATCH_REQUESTS: u32 = 8_192;
@@ -64,41 +62,6 @@ pub const MAX_STAMP: Millis = (1 << 53) - 1;
 /// A batch that has reached this size takes no further request. One request may be larger on its own, up to the
 /// message limit of clients.
 pub const FULL_BATCH_BYTES: usize = 256 * 1024;
-
-/// Whose request it is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct RequestHeader {
-    /// The session's number; 0 to open one.
-    pub session: u64,
-    /// The session's key.
-    pub key: SessionKey,
-    /// The client's number of this request, from 1; 0 for opening and closing.
-    pub number: u64,
-    /// The client has the answers to all requests up to this number.
-    pub acknowledged: u64,
-}
-
-/// What a request asks for.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum Action {
-    /// A session for the key in the header. The same key opens the same session.
-    Open,
-    /// The end of the session.
-    Close,
-    /// A change of the books.
-    Command(Command),
-}
-
-/// One request of a batch, decoded.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Request<'a> {
-    /// Whose it is.
-    pub header: RequestHeader,
-    /// What it asks for.
-    pub action: Action,
-    /// The action as it is encoded: equal exactly if the actions are.
-    pub action_bytes: &'a [u8],
-}
 
 /// The payload of a batch, shared without copying.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -284,31 +247,6 @@ fn nothing_behind(rest: &[u8]) -> Result<(), BadPayload> {
     if rest.is_empty() { Ok(()) } else { Err(BadPayload(format!("{} bytes after the last request", rest.len()))) }
 }
 
-/// A request as it stands in a payload.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct EncodedRequest(Vec<u8>);
-
-impl EncodedRequest {
-    /// Encodes a request.
-    pub fn new(header: &RequestHeader, action: &Action) -> EncodedRequest {
-        let mut bytes = Vec::with_capacity(USUAL_REQUEST);
-        encode(&mut bytes, header, action);
-        EncodedRequest(bytes)
-    }
-
-    /// How many bytes.
-    #[allow(clippy::len_without_is_empty)] // a request has a header at least
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-}
-
-fn encode(bytes: &mut Vec<u8>, header: &RequestHeader, action: &Action) {
-    // Writing to memory can't fail, and every value of these types has an encoding.
-    let encoded = rmp_serde::encode::write(bytes, header).and_then(|()| rmp_serde::encode::write(bytes, action));
-    assert!(encoded.is_ok(), "encoding a request into memory failed: {encoded:?}");
-}
-
 /// Gathers requests into a payload, encoding each as it comes.
 #[derive(Debug, Default)]
 pub struct BatchBuilder {
@@ -320,14 +258,14 @@ impl BatchBuilder {
     /// Adds a request.
     pub fn push(&mut self, header: &RequestHeader, action: &Action) {
         self.begin();
-        encode(&mut self.bytes, header, action);
+        request::write(&mut self.bytes, header, action);
         self.count += 1;
     }
 
     /// Adds a request that is encoded already.
     pub fn push_encoded(&mut self, request: &EncodedRequest) {
         self.begin();
-        self.bytes.extend_from_slice(&request.0);
+        self.bytes.extend_from_slice(request.bytes());
         self.count += 1;
     }
 

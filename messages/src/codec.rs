@@ -9,12 +9,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::client::{ClientMessage, RequestNumber, ServerMessage};
-use crate::msgpack;
+use crate::msgpack::{self, BadValue, MAX_DEPTH};
 use crate::number;
 use crate::peer::{Opening, PROTOCOL_VERSION, PeerMessage};
-
-/// The deepest nesting of arrays and maps in a message.
-pub const MAX_DEPTH: usize = 16;
 
 /// The most characters in the text of an error: serde quotes what it did not expect, and that may be the whole message.
 const MAX_ERROR_TEXT: usize = 200;
@@ -88,10 +85,7 @@ impl Encoding {
                 let encoded = serde_json::to_writer(&mut bytes, message);
                 assert!(encoded.is_ok(), "encoding a message as JSON into memory failed: {encoded:?}");
             }
-            Encoding::MessagePack => {
-                let encoded = rmp_serde::encode::write_named(&mut bytes, message);
-                assert!(encoded.is_ok(), "encoding a message as MessagePack into memory failed: {encoded:?}");
-            }
+            Encoding::MessagePack => msgpack::write_named(&mut bytes, message),
         }
         bytes
     }
@@ -109,19 +103,17 @@ impl Encoding {
         self.decode::<RequestNumber>(bytes).ok()?.request
     }
 
-    fn decode<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, Malformed> {
+    /// Decodes a message, or as many of its fields as `T` has.
+    ///
+    /// # Errors
+    /// If it is anything else than exactly one message with these fields.
+    pub fn decode<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, Malformed> {
         match self {
             Encoding::Json => {
                 check_json_depth(bytes)?;
                 serde_json::from_slice(bytes).map_err(Malformed::new)
             }
-            Encoding::MessagePack => {
-                let (value, rest) = msgpack::split_value(bytes).map_err(Malformed::new)?;
-                if !rest.is_empty() {
-                    return Err(Malformed::new(format_args!("{} bytes behind the message", rest.len())));
-                }
-                rmp_serde::from_slice(value).map_err(Malformed::new)
-            }
+            Encoding::MessagePack => msgpack::decode(bytes).map_err(Malformed::new),
         }
     }
 }
@@ -165,7 +157,7 @@ pub const MAX_PEER_FRAME: usize = 16 << 20;
 /// Encodes the opening frame of a link.
 pub fn encode_opening(opening: &Opening) -> Vec<u8> {
     let mut bytes = vec![PROTOCOL_VERSION];
-    encode_compact(&mut bytes, opening);
+    msgpack::write(&mut bytes, opening);
     bytes
 }
 
@@ -185,9 +177,7 @@ pub enum BadFrame {
 /// # Errors
 /// If it is of another version or damaged.
 pub fn decode_opening(frame: &[u8]) -> Result<Opening, BadFrame> {
-    let mut rest = check_version(frame)?;
-    let opening = take(&mut rest)?;
-    if rest.is_empty() { Ok(opening) } else { Err(BadFrame::Damaged("bytes behind the opening".into())) }
+    msgpack::decode(check_version(frame)?).map_err(damaged)
 }
 
 /// Starts a frame of messages.
@@ -197,7 +187,7 @@ pub fn start_frame() -> Vec<u8> {
 
 /// Adds a message to a frame.
 pub fn encode_message(frame: &mut Vec<u8>, message: &PeerMessage) {
-    encode_compact(frame, message);
+    msgpack::write(frame, message);
 }
 
 /// The most messages in a frame: many more than wait for a socket at a time, and few enough that a frame of short ones is not
@@ -215,7 +205,7 @@ pub fn decode_frame(frame: &[u8]) -> Result<Vec<PeerMessage>, BadFrame> {
         if messages.len() == MAX_FRAME_MESSAGES {
             return Err(BadFrame::Damaged(format!("more than {MAX_FRAME_MESSAGES} messages")));
         }
-        messages.push(take(&mut rest)?);
+        messages.push(msgpack::take(&mut rest).map_err(damaged)?);
     }
     Ok(messages)
 }
@@ -228,13 +218,6 @@ fn check_version(frame: &[u8]) -> Result<&[u8], BadFrame> {
     }
 }
 
-fn encode_compact(bytes: &mut Vec<u8>, value: &impl Serialize) {
-    let encoded = rmp_serde::encode::write(bytes, value);
-    assert!(encoded.is_ok(), "encoding a message into memory failed: {encoded:?}");
-}
-
-fn take<T: DeserializeOwned>(rest: &mut &[u8]) -> Result<T, BadFrame> {
-    let (value, behind) = msgpack::split_value(rest).map_err(|e| BadFrame::Damaged(e.to_string()))?;
-    *rest = behind;
-    rmp_serde::from_slice(value).map_err(|e| BadFrame::Damaged(e.to_string()))
+fn damaged(why: BadValue) -> BadFrame {
+    BadFrame::Damaged(why.to_string())
 }

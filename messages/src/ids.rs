@@ -235,6 +235,9 @@ pub struct BatchId {
     pub digest: Digest,
 }
 
+/// The value that a slot is decided on: a batch, or nothing (the slot is forfeited).
+pub type Value = Option<BatchId>;
+
 impl fmt::Debug for BatchId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

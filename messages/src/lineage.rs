@@ -10,8 +10,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Digest, Proof, RunId, Slot, StoreId};
-use crate::peer::Value;
+use crate::ids::{Digest, Proof, RunId, Slot, StoreId, Value};
 
 /// More promises than a store can keep: a million a second for half a million years.
 pub const MAX_PROMISES: u64 = 1 << 62;

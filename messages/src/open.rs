@@ -8,9 +8,6 @@ use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::bank::{Account, ErrorCode, Refusal, Transaction, TransactionType};
-use crate::ids::{self, Digest};
-
 /// Fields that this program does not know, as they came. Empty in what it says itself.
 ///
 /// What JSON has no form for, and MessagePack has, is kept as near as it gets: bytes as hexadecimal text, floats that are no
@@ -39,7 +36,8 @@ impl OtherFields {
         self.0.iter().flat_map(|fields| fields.iter()).map(|(name, value)| (name.as_str(), value))
     }
 
-    fn serialize_into<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+    /// Writes them behind the fields of a record.
+    pub(crate) fn serialize_into<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
         self.iter().try_for_each(|(name, value)| map.serialize_entry(name, value))
     }
 }
@@ -156,77 +154,8 @@ impl<'de> Visitor<'de> for Anything {
     }
 }
 
-/// The kind of a transaction as a node says it.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub enum TypeName {
-    /// One that this program knows.
-    Known(TransactionType),
-    /// The word of a later version.
-    Other(Box<str>),
-}
-
-impl TypeName {
-    /// The kind, if this program knows it.
-    pub fn known(&self) -> Option<TransactionType> {
-        match self {
-            TypeName::Known(kind) => Some(*kind),
-            TypeName::Other(_) => None,
-        }
-    }
-
-    /// The word on the wire.
-    pub fn name(&self) -> &str {
-        match self {
-            TypeName::Known(kind) => kind.name(),
-            TypeName::Other(name) => name,
-        }
-    }
-}
-
-impl From<TransactionType> for TypeName {
-    fn from(kind: TransactionType) -> TypeName {
-        TypeName::Known(kind)
-    }
-}
-
-impl PartialEq<TransactionType> for TypeName {
-    fn eq(&self, kind: &TransactionType) -> bool {
-        self.known() == Some(*kind)
-    }
-}
-
-impl Serialize for TypeName {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
-    }
-}
-
-impl<'de> Deserialize<'de> for TypeName {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<TypeName, D::Error> {
-        word(deserializer, |name| {
-            let known = TransactionType::ALL.into_iter().find(|kind| kind.name() == name);
-            known.map_or_else(|| TypeName::Other(name.into()), TypeName::Known)
-        })
-    }
-}
-
-impl Serialize for ErrorCode {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
-    }
-}
-
-impl<'de> Deserialize<'de> for ErrorCode {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ErrorCode, D::Error> {
-        word(deserializer, |name| {
-            let known = ErrorCode::ALL.into_iter().find(|code| code.name() == name);
-            known.unwrap_or_else(|| ErrorCode::Other(name.into()))
-        })
-    }
-}
-
 /// Reads a word.
-fn word<'de, T, D: Deserializer<'de>>(deserializer: D, make: impl FnOnce(&str) -> T) -> Result<T, D::Error> {
+pub(crate) fn word<'de, T, D: Deserializer<'de>>(deserializer: D, make: impl FnOnce(&str) -> T) -> Result<T, D::Error> {
     struct Word<F>(F);
     impl<T, F: FnOnce(&str) -> T> Visitor<'_> for Word<F> {
         type Value = T;
@@ -240,71 +169,4 @@ fn word<'de, T, D: Deserializer<'de>>(deserializer: D, make: impl FnOnce(&str) -
         }
     }
     deserializer.deserialize_str(Word(make))
-}
-
-// The records that answers to commands carry are written here by hand: derived code for a record with other fields does not
-// know how many there are, and MessagePack then has to be written twice.
-
-impl Serialize for Account {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Account { account_id, balance, created_at, last_transaction_at, transaction_count, other } = self;
-        let fields = 4 + usize::from(last_transaction_at.is_some()) + other.len();
-        let mut map = serializer.serialize_map(Some(fields))?;
-        map.serialize_entry("account_id", account_id)?;
-        map.serialize_entry("balance", balance)?;
-        map.serialize_entry("created_at", created_at)?;
-        if let Some(at) = last_transaction_at {
-            map.serialize_entry("last_transaction_at", at)?;
-        }
-        map.serialize_entry("transaction_count", transaction_count)?;
-        other.serialize_into(&mut map)?;
-        map.end()
-    }
-}
-
-impl Serialize for Transaction {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        #[serde(transparent)]
-        struct Text<'a>(#[serde(serialize_with = "ids::text::serialize")] &'a Digest);
-
-        let accounts = [("from_account", &self.from_account), ("to_account", &self.to_account)];
-        let balances = [("from_balance", self.from_balance), ("to_balance", self.to_balance)];
-        let sides = accounts.iter().filter(|(_, account)| account.is_some()).count()
-            + balances.iter().filter(|(_, balance)| balance.is_some()).count();
-        let mut map = serializer.serialize_map(Some(6 + sides + self.other.len()))?;
-        map.serialize_entry("transaction_id", &self.transaction_id)?;
-        map.serialize_entry("type", &self.transaction_type)?;
-        for (name, account) in accounts {
-            if let Some(account) = account {
-                map.serialize_entry(name, account)?;
-            }
-        }
-        map.serialize_entry("amount", &self.amount)?;
-        for (name, balance) in balances {
-            if let Some(balance) = balance {
-                map.serialize_entry(name, &balance)?;
-            }
-        }
-        map.serialize_entry("timestamp", &self.timestamp)?;
-        map.serialize_entry("slot", &self.slot)?;
-        map.serialize_entry("hash", &Text(&self.hash))?;
-        self.other.serialize_into(&mut map)?;
-        map.end()
-    }
-}
-
-impl Serialize for Refusal {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Refusal { code, message, outcome, index, other } = self;
-        let mut map = serializer.serialize_map(Some(3 + usize::from(index.is_some()) + other.len()))?;
-        map.serialize_entry("code", code)?;
-        map.serialize_entry("message", message)?;
-        map.serialize_entry("outcome", outcome)?;
-        if let Some(index) = index {
-            map.serialize_entry("index", index)?;
-        }
-        other.serialize_into(&mut map)?;
-        map.end()
-    }
 }

@@ -15,7 +15,7 @@
 //!
 //! # Messages
 //!
-//! Messages are MessagePack in rmp-serde's compact form: a struct is an array of its fields in the order of their
+//! Messages are MessagePack in its [compact form](crate::msgpack): a struct is an array of its fields in the order of their
 //! declaration, a variant is its name alone or a map `{name: fields}`, ids and payloads are bin, an absent value is nil.
 //! A vote for a batch of node 2 in slot 7 is
 //!
@@ -34,35 +34,11 @@ use crate::batch::Payload;
 use crate::ids::{BatchId, ClusterId, Digest, Millis, NodeId, Phase, Proof, Slot, StoreId};
 use crate::lineage::{Memory, Run};
 
-pub use crate::plausible::Implausible;
+pub use crate::ids::Value;
+pub use crate::promise::{State, Vote};
 
 /// The version of everything in this module.
 pub const PROTOCOL_VERSION: u8 = 3;
-
-/// The value that a slot is decided on: a batch, or nothing (the slot is forfeited).
-pub type Value = Option<BatchId>;
-
-/// What a node says it saw: PROTOCOL.md, rules 3 and 5.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-pub enum State {
-    /// No batch had a majority.
-    Zero,
-    /// This batch.
-    One(BatchId),
-    /// The node may have spoken in this slot and forgotten: fills the quorum, backs no value.
-    Abstain,
-}
-
-/// What a node binds itself to: PROTOCOL.md, rule 4.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-pub enum Vote {
-    /// A majority said [`State::Zero`].
-    Zero,
-    /// A majority said this batch.
-    One(BatchId),
-    /// No majority.
-    Undecided,
-}
 
 /// The first frame on a link, each way.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -1,13 +1,82 @@
-//! Reads the requests of a payload in the one encoding that they have.
+//! A request of a payload: what it says, and the one encoding that it has.
 //!
-//! [`BatchBuilder`](crate::batch::BatchBuilder) writes with rmp-serde, which always takes the shortest form of a number, a
-//! length or a text. This reader takes no other, so two requests are equal exactly if their bytes are. It builds nothing
-//! by itself: [`Reader::skip_request`] looks at every byte and costs a tenth of building the request, which is why a node
-//! can afford to look at all that peers send.
+//! Requests are written in MessagePack's [compact form](crate::msgpack), which always takes the shortest form of a number, a length or a text. The
+//! reader takes no other, so two requests are equal exactly if their bytes are. It builds nothing by itself:
+//! [`Reader::skip_request`] looks at every byte and costs a tenth of building the request, which is why a node can afford to
+//! look at all that peers send.
+
+use serde::{Deserialize, Serialize};
 
 use crate::bank::{Amount, Bulk, Command, Operation};
-use crate::batch::{Action, RequestHeader};
 use crate::ids::SessionKey;
+use crate::msgpack;
+
+/// Bytes that are set aside for a request before it is encoded: most need no more.
+const USUAL_REQUEST: usize = 128;
+
+/// Whose request it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RequestHeader {
+    /// The session's number; 0 to open one.
+    pub session: u64,
+    /// The session's key.
+    pub key: SessionKey,
+    /// The client's number of this request, from 1; 0 for opening and closing.
+    pub number: u64,
+    /// The client has the answers to all requests up to this number.
+    pub acknowledged: u64,
+}
+
+/// What a request asks for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Action {
+    /// A session for the key in the header. The same key opens the same session.
+    Open,
+    /// The end of the session.
+    Close,
+    /// A change of the books.
+    Command(Command),
+}
+
+/// One request of a batch, decoded.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Request<'a> {
+    /// Whose it is.
+    pub header: RequestHeader,
+    /// What it asks for.
+    pub action: Action,
+    /// The action as it is encoded: equal exactly if the actions are.
+    pub action_bytes: &'a [u8],
+}
+
+/// A request as it stands in a payload.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EncodedRequest(Vec<u8>);
+
+impl EncodedRequest {
+    /// Encodes a request.
+    pub fn new(header: &RequestHeader, action: &Action) -> EncodedRequest {
+        let mut bytes = Vec::with_capacity(USUAL_REQUEST);
+        write(&mut bytes, header, action);
+        EncodedRequest(bytes)
+    }
+
+    /// How many bytes.
+    #[allow(clippy::len_without_is_empty)] // a request has a header at least
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Encodes a request onto `bytes`.
+pub(crate) fn write(bytes: &mut Vec<u8>, header: &RequestHeader, action: &Action) {
+    msgpack::write(bytes, header);
+    msgpack::write(bytes, action);
+}
 
 /// Why bytes are no request. A text, so that it can be shown; it never quotes the bytes.
 pub(crate) type Bad = &'static str;

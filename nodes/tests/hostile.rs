@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use rabia_bank::config::NodeConfig;
 use rabia_bank_messages::client::{CLIENT_PATH, STATUS_PATH};
-use rabia_bank_messages::codec::{Encoding, MAX_DEPTH, decode_opening, encode_opening};
+use rabia_bank_messages::codec::{Encoding, decode_opening, encode_opening};
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{ClusterId, Digest, NodeId, Proof, RunId, StoreId};
 use rabia_bank_messages::lineage::{MAX_PROMISES, Run};
+use rabia_bank_messages::msgpack::{self, MAX_DEPTH};
 use rabia_bank_messages::peer::{Hello, Opening, PROTOCOL_VERSION, RefusalReason};
 use serde_json::{Value, json};
 use support::{Cluster, Connection, Node, PATIENCE, SharedCluster, open_socket, resident_memory, wait_until};
@@ -216,7 +217,7 @@ fn what_is_no_message_is_answered_and_the_connection_goes_on() {
             bad.extend((0..50).map(|length| random_bytes(length + 1)));
             // Lengths that are not there: 4 GiB of text, of bytes, of an array, of a map.
             bad.extend([0xdb, 0xc6, 0xdd, 0xdf].map(|marker| vec![marker, 0xff, 0xff, 0xff, 0xff, 1]));
-            bad.push(rmp_serde::to_vec_named(&json!({"request": "no number", "query": {"get_status": {}}})).unwrap());
+            bad.push(msgpack::encode_named(&json!({"request": "no number", "query": {"get_status": {}}})));
         } else {
             bad.extend(["{", "\"", "[1,2", "nul", "{\"request\": 1e999}", "{\"a\": 1, \"a\": 2}"].map(Vec::from));
         }
@@ -398,7 +399,7 @@ fn a_flood_of_requests_is_answered_one_by_one_while_others_go_on() {
             let mut frames = Vec::new();
             for request in 2..FLOOD + 2 {
                 let message = json!({"request": request, "command": {"deposit": {"account_id": account, "amount": 1}}});
-                let bytes = rmp_serde::to_vec_named(&message).unwrap();
+                let bytes = msgpack::encode_named(&message);
                 frames.extend(frame(0x82, &bytes));
             }
             reader.write_all(&frames).unwrap();

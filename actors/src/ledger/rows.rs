@@ -1,9 +1,10 @@
-//! How the ledger is laid out in rows: what a snapshot is made of. The rows are MessagePack in rmp-serde's compact form,
-//! where a struct is an array of its fields in the order of their declaration.
+//! How the ledger is laid out in rows: what a snapshot is made of. The rows are MessagePack in its compact form, where a struct
+//! is an array of its fields in the order of their declaration.
 
 use rabia_bank_messages::bank::{HourVolume, Volume};
 use rabia_bank_messages::genesis::{Replacement, SessionLimits};
 use rabia_bank_messages::ids::{BatchId, Digest, Millis, SessionKey, Slot};
+use rabia_bank_messages::msgpack;
 use serde::{Deserialize, Serialize};
 
 /// The version of all rows. It stands in the row of the state, and a ledger of another version is not read.
@@ -133,42 +134,10 @@ pub(super) struct EndedRow {
 
 /// Encodes a row.
 pub(super) fn encode(row: &impl Serialize) -> Vec<u8> {
-    match rmp_serde::to_vec(row) {
-        Ok(bytes) => bytes,
-        Err(error) => panic!("a row has no encoding: {error}"), // writing to memory can't fail, and these types have one
-    }
+    msgpack::encode(row)
 }
 
-/// Decodes a row, all of it. Text in it need not be copied.
+/// Decodes a row, all of it. Text in it need not be copied. `what` names the row where it is bad.
 pub(super) fn decode<'a, T: Deserialize<'a>>(what: impl FnOnce() -> String, bytes: &'a [u8]) -> Result<T, BadRow> {
-    let mut row = rmp_serde::Deserializer::from_read_ref(bytes);
-    let bad = |why: String| BadRow(format!("{}: {why}", what()));
-    let value = match T::deserialize(&mut row) {
-        Ok(value) => value,
-        Err(error) => return Err(bad(error.to_string())),
-    };
-    // It does not say how far it read. Where nothing is left no value can begin, not even an empty one.
-    match <()>::deserialize(&mut row) {
-        Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
-        _ => Err(bad("bytes behind its end".into())),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_row_ends_with_its_value() {
-        let row = encode(&("name", 7u8));
-        let decoded = decode::<(&str, u8)>(|| "row".into(), &row);
-        assert_eq!(decoded, Ok(("name", 7)));
-        for behind in 0..=u8::MAX {
-            let longer = [&row[..], &[behind]].concat();
-            assert!(decode::<(&str, u8)>(|| "row".into(), &longer).is_err(), "{behind:#x} behind it was ignored");
-        }
-        for length in 0..row.len() {
-            assert!(decode::<(&str, u8)>(|| "row".into(), &row[..length]).is_err(), "{length} bytes were enough");
-        }
-    }
+    msgpack::decode(bytes).map_err(|why| BadRow(format!("{}: {why}", what())))
 }

@@ -2,8 +2,9 @@
 
 use rabia_bank_messages::bank::{DEFAULT_PAGE, ErrorCode, MAX_ACCOUNT_ID, MAX_BULK, MAX_PAGE, Transaction};
 use rabia_bank_messages::client::{CLIENT_PATH, CLIENT_VERSION, MAX_CLIENT_MESSAGE};
-use rabia_bank_messages::codec::{Encoding, MAX_DEPTH};
+use rabia_bank_messages::codec::Encoding;
 use rabia_bank_messages::ids::Digest;
+use rabia_bank_messages::msgpack::MAX_DEPTH;
 
 const PAGE: &str = include_str!("../../WIRE.md");
 

@@ -54,7 +54,7 @@ fn a_length_that_is_not_there_costs_nothing() {
         let mut frame = vec![PROTOCOL_VERSION, 0x81, 0xa7];
         frame.extend_from_slice(b"Entries");
         frame.extend_from_slice(&[0x92, marker, 0xff, 0xff, 0xff, 0xff]);
-        assert_eq!(codec::decode_frame(&frame), Err(BadFrame::Damaged("the message ends too early".into())));
+        assert_eq!(codec::decode_frame(&frame), Err(BadFrame::Damaged("it ends too early".into())));
     }
 }
 

@@ -2,7 +2,8 @@
 
 use rabia_bank_messages::bank::{Amount, Command, Operation, Query, ReadLevel};
 use rabia_bank_messages::client::{ClientMessage, MAX_REQUEST};
-use rabia_bank_messages::codec::{Encoding, MAX_DEPTH, Malformed};
+use rabia_bank_messages::codec::{Encoding, Malformed};
+use rabia_bank_messages::msgpack::MAX_DEPTH;
 use serde_json::{Value, json};
 
 /// JSON in both encodings: what one refuses, the other must.
@@ -352,7 +353,7 @@ fn lengths_that_are_not_there_cost_nothing() {
         let commands = [&b"\x82\xa8commands"[..], &huge].concat();
         for message in [huge.to_vec(), entry("more", &huge), with_request("command", &entry("bulk", &commands))] {
             let error = Encoding::MessagePack.decode_client(&message).unwrap_err();
-            assert_eq!(error.message, "the message ends too early");
+            assert_eq!(error.message, "it ends too early");
         }
     }
     assert!(Encoding::MessagePack.decode_client(&[0xc1]).is_err(), "the byte that MessagePack does not use");

@@ -2,7 +2,7 @@
 
 use rabia_bank_messages::bank::{Refusal, Success};
 use rabia_bank_messages::client::{Answer, AnswerResult, Welcome};
-use rabia_bank_messages::codec::{Encoding, MAX_DEPTH, Malformed};
+use rabia_bank_messages::codec::{Encoding, Malformed};
 use rabia_bank_messages::ids::Slot;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -71,7 +71,7 @@ struct RequestNumber {
 
 /// Whether this is a message of a kind that this program does not know.
 pub(super) fn is_of_unknown_kind(encoding: Encoding, frame: &[u8]) -> bool {
-    let fields = decode::<Kind>(encoding, frame);
+    let fields = encoding.decode::<Kind>(frame);
     fields.is_ok_and(|Kind { welcome, request, subscription, ok, error }| {
         [welcome, request, subscription, ok, error].iter().all(Option::is_none)
     })
@@ -79,7 +79,7 @@ pub(super) fn is_of_unknown_kind(encoding: Encoding, frame: &[u8]) -> bool {
 
 impl Incoming {
     pub(super) fn decode(encoding: Encoding, frame: Bytes) -> Result<Incoming, Malformed> {
-        let fields = match decode(encoding, &frame) {
+        let fields = match encoding.decode(&frame) {
             Ok(fields) => fields,
             Err(malformed) => return Incoming::unreadable(encoding, frame, malformed),
         };
@@ -99,7 +99,7 @@ impl Incoming {
 
     /// What can be told of a message that can't be read: which request it answers, perhaps.
     fn unreadable(encoding: Encoding, frame: Bytes, malformed: Malformed) -> Result<Incoming, Malformed> {
-        match decode(encoding, &frame) {
+        match encoding.decode(&frame) {
             Ok(RequestNumber { request: Some(request) }) => {
                 let answered = Answered { slot: None, index: None, replayed: false, refusal: None, encoding, frame };
                 Ok(Incoming::Unreadable { request, why: malformed.message, answered })
@@ -140,19 +140,7 @@ impl Answered {
         struct Ok<T> {
             ok: T,
         }
-        decode(self.encoding, &self.frame).map(|Ok { ok }| ok)
-    }
-}
-
-fn decode<T: DeserializeOwned>(encoding: Encoding, frame: &[u8]) -> Result<T, Malformed> {
-    match encoding {
-        Encoding::Json => serde_json::from_slice(frame).map_err(malformed),
-        Encoding::MessagePack => {
-            let mut decoder = rmp_serde::Deserializer::from_read_ref(frame);
-            // rmp-serde counts several steps for each array or map, flattened and untagged ones more.
-            decoder.set_max_depth(8 * MAX_DEPTH);
-            T::deserialize(&mut decoder).map_err(malformed)
-        }
+        self.encoding.decode(&self.frame).map(|Ok { ok }| ok)
     }
 }
 

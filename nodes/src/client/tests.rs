@@ -2,6 +2,7 @@
 
 use rabia_bank_messages::bank::{Amount, ErrorCode, Operation};
 use rabia_bank_messages::client::{ClientMessage, Feed, Hello};
+use rabia_bank_messages::msgpack;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
@@ -85,7 +86,7 @@ impl FakeConnection {
     /// The same as a binary frame.
     async fn say_packed(&mut self, message: Value) {
         use futures_util::SinkExt;
-        self.socket.send(Message::binary(rmp_serde::to_vec_named(&message).unwrap())).await.unwrap();
+        self.socket.send(Message::binary(msgpack::encode_named(&message))).await.unwrap();
     }
 
     async fn welcome(&mut self, cluster: &str, session: Option<u64>) {
@@ -628,7 +629,7 @@ async fn an_answer_that_cant_be_read_is_unknown_and_not_asked_for_again() {
             let Err(CallError::Unknown(unknown)) = client.command(deposit()).await else { panic!("{answer}") };
             let last = unknown.last.unwrap();
             let said: Value = match number % 2 {
-                0 => rmp_serde::from_slice(last.frame()).unwrap(),
+                0 => msgpack::decode(last.frame()).unwrap(),
                 _ => serde_json::from_slice(last.frame()).unwrap(),
             };
             assert_eq!(said, *answer);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use rabia_bank_messages::client::CLIENT_PATH;
+use rabia_bank_messages::msgpack;
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::{Message, WebSocket};
 
@@ -81,7 +82,7 @@ fn altered_text(messages: &[Value], random: &mut Rng) -> Message {
 
 fn altered_binary(seeds: &[Vec<u8>], messages: &[Value], random: &mut Rng) -> Message {
     if random.bool() {
-        return Message::binary(rmp_serde::to_vec_named(&altered_value(messages, random)).unwrap());
+        return Message::binary(msgpack::encode_named(&altered_value(messages, random)));
     }
     let mut bytes = seeds[random.usize(..seeds.len())].clone();
     mutate::bytes(&mut bytes, random);

@@ -30,6 +30,7 @@ use rabia_bank::config::NodeConfig;
 use rabia_bank_messages::client::CLIENT_PATH;
 use rabia_bank_messages::codec::Encoding;
 use rabia_bank_messages::ids::NodeId;
+use rabia_bank_messages::msgpack;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::client::client_with_config;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
@@ -484,7 +485,7 @@ impl Connection {
         loop {
             return Ok(match (self.encoding, self.socket.read()?) {
                 (Encoding::Json, Message::Text(text)) => serde_json::from_str(&text).unwrap(),
-                (Encoding::MessagePack, Message::Binary(bytes)) => rmp_serde::from_slice(&bytes).unwrap(),
+                (Encoding::MessagePack, Message::Binary(bytes)) => msgpack::decode(&bytes).unwrap(),
                 (_, Message::Ping(_) | Message::Pong(_)) => continue,
                 (_, Message::Close(frame)) => {
                     self.socket.flush().ok();
@@ -546,7 +547,7 @@ impl Connection {
 pub fn encode(encoding: Encoding, message: &Value) -> Message {
     match encoding {
         Encoding::Json => Message::text(message.to_string()),
-        Encoding::MessagePack => Message::binary(rmp_serde::to_vec_named(message).unwrap()),
+        Encoding::MessagePack => Message::binary(msgpack::encode_named(message)),
     }
 }
 

@@ -261,6 +261,7 @@ pub(super) async fn read_balances(client: &Client, prefix: &str) -> Result<Vec<u
 #[cfg(test)]
 mod tests {
     use rabia_bank_messages::codec::Encoding;
+    use rabia_bank_messages::msgpack;
 
     use super::*;
 
@@ -286,6 +287,6 @@ mod tests {
         }
         assert_eq!(serde_json::from_str::<Outcomes>(text).unwrap().results.0, [true, false]);
         let bytes = Encoding::MessagePack.encode(&serde_json::from_str::<serde_json::Value>(text).unwrap());
-        assert_eq!(rmp_serde::from_slice::<Outcomes>(&bytes).unwrap().results.0, [true, false]);
+        assert_eq!(msgpack::decode::<Outcomes>(&bytes).unwrap().results.0, [true, false]);
     }
 }

@@ -1,0 +1,161 @@
+//! What a command or a query that was carried out answers.
+//!
+//! The fields that are there say which answer it is.
+
+use serde::{Deserialize, Serialize};
+
+use super::record::{Account, AccountId, Transaction};
+use super::refusal::Refusal;
+use super::statistics::Statistics;
+use super::status::Status;
+use crate::open::OtherFields;
+
+/// The result of one command of a bulk.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", try_from = "ItemFields")]
+pub enum ItemResult {
+    /// It was applied.
+    Ok(Success),
+    /// It was refused and changed nothing.
+    Error(Refusal),
+}
+
+/// Every field that a result may have.
+#[derive(Deserialize)]
+struct ItemFields {
+    ok: Option<Success>,
+    error: Option<Refusal>,
+}
+
+impl TryFrom<ItemFields> for ItemResult {
+    type Error = &'static str;
+
+    fn try_from(fields: ItemFields) -> Result<ItemResult, &'static str> {
+        match (fields.ok, fields.error) {
+            (Some(success), None) => Ok(ItemResult::Ok(success)),
+            (None, Some(refusal)) => Ok(ItemResult::Error(refusal)),
+            _ => Err("expected either ok or error"),
+        }
+    }
+}
+
+/// What a command or query that was carried out answers: the fields of `"ok"`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(untagged, try_from = "SuccessFields")]
+pub enum Success {
+    /// Of `create_account` (with the opening transaction, if the balance is above 0) and of `get_account`.
+    Account {
+        /// The account.
+        account: Account,
+        /// Its opening.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        transaction: Option<Transaction>,
+    },
+    /// Of `deposit`, `withdraw`, `transfer`, `get_transaction`.
+    Transaction {
+        /// The transaction.
+        transaction: Transaction,
+    },
+    /// Of `bulk`.
+    Results {
+        /// One per command, in their order.
+        results: Vec<ItemResult>,
+    },
+    /// Of `get_balance`.
+    Balance {
+        /// Minor units.
+        balance: u64,
+    },
+    /// Of `list_accounts`.
+    Accounts {
+        /// By id.
+        accounts: Vec<Account>,
+        /// The `after` of the next page, if there is more.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        next: Option<AccountId>,
+    },
+    /// Of `get_transaction_history`.
+    Transactions {
+        /// Newest first.
+        transactions: Vec<Transaction>,
+        /// The `before` of the next page, if there is more.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        next: Option<u64>,
+    },
+    /// Of `get_statistics`.
+    Statistics {
+        /// The figures.
+        statistics: Box<Statistics>,
+    },
+    /// Of `get_status`.
+    Status {
+        /// The node's state.
+        status: Box<Status>,
+    },
+    /// Of `subscribe`.
+    Subscribed {
+        /// The first transaction that may come.
+        from: u64,
+    },
+    /// Of a command or query of a later version: it was carried out, and this is all that it says.
+    Other(OtherFields),
+}
+
+/// `next` is an account id or a transaction id, as the page's records are.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Next {
+    Account(AccountId),
+    Transaction(u64),
+}
+
+/// Every field that `"ok"` may have. Which are there says which [`Success`] it is.
+#[derive(Deserialize)]
+struct SuccessFields {
+    account: Option<Account>,
+    transaction: Option<Transaction>,
+    results: Option<Vec<ItemResult>>,
+    balance: Option<u64>,
+    accounts: Option<Vec<Account>>,
+    transactions: Option<Vec<Transaction>>,
+    statistics: Option<Box<Statistics>>,
+    status: Option<Box<Status>>,
+    from: Option<u64>,
+    next: Option<Next>,
+    #[serde(flatten)]
+    other: OtherFields,
+}
+
+impl TryFrom<SuccessFields> for Success {
+    type Error = &'static str;
+
+    fn try_from(fields: SuccessFields) -> Result<Success, &'static str> {
+        Ok(match fields {
+            SuccessFields { account: Some(account), transaction, .. } => Success::Account { account, transaction },
+            SuccessFields { transaction: Some(transaction), .. } => Success::Transaction { transaction },
+            SuccessFields { results: Some(results), .. } => Success::Results { results },
+            SuccessFields { balance: Some(balance), .. } => Success::Balance { balance },
+            SuccessFields { accounts: Some(accounts), next, .. } => Success::Accounts {
+                accounts,
+                next: match next {
+                    None => None,
+                    Some(Next::Account(id)) => Some(id),
+                    Some(Next::Transaction(_)) => return Err("the next page of accounts starts at an account id"),
+                },
+            },
+            SuccessFields { transactions: Some(transactions), next, .. } => Success::Transactions {
+                transactions,
+                next: match next {
+                    None => None,
+                    Some(Next::Transaction(id)) => Some(id),
+                    Some(Next::Account(_)) => return Err("the next page of a history starts at a transaction id"),
+                },
+            },
+            SuccessFields { statistics: Some(statistics), .. } => Success::Statistics { statistics },
+            SuccessFields { status: Some(status), .. } => Success::Status { status },
+            SuccessFields { from: Some(from), .. } => Success::Subscribed { from },
+            SuccessFields { other, .. } if !other.is_empty() => Success::Other(other),
+            _ => return Err("an answer without a field"),
+        })
+    }
+}

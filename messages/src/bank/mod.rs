@@ -1,0 +1,24 @@
+//! What can be asked of the bank, and what it answers: commands, queries, records, refusals.
+//!
+//! A *command* changes state and goes through the replicated log; a *query* reads. A refusal is an answer like any
+//! other: it is the same on every node.
+
+mod amount;
+mod answer;
+mod command;
+mod query;
+mod record;
+mod refusal;
+mod statistics;
+mod status;
+
+pub use amount::{Amount, DEFAULT_TRANSACTION_LIMIT, MAX_BALANCE};
+pub use answer::{ItemResult, Success};
+pub use command::{Bulk, Command, MAX_BULK, Operation};
+pub use query::{DEFAULT_PAGE, HistoryFilter, MAX_PAGE, Query, ReadLevel};
+pub use record::{Account, AccountId, MAX_ACCOUNT_ID, Transaction, TransactionType, TypeName, is_valid_account_id};
+pub use refusal::{ErrorCode, Outcome, Refusal};
+pub use statistics::{HourVolume, Statistics, Volume};
+pub use status::{Process, Status};
+
+pub use crate::open::OtherFields;

@@ -1,0 +1,189 @@
+//! Why something was not done.
+
+use std::fmt;
+
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::open::{self, OtherFields};
+
+/// Why something was not done. Stable: programs may rely on the names.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum ErrorCode {
+    /// An account id is 1 to 50 characters of `A–Z a–z 0–9 _ - . :`.
+    InvalidAccountId,
+    /// Not a whole number from 1 (an initial balance: 0) to the cluster's limit per transaction.
+    InvalidAmount,
+    /// There is an account of this name.
+    AccountExists,
+    /// There is no account of this name.
+    AccountNotFound,
+    /// There is no transaction of this id.
+    TransactionNotFound,
+    /// The balance is below the amount.
+    InsufficientFunds,
+    /// A balance, or the sum of all, would exceed 2^53 − 1.
+    BalanceOverflow,
+    /// Source and destination are one.
+    SameAccount,
+    /// A bulk without a command.
+    BulkEmpty,
+    /// A bulk of more than 10,000 commands.
+    BulkTooLarge,
+    /// This request number was used for another command.
+    RequestReused,
+    /// The client had acknowledged the answer to this request number, so it is no longer kept.
+    RequestAcknowledged,
+    /// The session is closed, expired, or was never opened with this key.
+    SessionExpired,
+    /// As many sessions are open as may be, and all were used within the last hour.
+    TooManySessions,
+    /// Too much is in flight; nothing was proposed.
+    Busy,
+    /// No quorum of nodes answered within the deadline.
+    NoQuorum,
+    /// The slot that a read must see was not applied within the deadline.
+    NotYetApplied,
+    /// The message can't be understood.
+    Malformed,
+    /// The message is longer than this node takes.
+    TooLarge,
+    /// The caller may not ask this.
+    NotAuthorised,
+    /// The node is shutting down.
+    Stopping,
+    /// The word of a later version. What it means for the request, the outcome says.
+    Other(Box<str>),
+}
+
+impl ErrorCode {
+    /// All that this program knows.
+    pub const ALL: [ErrorCode; 21] = [
+        ErrorCode::InvalidAccountId,
+        ErrorCode::InvalidAmount,
+        ErrorCode::AccountExists,
+        ErrorCode::AccountNotFound,
+        ErrorCode::TransactionNotFound,
+        ErrorCode::InsufficientFunds,
+        ErrorCode::BalanceOverflow,
+        ErrorCode::SameAccount,
+        ErrorCode::BulkEmpty,
+        ErrorCode::BulkTooLarge,
+        ErrorCode::RequestReused,
+        ErrorCode::RequestAcknowledged,
+        ErrorCode::SessionExpired,
+        ErrorCode::TooManySessions,
+        ErrorCode::Busy,
+        ErrorCode::NoQuorum,
+        ErrorCode::NotYetApplied,
+        ErrorCode::Malformed,
+        ErrorCode::TooLarge,
+        ErrorCode::NotAuthorised,
+        ErrorCode::Stopping,
+    ];
+
+    /// The name on the wire.
+    pub fn name(&self) -> &str {
+        match self {
+            ErrorCode::InvalidAccountId => "invalid_account_id",
+            ErrorCode::InvalidAmount => "invalid_amount",
+            ErrorCode::AccountExists => "account_exists",
+            ErrorCode::AccountNotFound => "account_not_found",
+            ErrorCode::TransactionNotFound => "transaction_not_found",
+            ErrorCode::InsufficientFunds => "insufficient_funds",
+            ErrorCode::BalanceOverflow => "balance_overflow",
+            ErrorCode::SameAccount => "same_account",
+            ErrorCode::BulkEmpty => "bulk_empty",
+            ErrorCode::BulkTooLarge => "bulk_too_large",
+            ErrorCode::RequestReused => "request_reused",
+            ErrorCode::RequestAcknowledged => "request_acknowledged",
+            ErrorCode::SessionExpired => "session_expired",
+            ErrorCode::TooManySessions => "too_many_sessions",
+            ErrorCode::Busy => "busy",
+            ErrorCode::NoQuorum => "no_quorum",
+            ErrorCode::NotYetApplied => "not_yet_applied",
+            ErrorCode::Malformed => "malformed",
+            ErrorCode::TooLarge => "too_large",
+            ErrorCode::NotAuthorised => "not_authorised",
+            ErrorCode::Stopping => "stopping",
+            ErrorCode::Other(name) => name,
+        }
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Serialize for ErrorCode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for ErrorCode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ErrorCode, D::Error> {
+        open::word(deserializer, |name| {
+            let known = ErrorCode::ALL.into_iter().find(|code| code.name() == name);
+            known.unwrap_or_else(|| ErrorCode::Other(name.into()))
+        })
+    }
+}
+
+/// What an error says about the request itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Certainly not executed, by this attempt or an earlier one.
+    Refused,
+    /// It may have been, or may yet be, executed: ask again with the same request number.
+    Unknown,
+}
+
+/// An error as a client sees it.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct Refusal {
+    /// What is wrong, for programs.
+    pub code: ErrorCode,
+    /// What is wrong, for people. May change from version to version.
+    pub message: String,
+    /// Whether the request may have been executed.
+    pub outcome: Outcome,
+    /// In an atomic bulk: the command that failed, from 0.
+    #[serde(default)]
+    pub index: Option<u32>,
+    /// Fields that this program does not know.
+    #[serde(flatten, skip_serializing)]
+    pub other: OtherFields,
+}
+
+impl Refusal {
+    /// An error that says: certainly not executed.
+    pub fn refused(code: ErrorCode, message: impl Into<String>) -> Refusal {
+        Refusal { code, message: message.into(), outcome: Outcome::Refused, index: None, other: OtherFields::default() }
+    }
+
+    /// An error that says: ask again with the same request number.
+    pub fn unknown(code: ErrorCode, message: impl Into<String>) -> Refusal {
+        Refusal { outcome: Outcome::Unknown, ..Refusal::refused(code, message) }
+    }
+}
+
+/// By hand, as the records are.
+impl Serialize for Refusal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Refusal { code, message, outcome, index, other } = self;
+        let mut map = serializer.serialize_map(Some(3 + usize::from(index.is_some()) + other.len()))?;
+        map.serialize_entry("code", code)?;
+        map.serialize_entry("message", message)?;
+        map.serialize_entry("outcome", outcome)?;
+        if let Some(index) = index {
+            map.serialize_entry("index", index)?;
+        }
+        other.serialize_into(&mut map)?;
+        map.end()
+    }
+}

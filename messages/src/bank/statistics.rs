@@ -1,0 +1,54 @@
+//! Figures over the whole bank.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::record::{Account, Transaction, TypeName};
+use crate::ids::Millis;
+use crate::open::OtherFields;
+
+/// How many transactions, and their amounts added up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Volume {
+    /// How many.
+    pub count: u64,
+    /// Minor units; stays at 2^53 − 1 once there.
+    pub volume: u64,
+}
+
+/// The transactions of one hour of log time.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HourVolume {
+    /// The hour's first millisecond.
+    pub hour: Millis,
+    /// Its transactions.
+    #[serde(flatten)]
+    pub total: Volume,
+}
+
+/// Figures over the whole bank.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Statistics {
+    /// How many accounts.
+    pub accounts: u64,
+    /// The sum of all balances.
+    pub total_balance: u64,
+    /// All transactions.
+    pub transactions: Volume,
+    /// By type, every type present.
+    pub by_type: BTreeMap<TypeName, Volume>,
+    /// By hour, the latest 48 hours that had any, oldest first.
+    pub by_hour: Vec<HourVolume>,
+    /// The ten with the highest balance.
+    pub largest_accounts: Vec<Account>,
+    /// The ten with the most transactions.
+    pub most_active_accounts: Vec<Account>,
+    /// From which amount on a transaction is listed as large.
+    pub large_amount: u64,
+    /// The ten newest large transactions, newest first.
+    pub large_transactions: Vec<Transaction>,
+    /// Fields that this program does not know.
+    #[serde(flatten)]
+    pub other: OtherFields,
+}

@@ -15,7 +15,8 @@ use rabia_bank_messages::batch::{Action, RequestHeader};
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{ClusterId, NodeId, SessionKey, StoreId};
 use rabia_bank_messages::peer::PeerMessage;
-use rabia_bank_storage::{Identity, LogStore};
+use rabia_bank_messages::promise::Identity;
+use rabia_bank_storage::LogStore;
 
 /// Requests that make a batch.
 const REQUESTS: u64 = 20;

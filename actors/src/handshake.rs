@@ -193,8 +193,8 @@ mod tests {
     use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, RunId};
     use rabia_bank_messages::lineage::Secret;
     use rabia_bank_messages::peer::{Entry, PeerMessage};
+    use rabia_bank_messages::promise::{Began, Recovered};
     use rabia_bank_messages::sabotage::Broken;
-    use rabia_bank_storage::{Began, Recovered};
 
     fn genesis() -> Genesis {
         Genesis::new(ClusterId([1; 16]), (1..=3).map(|n| StoreId([n; 16])).collect())

@@ -6,7 +6,8 @@
 //! What a snapshot covers is removed bit by bit, with writes that are due anyway or, where there are none, alone.
 
 use actix::prelude::*;
-use rabia_bank_storage::{Commit, LogStore};
+use rabia_bank_messages::promise::Commit;
+use rabia_bank_storage::LogStore;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use rabia_bank_messages::ids::Slot;
 use rabia_bank_messages::peer::PeerMessage;
+use rabia_bank_messages::promise::Said;
 use rabia_bank_messages::stages::{Durations, Stage, Stages};
-use rabia_bank_storage::Said;
 
 use crate::consensus::agreement::{Effect, Notice};
 

@@ -19,7 +19,7 @@ use rabia_bank_messages::genesis::{Genesis, Replacement};
 use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, NodeId, RunId, SessionKey, Slot, StoreId};
 use rabia_bank_messages::lineage::{Memory, Secret, log_hash};
 use rabia_bank_messages::peer::{Entry, PeerMessage, State, Value, Vote};
-use rabia_bank_storage::{Commit, Record, Recovered, Said};
+use rabia_bank_messages::promise::{Commit, Record, Recovered, Said};
 
 /// A small deterministic generator (splitmix64), so that a seed is a run.
 struct Random(u64);

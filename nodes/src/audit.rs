@@ -23,7 +23,8 @@ use rabia_bank_actors::snapshot::{BooksError, log_hash_of, read_block, restore};
 use rabia_bank_messages::bank::{Account, MAX_PAGE, Query, Success, Transaction, TransactionType};
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::ids::{Digest, Slot};
-use rabia_bank_storage::{BooksReader, Identity, LogReader, StoreError};
+use rabia_bank_messages::promise::Identity;
+use rabia_bank_storage::{BooksReader, LogReader, StoreError};
 
 use crate::config::{CONFIG_FILE, ConfigError, NodeConfig};
 

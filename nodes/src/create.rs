@@ -16,7 +16,8 @@ use rabia_bank_messages::bank::DEFAULT_TRANSACTION_LIMIT;
 use rabia_bank_messages::escape::escaped;
 use rabia_bank_messages::genesis::{DEFAULT_WINDOW, Genesis, SessionLimits};
 use rabia_bank_messages::ids::{ClusterId, MAX_NODES, Millis, NodeId, StoreId};
-use rabia_bank_storage::{BooksStore, Identity, LogStore, Snapshot, StoreError};
+use rabia_bank_messages::promise::Identity;
+use rabia_bank_storage::{BooksStore, LogStore, Snapshot, StoreError};
 
 use crate::config::{
     BOOKS_FILE, CLOCK_FILE, CONFIG_FILE, ConfigError, DEFAULT_CLIENT_PORT, LOG_FILE, Limits, Member, NodeConfig,

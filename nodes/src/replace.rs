@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rabia_bank_messages::ids::{NodeId, Slot, StoreId};
-use rabia_bank_storage::{BooksReader, BooksStore, Identity, LogReader, LogStore, StoreError};
+use rabia_bank_messages::promise::Identity;
+use rabia_bank_storage::{BooksReader, BooksStore, LogReader, LogStore, StoreError};
 
 use crate::config::{BOOKS_FILE, CONFIG_FILE, LOG_FILE, NodeConfig};
 use crate::control::{self, ControlError};

@@ -8,7 +8,8 @@ use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, NodeId, Proof, RunId, StoreId};
 use rabia_bank_messages::lineage::Memory;
 use rabia_bank_messages::peer::Vote;
-use rabia_bank_storage::{Commit, Identity, LogStore, Record, Said};
+use rabia_bank_messages::promise::{Commit, Identity, Record, Said};
+use rabia_bank_storage::LogStore;
 
 /// Commits of the bare library in one sample.
 const BARE: usize = 20;

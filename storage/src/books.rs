@@ -7,9 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rabia_bank_messages::ids::{Slot, StoreId};
+use rabia_bank_messages::promise::Identity;
 use redb::{Builder, Database, ReadTransaction, ReadableDatabase, StorageBackend, WriteTransaction};
 
-use crate::Identity;
 use crate::error::StoreError;
 use crate::format::{ACCOUNTS, BLOCKS, BOOKS_TABLES, META, META_SLOT, SESSIONS, STATE, STATE_KEY};
 use crate::paced::Paced;

@@ -1,10 +1,7 @@
 //! How rows are laid out: the tables, their keys, and the check value on every value. The crate's page has it in full.
 
 use rabia_bank_messages::ids::{BatchId, Digest, NodeId, Phase, Slot, StoreId};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
-use crate::Said;
+use rabia_bank_messages::promise::Said;
 
 /// The version of the file format that this program reads and writes.
 pub const FORMAT: u32 = 6;
@@ -183,24 +180,6 @@ pub(crate) fn describe(key: &[u8]) -> Option<String> {
     decision().or_else(record).or_else(payload).or_else(promised).or_else(peer).or_else(run).or_else(hash)
 }
 
-/// MessagePack, in compact form.
-pub(crate) fn encode(value: &impl Serialize) -> Vec<u8> {
-    match rmp_serde::to_vec(value) {
-        Ok(bytes) => bytes,
-        Err(e) => panic!("a value has no encoding: {e}"), // writing to memory can't fail, and these types have one
-    }
-}
-
-/// What [`encode`] wrote, and nothing else: encoding the value again must give the same bytes, so that no byte is
-/// ignored.
-pub(crate) fn decode<T: Serialize + DeserializeOwned>(body: &[u8]) -> Result<T, String> {
-    let value = rmp_serde::from_slice(body).map_err(|e| e.to_string())?;
-    if encode(&value) != body {
-        return Err("not the encoding of what it decodes to".into());
-    }
-    Ok(value)
-}
-
 pub(crate) fn read_digest(body: &[u8]) -> Result<Digest, String> {
     body.try_into().map(Digest).map_err(|_| format!("{} bytes where 32 should be", body.len()))
 }
@@ -211,7 +190,9 @@ pub(crate) fn read_u64(body: &[u8]) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
-    use rabia_bank_messages::peer::{State, Value, Vote};
+    use rabia_bank_messages::ids::Value;
+    use rabia_bank_messages::msgpack::{decode_as_written, encode};
+    use rabia_bank_messages::promise::{State, Vote};
 
     use super::*;
 
@@ -291,8 +272,8 @@ mod tests {
         assert_eq!(encode(&Vote::Zero), b"\xa4Zero");
         assert_eq!(encode(&State::Abstain), b"\xa7Abstain");
         assert_eq!(encode(&Vote::One(id)), [&b"\x81\xa3One"[..], &batch].concat());
-        assert_eq!(decode::<Value>(&batch), Ok(Some(id)));
+        assert_eq!(decode_as_written::<Value>(&batch), Ok(Some(id)));
         batch.push(0);
-        assert!(decode::<Value>(&batch).is_err(), "a byte behind the value was ignored");
+        assert!(decode_as_written::<Value>(&batch).is_err(), "a byte behind the value was ignored");
     }
 }

@@ -1,9 +1,9 @@
 //! The durable store of one node: what it promised, what it was sent, what was decided. The only room that knows redb.
 //!
 //! A node speaks only from the store that made its promises (PROTOCOL.md, rule 12), so a store is made once, with its
-//! [`Identity`] in it ([`LogStore::create`]), and is never made again in passing: [`LogStore::open`] refuses a file
+//! [`Identity`](rabia_bank_messages::promise::Identity) in it ([`LogStore::create`]), and is never made again in passing: [`LogStore::open`] refuses a file
 //! that is missing, damaged, another member's, or open elsewhere, and its [`StoreError`] says which and what to do.
-//! While it is open, one [`LogStore`] writes ([`LogStore::commit`]: all of a [`Commit`] or nothing, one fdatasync), and
+//! While it is open, one [`LogStore`] writes ([`LogStore::commit`]: all of a [`Commit`](rabia_bank_messages::promise::Commit) or nothing, one fdatasync), and
 //! any number of [`LogReader`]s on other threads serve catch-up and replay.
 //!
 //! Beside the log lie the books ([`BooksStore`]): the state of the bank after a slot and the whole history. The log is small,
@@ -18,9 +18,9 @@
 //! | table | key | body of the value |
 //! | --- | --- | --- |
 //! | `meta` | `format` | u32: the version of everything on this page, [`FORMAT`]; 7 in a store that took the place of another |
-//! | `meta` | `identity` | MessagePack: [`Identity`] |
+//! | `meta` | `identity` | MessagePack: [`Identity`](rabia_bank_messages::promise::Identity) |
 //! | `meta` | `store` | 16 bytes: the id of a store that took the place of another (below); no row in a first store |
-//! | `meta` | `secret` | 32 bytes: what the store makes proofs with ([`Secret`]) |
+//! | `meta` | `secret` | 32 bytes: what the store makes proofs with ([`Secret`](rabia_bank_messages::lineage::Secret)) |
 //! | `meta` | `starts` | u64: how often the store was opened |
 //! | `meta` | `reserved` | u64: the node has said nothing at or above this slot (rule 1); 1 in a new store |
 //! | `meta` | `compacted` | u64: everything up to this slot was removed, since the books cover it; and the hash of the log there |
@@ -28,9 +28,9 @@
 //! | `log` | 2, slot u64 | a decision. MessagePack: the batch id, or nil for a slot that is forfeited; and the hash of the log up to this slot, nil behind a gap |
 //! | `log` | 3, slot u64, phase u32, kind u8 | a record. MessagePack: kind 0 a `State`, kind 1 a `Vote` (rules 4, 5, 10) |
 //! | `log` | 4 | u64: how many promises this store has kept (rule 12) |
-//! | `log` | 5, node u8, store 16 bytes | MessagePack: what is remembered of this store of a peer, a [`Memory`] without the store (rule 12) |
+//! | `log` | 5, node u8, store 16 bytes | MessagePack: what is remembered of this store of a peer, a [`Memory`](rabia_bank_messages::lineage::Memory) without the store (rule 12) |
 //! | `log` | 6, start u64 | MessagePack: the run of this store that began then, and how many promises it had kept before (rule 12) |
-//! | `log` | 7, slot u64 | 32 bytes: the hash of the log up to this slot, a multiple of [`DIGEST_INTERVAL`]. Kept for ever |
+//! | `log` | 7, slot u64 | 32 bytes: the hash of the log up to this slot, a multiple of [`DIGEST_INTERVAL`](rabia_bank_messages::peer::DIGEST_INTERVAL). Kept for ever |
 //!
 //! The first byte of a key in `log` says what the row is. They share a table, in this order, because redb writes every page
 //! on the way to a row that changed, and each is work: the newest decisions, the records of open slots and what is known of peers are
@@ -38,9 +38,9 @@
 //!
 //! A value is a check value and the body. The check value is a CRC-32 (IEEE, as in zlib; u32) over the table's name, a
 //! zero byte, the length of the key (u32), the key, and the body: a row that stands in a wrong place fails it as one
-//! that was altered does. A payload must also hash (BLAKE3) to the digest in its key. MessagePack is what rmp-serde
-//! writes in compact form for the types of `rabia-bank-messages` and this crate, and nothing else is accepted: a struct
-//! is an array of its fields in order, an enum without data its name, an enum with data a map of its name to the data,
+//! that was altered does. A payload must also hash (BLAKE3) to the digest in its key. MessagePack is what
+//! [`encode`](rabia_bank_messages::msgpack::encode) writes for the types of `rabia-bank-messages`, and nothing else is accepted:
+//! a struct is an array of its fields in order, an enum without data its name, an enum with data a map of its name to the data,
 //! an id a `bin`. A change of any of these types is a new [`FORMAT`].
 //!
 //! What holds between the rows, checked before a commit writes and again when rows are read:
@@ -60,7 +60,7 @@
 //! is another store than the first one, which the identity names. So a file of the former store beside a new one is found
 //! ([`BooksStore::check_store`]). The format is another version, so that a program that does not know of the row can't take it for a
 //! first store. Whether a store is the member's *now*, the log of the cluster says, and nothing on this disk alone.
-//! When a member's former store is refused for good, what is remembered of it goes ([`Commit::forget`]).
+//! When a member's former store is refused for good, what is remembered of it goes ([`Commit::forget`](rabia_bank_messages::promise::Commit::forget)).
 //!
 //! What the books cover is removed, a few slots with each commit. redb uses the freed pages again, so the file stays as long
 //! as it ever had to be: about two snapshots' worth of batches.
@@ -137,50 +137,10 @@ mod staged;
 mod store;
 
 pub use books::{BooksReader, BooksStore, BooksView, Snapshot};
-pub use commit::Commit;
 pub use error::StoreError;
 pub use format::FORMAT;
 pub use place::last_file;
 pub use probe::probe;
 pub use reader::{Entries, LogReader};
-pub use recover::{Began, Recovered};
 pub use redb::StorageBackend;
 pub use store::LogStore;
-
-use rabia_bank_messages::genesis::Genesis;
-use rabia_bank_messages::ids::{NodeId, Phase, Slot};
-#[allow(unused_imports)] // the page links to them
-use rabia_bank_messages::lineage::{Memory, Secret};
-#[allow(unused_imports)]
-use rabia_bank_messages::peer::DIGEST_INTERVAL;
-use rabia_bank_messages::peer::{State, Vote};
-use serde::{Deserialize, Serialize};
-
-/// What a store belongs to. Written when it is created, compared whenever it is opened.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Identity {
-    /// The constants of the cluster, the ids of all members' stores among them.
-    pub genesis: Genesis,
-    /// The member whose store this is.
-    pub node: NodeId,
-}
-
-/// What a node bound itself to in one phase of a slot.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Said {
-    /// A State (rule 5).
-    State(State),
-    /// A Vote (rule 4).
-    Vote(Vote),
-}
-
-/// A promise: durable before it is sent, kept until the slot is decided, never altered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Record {
-    /// The slot, from 1.
-    pub slot: Slot,
-    /// The phase, from 1.
-    pub phase: Phase,
-    /// What was said.
-    pub said: Said,
-}

@@ -4,16 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rabia_bank_messages::batch::Payload;
-use rabia_bank_messages::ids::{BatchId, Digest, Slot};
-use rabia_bank_messages::peer::{Entry, Value};
+use rabia_bank_messages::ids::{BatchId, Digest, Slot, Value};
+use rabia_bank_messages::peer::Entry;
+use rabia_bank_messages::promise::{Identity, Recovered};
 use redb::{Database, ReadableDatabase, ReadableTable};
 
 use crate::error::StoreError;
 use crate::format::{self, LOG, META, META_COMPACTED, Part};
 use crate::place::Place;
-use crate::recover::{self, Recovered};
+use crate::recover;
 use crate::rows::{Row, Rows};
-use crate::{Identity, commit, store};
+use crate::{commit, store};
 
 /// What an entry counts for beside its payload, in bytes: about what it takes in a message to a peer.
 const ENTRY_OVERHEAD: usize = 64;
@@ -145,7 +146,7 @@ pub(crate) fn decision<T: ReadableTable<Bytes, Bytes>>(log: &Rows<'_, T>, row: &
     let damaged = |what: String| log.damaged(&row.key, what);
     match format::read_decision_key(&row.key) {
         Some(slot) if slot > 0 => {
-            let (value, hash) = format::decode(&row.body).map_err(damaged)?;
+            let (value, hash) = log.decode(&row.key, &row.body)?;
             Ok(Decision { slot, value, hash })
         }
         _ => Err(damaged("no number of a slot".into())),

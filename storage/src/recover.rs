@@ -2,9 +2,9 @@
 
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::genesis::Genesis;
-use rabia_bank_messages::ids::{BatchId, Digest, MAX_PHASES, NodeId, RunId, Slot, StoreId};
+use rabia_bank_messages::ids::{BatchId, Digest, MAX_PHASES, NodeId, Slot, StoreId, Value};
 use rabia_bank_messages::lineage::{MAX_PROMISES, Memory, Secret, log_hash};
-use rabia_bank_messages::peer::{State, Value, Vote};
+use rabia_bank_messages::promise::{Began, Identity, Record, Recovered, Said, State};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable};
 
@@ -17,52 +17,9 @@ use crate::format::{
 use crate::place::Place;
 use crate::reader::{self, Decision};
 use crate::rows::{Row, Rows};
-use crate::{Identity, Record, Said};
 
 /// Hashes of the newest slots that a start reads: peers that are a little behind ask for them.
 const HASHES: usize = 4_096;
-
-/// A run of this store.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Began {
-    /// Which start of the store it was.
-    pub start: u64,
-    /// Its id.
-    pub run: RunId,
-    /// How many promises the store had kept when it began.
-    pub promises: u64,
-}
-
-/// What a log holds when it is opened. The decided log itself is read with a [`crate::LogReader`].
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Recovered {
-    /// Which store this is: the member's first one, or one that took its place.
-    pub store: StoreId,
-    /// How often the store was started, this time included: already raised on the disk.
-    pub starts: u64,
-    /// The node has said nothing at or above this slot (rule 1).
-    pub reserved: Slot,
-    /// What the node bound itself to in slots that are not decided: by slot and phase, State before Vote.
-    pub records: Vec<Record>,
-    /// The payloads that these records name, each once.
-    pub payloads: Vec<(BatchId, Payload)>,
-    /// The end of the decided log without gaps, from the slot of the books on: that slot, if the next one is not decided.
-    pub decided: Slot,
-    /// What is decided above the first gap, by slot.
-    pub sparse: Vec<(Slot, Value)>,
-    /// The hashes of the log up to its last slots, the last one up to `decided`. Empty if it is only known how far the books are.
-    pub hashes: Vec<Digest>,
-    /// The last hash that is kept for ever, and its slot.
-    pub kept: Option<(Slot, Digest)>,
-    /// What is remembered of peers' stores, by node and store.
-    pub peers: Vec<(NodeId, Memory)>,
-    /// How many promises this store has kept.
-    pub promised: u64,
-    /// The runs of this store that somebody may remember, oldest first, this one not included.
-    pub runs: Vec<Began>,
-    /// What this store makes proofs with.
-    pub secret: Secret,
-}
 
 /// The id of the store that belongs to this identity.
 pub(crate) fn store_of(identity: &Identity, place: &Place) -> Result<StoreId, StoreError> {
@@ -316,8 +273,8 @@ pub(crate) fn record<T: ReadableTable<&'static [u8], &'static [u8]>>(
     let damaged = |what: String| log.damaged(&row.key, what);
     let (slot, phase, kind) = format::read_record_key(&row.key).ok_or_else(|| damaged("no key of a record".into()))?;
     let said = match kind {
-        Kind::State => Said::State(format::decode::<State>(&row.body).map_err(damaged)?),
-        Kind::Vote => Said::Vote(format::decode::<Vote>(&row.body).map_err(damaged)?),
+        Kind::State => Said::State(log.decode(&row.key, &row.body)?),
+        Kind::Vote => Said::Vote(log.decode(&row.key, &row.body)?),
     };
     let first = match said {
         Said::State(State::Abstain) => return Err(damaged("nobody who abstains stores it".into())),
@@ -343,7 +300,7 @@ fn read_peers(log: &ReadRows<'_>) -> Result<Vec<(NodeId, Memory)>, StoreError> {
         let Row { key, body } = row?;
         let damaged = |what: String| log.damaged(&key, what);
         let (node, store) = format::read_peer_key(&key).ok_or_else(|| damaged("no store of a node".into()))?;
-        let Remembered(run, promises, proof) = format::decode(&body).map_err(damaged)?;
+        let Remembered(run, promises, proof) = log.decode(&key, &body)?;
         if promises > MAX_PROMISES {
             return Err(damaged(format!("{promises} promises are more than there can be")));
         }
@@ -365,7 +322,7 @@ fn read_runs(log: &ReadRows<'_>, promised: u64) -> Result<Vec<Began>, StoreError
         let Row { key, body } = row?;
         let damaged = |what: &str| log.damaged(&key, what);
         let start = format::read_number_key(Part::Run, &key).ok_or_else(|| damaged("no number of a start"))?;
-        let (run, promises) = format::decode(&body).map_err(|e: String| damaged(&e))?;
+        let (run, promises) = log.decode(&key, &body)?;
         if promises > promised || runs.last().is_some_and(|before| before.promises > promises) {
             return Err(damaged("a run that began with more promises than were kept then"));
         }

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use rabia_bank_messages::msgpack;
 use redb::{Range, ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -59,7 +60,7 @@ impl<'p, 't> Rows<'p, Table<'t, Bytes, Bytes>> {
     }
 
     pub(crate) fn put_value(&mut self, key: &[u8], value: &impl Serialize) -> Result<(), StoreError> {
-        self.put(key, &format::encode(value))
+        self.put(key, &msgpack::encode(value))
     }
 
     /// Removes a row, if it is there.
@@ -94,8 +95,12 @@ impl<'p, T: ReadableTable<Bytes, Bytes>> Rows<'p, T> {
     }
 
     pub(crate) fn get_value<V: Serialize + DeserializeOwned>(&self, key: &[u8]) -> Result<Option<V>, StoreError> {
-        let Some(body) = self.get(key)? else { return Ok(None) };
-        format::decode(&body).map(Some).map_err(|e| self.damaged(key, e))
+        self.get(key)?.map(|body| self.decode(key, &body)).transpose()
+    }
+
+    /// What the body of a row of this table says in MessagePack.
+    pub(crate) fn decode<V: Serialize + DeserializeOwned>(&self, key: &[u8], body: &[u8]) -> Result<V, StoreError> {
+        msgpack::decode_as_written(body).map_err(|why| self.damaged(key, why))
     }
 
     pub(crate) fn get_u64(&self, key: &[u8]) -> Result<Option<u64>, StoreError> {

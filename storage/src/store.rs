@@ -6,18 +6,18 @@ use std::sync::Arc;
 
 use rabia_bank_messages::ids::{Digest, RunId, Slot, StoreId};
 use rabia_bank_messages::lineage::Secret;
+use rabia_bank_messages::promise::{Began, Commit, Identity, Recovered};
 use redb::backends::FileBackend;
 use redb::{Builder, Database, StorageBackend};
 
-use crate::Identity;
-use crate::commit::{self, Commit, LastDecisions, Marks};
+use crate::commit::{self, LastDecisions, Marks};
 use crate::error::StoreError;
 use crate::format::{
     self, LOG, META, META_COMPACTED, META_RESERVED, META_SECRET, META_STARTS, PROMISED_KEY, Part, TABLES,
 };
 use crate::place::Place;
 use crate::reader::LogReader;
-use crate::recover::{self, Began, Recovered, Removed};
+use crate::recover::{self, Removed};
 use crate::rows::Rows;
 use crate::staged::Staged;
 

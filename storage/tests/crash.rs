@@ -8,7 +8,8 @@ mod common;
 use std::io::ErrorKind;
 
 use common::{Disk, Model, Random, identity, read_log};
-use rabia_bank_storage::{Commit, LogStore, Recovered, StoreError};
+use rabia_bank_messages::promise::{Commit, Recovered};
+use rabia_bank_storage::{LogStore, StoreError};
 
 /// Seeds in a normal run: a few seconds.
 const SEEDS: u64 = 150;

@@ -9,7 +9,8 @@ use common::{Model, Random, batch, identity, memory, node, read_log, state, vote
 use rabia_bank_messages::ids::{ClusterId, Digest, RunId, StoreId};
 use rabia_bank_messages::lineage::{MAX_PROMISES, log_hash};
 use rabia_bank_messages::peer::{DIGEST_INTERVAL, Entry, State, Vote};
-use rabia_bank_storage::{BooksReader, BooksStore, Commit, Entries, Identity, LogStore, Recovered, StoreError};
+use rabia_bank_messages::promise::{Commit, Identity, Recovered};
+use rabia_bank_storage::{BooksReader, BooksStore, Entries, LogStore, StoreError};
 use tempfile::TempDir;
 
 fn new_store() -> (TempDir, std::path::PathBuf) {

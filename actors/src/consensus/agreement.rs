@@ -13,8 +13,8 @@ use rabia_bank_messages::genesis::{Genesis, Quorums, Replacement};
 use rabia_bank_messages::ids::{BatchId, Digest, MAX_NODES, Millis, NodeId, Phase, Slot as SlotNumber, StoreId};
 use rabia_bank_messages::lineage::{Memory, log_hash};
 use rabia_bank_messages::peer::{Entry, PeerMessage, Value};
+use rabia_bank_messages::promise::{Commit, Record, Recovered, Said};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
-use rabia_bank_storage::{Commit, Record, Recovered, Said};
 use rustc_hash::FxHashMap;
 
 mod belief;

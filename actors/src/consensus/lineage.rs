@@ -15,8 +15,8 @@ use std::collections::VecDeque;
 use rabia_bank_messages::ids::{MAX_NODES, NodeId, Proof, RunId, StoreId};
 use rabia_bank_messages::lineage::{MAX_PROMISES, Memory, Run, Secret};
 use rabia_bank_messages::peer::MAX_FORMER_RUNS;
+use rabia_bank_messages::promise::{Began, Commit, Recovered};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
-use rabia_bank_storage::{Began, Commit, Recovered};
 
 use super::agreement::Ticket;
 

@@ -14,8 +14,8 @@
 
 use rabia_bank_messages::ids::{BatchId, MAX_NODES, MAX_PHASES, NodeId, Phase};
 use rabia_bank_messages::peer::{State, Value, Vote};
+use rabia_bank_messages::promise::Said;
 use rabia_bank_messages::sabotage::{Rule, is_broken};
-use rabia_bank_storage::Said;
 
 use rabia_bank_messages::genesis::Quorums;
 

@@ -16,8 +16,8 @@ use rabia_bank_actors::consensus::stores::Replacements;
 use rabia_bank_messages::genesis::{DEFAULT_WINDOW, Genesis};
 use rabia_bank_messages::ids::{ClusterId, NodeId, StoreId};
 use rabia_bank_messages::lineage::Secret;
+use rabia_bank_messages::promise::Recovered;
 use rabia_bank_messages::sabotage::{Broken, Rule};
-use rabia_bank_storage::Recovered;
 
 /// Node 1 of 3, newly made, linked to both others.
 fn first_of_three() -> Agreement {

@@ -5,7 +5,7 @@ use rabia_bank_messages::batch::BatchBuilder;
 use rabia_bank_messages::ids::{NodeId, Proof, RunId, StoreId};
 use rabia_bank_messages::lineage::Memory;
 use rabia_bank_messages::peer::{PeerMessage, State};
-use rabia_bank_storage::Commit;
+use rabia_bank_messages::promise::Commit;
 
 use super::{effects, first_of_three};
 

@@ -11,7 +11,7 @@ use rabia_bank_messages::batch::{BatchBuilder, Payload};
 use rabia_bank_messages::genesis::{Genesis, Replacement};
 use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, NodeId, Slot, StoreId};
 use rabia_bank_messages::peer::{Entry, PeerMessage, Value};
-use rabia_bank_storage::{Commit, Said};
+use rabia_bank_messages::promise::{Commit, Said};
 
 use crate::disk::Disk;
 

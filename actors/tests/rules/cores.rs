@@ -10,8 +10,8 @@ use rabia_bank_messages::batch::BatchBuilder;
 use rabia_bank_messages::ids::{ClusterId, Digest, Slot};
 use rabia_bank_messages::lineage::Secret;
 use rabia_bank_messages::peer::{PeerMessage, State, Value};
+use rabia_bank_messages::promise::Recovered;
 use rabia_bank_messages::sabotage::Rule;
-use rabia_bank_storage::Recovered;
 
 use super::{Seen, ensure, genesis, node, shows};
 

@@ -25,8 +25,8 @@ mod stored;
 
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{ClusterId, NodeId, StoreId};
+use rabia_bank_messages::promise::Identity;
 use rabia_bank_messages::sabotage::{Broken, Rule};
-use rabia_bank_storage::Identity;
 
 /// What is wrong, if something is.
 type Seen = Result<(), String>;

@@ -2,8 +2,9 @@
 
 use rabia_bank_messages::batch::BatchBuilder;
 use rabia_bank_messages::peer::Vote;
+use rabia_bank_messages::promise::{Commit, Record, Said};
 use rabia_bank_messages::sabotage::Rule;
-use rabia_bank_storage::{Commit, LogStore, Record, Said, StoreError};
+use rabia_bank_storage::{LogStore, StoreError};
 
 use super::{ensure, identity, node, shows};
 

@@ -13,7 +13,7 @@ use rabia_bank_messages::batch::{Action, BatchBuilder, Payload, RequestHeader};
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, NodeId, Phase, SessionKey, Slot, StoreId};
 use rabia_bank_messages::peer::{PeerMessage, State, Value, Vote};
-use rabia_bank_storage::{Commit, Record, Said};
+use rabia_bank_messages::promise::{Commit, Record, Said};
 
 use crate::disk::Disk;
 

@@ -7,7 +7,7 @@ use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::ids::{BatchId, Digest, NodeId, Slot, StoreId};
 use rabia_bank_messages::lineage::{Memory, Secret, log_hash};
 use rabia_bank_messages::peer::{Entry, Value};
-use rabia_bank_storage::{Commit, Record, Recovered, Said};
+use rabia_bank_messages::promise::{Commit, Record, Recovered, Said};
 
 /// The disk of one node.
 #[derive(Clone, Default, Debug)]

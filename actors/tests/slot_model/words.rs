@@ -3,7 +3,7 @@
 use rabia_bank_actors::consensus::slot::SlotMessage;
 use rabia_bank_messages::ids::{BatchId, Digest, NodeId, Phase};
 use rabia_bank_messages::peer::{State, Value, Vote};
-use rabia_bank_storage::Said;
+use rabia_bank_messages::promise::Said;
 
 /// One word: a bit.
 pub type Word = u8;

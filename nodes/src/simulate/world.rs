@@ -25,7 +25,8 @@ use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::genesis::{Genesis, SessionLimits};
 use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, Millis, NodeId, Slot, StoreId};
 use rabia_bank_messages::peer::{PeerMessage, SnapshotCursor};
-use rabia_bank_storage::{BooksStore, Commit, Identity, LogStore};
+use rabia_bank_messages::promise::{Commit, Identity};
+use rabia_bank_storage::{BooksStore, LogStore};
 
 use self::babble::Babble;
 use self::bank::{OpenAnswer, Question};

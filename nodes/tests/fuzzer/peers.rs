@@ -16,7 +16,8 @@ use rabia_bank_messages::codec::{decode_frame, decode_opening, encode_message, e
 use rabia_bank_messages::ids::{Digest, NodeId, Proof, RunId, StoreId};
 use rabia_bank_messages::lineage::Run;
 use rabia_bank_messages::peer::{Hello, Opening, PeerMessage};
-use rabia_bank_storage::{BooksStore, Identity, LogStore, Recovered};
+use rabia_bank_messages::promise::{Identity, Recovered};
+use rabia_bank_storage::{BooksStore, LogStore};
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 
 use crate::clients::open;

@@ -10,15 +10,16 @@ use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, NodeId, Phase, Proof, RunId, Slot, StoreId};
 use rabia_bank_messages::lineage::{Memory, Secret, log_hash};
 use rabia_bank_messages::peer::{DIGEST_INTERVAL, Entry, State, Value, Vote};
-use rabia_bank_storage::{Commit, Entries, LogStore, Record, Recovered, Said, StorageBackend};
+use rabia_bank_messages::promise::{Commit, Record, Recovered, Said};
+use rabia_bank_storage::{Entries, LogStore, StorageBackend};
 
 pub fn node(number: u8) -> NodeId {
     NodeId::new(number).unwrap()
 }
 
-pub fn identity() -> rabia_bank_storage::Identity {
+pub fn identity() -> rabia_bank_messages::promise::Identity {
     let genesis = Genesis::new(ClusterId([9; 16]), (1..=3).map(|n| StoreId([n; 16])).collect());
-    rabia_bank_storage::Identity { genesis, node: node(1) }
+    rabia_bank_messages::promise::Identity { genesis, node: node(1) }
 }
 
 /// A batch of its own for each number; the stamp makes the payloads differ, and `size` how long they are.

@@ -10,7 +10,8 @@ use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{ClusterId, NodeId, Proof, RunId, StoreId};
 use rabia_bank_messages::lineage;
 use rabia_bank_messages::peer::{State, Vote};
-use rabia_bank_storage::{Commit, Entries, Identity, LogStore, Record, Recovered, Said, StorageBackend, StoreError};
+use rabia_bank_messages::promise::{Commit, Identity, Record, Recovered, Said};
+use rabia_bank_storage::{Entries, LogStore, StorageBackend, StoreError};
 use redb::backends::InMemoryBackend;
 use redb::{Database, ReadableTable, TableDefinition};
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rabia_bank_messages::ids::{NodeId, Phase, Slot, StoreId};
 use rabia_bank_messages::peer::{PeerMessage, State};
-use rabia_bank_storage::{Commit, Record, Recovered, Said};
+use rabia_bank_messages::promise::{Commit, Record, Recovered, Said};
 
 use super::{Check, check};
 

@@ -15,7 +15,7 @@ use rabia_bank_actors::consensus::coin::coin;
 use rabia_bank_messages::genesis::{Genesis, Quorums};
 use rabia_bank_messages::ids::{BatchId, ClusterId, MAX_NODES, NodeId, Phase, Slot};
 use rabia_bank_messages::peer::{PeerMessage, State, Value, Vote};
-use rabia_bank_storage::{Record, Recovered, Said};
+use rabia_bank_messages::promise::{Record, Recovered, Said};
 
 use super::{Check, check};
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use rabia_bank_actors::consensus::agreement::Event;
 use rabia_bank_messages::ids::StoreId;
-use rabia_bank_storage::{BooksStore, Identity, LogStore};
+use rabia_bank_messages::promise::Identity;
+use rabia_bank_storage::{BooksStore, LogStore};
 
 use super::super::disk::Disk;
 use super::super::properties::Check;

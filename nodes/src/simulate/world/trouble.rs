@@ -11,8 +11,9 @@ use rabia_bank_actors::node::{Rebuilt, rebuild};
 use rabia_bank_actors::proposer::Proposer;
 use rabia_bank_actors::snapshot::log_hash_of;
 use rabia_bank_messages::ids::{Digest, RunId, StoreId};
+use rabia_bank_messages::promise::{Commit, Identity, Recovered};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
-use rabia_bank_storage::{BooksStore, Commit, Identity, LogStore, Recovered, StoreError};
+use rabia_bank_storage::{BooksStore, LogStore, StoreError};
 
 use super::super::disk::Disk;
 use super::super::faults::{Fault, Weather};

@@ -8,8 +8,9 @@ use rabia_bank_actors::snapshotter::desk::Answer;
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::ids::{BatchId, Digest, NodeId, Slot, StoreId};
 use rabia_bank_messages::peer::{Evidence, Hello, HelloRefused, PeerMessage, RefusalReason};
+use rabia_bank_messages::promise::Commit;
 use rabia_bank_messages::sabotage::{Rule, is_broken};
-use rabia_bank_storage::{Commit, Entries};
+use rabia_bank_storage::Entries;
 
 use super::super::properties::{Check, Violation, check};
 use super::{DIAL, File, Item, Loss, MAILBOX, Machine, Mail, World, store_violation};

@@ -4,10 +4,10 @@
 //! its fields in the order of their declaration, an enum without data its name, an enum with data a map of its name to the data.
 //! The *named* one, [`encode_named`], is what clients speak: a struct is a map. Decoding takes either.
 //!
-//! rmp-serde does the work, guarded by [`split_value`], which finds where a value ends without building anything and without
-//! recursion: rmp-serde does not say how far it read in a slice, ignores bytes behind a value, takes numbers for the names of
-//! fields, and counts depth in steps of its own. A value that passed is complete, so a declared length of four billion elements
-//! is refused before anything is allocated for it.
+//! rmp-serde does the work behind a guard, which finds where a value ends without building anything and without recursion:
+//! rmp-serde does not say how far it read in a slice, ignores bytes behind a value, takes numbers for the names of fields, and
+//! counts depth in steps of its own. A value that passed is complete, so a declared length of four billion elements is refused
+//! before anything is allocated for it.
 
 use rmp::Marker;
 use serde::de::{Deserialize, DeserializeOwned};

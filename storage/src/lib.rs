@@ -1,9 +1,9 @@
 //! The durable store of one node: what it promised, what it was sent, what was decided. The only room that knows redb.
 //!
 //! A node speaks only from the store that made its promises (PROTOCOL.md, rule 12), so a store is made once, with its
-//! [`Identity`](rabia_bank_messages::promise::Identity) in it ([`LogStore::create`]), and is never made again in passing: [`LogStore::open`] refuses a file
+//! [`Identity`] in it ([`LogStore::create`]), and is never made again in passing: [`LogStore::open`] refuses a file
 //! that is missing, damaged, another member's, or open elsewhere, and its [`StoreError`] says which and what to do.
-//! While it is open, one [`LogStore`] writes ([`LogStore::commit`]: all of a [`Commit`](rabia_bank_messages::promise::Commit) or nothing, one fdatasync), and
+//! While it is open, one [`LogStore`] writes ([`LogStore::commit`]: all of a [`Commit`] or nothing, one fdatasync), and
 //! any number of [`LogReader`]s on other threads serve catch-up and replay.
 //!
 //! Beside the log lie the books ([`BooksStore`]): the state of the bank after a slot and the whole history. The log is small,
@@ -18,19 +18,19 @@
 //! | table | key | body of the value |
 //! | --- | --- | --- |
 //! | `meta` | `format` | u32: the version of everything on this page, [`FORMAT`]; 7 in a store that took the place of another |
-//! | `meta` | `identity` | MessagePack: [`Identity`](rabia_bank_messages::promise::Identity) |
+//! | `meta` | `identity` | MessagePack: [`Identity`] |
 //! | `meta` | `store` | 16 bytes: the id of a store that took the place of another (below); no row in a first store |
-//! | `meta` | `secret` | 32 bytes: what the store makes proofs with ([`Secret`](rabia_bank_messages::lineage::Secret)) |
+//! | `meta` | `secret` | 32 bytes: what the store makes proofs with ([`Secret`]) |
 //! | `meta` | `starts` | u64: how often the store was opened |
-//! | `meta` | `reserved` | u64: the node has said nothing at or above this slot (rule 1); 1 in a new store |
+//! | `meta` | `reserved` | u64: the node has said nothing at or above this slot (rule 1); in a new store the one behind that of the books |
 //! | `meta` | `compacted` | u64: everything up to this slot was removed, since the books cover it; and the hash of the log there |
 //! | `log` | 1, origin u8, incarnation u64, sequence u64, digest 32 bytes | a payload as it is |
 //! | `log` | 2, slot u64 | a decision. MessagePack: the batch id, or nil for a slot that is forfeited; and the hash of the log up to this slot, nil behind a gap |
 //! | `log` | 3, slot u64, phase u32, kind u8 | a record. MessagePack: kind 0 a `State`, kind 1 a `Vote` (rules 4, 5, 10) |
 //! | `log` | 4 | u64: how many promises this store has kept (rule 12) |
-//! | `log` | 5, node u8, store 16 bytes | MessagePack: what is remembered of this store of a peer, a [`Memory`](rabia_bank_messages::lineage::Memory) without the store (rule 12) |
+//! | `log` | 5, node u8, store 16 bytes | MessagePack: what is remembered of this store of a peer, a [`Memory`] without the store (rule 12) |
 //! | `log` | 6, start u64 | MessagePack: the run of this store that began then, and how many promises it had kept before (rule 12) |
-//! | `log` | 7, slot u64 | 32 bytes: the hash of the log up to this slot, a multiple of [`DIGEST_INTERVAL`](rabia_bank_messages::peer::DIGEST_INTERVAL). Kept for ever |
+//! | `log` | 7, slot u64 | 32 bytes: the hash of the log up to this slot, a multiple of [`DIGEST_INTERVAL`]. Kept for ever |
 //!
 //! The first byte of a key in `log` says what the row is. They share a table, in this order, because redb writes every page
 //! on the way to a row that changed, and each is work: the newest decisions, the records of open slots and what is known of peers are
@@ -39,17 +39,17 @@
 //! A value is a check value and the body. The check value is a CRC-32 (IEEE, as in zlib; u32) over the table's name, a
 //! zero byte, the length of the key (u32), the key, and the body: a row that stands in a wrong place fails it as one
 //! that was altered does. A payload must also hash (BLAKE3) to the digest in its key. MessagePack is what
-//! [`encode`](rabia_bank_messages::msgpack::encode) writes for the types of `rabia-bank-messages`, and nothing else is accepted:
+//! [`encode`] writes for the types of `rabia-bank-messages`, and nothing else is accepted:
 //! a struct is an array of its fields in order, an enum without data its name, an enum with data a map of its name to the data,
 //! an id a `bin`. A change of any of these types is a new [`FORMAT`].
 //!
 //! What holds between the rows, checked before a commit writes and again when rows are read:
-//! - A slot is decided once; no commit decides it differently. The decided log begins at slot 1, and may have gaps that
-//!   were not filled yet.
+//! - A slot is decided once; no commit decides it differently. The decided log begins behind `compacted`, and may have gaps
+//!   that were not filled yet.
 //! - What was said in (slot, phase, kind) never changes, and goes when the slot's decision comes, in the same
 //!   transaction. Nothing is recorded at or above `reserved`. `reserved` never goes down.
 //! - Every batch that a record or a decision names has its payload in the store. A payload is written once, however
-//!   many rows name it. One that no row names (voted for, then decided otherwise) stays: it may yet be decided.
+//!   many rows name it. One that no row names (voted for, then decided otherwise) stays until the next start: it may yet be decided.
 //! - Promises only grow in number, those of this store and those that are remembered of another.
 //! - The hash of a decision follows from the one before it.
 //!
@@ -60,7 +60,7 @@
 //! is another store than the first one, which the identity names. So a file of the former store beside a new one is found
 //! ([`BooksStore::check_store`]). The format is another version, so that a program that does not know of the row can't take it for a
 //! first store. Whether a store is the member's *now*, the log of the cluster says, and nothing on this disk alone.
-//! When a member's former store is refused for good, what is remembered of it goes ([`Commit::forget`](rabia_bank_messages::promise::Commit::forget)).
+//! When a member's former store is refused for good, what is remembered of it goes ([`Commit::forget`]).
 //!
 //! What the books cover is removed, a few slots with each commit. redb uses the freed pages again, so the file stays as long
 //! as it ever had to be: about two snapshots' worth of batches.
@@ -72,7 +72,7 @@
 //!
 //! | table | key | body of the value |
 //! | --- | --- | --- |
-//! | `meta` | `format`, `identity` | as in the log |
+//! | `meta` | `format`, `identity`, `store` | as in the log |
 //! | `meta` | `slot` | u64: what `state`, `accounts` and `sessions` stand after; 0 in new books |
 //! | `state` | `state` | one row: counters, figures, the head of the chain, the digest of the whole state, the last decisions |
 //! | `accounts` | page u32 | 64 accounts, by the order of their creation |
@@ -122,25 +122,26 @@
 //! An open [`LogReader`] call keeps the pages that it sees from being reused, so that the file grows if it lasts long;
 //! a call reads one answer and ends. The file is closed when the store and all its readers are dropped. One process can
 //! have it open at a time ([`StoreError::InUse`]).
+//!
+//! [`Commit`]: rabia_bank_messages::promise::Commit
+//! [`Commit::forget`]: rabia_bank_messages::promise::Commit::forget
+//! [`DIGEST_INTERVAL`]: rabia_bank_messages::peer::DIGEST_INTERVAL
+//! [`Identity`]: rabia_bank_messages::promise::Identity
+//! [`Memory`]: rabia_bank_messages::lineage::Memory
+//! [`Secret`]: rabia_bank_messages::lineage::Secret
+//! [`encode`]: rabia_bank_messages::msgpack::encode
 
 mod books;
-mod commit;
 mod error;
-mod format;
-mod paced;
-mod place;
+mod file;
+mod identity;
+mod log;
 mod probe;
-mod reader;
-mod recover;
-mod rows;
-mod staged;
-mod store;
 
 pub use books::{BooksReader, BooksStore, BooksView, Snapshot};
 pub use error::StoreError;
-pub use format::FORMAT;
-pub use place::last_file;
+pub use file::path::last_file;
+pub use identity::FORMAT;
+pub use log::{Entries, LogReader, LogStore};
 pub use probe::probe;
-pub use reader::{Entries, LogReader};
 pub use redb::StorageBackend;
-pub use store::LogStore;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use redb::{Database, TableDefinition};
 
 use crate::error::StoreError;
-use crate::place::Place;
+use crate::file::path::StorePath;
 
 /// The bytes of a value: about a vote and a small batch.
 const VALUE: [u8; 200] = [7; 200];
@@ -18,7 +18,7 @@ const TABLE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("probe");
 /// # Errors
 /// If the folder is not there, or the disk fails.
 pub fn probe(folder: &Path, commits: usize) -> Result<Vec<Duration>, StoreError> {
-    let place = Place::new(folder);
+    let place = StorePath::new(folder);
     let file = tempfile::NamedTempFile::new_in(folder).map_err(|error| place.io(error))?;
     let database = Database::create(file.path()).map_err(|error| place.redb(error))?;
     let commit = |key: u64| {

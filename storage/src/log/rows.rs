@@ -1,18 +1,25 @@
-//! How rows are laid out: the tables, their keys, and the check value on every value. The crate's page has it in full.
+//! The rows of the log: their keys, and what is in them. The crate's page has it in full.
 
-use rabia_bank_messages::ids::{BatchId, Digest, NodeId, Phase, Slot, StoreId};
-use rabia_bank_messages::promise::Said;
+use rabia_bank_messages::batch::Payload;
+use rabia_bank_messages::ids::{BatchId, Digest, MAX_PHASES, NodeId, Phase, Proof, RunId, Slot, StoreId, Value};
+use rabia_bank_messages::promise::{Record, Said, State};
+use redb::ReadableTable;
+use serde::{Deserialize, Serialize};
 
-/// The version of the file format that this program reads and writes.
-pub const FORMAT: u32 = 6;
-/// The version of a store that took the place of another. The same but for one row, by which a program that knows only the
-/// former would be misled.
-pub(crate) const FORMAT_REPLACING: u32 = 7;
+use crate::error::StoreError;
+use crate::file::rows::{Row, Rows, TableId, read_digest, read_u64};
+use crate::identity::META;
 
-pub(crate) const META: &str = "meta";
 /// Nearly all that a commit writes lies in this one table, and close together: every page that a commit touches costs a write.
-pub(crate) const LOG: &str = "log";
-pub(crate) const TABLES: [&str; 2] = [META, LOG];
+pub(crate) const LOG: TableId = TableId::described("log", describe);
+pub(crate) const TABLES: [TableId; 2] = [META, LOG];
+
+pub(crate) const META_SECRET: &[u8] = b"secret";
+pub(crate) const META_STARTS: &[u8] = b"starts";
+pub(crate) const META_RESERVED: &[u8] = b"reserved";
+pub(crate) const META_COMPACTED: &[u8] = b"compacted";
+
+type Bytes = &'static [u8];
 
 /// What a row of the log is: the first byte of its key. The newest decisions lie next to the records of open slots and to what is
 /// known of peers.
@@ -32,37 +39,6 @@ impl Part {
     pub(crate) const fn begin(self) -> [u8; 1] {
         [self as u8]
     }
-}
-
-pub(crate) const STATE: &str = "state";
-pub(crate) const ACCOUNTS: &str = "accounts";
-pub(crate) const SESSIONS: &str = "sessions";
-pub(crate) const BLOCKS: &str = "blocks";
-pub(crate) const BOOKS_TABLES: [&str; 5] = [META, STATE, ACCOUNTS, SESSIONS, BLOCKS];
-
-pub(crate) const META_FORMAT: &[u8] = b"format";
-pub(crate) const META_IDENTITY: &[u8] = b"identity";
-pub(crate) const META_STORE: &[u8] = b"store";
-pub(crate) const META_SECRET: &[u8] = b"secret";
-pub(crate) const META_STARTS: &[u8] = b"starts";
-pub(crate) const META_RESERVED: &[u8] = b"reserved";
-pub(crate) const META_COMPACTED: &[u8] = b"compacted";
-pub(crate) const META_SLOT: &[u8] = b"slot";
-/// The key of the one row of the state.
-pub(crate) const STATE_KEY: &[u8] = b"state";
-
-/// The bytes of a check value.
-pub(crate) const CHECK: usize = 4;
-
-/// The check value of a row.
-pub(crate) fn check_value(table: &str, key: &[u8], body: &[u8]) -> [u8; CHECK] {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(table.as_bytes());
-    hasher.update(&[0]);
-    hasher.update(&(key.len() as u32).to_be_bytes()); // the longest key has 50 bytes
-    hasher.update(key);
-    hasher.update(body);
-    hasher.finalize().to_be_bytes()
 }
 
 /// The kind of a record. States come before Votes, as they do in a phase.
@@ -180,13 +156,90 @@ pub(crate) fn describe(key: &[u8]) -> Option<String> {
     decision().or_else(record).or_else(payload).or_else(promised).or_else(peer).or_else(run).or_else(hash)
 }
 
-pub(crate) fn read_digest(body: &[u8]) -> Result<Digest, String> {
-    body.try_into().map(Digest).map_err(|_| format!("{} bytes where 32 should be", body.len()))
+/// A row of the decided log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Decision {
+    pub(crate) slot: Slot,
+    pub(crate) value: Value,
+    /// Of the log up to this slot; none behind a gap.
+    pub(crate) hash: Option<Digest>,
 }
 
-pub(crate) fn read_u64(body: &[u8]) -> Result<u64, String> {
-    body.try_into().map(u64::from_be_bytes).map_err(|_| format!("{} bytes where 8 should be", body.len()))
+/// Decodes a row of the decided log.
+pub(crate) fn decision<T: ReadableTable<Bytes, Bytes>>(log: &Rows<'_, T>, row: &Row) -> Result<Decision, StoreError> {
+    match read_decision_key(&row.key) {
+        Some(slot) if slot > 0 => {
+            let (value, hash) = log.decode(&row.key, &row.body)?;
+            Ok(Decision { slot, value, hash })
+        }
+        _ => Err(log.damaged(&row.key, "no number of a slot")),
+    }
 }
+
+/// Decodes a row of the records.
+pub(crate) fn record<T: ReadableTable<Bytes, Bytes>>(
+    log: &Rows<'_, T>,
+    row: &Row,
+) -> Result<Record, StoreError> {
+    let damaged = |what: String| log.damaged(&row.key, what);
+    let (slot, phase, kind) = read_record_key(&row.key).ok_or_else(|| damaged("no key of a record".into()))?;
+    let said = match kind {
+        Kind::State => Said::State(log.decode(&row.key, &row.body)?),
+        Kind::Vote => Said::Vote(log.decode(&row.key, &row.body)?),
+    };
+    let first = match said {
+        Said::State(State::Abstain) => return Err(damaged("nobody who abstains stores it".into())),
+        // States of phase 1 bind nobody (rule 5).
+        Said::State(_) => 2,
+        Said::Vote(_) => 1,
+    };
+    if !(first..=MAX_PHASES).contains(&phase) {
+        return Err(damaged(format!("nothing like it is stored in phase {phase}")));
+    }
+    Ok(Record { slot, phase, said })
+}
+
+/// A payload that a record or a decision names, so that it must be there.
+pub(crate) fn named_payload<T: ReadableTable<Bytes, Bytes>>(
+    log: &Rows<'_, T>,
+    id: &BatchId,
+) -> Result<Payload, StoreError> {
+    payload(log, id)?.ok_or_else(|| {
+        log.damaged(&payload_key(id), "a record or a decision names this payload, but it is missing")
+    })
+}
+
+fn payload<T: ReadableTable<Bytes, Bytes>>(log: &Rows<'_, T>, id: &BatchId) -> Result<Option<Payload>, StoreError> {
+    let key = payload_key(id);
+    let Some(body) = log.get(&key)? else { return Ok(None) };
+    let payload = Payload::new(body);
+    if !payload.matches(id) {
+        return Err(log.damaged(&key, "the payload does not have the digest of its id"));
+    }
+    Ok(Some(payload))
+}
+
+/// Up to which slot everything was removed, and the hash of the log there, if it is known.
+pub(crate) fn read_compacted<T: ReadableTable<Bytes, Bytes>>(
+    meta: &Rows<'_, T>,
+) -> Result<(Slot, Option<Digest>), StoreError> {
+    let body = meta.get(META_COMPACTED)?.ok_or_else(|| meta.damaged(META_COMPACTED, "the row is missing"))?;
+    split_compacted(&body).map_err(|e| meta.damaged(META_COMPACTED, e))
+}
+
+fn split_compacted(body: &[u8]) -> Result<(Slot, Option<Digest>), String> {
+    let (slot, hash) = body.split_at_checked(8).ok_or_else(|| format!("{} bytes where 8 should be", body.len()))?;
+    let hash = if hash.is_empty() { None } else { Some(read_digest(hash)?) };
+    Ok((read_u64(slot)?, hash))
+}
+
+pub(crate) fn encode_compacted(slot: Slot, hash: Option<Digest>) -> Vec<u8> {
+    [&slot.to_be_bytes()[..], hash.as_ref().map_or(&[], |hash| &hash.0)].concat()
+}
+
+/// The body of a row of [`Part::Peer`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Remembered(pub(crate) RunId, pub(crate) u64, pub(crate) Proof);
 
 #[cfg(test)]
 mod tests {
@@ -247,17 +300,6 @@ mod tests {
         assert_eq!(describe(&number_key(Part::Run, 4)).unwrap(), "run 4");
         assert_eq!(describe(&number_key(Part::Hash, 1024)).unwrap(), "hash of the log up to slot 1024");
         assert_eq!(describe(b"starts"), None);
-    }
-
-    #[test]
-    fn the_check_value_covers_table_key_and_body() {
-        let whole = check_value("log", b"k", b"body");
-        assert_ne!(whole, check_value("meta", b"k", b"body"));
-        assert_ne!(whole, check_value("log", b"l", b"body"));
-        assert_ne!(whole, check_value("log", b"kb", b"ody"));
-        assert_ne!(whole, check_value("log", b"k", b"bodx"));
-        // The exact value, so that a change of the format is seen: crc32("log" 00 00000001 "k" "body").
-        assert_eq!(u32::from_be_bytes(whole), crc32fast::hash(b"log\0\0\0\0\x01kbody"));
     }
 
     /// Files that are out there are read by these bytes: if this fails, the format has changed, and its version must.

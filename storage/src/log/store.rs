@@ -1,44 +1,31 @@
 //! A log from its creation to its last commit.
 
-use std::fs::{File, OpenOptions};
 use std::path::Path;
 use std::sync::Arc;
 
 use rabia_bank_messages::ids::{Digest, RunId, Slot, StoreId};
 use rabia_bank_messages::lineage::Secret;
 use rabia_bank_messages::promise::{Began, Commit, Identity, Recovered};
-use redb::backends::FileBackend;
 use redb::{Builder, Database, StorageBackend};
 
-use crate::commit::{self, LastDecisions, Marks};
+use super::commit::{self, LastDecisions, Marks};
+use super::reader::LogReader;
+use super::recover::{self, CACHE, Removed};
+use super::rows::{self, LOG, META_COMPACTED, META_RESERVED, META_SECRET, META_STARTS, PROMISED_KEY, Part, TABLES};
 use crate::error::StoreError;
-use crate::format::{
-    self, LOG, META, META_COMPACTED, META_RESERVED, META_SECRET, META_STARTS, PROMISED_KEY, Part, TABLES,
-};
-use crate::place::Place;
-use crate::reader::LogReader;
-use crate::recover::{self, Removed};
-use crate::rows::Rows;
-use crate::staged::Staged;
-
-/// How much of the file redb keeps in memory, in bytes. The tail of the log, which is all that a healthy node reads,
-/// is far smaller; redb's own default is 1 GiB.
-const CACHE: usize = 64 << 20;
-
-/// What the file is called until it is complete.
-const DRAFT: (&str, &str) = (".rabia-bank-", ".new");
+use crate::file::database::{BACKEND, create_file, create_on, open_file};
+use crate::file::path::StorePath;
+use crate::file::rows::Rows;
+use crate::identity::{META, put_identity, store_of};
 
 /// Slots that one commit removes at most: it takes about a millisecond longer.
 const COMPACT_SLOTS: u64 = 128;
-
-/// What errors call a store on a given backend.
-const BACKEND: &str = "(a given backend)";
 
 /// The one writer of a node's store. The crate's page says what it keeps, and what a crash leaves of it.
 #[derive(Debug)]
 pub struct LogStore {
     database: Arc<Database>,
-    place: Place,
+    place: StorePath,
     reserved: Slot,
     /// The last slot that was removed.
     compacted: Slot,
@@ -121,7 +108,7 @@ impl LogStore {
         identity: &Identity,
         base: impl FnOnce() -> Result<Slot, StoreError>,
     ) -> Result<(LogStore, Recovered), StoreError> {
-        open_on(backend, Place::new(Path::new(BACKEND)), identity, base)
+        open_on(backend, StorePath::new(Path::new(BACKEND)), identity, base)
     }
 
     /// Makes all of a commit durable, or nothing of it, with one fdatasync. Writes nothing if the commit is empty.
@@ -170,7 +157,7 @@ impl LogStore {
         let mut transaction = self.database.begin_write().map_err(|e| self.place.redb(e))?;
         transaction.set_two_phase_commit(true);
         let mut log = Rows::write(&transaction, LOG, &self.place)?;
-        log.put_value(&format::number_key(Part::Run, began.start), &(run, began.promises))?;
+        log.put_value(&rows::number_key(Part::Run, began.start), &(run, began.promises))?;
         log.put(&PROMISED_KEY, &began.promises.to_be_bytes())?;
         drop(log);
         transaction.commit().map_err(|e| self.place.redb(e))?;
@@ -201,72 +188,27 @@ impl LogStore {
     }
 }
 
-/// Creates a file by what `write` puts on it: complete, synced and named, or not at all.
-pub(crate) fn create_file(
-    path: &Path,
-    write: impl FnOnce(FileBackend, &Place) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
-    let place = Place::new(path);
-    if path.try_exists().map_err(|e| place.io(e))? {
-        return Err(StoreError::Exists { file: place.file() });
-    }
-    let directory = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    let (prefix, suffix) = DRAFT;
-    let draft = tempfile::Builder::new()
-        .prefix(prefix)
-        .suffix(suffix)
-        .tempfile_in(directory)
-        .map_err(|source| StoreError::Io { file: place.file(), source })?;
-    let file = draft.reopen().map_err(|e| place.io(e))?;
-    write(FileBackend::new(file).map_err(|e| place.redb(e))?, &place)?;
-    draft.as_file().sync_all().map_err(|e| place.io(e))?;
-    draft.persist_noclobber(path).map_err(|e| place.io(e.error))?;
-    sync_directory(directory).map_err(|e| place.io(e))
-}
-
-/// The same on a backend, which must be empty.
-pub(crate) fn create_on<B: StorageBackend>(
-    backend: B,
-    write: impl FnOnce(B, &Place) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
-    let place = Place::new(Path::new(BACKEND));
-    if backend.len().map_err(|e| place.io(e))? > 0 {
-        return Err(StoreError::Exists { file: place.file() });
-    }
-    write(backend, &place)
-}
-
-/// Opens a file that must be there.
-pub(crate) fn open_file(path: &Path) -> Result<(FileBackend, Place), StoreError> {
-    let place = Place::new(path);
-    let file = OpenOptions::new().read(true).write(true).open(path).map_err(|e| place.io(e))?;
-    Ok((FileBackend::new(file).map_err(|e| place.redb(e))?, place))
-}
-
 /// Writes an empty log: everything in one transaction, so that the file is a log or is none.
 fn write_new(
     backend: impl StorageBackend,
-    place: &Place,
+    place: &StorePath,
     identity: &Identity,
     store: Option<StoreId>,
     base: Slot,
     secret: Secret,
 ) -> Result<(), StoreError> {
-    recover::store_of(identity, place)?;
+    store_of(identity, place)?;
     let database = Builder::new().set_cache_size(CACHE).create_with_backend(backend).map_err(|e| place.redb(e))?;
     let transaction = database.begin_write().map_err(|e| place.redb(e))?;
     for table in TABLES {
         Rows::write(&transaction, table, place)?;
     }
     let mut meta = Rows::write(&transaction, META, place)?;
-    recover::put_identity(&mut meta, identity, store)?;
+    put_identity(&mut meta, identity, store)?;
     meta.put(META_SECRET, &secret.0)?;
     meta.put(META_STARTS, &0u64.to_be_bytes())?;
     meta.put(META_RESERVED, &(base + 1).to_be_bytes())?;
-    meta.put(META_COMPACTED, &commit::encode_compacted(base, Some(Digest::ZERO)))?;
+    meta.put(META_COMPACTED, &rows::encode_compacted(base, Some(Digest::ZERO)))?;
     drop(meta);
     transaction.commit().map_err(|e| place.redb(e))?;
     database.close().map_err(|e| place.redb(e))
@@ -274,11 +216,11 @@ fn write_new(
 
 fn open_on(
     backend: impl StorageBackend,
-    place: Place,
+    place: StorePath,
     identity: &Identity,
     base: impl FnOnce() -> Result<Slot, StoreError>,
 ) -> Result<(LogStore, Recovered), StoreError> {
-    let (database, staged, mut recovered, mut removed) = open_staged(backend, &place, identity, base)?;
+    let (database, staged, mut recovered, mut removed) = recover::open(backend, &place, identity, base)?;
     staged.let_go().map_err(|e| place.io(e))?;
     let compacted;
     (recovered.starts, compacted) = raise_starts(&database, &place, recovered.starts, &mut removed)?;
@@ -290,7 +232,7 @@ fn open_on(
 fn draw_secret(path: &Path) -> Result<Secret, StoreError> {
     let mut secret = [0; 32];
     let drawn = getrandom::fill(&mut secret);
-    drawn.map_err(|error| Place::new(path).io(std::io::Error::other(error.to_string())))?;
+    drawn.map_err(|error| StorePath::new(path).io(std::io::Error::other(error.to_string())))?;
     Ok(Secret(secret))
 }
 
@@ -300,36 +242,12 @@ fn known_secret(identity: &Identity, store: Option<StoreId>) -> Secret {
     Secret(Digest::of(&[identity.genesis.cluster.0, store.0].concat()).0)
 }
 
-/// Opens a log and verifies all of it; what redb writes meanwhile is held back, so that a file that is refused stays as it was.
-/// Also answers which slots were removed.
-pub(crate) fn open_staged<B: StorageBackend>(
-    backend: B,
-    place: &Place,
-    identity: &Identity,
-    base: impl FnOnce() -> Result<Slot, StoreError>,
-) -> Result<(Database, Staged<B>, Recovered, Removed), StoreError> {
-    place.work();
-    recover::store_of(identity, place)?;
-    // redb would make a new database of an empty file.
-    if backend.len().map_err(|e| place.io(e))? == 0 {
-        return Err(place.damaged("it is empty"));
-    }
-    let staged = Staged::new(backend).map_err(|e| place.io(e))?;
-    let database = Builder::new()
-        .set_cache_size(CACHE)
-        .set_check_integrity_on_open(true)
-        .create_with_backend(staged.clone())
-        .map_err(|e| place.redb(e))?;
-    let (recovered, removed) = recover::read(&database, place, identity, base)?;
-    Ok((database, staged, recovered, removed))
-}
-
 /// Counts this start, and removes a part of the log that has a gap, and payloads that no row names: nobody knows of them any
 /// more. Two syncs instead of one, so that damage of its pages is not taken for a torn write. Answers the count, and how far the
 /// log was removed.
 fn raise_starts(
     database: &Database,
-    place: &Place,
+    place: &StorePath,
     starts: u64,
     removed: &mut Removed,
 ) -> Result<(u64, Slot), StoreError> {
@@ -343,15 +261,4 @@ fn raise_starts(
     commit::remove_unnamed_payloads(&transaction, place)?;
     transaction.commit().map_err(|e| place.redb(e))?;
     Ok((raised, compacted))
-}
-
-#[cfg(unix)]
-fn sync_directory(directory: &Path) -> std::io::Result<()> {
-    File::open(directory)?.sync_all()
-}
-
-/// Elsewhere directories can't be opened, and renaming is the file system's own business.
-#[cfg(not(unix))]
-fn sync_directory(_: &Path) -> std::io::Result<()> {
-    Ok(())
 }

@@ -7,26 +7,28 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::StoreError;
-use crate::format::{self, FORMAT, LOG};
+
+/// The version of redb's own file format, which this program's redb writes.
+const REDB_FORMAT: u32 = 3;
 
 thread_local! {
     /// The file that this thread worked on last.
-    static LAST: RefCell<Option<Place>> = const { RefCell::new(None) };
+    static LAST: RefCell<Option<StorePath>> = const { RefCell::new(None) };
 }
 
 /// The file of a store that this thread worked on last. Where a damaged page makes redb panic, this is the file that it is in: a
 /// program's panic hook can name it.
 pub fn last_file() -> Option<PathBuf> {
-    LAST.with_borrow(|last| last.as_ref().map(Place::file))
+    LAST.with_borrow(|last| last.as_ref().map(StorePath::file))
 }
 
-/// The file, shared by a store and its readers.
+/// The file of a store, shared by the store and its readers.
 #[derive(Clone, Debug)]
-pub(crate) struct Place(Arc<Path>);
+pub(crate) struct StorePath(Arc<Path>);
 
-impl Place {
-    pub(crate) fn new(path: &Path) -> Place {
-        Place(path.into())
+impl StorePath {
+    pub(crate) fn new(path: &Path) -> StorePath {
+        StorePath(path.into())
     }
 
     /// Notes that this thread works on the file now: see [`last_file`].
@@ -44,13 +46,6 @@ impl Place {
 
     pub(crate) fn damaged(&self, what: impl Display) -> StoreError {
         StoreError::Damaged { file: self.file(), what: what.to_string() }
-    }
-
-    pub(crate) fn damaged_row(&self, table: &str, key: &[u8], what: impl Display) -> StoreError {
-        match format::describe(key).filter(|_| table == LOG) {
-            Some(row) => self.damaged(format_args!("table {table}, {row}: {what}")),
-            None => self.damaged(format_args!("table {table}, key {}: {what}", show_key(key))),
-        }
     }
 
     pub(crate) fn contradiction(&self, what: impl Display) -> StoreError {
@@ -79,7 +74,8 @@ impl Place {
         match error.into() {
             Error::Io(source) => self.io(source),
             Error::DatabaseAlreadyOpen | Error::LockProtocolMismatch => StoreError::InUse { file },
-            Error::UpgradeRequired(found) => StoreError::Version { file, found: found.into(), known: FORMAT },
+            // Of redb's own format: a file that an older redb wrote.
+            Error::UpgradeRequired(found) => StoreError::Version { file, found: found.into(), known: REDB_FORMAT },
             error @ (Error::Corrupted(_)
             | Error::TableDoesNotExist(_)
             | Error::TableTypeMismatch { .. }
@@ -87,13 +83,5 @@ impl Place {
             | Error::TableIsMultimap(_)) => self.damaged(error),
             error => StoreError::Io { file, source: io::Error::other(error.to_string()) },
         }
-    }
-}
-
-/// Names are shown as they are, binary keys as hexadecimal digits.
-fn show_key(key: &[u8]) -> String {
-    match str::from_utf8(key) {
-        Ok(name) if name.bytes().all(|b| b.is_ascii_lowercase()) => name.into(),
-        _ => hex::encode(key),
     }
 }

@@ -3,20 +3,21 @@
 use std::collections::{BTreeSet, HashMap};
 
 use rabia_bank_messages::batch::Payload;
-use rabia_bank_messages::ids::{BatchId, Digest, NodeId, Proof, RunId, Slot, StoreId, Value};
+use rabia_bank_messages::ids::{BatchId, Digest, NodeId, Slot, StoreId, Value};
 use rabia_bank_messages::lineage::{MAX_PROMISES, Memory, log_hash};
 use rabia_bank_messages::msgpack;
 use rabia_bank_messages::peer::DIGEST_INTERVAL;
 use rabia_bank_messages::promise::{Commit, Record, Said, State};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 use redb::{Database, Durability, WriteTransaction};
-use serde::{Deserialize, Serialize};
 
+use super::rows::{
+    self, Kind, LOG, META_COMPACTED, META_RESERVED, PAYLOAD_KEY, PROMISED_KEY, Part, Remembered, encode_compacted,
+};
 use crate::error::StoreError;
-use crate::format::{self, Kind, LOG, META, META_COMPACTED, META_RESERVED, PAYLOAD_KEY, PROMISED_KEY, Part};
-use crate::place::Place;
-use crate::rows::Rows;
-use crate::{reader, recover};
+use crate::file::path::StorePath;
+use crate::file::rows::{Rows, WriteRows};
+use crate::identity::META;
 
 /// What a commit may raise, and is kept at hand.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +36,7 @@ pub(crate) type LastDecisions = HashMap<BatchId, Slot>;
 /// is on disk.
 pub(crate) fn write(
     database: &Database,
-    place: &Place,
+    place: &StorePath,
     marks: Marks,
     last: &mut LastDecisions,
     commit: &Commit,
@@ -70,7 +71,7 @@ pub(crate) fn write(
 /// log then.
 pub(crate) fn put_base_hash(
     database: &Database,
-    place: &Place,
+    place: &StorePath,
     base: Slot,
     hash: Digest,
 ) -> Result<(Slot, Option<Digest>), StoreError> {
@@ -88,7 +89,7 @@ pub(crate) fn put_base_hash(
 /// Removes what is decided or recorded up to a slot. Answers up to where all is removed.
 pub(crate) fn compact(
     transaction: &WriteTransaction,
-    place: &Place,
+    place: &StorePath,
     last: &mut LastDecisions,
     compacted: Slot,
     upto: Option<Slot>,
@@ -97,39 +98,24 @@ pub(crate) fn compact(
     Writer::new(transaction, place, last, head)?.compact(compacted, upto)
 }
 
-/// Up to which slot everything was removed, and the hash of the log there, if it is known.
-pub(crate) fn read_compacted(body: &[u8]) -> Result<(Slot, Option<Digest>), String> {
-    let (slot, hash) = body.split_at_checked(8).ok_or_else(|| format!("{} bytes where 8 should be", body.len()))?;
-    let hash = if hash.is_empty() { None } else { Some(format::read_digest(hash)?) };
-    Ok((format::read_u64(slot)?, hash))
-}
-
-pub(crate) fn encode_compacted(slot: Slot, hash: Option<Digest>) -> Vec<u8> {
-    [&slot.to_be_bytes()[..], hash.as_ref().map_or(&[], |hash| &hash.0)].concat()
-}
-
 /// Removes the payloads that neither a decision nor a record names.
-pub(crate) fn remove_unnamed_payloads(transaction: &WriteTransaction, place: &Place) -> Result<(), StoreError> {
+pub(crate) fn remove_unnamed_payloads(transaction: &WriteTransaction, place: &StorePath) -> Result<(), StoreError> {
     let mut log = Rows::write(transaction, LOG, place)?;
     let mut named = BTreeSet::new();
-    for row in log.part_from(&Part::Decision.begin())? {
-        named.extend(reader::decision(&log, &row?)?.value);
+    for row in log.alike_from(&Part::Decision.begin())? {
+        named.extend(rows::decision(&log, &row?)?.value);
     }
-    for row in log.part_from(&Part::Record.begin())? {
-        named.extend(recover::record(&log, &row?)?.said.batch());
+    for row in log.alike_from(&Part::Record.begin())? {
+        named.extend(rows::record(&log, &row?)?.said.batch());
     }
-    let keys: BTreeSet<[u8; PAYLOAD_KEY]> = named.iter().map(format::payload_key).collect();
-    log.retain(Part::Payload, |key| key.try_into().is_ok_and(|key: [u8; PAYLOAD_KEY]| keys.contains(&key)))
+    let keys: BTreeSet<[u8; PAYLOAD_KEY]> = named.iter().map(rows::payload_key).collect();
+    log.retain(Part::Payload as u8, |key| key.try_into().is_ok_and(|key: [u8; PAYLOAD_KEY]| keys.contains(&key)))
 }
-
-/// The body of a row of [`Part::Peer`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(crate) struct Remembered(pub(crate) RunId, pub(crate) u64, pub(crate) Proof);
 
 struct Writer<'t> {
     transaction: &'t WriteTransaction,
-    place: &'t Place,
-    log: Rows<'t, redb::Table<'t, &'static [u8], &'static [u8]>>,
+    place: &'t StorePath,
+    log: WriteRows<'t, 't>,
     last: &'t mut LastDecisions,
     head: (Slot, Option<Digest>),
 }
@@ -137,7 +123,7 @@ struct Writer<'t> {
 impl<'t> Writer<'t> {
     fn new(
         transaction: &'t WriteTransaction,
-        place: &'t Place,
+        place: &'t StorePath,
         last: &'t mut LastDecisions,
         head: (Slot, Option<Digest>),
     ) -> Result<Writer<'t>, StoreError> {
@@ -161,7 +147,7 @@ impl<'t> Writer<'t> {
 
     fn put_payloads(&mut self, payloads: &[(BatchId, Payload)]) -> Result<(), StoreError> {
         for (id, payload) in payloads {
-            let key = format::payload_key(id);
+            let key = rows::payload_key(id);
             if self.log.contains(&key)? {
                 continue;
             }
@@ -175,7 +161,7 @@ impl<'t> Writer<'t> {
 
     fn put_decisions(&mut self, decisions: &[(Slot, Value)]) -> Result<(), StoreError> {
         for (slot, value) in decisions {
-            let key = format::decision_key(*slot);
+            let key = rows::decision_key(*slot);
             match self.log.get_value::<(Value, Option<Digest>)>(&key)? {
                 Some((old, _)) if old == *value => continue,
                 Some((old, _)) => {
@@ -194,7 +180,7 @@ impl<'t> Writer<'t> {
                 *last = (*slot).max(*last);
             }
             self.put_decision(*slot, value)?;
-            let (first, last) = format::record_keys(*slot);
+            let (first, last) = rows::record_keys(*slot);
             self.log.remove_range(&first, &last)?;
         }
         self.move_head()
@@ -204,11 +190,11 @@ impl<'t> Writer<'t> {
     fn put_decision(&mut self, slot: Slot, value: &Value) -> Result<(), StoreError> {
         let (end, before) = self.head;
         let hash = before.filter(|_| slot == end + 1).map(|before| log_hash(before, slot, value));
-        self.log.put_value(&format::decision_key(slot), &(value, hash))?;
+        self.log.put_value(&rows::decision_key(slot), &(value, hash))?;
         if let Some(hash) = hash {
             self.head = (slot, Some(hash));
             if slot.is_multiple_of(DIGEST_INTERVAL) {
-                self.log.put(&format::number_key(Part::Hash, slot), &hash.0)?;
+                self.log.put(&rows::number_key(Part::Hash, slot), &hash.0)?;
             }
         }
         Ok(())
@@ -218,7 +204,7 @@ impl<'t> Writer<'t> {
     fn move_head(&mut self) -> Result<(), StoreError> {
         while self.head.1.is_some() {
             let slot = self.head.0 + 1;
-            match self.log.get_value::<(Value, Option<Digest>)>(&format::decision_key(slot))? {
+            match self.log.get_value::<(Value, Option<Digest>)>(&rows::decision_key(slot))? {
                 Some((value, _)) => self.put_decision(slot, &value)?,
                 None => break,
             }
@@ -239,10 +225,10 @@ impl<'t> Writer<'t> {
                     .place
                     .contradiction(format_args!("nobody is bound by {record:?}, and nothing reads it back")));
             }
-            if self.log.contains(&format::decision_key(*slot))? {
+            if self.log.contains(&rows::decision_key(*slot))? {
                 continue;
             }
-            let key = format::record_key(*slot, *phase, Kind::of(said));
+            let key = rows::record_key(*slot, *phase, Kind::of(said));
             let body = match said {
                 Said::State(state) => msgpack::encode(state),
                 Said::Vote(vote) => msgpack::encode(vote),
@@ -258,7 +244,7 @@ impl<'t> Writer<'t> {
                 self.check_held(&id, format_args!("{record:?}"))?;
             }
             if is_broken(Rule::RecordsStay) {
-                let (first, last) = format::record_keys(*slot);
+                let (first, last) = rows::record_keys(*slot);
                 self.log.remove_range(&first, &last)?;
             }
             self.log.put(&key, &body)?;
@@ -267,19 +253,19 @@ impl<'t> Writer<'t> {
     }
 
     fn check_held(&self, id: &BatchId, by: std::fmt::Arguments<'_>) -> Result<(), StoreError> {
-        if self.log.contains(&format::payload_key(id))? {
+        if self.log.contains(&rows::payload_key(id))? {
             return Ok(());
         }
         Err(self.place.contradiction(format_args!("{by} names batch {id}, whose payload is not held")))
     }
 
     fn forget_peers(&mut self, stores: &[(NodeId, StoreId)]) -> Result<(), StoreError> {
-        stores.iter().try_for_each(|(node, store)| self.log.remove(&format::peer_key(*node, *store)))
+        stores.iter().try_for_each(|(node, store)| self.log.remove(&rows::peer_key(*node, *store)))
     }
 
     fn put_peers(&mut self, peers: &[(NodeId, Memory)]) -> Result<(), StoreError> {
         for (node, Memory { store, run, promises, proof }) in peers {
-            let (key, new) = (format::peer_key(*node, *store), Remembered(*run, *promises, *proof));
+            let (key, new) = (rows::peer_key(*node, *store), Remembered(*run, *promises, *proof));
             let old = self.log.get_value::<Remembered>(&key)?;
             if old.as_ref().is_none_or(|old| old.1 <= *promises && *old != new) {
                 self.log.put_value(&key, &new)?;
@@ -299,7 +285,7 @@ impl<'t> Writer<'t> {
 
     fn forget_runs(&mut self, before: Option<u64>) -> Result<(), StoreError> {
         let Some(last) = before.and_then(|start| start.checked_sub(1)) else { return Ok(()) };
-        self.log.remove_range(&format::number_key(Part::Run, 0), &format::number_key(Part::Run, last))
+        self.log.remove_range(&rows::number_key(Part::Run, 0), &rows::number_key(Part::Run, last))
     }
 
     fn put_compacted(&self, slot: Slot, hash: Option<Digest>) -> Result<(), StoreError> {
@@ -324,8 +310,8 @@ impl<'t> Writer<'t> {
         let Some(new) = new.filter(|new| *new > old) else { return Ok(old) };
         let mut removed = BTreeSet::new();
         let mut hash = if self.head.0 == new { self.head.1 } else { None };
-        for row in self.log.part_from(&Part::Decision.begin())? {
-            let decision = reader::decision(&self.log, &row?)?;
+        for row in self.log.alike_from(&Part::Decision.begin())? {
+            let decision = rows::decision(&self.log, &row?)?;
             if decision.slot > new {
                 break;
             }
@@ -338,18 +324,18 @@ impl<'t> Writer<'t> {
                 removed.insert(id);
             }
         }
-        self.log.remove_range(&format::decision_key(0), &format::decision_key(new))?;
+        self.log.remove_range(&rows::decision_key(0), &rows::decision_key(new))?;
         let last = if is_broken(Rule::SnapshotKeepsAbove) { Slot::MAX } else { new };
-        self.log.remove_range(&format::record_keys(0).0, &format::record_keys(last).1)?;
-        for row in self.log.part_from(&Part::Record.begin())? {
-            if let Some(id) = recover::record(&self.log, &row?)?.said.batch()
+        self.log.remove_range(&rows::record_keys(0).0, &rows::record_keys(last).1)?;
+        for row in self.log.alike_from(&Part::Record.begin())? {
+            if let Some(id) = rows::record(&self.log, &row?)?.said.batch()
                 && !is_broken(Rule::NamedPayloadsStay)
             {
                 removed.remove(&id);
             }
         }
         for id in removed {
-            self.log.remove(&format::payload_key(&id))?;
+            self.log.remove(&rows::payload_key(&id))?;
         }
         self.put_compacted(new, hash)?;
         Ok(new)

@@ -4,17 +4,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rabia_bank_messages::batch::Payload;
-use rabia_bank_messages::ids::{BatchId, Digest, Slot, Value};
+use rabia_bank_messages::ids::{BatchId, Digest, Slot};
 use rabia_bank_messages::peer::Entry;
 use rabia_bank_messages::promise::{Identity, Recovered};
-use redb::{Database, ReadableDatabase, ReadableTable};
+use redb::{Database, ReadableDatabase};
 
+use super::recover;
+use super::rows::{self, Decision, LOG, Part};
 use crate::error::StoreError;
-use crate::format::{self, LOG, META, META_COMPACTED, Part};
-use crate::place::Place;
-use crate::recover;
-use crate::rows::{Row, Rows};
-use crate::{commit, store};
+use crate::file::database;
+use crate::file::path::StorePath;
+use crate::file::rows::{Row, Rows, read_digest};
+use crate::identity::META;
 
 /// What an entry counts for beside its payload, in bytes: about what it takes in a message to a peer.
 const ENTRY_OVERHEAD: usize = 64;
@@ -35,7 +36,7 @@ pub enum Entries {
 #[derive(Clone, Debug)]
 pub struct LogReader {
     database: Arc<Database>,
-    place: Place,
+    place: StorePath,
 }
 
 impl LogReader {
@@ -49,12 +50,12 @@ impl LogReader {
         identity: &Identity,
         base: impl FnOnce() -> Result<Slot, StoreError>,
     ) -> Result<(LogReader, Recovered), StoreError> {
-        let (backend, place) = store::open_file(path)?;
-        let (database, _, recovered, _) = store::open_staged(backend, &place, identity, base)?;
+        let (backend, place) = database::open_file(path)?;
+        let (database, _, recovered, _) = recover::open(backend, &place, identity, base)?;
         Ok((LogReader::new(Arc::new(database), place), recovered))
     }
 
-    pub(crate) fn new(database: Arc<Database>, place: Place) -> LogReader {
+    pub(super) fn new(database: Arc<Database>, place: StorePath) -> LogReader {
         LogReader { database, place }
     }
 
@@ -66,20 +67,20 @@ impl LogReader {
     pub fn entries(&self, from: Slot, max_bytes: usize) -> Result<Entries, StoreError> {
         self.place.work();
         let transaction = self.database.begin_read().map_err(|e| self.place.redb(e))?;
-        let (upto, _) = read_compacted(&Rows::read(&transaction, META, &self.place)?)?;
+        let (upto, _) = rows::read_compacted(&Rows::read(&transaction, META, &self.place)?)?;
         if 0 < from && from <= upto {
             return Ok(Entries::Compacted { upto });
         }
         let log = Rows::read(&transaction, LOG, &self.place)?;
         let mut entries: Vec<Entry> = Vec::new();
         let mut bytes = 0usize;
-        for (row, expected) in log.part_from(&format::decision_key(from))?.zip(from..) {
-            let Decision { slot, value, .. } = decision(&log, &row?)?;
+        for (row, expected) in log.alike_from(&rows::decision_key(from))?.zip(from..) {
+            let Decision { slot, value, .. } = rows::decision(&log, &row?)?;
             if slot != expected {
                 break;
             }
             let batch = match value {
-                Some(id) => Some((id, named_payload(&log, &id)?)),
+                Some(id) => Some((id, rows::named_payload(&log, &id)?)),
                 None => None,
             };
             bytes += ENTRY_OVERHEAD + batch.as_ref().map_or(0, |(_, payload)| payload.len());
@@ -98,25 +99,25 @@ impl LogReader {
     pub fn hash(&self, slot: Slot) -> Result<Option<Digest>, StoreError> {
         let transaction = self.database.begin_read().map_err(|e| self.place.redb(e))?;
         let log = Rows::read(&transaction, LOG, &self.place)?;
-        let key = format::decision_key(slot);
+        let key = rows::decision_key(slot);
         if let Some(body) = log.get(&key)? {
-            return Ok(decision(&log, &Row { key: key.to_vec(), body })?.hash);
+            return Ok(rows::decision(&log, &Row { key: key.to_vec(), body })?.hash);
         }
-        let key = format::number_key(Part::Hash, slot);
+        let key = rows::number_key(Part::Hash, slot);
         if let Some(body) = log.get(&key)? {
-            return format::read_digest(&body).map(Some).map_err(|e| log.damaged(&key, e));
+            return read_digest(&body).map(Some).map_err(|e| log.damaged(&key, e));
         }
-        let (upto, hash) = read_compacted(&Rows::read(&transaction, META, &self.place)?)?;
+        let (upto, hash) = rows::read_compacted(&Rows::read(&transaction, META, &self.place)?)?;
         Ok(hash.filter(|_| slot == upto))
     }
 
     /// The hashes of the log up to its newest slots, as a start reads them.
-    pub(crate) fn newest_hashes(&self) -> Result<Vec<Digest>, StoreError> {
+    pub(super) fn newest_hashes(&self) -> Result<Vec<Digest>, StoreError> {
         let transaction = self.database.begin_read().map_err(|e| self.place.redb(e))?;
-        let (upto, hash) = read_compacted(&Rows::read(&transaction, META, &self.place)?)?;
+        let (upto, hash) = rows::read_compacted(&Rows::read(&transaction, META, &self.place)?)?;
         let log = Rows::read(&transaction, LOG, &self.place)?;
-        let rows = recover::read_decisions(&log)?;
-        Ok(recover::read_hashes(&log, &rows, upto, hash)?.1)
+        let decisions = recover::read_decisions(&log)?;
+        Ok(recover::read_hashes(&log, &decisions, upto, hash)?.1)
     }
 
     /// A payload, checked against the digest in its id; none if the store does not hold it.
@@ -126,57 +127,6 @@ impl LogReader {
     pub fn payload(&self, id: &BatchId) -> Result<Option<Payload>, StoreError> {
         self.place.work();
         let transaction = self.database.begin_read().map_err(|e| self.place.redb(e))?;
-        payload(&Rows::read(&transaction, LOG, &self.place)?, id)
+        rows::payload(&Rows::read(&transaction, LOG, &self.place)?, id)
     }
-}
-
-type Bytes = &'static [u8];
-
-/// A row of the decided log.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Decision {
-    pub(crate) slot: Slot,
-    pub(crate) value: Value,
-    /// Of the log up to this slot; none behind a gap.
-    pub(crate) hash: Option<Digest>,
-}
-
-/// Decodes a row of the decided log.
-pub(crate) fn decision<T: ReadableTable<Bytes, Bytes>>(log: &Rows<'_, T>, row: &Row) -> Result<Decision, StoreError> {
-    let damaged = |what: String| log.damaged(&row.key, what);
-    match format::read_decision_key(&row.key) {
-        Some(slot) if slot > 0 => {
-            let (value, hash) = log.decode(&row.key, &row.body)?;
-            Ok(Decision { slot, value, hash })
-        }
-        _ => Err(damaged("no number of a slot".into())),
-    }
-}
-
-/// Up to which slot everything was removed, and the hash of the log there, if it is known.
-pub(crate) fn read_compacted<T: ReadableTable<Bytes, Bytes>>(
-    meta: &Rows<'_, T>,
-) -> Result<(Slot, Option<Digest>), StoreError> {
-    let body = meta.get(META_COMPACTED)?.ok_or_else(|| meta.damaged(META_COMPACTED, "the row is missing"))?;
-    commit::read_compacted(&body).map_err(|e| meta.damaged(META_COMPACTED, e))
-}
-
-/// A payload that a record or a decision names, so that it must be there.
-pub(crate) fn named_payload<T: ReadableTable<Bytes, Bytes>>(
-    log: &Rows<'_, T>,
-    id: &BatchId,
-) -> Result<Payload, StoreError> {
-    payload(log, id)?.ok_or_else(|| {
-        log.damaged(&format::payload_key(id), "a record or a decision names this payload, but it is missing")
-    })
-}
-
-fn payload<T: ReadableTable<Bytes, Bytes>>(log: &Rows<'_, T>, id: &BatchId) -> Result<Option<Payload>, StoreError> {
-    let key = format::payload_key(id);
-    let Some(body) = log.get(&key)? else { return Ok(None) };
-    let payload = Payload::new(body);
-    if !payload.matches(id) {
-        return Err(log.damaged(&key, "the payload does not have the digest of its id"));
-    }
-    Ok(Some(payload))
 }

@@ -44,7 +44,11 @@ fn read_format(meta: &ReadRows<'_>, place: &StorePath) -> Result<u32, StoreError
 }
 
 /// Checks that the file is of a known version and belongs to this member. Answers which store it is.
-pub(crate) fn check_identity(meta: &ReadRows<'_>, place: &StorePath, expected: &Identity) -> Result<StoreId, StoreError> {
+pub(crate) fn check_identity(
+    meta: &ReadRows<'_>,
+    place: &StorePath,
+    expected: &Identity,
+) -> Result<StoreId, StoreError> {
     let format = read_format(meta, place)?;
     let Some(found) = meta.get_value::<Identity>(META_IDENTITY)? else {
         return Err(meta.damaged(META_IDENTITY, "the row is missing"));

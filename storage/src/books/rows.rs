@@ -1,7 +1,7 @@
 //! The rows of the books: what they are called, and how they are packed. What is in them the ledger knows.
 
-use redb::ReadTransaction;
 use rabia_bank_messages::ids::Slot;
+use redb::ReadTransaction;
 
 use crate::error::StoreError;
 use crate::file::path::StorePath;

@@ -8,9 +8,7 @@ use rabia_bank_messages::sabotage::{Rule, is_broken};
 use redb::{Database, ReadableDatabase, StorageBackend};
 
 use super::commit::LastDecisions;
-use super::rows::{
-    self, Decision, LOG, META_RESERVED, META_SECRET, META_STARTS, PROMISED_KEY, Part, Remembered,
-};
+use super::rows::{self, Decision, LOG, META_RESERVED, META_SECRET, META_STARTS, PROMISED_KEY, Part, Remembered};
 use crate::error::StoreError;
 use crate::file::database;
 use crate::file::path::StorePath;

@@ -177,10 +177,7 @@ pub(crate) fn decision<T: ReadableTable<Bytes, Bytes>>(log: &Rows<'_, T>, row: &
 }
 
 /// Decodes a row of the records.
-pub(crate) fn record<T: ReadableTable<Bytes, Bytes>>(
-    log: &Rows<'_, T>,
-    row: &Row,
-) -> Result<Record, StoreError> {
+pub(crate) fn record<T: ReadableTable<Bytes, Bytes>>(log: &Rows<'_, T>, row: &Row) -> Result<Record, StoreError> {
     let damaged = |what: String| log.damaged(&row.key, what);
     let (slot, phase, kind) = read_record_key(&row.key).ok_or_else(|| damaged("no key of a record".into()))?;
     let said = match kind {
@@ -204,12 +201,15 @@ pub(crate) fn named_payload<T: ReadableTable<Bytes, Bytes>>(
     log: &Rows<'_, T>,
     id: &BatchId,
 ) -> Result<Payload, StoreError> {
-    payload(log, id)?.ok_or_else(|| {
-        log.damaged(&payload_key(id), "a record or a decision names this payload, but it is missing")
-    })
+    payload(log, id)?
+        .ok_or_else(|| log.damaged(&payload_key(id), "a record or a decision names this payload, but it is missing"))
 }
 
-fn payload<T: ReadableTable<Bytes, Bytes>>(log: &Rows<'_, T>, id: &BatchId) -> Result<Option<Payload>, StoreError> {
+/// A payload, checked against the digest in its id; none if the store does not hold it.
+pub(crate) fn payload<T: ReadableTable<Bytes, Bytes>>(
+    log: &Rows<'_, T>,
+    id: &BatchId,
+) -> Result<Option<Payload>, StoreError> {
     let key = payload_key(id);
     let Some(body) = log.get(&key)? else { return Ok(None) };
     let payload = Payload::new(body);

@@ -38,7 +38,7 @@ use std::time::Duration;
 use rabia_bank_messages::ids::{MAX_NODES, Millis, NodeId};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 
-use super::pool::Now;
+use super::words::Now;
 
 /// A batch stamped further ahead of the own clock, in milliseconds, is not backed until then.
 pub const MAX_STAMP_AHEAD: Millis = 1_000;

@@ -18,7 +18,7 @@ use rabia_bank_messages::peer::MAX_FORMER_RUNS;
 use rabia_bank_messages::promise::{Began, Commit, Recovered};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 
-use super::agreement::Ticket;
+use super::words::Ticket;
 
 /// What a store knows of its own runs, and remembers of others.
 #[derive(Clone, Debug)]
@@ -185,8 +185,11 @@ impl Lineage {
         }
     }
 
-    /// Forgets a store of a peer.
+    /// Forgets a store of a peer, if anything is remembered of it.
     pub fn forget(&mut self, peer: NodeId, store: StoreId) {
+        if self.remembers(peer, store).is_none() {
+            return;
+        }
         let other = |(node, memory): &(NodeId, Memory)| (*node, memory.store) != (peer, store);
         self.memories.retain(other);
         self.forget.push((peer, store));

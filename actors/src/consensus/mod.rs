@@ -83,6 +83,7 @@
 //! - [`lineage`]: the runs and promises of this store, and what is remembered of others (rule 12).
 //! - [`forks`] and [`hashes`]: whether logs and states are the same (rule 12).
 //! - [`pool`] and [`owners`]: which batch to propose in which slot. Never a matter of safety.
+//! - [`words`]: what the cores are told, and what they want done.
 //! - [`clocks`]: by which clock batches are stamped, and which stamps are backed.
 //! - [`coin`]: the common coin.
 //!
@@ -116,3 +117,4 @@ pub mod owners;
 pub mod pool;
 pub mod slot;
 pub mod stores;
+pub mod words;

@@ -28,14 +28,15 @@ use rabia_bank_messages::peer::{PeerMessage, Value};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::agreement::Notice;
 use super::clocks::{ClockState, Clocks, LOOK, Leapt, MAX_STAMP_AHEAD, SAY, Witness};
 use super::gathering::{Gathered, Gathering};
 use super::owners::Owners;
+use super::words::Notice;
 use crate::bank::ClientId;
 use crate::owner::Owner;
 
 pub use super::gathering::{Asker, Room};
+pub use super::words::Now;
 
 /// What the pool wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,15 +64,6 @@ pub enum PoolEffect {
     Abandon(BatchId),
     /// Send a batch that waits to one peer or all.
     Send(Option<NodeId>, PeerMessage),
-}
-
-/// Both clocks of a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Now {
-    /// Since the node's start, monotonic.
-    pub elapsed: Duration,
-    /// Milliseconds since the Unix epoch, by the node's own clock.
-    pub wall: Millis,
 }
 
 /// An owner that is silent for so many times the usual duration of a slot is replaced …

@@ -41,16 +41,16 @@ pub enum Met {
 
 /// What this node says of itself in a handshake, and what it asks of others.
 #[derive(Debug)]
-pub struct Door {
+pub struct Handshake {
     genesis: Genesis,
     me: NodeId,
     store: StoreId,
 }
 
-impl Door {
-    /// The door of a node.
-    pub fn new(genesis: Genesis, me: NodeId, store: StoreId) -> Door {
-        Door { genesis, me, store }
+impl Handshake {
+    /// Of a node that speaks from this store.
+    pub fn new(genesis: Genesis, me: NodeId, store: StoreId) -> Handshake {
+        Handshake { genesis, me, store }
     }
 
     /// What this node says of itself to a peer, which speaks from the store `to_store` as far as is known.
@@ -234,17 +234,17 @@ mod tests {
         Agreement::new(genesis(), node(number), &recovered, &Replacements::default(), &mut Vec::new())
     }
 
-    fn door(number: u8) -> Door {
-        Door::new(genesis(), node(number), store(number))
+    fn handshake(number: u8) -> Handshake {
+        Handshake::new(genesis(), node(number), store(number))
     }
 
     /// What node 2 says to node 1.
     fn hello(runs: &[(u8, u64)], promised: u64) -> Hello {
-        door(2).introduce(node(1), store(1), &agreement(2, store(2), runs, promised))
+        handshake(2).introduce(node(1), store(1), &agreement(2, store(2), runs, promised))
     }
 
     fn checked(core: &Agreement, hello: &Hello) -> Result<Met, HelloRefused> {
-        door(1).check(hello, core)
+        handshake(1).check(hello, core)
     }
 
     fn reason(core: &Agreement, hello: &Hello) -> Option<RefusalReason> {
@@ -330,23 +330,23 @@ mod tests {
         forged.run = Run { run: run(99), promises: MAX_PROMISES };
         let mut core = has_met(&forged);
         let mut honest = agreement(2, store(2), &[(1, 0)], 7);
-        let said = door(2).introduce(node(1), store(1), &honest);
+        let said = handshake(2).introduce(node(1), store(1), &honest);
         let refused = checked(&core, &said).unwrap_err();
         let Some(Evidence::OldCopy(memory)) = refused.evidence else { panic!("{refused:?}") };
         assert!(!honest.lineage().is_old_copy_by(&memory), "it is no reason to stop");
         honest.is_told(node(1), Some(memory));
-        let said = door(2).introduce(node(1), store(1), &honest);
+        let said = handshake(2).introduce(node(1), store(1), &honest);
         assert_eq!(checked(&core, &said), Ok(Met::Disputing));
         core.forget_disputed(node(2), store(2));
         assert!(core.remember_peer(node(2), memory_of(&said), &mut Vec::new()).is_some());
-        assert_eq!(checked(&core, &door(2).introduce(node(1), store(1), &honest)), Ok(Met::Member));
+        assert_eq!(checked(&core, &handshake(2).introduce(node(1), store(1), &honest)), Ok(Met::Member));
         // A copy of the store disputes nothing that the store said.
         let core = has_met(&hello(&[(1, 0), (2, 5)], 11));
         let mut copy = agreement(2, store(2), &[(1, 0)], 3);
-        let refused = checked(&core, &door(2).introduce(node(1), store(1), &copy)).unwrap_err();
+        let refused = checked(&core, &handshake(2).introduce(node(1), store(1), &copy)).unwrap_err();
         let Some(Evidence::OldCopy(memory)) = refused.evidence else { panic!("{refused:?}") };
         copy.is_told(node(1), Some(memory));
-        assert_eq!(reason(&core, &door(2).introduce(node(1), store(1), &copy)), Some(RefusalReason::OldCopy));
+        assert_eq!(reason(&core, &handshake(2).introduce(node(1), store(1), &copy)), Some(RefusalReason::OldCopy));
     }
 
     /// Nulls and a new store of node 2, decided in these slots.

@@ -29,7 +29,7 @@ use crate::bank::{Bank, BankState, ClientId, SnapshotPolicy, StandingOf, TakeSna
 use crate::client_session::{BudgetSettings, Budgets, ClientSession, Goaway, SessionSettings, Visitor};
 use crate::consensus::agreement::Agreement;
 use crate::consensus::stores::{Standing, Stores};
-use crate::handshake::Door;
+use crate::handshake::Handshake;
 use crate::host_session::{HostSession, Leave};
 use crate::ledger::{Applied, Ledger};
 use crate::log::Log;
@@ -483,7 +483,7 @@ fn wire(settings: NodeSettings, files: Files, rebuilt: Rebuilt) -> NodeHandle {
 
     let mut first = Vec::new();
     let core = Agreement::new(genesis.clone(), me, &recovered, rebuilt.ledger.replacements(), &mut first);
-    let door = Door::new(genesis.clone(), me, recovered.store);
+    let handshake = Handshake::new(genesis.clone(), me, recovered.store);
     let incarnation = core.stores().incarnation(me, recovered.store, recovered.starts);
     let neighbours = VoterNeighbours {
         log: log.clone(),
@@ -493,7 +493,7 @@ fn wire(settings: NodeSettings, files: Files, rebuilt: Rebuilt) -> NodeHandle {
         links: links.clone(),
         node: failed.clone(),
     };
-    let voter = voter.run(Voter::new(core, first, door, started, gauges.clone(), neighbours));
+    let voter = voter.run(Voter::new(core, first, handshake, started, gauges.clone(), neighbours));
     let pool = Proposer::pool(&genesis, me, incarnation, recovered.decided, rebuilt.decisions.iter().copied());
     let proposer = proposer.run(Proposer::new(
         pool,

@@ -1,7 +1,7 @@
 //! The voter actor: drives the pure agreement core. Peers' messages and the pool's wishes come in; messages to peers,
 //! durable writes and decided slots go out, in the order in which the core gave them.
 //!
-//! It also keeps the door: a peer's handshake is checked here, against what this node has heard and promised.
+//! It also checks the handshakes of peers, against what this node has heard and promised.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,7 +18,7 @@ use tracing::{error, warn};
 
 use crate::bank::{Admitted, Apply, Bank, Doubt, Install, ReadAt};
 use crate::consensus::agreement::{Agreement, Effect, Event, TICK, Ticket};
-use crate::handshake::{Door, Met, is_old_copy, memory_of};
+use crate::handshake::{Handshake, Met, is_old_copy, memory_of};
 use crate::ledger::Ledger;
 use crate::log::{Log, Persist, Persisted};
 use crate::node::{Decision, Failed, Failure, Gauges, Stop};
@@ -155,7 +155,7 @@ pub struct Voter {
     core: Agreement,
     /// Of the core's construction: performed when the actor starts.
     first: Vec<Effect>,
-    door: Door,
+    handshake: Handshake,
     started: Instant,
     watch: SlotWatch,
     /// Answers to [`Meet`] that wait for a durable write, to whom, with which store.
@@ -194,7 +194,7 @@ impl Voter {
     pub fn new(
         core: Agreement,
         first: Vec<Effect>,
-        door: Door,
+        handshake: Handshake,
         started: Instant,
         gauges: Arc<Gauges>,
         neighbours: VoterNeighbours,
@@ -203,7 +203,7 @@ impl Voter {
         Voter {
             core,
             first,
-            door,
+            handshake,
             started,
             watch: SlotWatch::default(),
             meeting: Vec::new(),
@@ -477,7 +477,7 @@ impl Handler<Persisted> for Voter {
         self.handle_events([Event::Saved(ticket)]);
         for (_, peer, store, met) in self.meeting.extract_if(.., |(needed, ..)| *needed <= ticket) {
             // Who asked may be gone.
-            let _ = met.send(self.door.introduce(peer, store, &self.core));
+            let _ = met.send(self.handshake.introduce(peer, store, &self.core));
         }
     }
 }
@@ -499,7 +499,7 @@ impl Handler<Introduce> for Voter {
     type Result = MessageResult<Introduce>;
 
     fn handle(&mut self, Introduce(to): Introduce, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.door.introduce(to, self.core.stores().current(to), &self.core))
+        MessageResult(self.handshake.introduce(to, self.core.stores().current(to), &self.core))
     }
 }
 
@@ -508,7 +508,7 @@ impl Handler<Meet> for Voter {
 
     fn handle(&mut self, Meet(hello): Meet, _: &mut Self::Context) -> Self::Result {
         let (peer, store) = (hello.node, hello.store);
-        let met = self.door.check(&hello, &self.core);
+        let met = self.handshake.check(&hello, &self.core);
         match met {
             Ok(Met::Member) => {}
             Ok(Met::Disputing) => {
@@ -516,7 +516,7 @@ impl Handler<Meet> for Voter {
                 self.core.forget_disputed(peer, store);
             }
             Ok(Met::Stranger) => {
-                let answer = self.door.introduce(peer, store, &self.core);
+                let answer = self.handshake.introduce(peer, store, &self.core);
                 return Box::pin(async { Ok(answer) });
             }
             Err(refused) => return Box::pin(async { Err(refused) }),
@@ -533,7 +533,7 @@ impl Handler<Meet> for Voter {
         let ticket = self.core.remember_peer(peer, memory_of(&hello), &mut effects);
         self.perform(effects);
         let Some(ticket) = ticket.filter(|_| !is_broken(Rule::MetDurably)) else {
-            let answer = self.door.introduce(peer, store, &self.core);
+            let answer = self.handshake.introduce(peer, store, &self.core);
             return Box::pin(async { Ok(answer) });
         };
         let (met, durable) = oneshot::channel();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rabia_bank_actors::consensus::agreement::{Agreement, Effect, Event, Notice, Ticket};
 use rabia_bank_actors::consensus::slot::SlotMessage;
 use rabia_bank_actors::consensus::stores::Replacements;
-use rabia_bank_actors::handshake::Door;
+use rabia_bank_actors::handshake::Handshake;
 use rabia_bank_messages::batch::{BatchBuilder, Payload};
 use rabia_bank_messages::genesis::{Genesis, Replacement};
 use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, NodeId, Slot, StoreId};
@@ -319,9 +319,10 @@ impl Store {
 
     fn lets_in(&self, other: &Store, setting: &Setting) -> bool {
         let (Some(here), Some(there)) = (self.agreement(), other.agreement()) else { return false };
-        let door = |store: &Store| Door::new(setting.genesis.clone(), member(store.number), store_id(store.number));
-        let hello = door(other).introduce(member(self.number), store_id(self.number), there);
-        door(self).check(&hello, here).is_ok()
+        let handshake =
+            |store: &Store| Handshake::new(setting.genesis.clone(), member(store.number), store_id(store.number));
+        let hello = handshake(other).introduce(member(self.number), store_id(self.number), there);
+        handshake(self).check(&hello, here).is_ok()
     }
 
     /// It is gone, with its disk.

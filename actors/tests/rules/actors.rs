@@ -9,7 +9,7 @@ use actix::prelude::*;
 use rabia_bank_actors::bank::Bank;
 use rabia_bank_actors::consensus::agreement::{Agreement, Ticket};
 use rabia_bank_actors::consensus::stores::Replacements;
-use rabia_bank_actors::handshake::Door;
+use rabia_bank_actors::handshake::Handshake;
 use rabia_bank_actors::log::{Log, Persist, Persisted};
 use rabia_bank_actors::node::{Failed, Gauges};
 use rabia_bank_actors::peer_link::{Attach, PeerLink};
@@ -220,8 +220,8 @@ impl Half {
             links: vec![(node(2), link.clone())],
             node: failed.clone(),
         };
-        let door = Door::new(genesis(), node(1), recovered.store);
-        let voter = voter.run(Voter::new(core, first, door, Instant::now(), gauges.clone(), neighbours));
+        let handshake = Handshake::new(genesis(), node(1), recovered.store);
+        let voter = voter.run(Voter::new(core, first, handshake, Instant::now(), gauges.clone(), neighbours));
         Half { voter, link, gauges, log: Some((log, store)), failed, _others: others }
     }
 
@@ -243,7 +243,7 @@ fn hello() -> Hello {
     LogStore::create_with(disk.clone(), &identity, 0).unwrap();
     let (_, recovered) = LogStore::open_with(disk, &identity, || Ok(0)).unwrap();
     let core = Agreement::new(genesis(), node(2), &recovered, &Replacements::default(), &mut Vec::new());
-    Door::new(genesis(), node(2), recovered.store).introduce(node(1), genesis().stores[0], &core)
+    Handshake::new(genesis(), node(2), recovered.store).introduce(node(1), genesis().stores[0], &core)
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A whole cluster and its clients in one thread, in virtual time, from one seed: the code that ships, in a bad world.
 //!
-//! Under simulation are the agreement core, the pool, the ledger, the door, the log, the books, and the desk that saves, sends
+//! Under simulation are the agreement core, the pool, the ledger, the handshake, the log, the books, and the desk that saves, sends
 //! and takes snapshots, as they are in a node; the simulator takes the place of the actors, sockets, disks and clocks
 //! around them (`world`). Messages are lost, delayed, duplicated and reordered, and payloads damaged (`network`); nodes
 //! crash in the middle of writes and starts, alone or together, stand still, lose their disks, get an old copy back, or a new

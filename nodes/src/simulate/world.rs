@@ -1,7 +1,7 @@
 //! The world of a run: nodes, network, disks and clients in one thread and one queue of events in virtual time.
 //!
 //! A [`Node`] has the parts of a real one, wired as the actors wire them: agreement core, pool, ledger, log store, and the
-//! door that checks handshakes. What actors say to each other waits in a mailbox for [`MAILBOX`].
+//! check of handshakes. What actors say to each other waits in a mailbox for [`MAILBOX`].
 
 mod babble;
 mod bank;
@@ -17,7 +17,7 @@ use fastrand::Rng;
 use rabia_bank_actors::consensus::agreement::{Agreement, Event, Notice, TICK, Ticket};
 use rabia_bank_actors::consensus::clocks::Witness;
 use rabia_bank_actors::consensus::pool::{Now, Pool};
-use rabia_bank_actors::handshake::Door;
+use rabia_bank_actors::handshake::Handshake;
 use rabia_bank_actors::ledger::Ledger;
 use rabia_bank_actors::node::Decision;
 use rabia_bank_messages::bank::ErrorCode;
@@ -87,7 +87,7 @@ struct Node {
     core: Agreement,
     pool: Pool,
     ledger: Ledger,
-    door: Door,
+    handshake: Handshake,
     started: Duration,
     waiting: Commit,
     ticket: Ticket,

@@ -11,7 +11,7 @@ use rabia_bank::config::NodeConfig;
 use rabia_bank::simulate::nonsense::{Hearer, altered, batch, made_up};
 use rabia_bank_actors::consensus::agreement::Agreement;
 use rabia_bank_actors::consensus::stores::Replacements;
-use rabia_bank_actors::handshake::Door;
+use rabia_bank_actors::handshake::Handshake;
 use rabia_bank_messages::codec::{decode_frame, decode_opening, encode_message, encode_opening, start_frame};
 use rabia_bank_messages::ids::{Digest, NodeId, Proof, RunId, StoreId};
 use rabia_bank_messages::lineage::Run;
@@ -120,7 +120,7 @@ fn say(socket: &mut WebSocket<TcpStream>, messages: &[PeerMessage]) -> Result<()
 
 /// What a member says of itself.
 struct Member {
-    door: Door,
+    handshake: Handshake,
     config: NodeConfig,
     recovered: Recovered,
 }
@@ -133,14 +133,18 @@ impl Member {
         let (mut log, mut recovered) = LogStore::open(&config.log_path(), &identity, || Ok(books.slot())).unwrap();
         let began = log.begin_run(RunId(random_bytes(random)), &recovered).unwrap();
         recovered.runs.push(began);
-        Member { door: Door::new(config.genesis(), config.node, recovered.store), config: config.clone(), recovered }
+        Member {
+            handshake: Handshake::new(config.genesis(), config.node, recovered.store),
+            config: config.clone(),
+            recovered,
+        }
     }
 
     fn hello(&self, to: NodeId) -> Vec<u8> {
         let (genesis, none) = (self.config.genesis(), Replacements::default());
         let store = genesis.stores[to.index()];
         let core = Agreement::new(genesis, self.config.node, &self.recovered, &none, &mut Vec::new());
-        encode_opening(&Opening::Hello(self.door.introduce(to, store, &core)))
+        encode_opening(&Opening::Hello(self.handshake.introduce(to, store, &core)))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rabia_bank_actors::consensus::agreement::{Agreement, TICK};
 use rabia_bank_actors::consensus::pool::Now;
 use rabia_bank_actors::consensus::stores::{Standing, Stores as MembersStores};
-use rabia_bank_actors::handshake::Door;
+use rabia_bank_actors::handshake::Handshake;
 use rabia_bank_actors::node::{Rebuilt, rebuild};
 use rabia_bank_actors::proposer::Proposer;
 use rabia_bank_actors::snapshot::log_hash_of;
@@ -306,7 +306,7 @@ impl World {
         machine.rebooted = false;
         pool.start_clock(Now { elapsed: Duration::ZERO, wall }, ledger.log_time(), witness);
         let (genesis, store_id) = (self.genesis.clone(), recovered.store);
-        let door = Door::new(genesis, machine.id, store_id);
+        let handshake = Handshake::new(genesis, machine.id, store_id);
         let (id, starts, decided) = (machine.id, recovered.starts, recovered.decided);
         self.weak_mvc.started(id, &recovered);
         machine.runs += 1;
@@ -316,7 +316,7 @@ impl World {
             core,
             pool,
             ledger,
-            door,
+            handshake,
             started: self.now,
             waiting: Commit::default(),
             ticket: 0,

@@ -390,7 +390,7 @@ impl World {
     fn introduce(&self, index: usize, to: usize) -> Option<Hello> {
         let node = self.machines[index].node.as_ref()?;
         let to = self.machines[to].id;
-        Some(node.door.introduce(to, node.core.stores().current(to), &node.core))
+        Some(node.handshake.introduce(to, node.core.stores().current(to), &node.core))
     }
 
     /// What a node makes of what a peer says of itself. Only an old copy may be refused, or be what refuses, and a store
@@ -402,7 +402,7 @@ impl World {
             return Ok(Err(refused));
         };
         let frontier = node.core.frontier();
-        let checked = node.door.check(hello, &node.core);
+        let checked = node.handshake.check(hello, &node.core);
         let Err(refused) = checked else { return Ok(checked) };
         let old_copy = [index, hello.node.index()].iter().any(|one| self.machines[*one].lost == Some(Loss::OldCopy));
         let known = self.stores.newest(hello.node, frontier);

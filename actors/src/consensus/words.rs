@@ -1,7 +1,7 @@
 //! What the cores are told, and what they want done.
 //!
 //! [`Event`]s go into the agreement core and [`Effect`]s come out, to be performed in their order by the voter actor or the
-//! simulator. A [`Notice`] goes on to the pool.
+//! simulator. A [`Notice`] goes on to the pool, which says in [`PoolEffect`]s what it wants done.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use rabia_bank_messages::ids::{BatchId, Digest, Millis, NodeId, Slot, StoreId};
 use rabia_bank_messages::peer::{PeerMessage, Value};
 use rabia_bank_messages::promise::Commit;
 
+use super::gathering::Asker;
 use super::stores::Replacements;
 
 /// What happened, to the agreement core.
@@ -192,6 +193,34 @@ pub enum Notice {
 
 /// How often the core wants to hear of time.
 pub const TICK: Duration = Duration::from_millis(10);
+
+/// What the pool wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PoolEffect {
+    /// A batch of this node was formed: its requests, which these wait for in their order, are answered when it is applied. Comes
+    /// before anything else is said of the batch.
+    Formed(BatchId, Payload, Vec<Asker>),
+    /// Propose this.
+    Propose {
+        /// In which slot.
+        slot: Slot,
+        /// Which batch, or null.
+        value: Value,
+        /// Send the payload along.
+        with_payload: bool,
+    },
+    /// This batch is decided already, or given up: this node needs its payload no longer.
+    Forget(BatchId),
+    /// There is no room for this batch of another node, or it waited for too long: its payload may go at once.
+    Drop(BatchId),
+    /// This batch, which was given up or had no room, came again: its payload is needed.
+    Hold(BatchId, Payload),
+    /// This node does not know what became of this batch of its own, or may become of it, and waits for it no longer.
+    /// Whoever waits for its requests is told so.
+    Abandon(BatchId),
+    /// Send a batch that waits to one peer or all.
+    Send(Option<NodeId>, PeerMessage),
+}
 
 /// Both clocks of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

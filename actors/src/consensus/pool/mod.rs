@@ -5,8 +5,8 @@
 //!
 //! - Slots are opened from the lowest on, each by its owner, with the batch that waits longest and its payload. The others,
 //!   hearing it first, propose the same.
-//! - A node whose turn it is not sends its batches to all: the owner of the next slot proposes them. So it costs one
-//!   message's time, and no slot, that work and turns are not spread alike.
+//! - A node whose turn it is not sends its batches to all, and the owner of the next slot proposes them: a node that has more
+//!   work than turns waits for one message more, and no slot is forfeited.
 //! - Where there is no owner, or nothing was decided for a while, anyone proposes in the next slot at once.
 //! - What was decided is not proposed again by who knows. Who does not know, since it skipped that slot by a snapshot or
 //!   restarted, would propose it for ever, so the others propose it too: it is decided once more, changes no account, and all
@@ -17,7 +17,7 @@
 //! - Batches of others that wait have a budget, of each origin and in all. Beyond it the origin's oldest ones go, and so does one
 //!   that nobody proposed for long. Its origin still has it, and proposes it itself.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -26,7 +26,12 @@ use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{BatchId, Digest, MAX_NODES, Millis, NodeId, Slot, StoreId};
 use rabia_bank_messages::peer::{PeerMessage, Value};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
-use rustc_hash::{FxHashMap, FxHashSet};
+
+mod decided;
+mod queue;
+
+use decided::DecidedBatches;
+use queue::{Pending, Queue};
 
 use super::clocks::{ClockState, Clocks, LOOK, Leapt, MAX_STAMP_AHEAD, SAY, Witness};
 use super::gathering::{Gathered, Gathering};
@@ -36,35 +41,8 @@ use crate::bank::ClientId;
 use crate::owner::Owner;
 
 pub use super::gathering::{Asker, Room};
-pub use super::words::Now;
-
-/// What the pool wants done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PoolEffect {
-    /// A batch of this node was formed: its requests, which these wait for in their order, are answered when it is applied. Comes
-    /// before anything else is said of the batch.
-    Formed(BatchId, Payload, Vec<Asker>),
-    /// Propose this.
-    Propose {
-        /// In which slot.
-        slot: Slot,
-        /// Which batch, or null.
-        value: Value,
-        /// Send the payload along.
-        with_payload: bool,
-    },
-    /// This batch is decided already, or given up: this node needs its payload no longer.
-    Forget(BatchId),
-    /// There is no room for this batch of another node, or it waited for too long: its payload may go at once.
-    Drop(BatchId),
-    /// This batch, which was given up or had no room, came again: its payload is needed.
-    Hold(BatchId, Payload),
-    /// This node does not know what became of this batch of its own, or may become of it, and waits for it no longer.
-    /// Whoever waits for its requests is told so.
-    Abandon(BatchId),
-    /// Send a batch that waits to one peer or all.
-    Send(Option<NodeId>, PeerMessage),
-}
+pub use super::words::{Now, PoolEffect};
+pub use queue::{MAX_ALL_WAITING_BYTES, MAX_WAIT, MAX_WAITING, MAX_WAITING_BYTES};
 
 /// An owner that is silent for so many times the usual duration of a slot is replaced …
 const PATIENCE: u32 = 8;
@@ -94,44 +72,6 @@ const QUIET_SLOTS: u32 = 2;
 /// A node that is sent a batch stamped too far ahead says what its own clock shows, to the same node not sooner again than
 /// after this time.
 const CLOCK_PAUSE: Duration = Duration::from_millis(100);
-/// Ids of decided batches that are remembered, so that a late copy is not proposed again.
-const REMEMBERED: usize = 16_384;
-/// The most bytes of another node's batches that wait here to be proposed …
-pub const MAX_WAITING_BYTES: usize = 32 << 20;
-/// … and how many of them.
-pub const MAX_WAITING: usize = 4_096;
-/// The most bytes of all other nodes' batches that wait here.
-pub const MAX_ALL_WAITING_BYTES: usize = 96 << 20;
-/// A batch of another node that waited for so long goes: its origin proposes it itself, or has gone.
-pub const MAX_WAIT: Duration = Duration::from_secs(60);
-/// How often it is looked for those.
-const SWEEP: Duration = Duration::from_secs(1);
-
-/// A batch that waits to be decided.
-#[derive(Debug)]
-struct Pending {
-    payload: Payload,
-    /// Its place in the queue.
-    order: u64,
-    since: Duration,
-    /// The slot in which this node proposed it.
-    slot: Option<Slot>,
-    /// All peers were sent the payload.
-    shared: bool,
-    /// Commands in it; 0 for another node's, which are not counted.
-    commands: u64,
-}
-
-impl Pending {
-    fn new(payload: Payload, order: u64, since: Duration) -> Pending {
-        Pending { payload, order, since, slot: None, shared: false, commands: 0 }
-    }
-
-    /// Whether its stamp is no later than this.
-    fn is_ripe_by(&self, latest: Millis) -> bool {
-        self.payload.stamp().is_ok_and(|stamp| stamp <= latest) || is_broken(Rule::StampAhead)
-    }
-}
 
 /// What the pool knows of an undecided slot.
 #[derive(Debug, Default)]
@@ -149,7 +89,7 @@ struct Seen {
 /// The pool of one node.
 ///
 /// Invariants:
-/// - `pending` holds batches that are not known to be decided; `waiting` the keys of those that no slot has.
+/// - `queue` holds batches that are not known to be decided.
 /// - This node proposes at most once in a slot.
 #[derive(Debug)]
 pub struct Pool {
@@ -162,21 +102,8 @@ pub struct Pool {
     /// How many requests the next batch waits for, and until when: clients that were just answered ask again at once, and
     /// one batch of all of them is half the work of two that take turns.
     expected: (u32, Duration),
-    order: u64,
-    pending: FxHashMap<BatchId, Pending>,
-    waiting: BTreeMap<u64, BatchId>,
-    /// Batches that were decided, and in which slot.
-    done: FxHashMap<BatchId, Slot>,
-    /// Batches that were given up or had to go, and did neither come again nor were decided …
-    given_up: FxHashSet<BatchId>,
-    /// … in their order.
-    given_up_order: VecDeque<BatchId>,
-    /// Of each origin, the bytes and the number of its batches in `waiting`.
-    load: [(usize, usize); MAX_NODES],
-    /// Batches of other nodes that had to go.
-    dropped: u64,
-    swept: Duration,
-    done_order: VecDeque<(Slot, BatchId)>,
+    queue: Queue,
+    done: DecidedBatches,
     owners: Owners,
     slots: BTreeMap<Slot, Seen>,
     frontier: Slot,
@@ -206,16 +133,8 @@ impl Pool {
             gather: Gathering::default(),
             gather_order: 0,
             expected: (0, Duration::ZERO),
-            order: 0,
-            pending: FxHashMap::default(),
-            waiting: BTreeMap::new(),
-            done: FxHashMap::default(),
-            given_up: FxHashSet::default(),
-            given_up_order: VecDeque::new(),
-            load: [(0, 0); MAX_NODES],
-            dropped: 0,
-            swept: Duration::ZERO,
-            done_order: VecDeque::new(),
+            queue: Queue::new(me, genesis.members()),
+            done: DecidedBatches::default(),
             owners: Owners::new(genesis.clone()),
             slots: BTreeMap::new(),
             frontier,
@@ -236,15 +155,14 @@ impl Pool {
     pub fn replay(&mut self, slot: Slot, value: Value) {
         self.owners.decided(slot, value.map(|id| id.origin));
         if let Some(id) = value {
-            self.remember(slot, id);
+            self.done.add(slot, id);
         }
     }
 
     /// Adds a request. It is grouped and proposed by the next [`Pool::pump`].
     pub fn submit(&mut self, now: Now, from: Asker, header: &RequestHeader, action: &Action) {
         if self.gather.is_empty() {
-            self.order += 1;
-            self.gather_order = self.order;
+            self.gather_order = self.queue.next_order();
         }
         self.gather.push(now.elapsed, from, header, action);
     }
@@ -257,38 +175,12 @@ impl Pool {
     /// Adds a batch that gives a member a new store. Whether it was decided, the bank's state tells.
     pub fn replace(&mut self, now: Now, node: NodeId, store: StoreId) -> (BatchId, Payload) {
         self.sequence += 1;
-        self.order += 1;
         let payload = Payload::replacing(node, store, self.stamp(now));
         let digest = Digest::of(payload.bytes());
         let id = BatchId { origin: self.me, incarnation: self.incarnation, sequence: self.sequence, digest };
-        let pending = Pending::new(payload.clone(), self.order, now.elapsed);
-        self.add(id, pending);
+        let order = self.queue.next_order();
+        self.queue.add(id, Pending::own(payload.clone(), order, now.elapsed, 0));
         (id, payload)
-    }
-
-    fn add(&mut self, id: BatchId, pending: Pending) {
-        let order = pending.order;
-        self.pending.insert(id, pending);
-        self.wait(order, id);
-    }
-
-    /// The batch waits for a slot.
-    fn wait(&mut self, order: u64, id: BatchId) {
-        let bytes = self.pending.get(&id).map_or(0, |pending| pending.payload.len());
-        if self.waiting.insert(order, id).is_none() {
-            let (sum, count) = &mut self.load[id.origin.index()];
-            *sum += bytes;
-            *count += 1;
-        }
-    }
-
-    /// The batch of this place in the queue waits no longer. To be called while it is pending.
-    fn wait_no_more(&mut self, order: u64) {
-        let Some(id) = self.waiting.remove(&order) else { return };
-        let bytes = self.pending.get(&id).map_or(0, |pending| pending.payload.len());
-        let (sum, count) = &mut self.load[id.origin.index()];
-        *sum -= bytes;
-        *count -= 1;
     }
 
     /// Whether this node's store speaks nowhere in the window: it took the place of another and is not as far yet, or was
@@ -300,7 +192,7 @@ impl Pool {
 
     /// Batches of this node that are formed and not decided, and bytes that gather for the next.
     pub fn load(&self) -> (usize, usize) {
-        (self.pending.keys().filter(|id| id.origin == self.me).count(), self.gather.bytes())
+        (self.queue.own().count(), self.gather.bytes())
     }
 
     /// Takes what the agreement core tells.
@@ -335,13 +227,10 @@ impl Pool {
                 // Some of it may have been decided in the slots that were skipped, and the others, who know that, would never
                 // back it again. What was not, its origin proposes, or its clients ask for again.
                 if is_broken(Rule::SnapshotSettlesPending) {
-                    self.pending.values_mut().for_each(|pending| pending.slot = None);
-                    let all: Vec<_> = self.pending.iter().map(|(id, pending)| (pending.order, *id)).collect();
-                    all.into_iter().for_each(|(order, id)| self.wait(order, id));
+                    self.queue.release_all();
                 } else {
-                    self.given_up.clear();
-                    self.given_up_order.clear();
-                    self.abandon(effects, |_, _, _| true);
+                    self.queue.forget_given_up();
+                    self.queue.abandon(effects, |_, _| true);
                 }
                 self.frontier(now, frontier);
             }
@@ -350,18 +239,15 @@ impl Pool {
                 self.clocks.hear(now, peer, wall, confirmed);
                 if refuses {
                     let latest = self.stamp(now).saturating_add(MAX_STAMP_AHEAD);
-                    self.abandon(effects, |id, pending, me| id.origin == me && !pending.is_ripe_by(latest));
+                    let me = self.me;
+                    self.queue.abandon(effects, |id, pending| id.origin == me && !pending.is_ripe_by(latest));
                 }
             }
             Notice::LinkUp(peer) => {
                 self.up[peer.index()] = true;
                 self.suspect[peer.index()] = false;
                 effects.push(PoolEffect::Send(Some(peer), self.clock(now, false)));
-                let shared = self.waiting.values().filter(|id| id.origin == self.me).filter_map(|id| {
-                    let pending = self.pending.get(id).filter(|pending| pending.shared)?;
-                    Some(PeerMessage::Batch { id: *id, payload: pending.payload.clone() })
-                });
-                effects.extend(shared.map(|message| PoolEffect::Send(Some(peer), message)));
+                effects.extend(self.queue.shared().map(|message| PoolEffect::Send(Some(peer), message)));
             }
             Notice::LinkDown(peer) => self.up[peer.index()] = false,
             Notice::Speaks(slots) => self.speaks = slots,
@@ -378,23 +264,6 @@ impl Pool {
         self.slots = self.slots.split_off(&(frontier + 1));
         self.proposed_at = self.proposed_at.split_off(&(frontier + 1));
         self.owners.frontier(frontier);
-    }
-
-    /// Gives up these of the batches that are pending.
-    fn abandon(&mut self, effects: &mut Vec<PoolEffect>, which: impl Fn(&BatchId, &Pending, NodeId) -> bool) {
-        let me = self.me;
-        let given_up = self.pending.iter().filter(|(id, pending)| which(id, pending, me));
-        let mut given_up: Vec<(BatchId, u64)> = given_up.map(|(id, pending)| (*id, pending.order)).collect();
-        given_up.sort_unstable();
-        for (id, order) in given_up {
-            self.wait_no_more(order);
-            self.pending.remove(&id);
-            self.give_up(id);
-            effects.push(PoolEffect::Forget(id));
-            if id.origin == me {
-                effects.push(PoolEffect::Abandon(id));
-            }
-        }
     }
 
     fn stamp(&self, now: Now) -> Millis {
@@ -451,16 +320,12 @@ impl Pool {
     fn decided(&mut self, now: Now, slot: Slot, value: Value) {
         self.owners.decided(slot, value.map(|id| id.origin));
         if let Some(id) = value {
-            if let Some(order) = self.pending.get(&id).map(|pending| pending.order) {
-                self.wait_no_more(order);
-            }
-            if let Some(pending) = self.pending.remove(&id)
+            if let Some(pending) = self.queue.decided(&id)
                 && id.origin == self.me
             {
                 self.expect(now, &pending.payload);
             }
-            self.given_up.remove(&id);
-            self.remember(slot, id);
+            self.done.add(slot, id);
         }
         if slot <= self.frontier {
             return;
@@ -471,7 +336,7 @@ impl Pool {
         // What was proposed here and not decided waits for another slot.
         for id in [ours, heard.and_then(|(_, value)| value)].into_iter().flatten() {
             if Some(id) != value {
-                self.release(&id, slot);
+                self.queue.release(&id, slot);
             }
         }
         if let Some(at) = self.proposed_at.remove(&slot) {
@@ -496,79 +361,9 @@ impl Pool {
         (!self.gather.is_empty() && self.gather.count() < expected && now.elapsed < until).then_some(until)
     }
 
-    fn release(&mut self, id: &BatchId, slot: Slot) {
-        if let Some(pending) = self.pending.get_mut(id)
-            && pending.slot == Some(slot)
-        {
-            pending.slot = None;
-            let order = pending.order;
-            self.wait(order, *id);
-        }
-    }
-
-    /// Makes room for the batches of an origin that came last.
-    fn keep_within_budget(&mut self, origin: NodeId, effects: &mut Vec<PoolEffect>) {
-        let others = self.genesis.nodes().filter(|node| *node != self.me);
-        let all: usize = others.map(|node| self.load[node.index()].0).sum();
-        let (bytes, count) = self.load[origin.index()];
-        let (mut over, mut many) = (
-            bytes.saturating_sub(MAX_WAITING_BYTES).max(all.saturating_sub(MAX_ALL_WAITING_BYTES)),
-            count.saturating_sub(MAX_WAITING),
-        );
-        if (over, many) == (0, 0) {
-            return;
-        }
-        let mut gone = Vec::new();
-        for (order, id) in self.waiting.iter().filter(|(_, id)| id.origin == origin) {
-            if (over, many) == (0, 0) {
-                break;
-            }
-            over = over.saturating_sub(self.pending.get(id).map_or(0, |pending| pending.payload.len()));
-            many = many.saturating_sub(1);
-            gone.push((*order, *id));
-        }
-        self.drop_waiting(gone, effects);
-    }
-
-    fn drop_waiting(&mut self, gone: Vec<(u64, BatchId)>, effects: &mut Vec<PoolEffect>) {
-        for (order, id) in gone {
-            self.wait_no_more(order);
-            self.pending.remove(&id);
-            self.give_up(id);
-            self.dropped += 1;
-            effects.push(PoolEffect::Drop(id));
-        }
-    }
-
-    /// If it comes again, the core has to be told to hold its payload.
-    fn give_up(&mut self, id: BatchId) {
-        if self.given_up.insert(id) {
-            self.given_up_order.push_back(id);
-        }
-        if self.given_up_order.len() > REMEMBERED
-            && let Some(oldest) = self.given_up_order.pop_front()
-        {
-            self.given_up.remove(&oldest);
-        }
-    }
-
-    /// Lets go of batches of others that waited for too long.
-    fn sweep(&mut self, now: Now, effects: &mut Vec<PoolEffect>) {
-        if now.elapsed.saturating_sub(self.swept) < SWEEP {
-            return;
-        }
-        self.swept = now.elapsed;
-        let stale = self.waiting.iter().filter(|(_, id)| {
-            let since = self.pending.get(id).map(|pending| pending.since);
-            id.origin != self.me && since.is_some_and(|since| now.elapsed.saturating_sub(since) > MAX_WAIT)
-        });
-        let stale: Vec<_> = stale.map(|(order, id)| (*order, *id)).collect();
-        self.drop_waiting(stale, effects);
-    }
-
     /// Batches of other nodes that had to go, since the start.
     pub fn dropped(&self) -> u64 {
-        self.dropped
+        self.queue.dropped()
     }
 
     /// Whether what is said to all goes to this peer.
@@ -576,40 +371,27 @@ impl Pool {
         self.up[peer.index()]
     }
 
-    fn remember(&mut self, slot: Slot, id: BatchId) {
-        self.done.insert(id, slot);
-        self.done_order.push_back((slot, id));
-        while self.done_order.len() > REMEMBERED {
-            // One that was decided again has a later place, too.
-            if let Some((slot, old)) = self.done_order.pop_front()
-                && self.done.get(&old) == Some(&slot)
-            {
-                self.done.remove(&old);
-            }
-        }
-    }
-
     fn arrived(&mut self, now: Now, id: BatchId, payload: Payload, effects: &mut Vec<PoolEffect>) {
-        if self.done.contains_key(&id) {
+        if self.done.slot(&id).is_some() {
             return effects.push(PoolEffect::Forget(id));
         }
-        if self.pending.contains_key(&id) {
+        if self.queue.get(&id).is_some() {
             return;
         }
-        if self.given_up.remove(&id) {
+        if self.queue.comes_again(&id) {
             effects.push(PoolEffect::Hold(id, payload.clone()));
         }
-        self.order += 1;
         let told = self.clock_told[id.origin.index()];
         let again = told.is_none_or(|told| now.elapsed.saturating_sub(told) >= CLOCK_PAUSE);
-        let pending = Pending { shared: true, ..Pending::new(payload, self.order, now.elapsed) };
-        self.add(id, pending);
-        if again && !self.pending[&id].is_ripe_by(self.clocks.latest(now)) {
+        let pending = Pending::shared(payload, self.queue.next_order(), now.elapsed);
+        let is_ripe = pending.is_ripe_by(self.clocks.latest(now));
+        self.queue.add(id, pending);
+        if again && !is_ripe {
             self.clock_told[id.origin.index()] = Some(now.elapsed);
             effects.push(PoolEffect::Send(Some(id.origin), self.clock(now, true)));
         }
         if id.origin != self.me {
-            self.keep_within_budget(id.origin, effects);
+            self.queue.keep_within_budget(id.origin, effects);
         }
     }
 
@@ -622,11 +404,10 @@ impl Pool {
         let stamp = self.stamp(now);
         let Gathered { mut batch, askers, commands } = self.gather.take(now.elapsed);
         let (id, payload) = batch.finish(self.me, self.incarnation, self.sequence, stamp);
-        self.add(id, Pending { commands, ..Pending::new(payload.clone(), self.gather_order, now.elapsed) });
+        self.queue.add(id, Pending::own(payload.clone(), self.gather_order, now.elapsed, commands));
         effects.push(PoolEffect::Formed(id, payload, askers));
         // What is left takes its place behind the batches that wait already.
-        self.order += 1;
-        self.gather_order = self.order;
+        self.gather_order = self.queue.next_order();
         Some(id)
     }
 
@@ -637,7 +418,7 @@ impl Pool {
         if self.clock_said.is_none_or(|said| now.elapsed.saturating_sub(said) >= pause) {
             self.say_clock(now, effects);
         }
-        self.sweep(now, effects);
+        self.queue.sweep(now.elapsed, effects);
         let windows = if is_broken(Rule::Window) { 2 } else { 1 };
         let first = self.speaks.start.max(self.frontier + 1);
         let end = self.speaks.end.min(self.frontier + windows * self.genesis.window + 1);
@@ -704,9 +485,8 @@ impl Pool {
 
     /// The batches that wait and may be backed by now, longest first.
     fn ripe(&self, now: Now) -> impl Iterator<Item = (BatchId, &Pending)> {
-        let waiting = self.waiting.values().filter_map(|id| Some((*id, self.pending.get(id)?)));
         let latest = self.clocks.latest(now);
-        waiting.filter(move |(_, pending)| pending.is_ripe_by(latest))
+        self.queue.waiting().filter(move |(_, pending)| pending.is_ripe_by(latest))
     }
 
     /// Since when the batch waits that waits longest.
@@ -720,7 +500,7 @@ impl Pool {
         match value {
             Some(id) if self.is_forgotten_at(slot, &id) => Some(value),
             Some(id) => {
-                let pending = self.pending.get(&id)?;
+                let pending = self.queue.get(&id)?;
                 pending.is_ripe_by(self.clocks.latest(now)).then_some(value)
             }
             // Only the owner gives a slot up; others may say null because they restarted.
@@ -731,18 +511,11 @@ impl Pool {
     /// Whether whoever proposes this batch in this slot has forgotten that it was decided: nobody speaks in a slot before it
     /// knows what was decided a window below.
     fn is_forgotten_at(&self, slot: Slot, id: &BatchId) -> bool {
-        self.done.get(id).is_some_and(|decided| decided + self.genesis.window <= slot)
+        self.done.slot(id).is_some_and(|decided| decided + self.genesis.window <= slot)
     }
 
     fn propose(&mut self, now: Now, slot: Slot, value: Value, effects: &mut Vec<PoolEffect>) {
-        let mut with_payload = false;
-        if let Some(order) = value.and_then(|id| self.pending.get(&id)).map(|pending| pending.order) {
-            self.wait_no_more(order);
-        }
-        if let Some(pending) = value.and_then(|id| self.pending.get_mut(&id)) {
-            pending.slot.get_or_insert(slot);
-            with_payload = !std::mem::replace(&mut pending.shared, true);
-        }
+        let with_payload = value.is_some_and(|id| self.queue.propose(&id, slot));
         let seen = self.slots.entry(slot).or_default();
         assert!(!seen.proposed, "proposing twice in slot {slot}");
         seen.proposed = true;
@@ -768,7 +541,7 @@ impl Pool {
             return false;
         }
         let (mut in_flight, mut commands, mut bytes) = (0, 0, 0);
-        for (_, pending) in self.pending.iter().filter(|(id, _)| id.origin == self.me) {
+        for pending in self.queue.own() {
             in_flight += 1;
             commands += pending.commands;
             bytes += pending.payload.len();
@@ -789,14 +562,7 @@ impl Pool {
         while self.may_form(now) {
             self.form(now, effects);
         }
-        for id in self.waiting.values().filter(|id| id.origin == self.me) {
-            if let Some(pending) = self.pending.get_mut(id)
-                && !std::mem::replace(&mut pending.shared, true)
-            {
-                let message = PeerMessage::Batch { id: *id, payload: pending.payload.clone() };
-                effects.push(PoolEffect::Send(None, message));
-            }
-        }
+        self.queue.share(effects);
     }
 
     fn overdue(&self, now: Now, slot: Slot) -> bool {

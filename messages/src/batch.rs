@@ -46,9 +46,9 @@ pub use crate::request::{Action, EncodedRequest, Request, RequestHeader};
 const VERSION: u8 = 1;
 /// The version of the format of a payload that replaces a store.
 const REPLACING: u8 = 2;
-/// The length of the latter.
+/// Version, stamp, node, store.
 const REPLACING_LENGTH: usize = 1 + 8 + 1 + 16;
-/// Bytes before the first request.
+/// Version, stamp, count: what comes before the first request.
 const PREFIX: usize = 1 + 8 + 4;
 
 /// The most requests in one batch, so that applying one does not stall a node for long.
@@ -85,12 +85,12 @@ impl Payload {
         Payload(bytes.into())
     }
 
-    /// The bytes.
+    /// As they go to peers and to disk.
     pub fn bytes(&self) -> &Bytes {
         &self.0
     }
 
-    /// How many bytes.
+    /// In bytes.
     #[allow(clippy::len_without_is_empty)] // a payload has a prefix at least
     pub fn len(&self) -> usize {
         self.0.len()
@@ -226,7 +226,7 @@ impl Payload {
     }
 }
 
-/// What a payload says.
+/// A payload that can be applied, decoded.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Contents<'a> {
     /// These requests, in their order.
@@ -255,7 +255,7 @@ pub struct BatchBuilder {
 }
 
 impl BatchBuilder {
-    /// Adds a request.
+    /// Adds a request behind those that are there.
     pub fn push(&mut self, header: &RequestHeader, action: &Action) {
         self.begin();
         request::write(&mut self.bytes, header, action);
@@ -275,7 +275,7 @@ impl BatchBuilder {
         }
     }
 
-    /// How many requests were added.
+    /// Requests so far.
     pub fn count(&self) -> u32 {
         self.count
     }
@@ -285,7 +285,7 @@ impl BatchBuilder {
         self.bytes.len()
     }
 
-    /// Whether nothing was added.
+    /// Whether there is no request yet.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }

@@ -25,10 +25,10 @@ pub const MAX_CLIENT_MESSAGE: usize = 4 << 20;
 /// A session as a client names it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SessionName {
-    /// Its number.
+    /// Its number: the position in the log of the request that opened it.
     #[serde(deserialize_with = "number::whole")]
     pub number: u64,
-    /// Its key.
+    /// The secret that it was opened with.
     #[serde(with = "ids::text")]
     pub key: SessionKey,
 }
@@ -70,16 +70,16 @@ pub struct Feed {
     pub from: Option<u64>,
 }
 
-/// What a client says.
+/// One message of a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ClientMessage {
-    /// Introduces itself.
+    /// Optional; comes first.
     Hello(Hello),
     /// Asks for a change.
     Command {
         /// The client's number of this request, from 1.
         request: u64,
-        /// What to change.
+        /// One operation, or several.
         command: Command,
         /// The client has the answers to all requests up to this number; 0 for none.
         acknowledged: u64,
@@ -88,7 +88,7 @@ pub enum ClientMessage {
     Query {
         /// The client's number of this request, from 1.
         request: u64,
-        /// What to look up.
+        /// Read at the slot of the answer.
         query: Query,
         /// How fresh the answer must be.
         read: ReadLevel,
@@ -97,14 +97,14 @@ pub enum ClientMessage {
     Subscribe {
         /// The client's number of this request, from 1. It names the subscription as long as that is open.
         request: u64,
-        /// Of which transactions.
+        /// Of which transactions, and from where on.
         feed: Feed,
         /// What the node must have applied before it looks for the account, and for the next transaction to come.
         read: ReadLevel,
     },
     /// Ends a subscription.
     Unsubscribe {
-        /// Its name.
+        /// The number of the request that began it.
         subscription: u64,
     },
     /// Ends the session.
@@ -246,13 +246,13 @@ pub(crate) struct RequestNumber {
     pub(crate) request: Option<u64>,
 }
 
-/// What a node says to a client.
+/// One message of a node.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(untagged, try_from = "ServerFields")]
 pub enum ServerMessage {
     /// The answer to a hello.
     Welcome {
-        /// Who and where.
+        /// Which node, and in which session.
         welcome: Welcome,
     },
     /// The answer to a command or a query.
@@ -261,14 +261,14 @@ pub enum ServerMessage {
     Transaction {
         /// The subscription: the number of the request that began it.
         subscription: u64,
-        /// The transaction.
+        /// In the order of their ids, each once.
         transaction: Box<Transaction>,
     },
     /// The node has looked at all transactions up to an id, and sent those that the subscription is about.
     Reached {
-        /// The subscription.
+        /// The number of the request that began it.
         subscription: u64,
-        /// The id.
+        /// A subscription that is begun anew can go on from the next id.
         reached: u64,
     },
     /// An error that belongs to no request. The connection is closed after it where it says so in the close frame.
@@ -281,9 +281,9 @@ pub enum ServerMessage {
 /// The answer to a hello.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Welcome {
-    /// The node that answers.
+    /// Which member answers.
     pub node: NodeId,
-    /// Its cluster.
+    /// The id of its cluster: a client can check that it is the one it expects.
     #[serde(with = "ids::text")]
     pub cluster: ClusterId,
     /// The session that this connection speaks in.
@@ -299,7 +299,7 @@ pub struct Welcome {
 /// The answer to a command or a query.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Answer {
-    /// The request that it answers.
+    /// The client's number of it.
     pub request: u64,
     /// The slot that the command was applied in, or that the query was read at. Absent where neither happened.
     pub slot: Option<Slot>,

@@ -29,7 +29,7 @@ pub enum Encoding {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Malformed {
-    /// What is wrong with it.
+    /// For people.
     pub message: String,
     /// The request number it has, where that much could be read.
     pub request: Option<u64>,
@@ -164,10 +164,10 @@ pub fn encode_opening(opening: &Opening) -> Vec<u8> {
 /// Why a peer's frame can't be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadFrame {
-    /// It is of another version.
+    /// Its first byte is another one than [`PROTOCOL_VERSION`].
     #[error("protocol version {0}, this program speaks {PROTOCOL_VERSION}")]
     Version(u8),
-    /// It is damaged.
+    /// What is wrong with the rest of it.
     #[error("damaged frame: {0}")]
     Damaged(String),
 }
@@ -180,12 +180,12 @@ pub fn decode_opening(frame: &[u8]) -> Result<Opening, BadFrame> {
     msgpack::decode(check_version(frame)?).map_err(damaged)
 }
 
-/// Starts a frame of messages.
+/// An empty frame, for [`encode_message`].
 pub fn start_frame() -> Vec<u8> {
     vec![PROTOCOL_VERSION]
 }
 
-/// Adds a message to a frame.
+/// Adds a message to a frame that [`start_frame`] began.
 pub fn encode_message(frame: &mut Vec<u8>, message: &PeerMessage) {
     msgpack::write(frame, message);
 }

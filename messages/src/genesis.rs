@@ -14,10 +14,10 @@ pub const DEFAULT_MAX_SESSIONS: u64 = 100_000;
 /// How long a session may be idle where the creator named no other time: a day.
 pub const DEFAULT_SESSION_IDLE_MS: Millis = 24 * 60 * 60 * 1_000;
 
-/// The constants of a cluster.
+/// The constants of a cluster: the same at all members, for ever.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Genesis {
-    /// The cluster's id.
+    /// Drawn at random when it was created.
     pub cluster: ClusterId,
     /// The first store of each member, node 1 first. The log says which have been replaced since.
     pub stores: Vec<StoreId>,
@@ -27,7 +27,7 @@ pub struct Genesis {
     pub owner_history: u64,
     /// The largest amount of one transaction, in minor units.
     pub transaction_limit: u64,
-    /// When sessions expire.
+    /// How many sessions may be open, and for how long.
     pub sessions: SessionLimits,
 }
 
@@ -64,7 +64,7 @@ impl Genesis {
         self.stores.len()
     }
 
-    /// The members, in order.
+    /// The members, node 1 first.
     pub fn nodes(&self) -> impl DoubleEndedIterator<Item = NodeId> + Clone + use<> {
         NodeId::all(self.members())
     }
@@ -100,9 +100,9 @@ impl Genesis {
 pub struct Replacement {
     /// The slot in which it was decided.
     pub slot: Slot,
-    /// The member.
+    /// Whose store it is.
     pub node: NodeId,
-    /// Its new store.
+    /// The store that it speaks from since then.
     pub store: StoreId,
 }
 
@@ -113,7 +113,7 @@ pub struct Quorums {
 }
 
 impl Quorums {
-    /// n.
+    /// n: how many members there are, 1 to 7.
     pub fn members(self) -> usize {
         usize::from(self.members)
     }

@@ -38,7 +38,7 @@ impl NodeId {
         (1..=MAX_NODES as u8).contains(&number).then_some(NodeId(number))
     }
 
-    /// The number, from 1.
+    /// 1 to [`MAX_NODES`].
     pub fn get(self) -> u8 {
         self.0
     }
@@ -69,7 +69,7 @@ impl<'de> Deserialize<'de> for NodeId {
     }
 }
 
-/// Why a text is not an id.
+/// A text that is no id, for its length or its characters.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected {expected} hexadecimal digits")]
 pub struct BadId {

@@ -33,7 +33,7 @@ pub struct Memory {
     pub run: RunId,
     /// How many promises the store had kept by then.
     pub promises: u64,
-    /// That the store said so.
+    /// Only the store, or a copy of it, can make it.
     pub proof: Proof,
 }
 

@@ -16,22 +16,22 @@ use serde_json::{Map, Value};
 pub struct OtherFields(Option<Box<Map<String, Value>>>);
 
 impl OtherFields {
-    /// How many there are.
+    /// Fields, not counting those inside of them.
     pub fn len(&self) -> usize {
         self.0.as_ref().map_or(0, |fields| fields.len())
     }
 
-    /// Whether there is none.
+    /// True for everything that this program says itself.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
-    /// The value of this field.
+    /// None if the node did not say it.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.as_ref()?.get(name)
     }
 
-    /// All of them, by name.
+    /// In the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.0.iter().flat_map(|fields| fields.iter()).map(|(name, value)| (name.as_str(), value))
     }

@@ -43,15 +43,15 @@ pub const PROTOCOL_VERSION: u8 = 3;
 /// The first frame on a link, each way.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Hello {
-    /// The cluster of the speaker.
+    /// The speaker's cluster. A node of another cluster refuses the link.
     pub cluster: ClusterId,
     /// Over all constants of the cluster.
     pub genesis: Digest,
-    /// Who speaks.
+    /// The speaker.
     pub node: NodeId,
-    /// Whom it wants to speak to.
+    /// The node that the speaker expects at the other end.
     pub to: NodeId,
-    /// The speaker's store.
+    /// The store that the speaker speaks from.
     pub store: StoreId,
     /// Where the speaker's store took the place of another: the slot in which that was decided, once the speaker has found
     /// it in its own log.
@@ -88,7 +88,7 @@ impl Hello {
 /// Why a link is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
 pub enum RefusalReason {
-    /// The versions differ.
+    /// Its first byte is another one than [`PROTOCOL_VERSION`].
     #[error("another protocol version")]
     Version,
     /// The cluster ids differ.
@@ -150,7 +150,7 @@ pub enum Opening {
 /// A decided slot, for a node that lacks it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Entry {
-    /// Which slot.
+    /// From 1.
     pub slot: Slot,
     /// What it was decided on, with the payload.
     pub batch: Option<(BatchId, Payload)>,
@@ -161,25 +161,25 @@ pub struct Entry {
 pub enum PeerMessage {
     /// Rule 2. The owner sends the payload along; who only echoes does not.
     Proposal {
-        /// The slot.
+        /// From 1.
         slot: Slot,
-        /// The batch, or null.
+        /// The batch; none for the null slot.
         value: Value,
-        /// Its payload.
+        /// Present if the speaker made the batch.
         payload: Option<Payload>,
     },
     /// Rules 3 and 5.
     State {
-        /// The slot.
+        /// From 1.
         slot: Slot,
         /// From 1.
         phase: Phase,
-        /// What was seen.
+        /// Never changes within a phase.
         state: State,
     },
     /// Rule 4. Durable before it is sent.
     Vote {
-        /// The slot.
+        /// From 1.
         slot: Slot,
         /// From 1.
         phase: Phase,
@@ -188,28 +188,28 @@ pub enum PeerMessage {
     },
     /// Rule 8.
     Decide {
-        /// The slot.
+        /// From 1.
         slot: Slot,
-        /// What it was decided on.
+        /// The same at every node.
         value: Value,
     },
     /// A batch that waits for a slot, or the answer to [`PeerMessage::Fetch`].
     Batch {
-        /// Its id.
+        /// Names its origin, and the digest of the payload.
         id: BatchId,
-        /// Its payload.
+        /// Checked against the digest, and byte for byte, before it is held.
         payload: Payload,
     },
     /// Rule 6: send me this payload, if you hold it.
     Fetch {
-        /// Whose.
+        /// The batch whose payload it is.
         id: BatchId,
     },
     /// The speaker's store has kept so many promises: durable writes of what the speaker binds itself to (votes, states,
     /// the mark of rule 1), counted over all its runs. Said before the first message that such a write allows, so that
     /// who hears a node knows how many promises its store must remember (rule 12).
     Promised {
-        /// How many.
+        /// Never less than was said before.
         count: u64,
         /// That the store has kept so many.
         proof: Proof,
@@ -237,7 +237,7 @@ pub enum PeerMessage {
         starts: u64,
         /// As asked.
         round: u64,
-        /// The highest slot.
+        /// 0 if there is none.
         slot: Slot,
     },
     /// Send me the decided slots from this one on.
@@ -250,7 +250,7 @@ pub enum PeerMessage {
     Entries {
         /// The hash of the speaker's log before the first of them. Who has another one there has another log.
         before: Digest,
-        /// The slots.
+        /// With their payloads.
         entries: Vec<Entry>,
         /// The speaker knows all decisions up to here.
         decided: Slot,
@@ -284,28 +284,28 @@ pub enum PeerMessage {
     Alive {
         /// The last slot of the gapless decided log.
         decided: Slot,
-        /// The hash of the log up to there.
+        /// Of the log up to `decided`.
         hash: Digest,
         /// Up to this slot the log with its payloads, or a snapshot, is durable.
         durable: Slot,
     },
     /// What is the hash of your log up to this slot? Who is not that far, or has it no more, does not answer.
     GetHash {
-        /// The slot.
+        /// From 1.
         slot: Slot,
     },
     /// The answer to [`PeerMessage::GetHash`].
     LogHash {
-        /// The slot.
+        /// From 1.
         slot: Slot,
-        /// The hash.
+        /// If the receiver has another one there, the logs differ.
         hash: Digest,
     },
     /// The state's digest after a slot that is a multiple of [`DIGEST_INTERVAL`].
     StateDigest {
-        /// The slot.
+        /// From 1.
         slot: Slot,
-        /// The digest.
+        /// Over accounts, sessions and the head of the chain.
         digest: Digest,
     },
 }
@@ -316,7 +316,7 @@ pub enum PeerMessage {
 pub enum SnapshotPart {
     /// Blocks of the history, by number.
     Blocks,
-    /// One row.
+    /// One row: counters, figures and the last decisions.
     State,
     /// Pages of accounts, by number.
     Accounts,
@@ -327,7 +327,7 @@ pub enum SnapshotPart {
 /// A place in a snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct SnapshotCursor {
-    /// In which part.
+    /// Parts are sent in their order.
     pub part: SnapshotPart,
     /// The row, or the next one that is there.
     pub row: u64,

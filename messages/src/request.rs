@@ -14,12 +14,12 @@ use crate::msgpack;
 /// Bytes that are set aside for a request before it is encoded: most need no more.
 const USUAL_REQUEST: usize = 128;
 
-/// Whose request it is.
+/// Who asks: the session, and the number of the request in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RequestHeader {
     /// The session's number; 0 to open one.
     pub session: u64,
-    /// The session's key.
+    /// Shows that the session is the client's.
     pub key: SessionKey,
     /// The client's number of this request, from 1; 0 for opening and closing.
     pub number: u64,
@@ -27,7 +27,7 @@ pub struct RequestHeader {
     pub acknowledged: u64,
 }
 
-/// What a request asks for.
+/// What is to be done. It is done once, however often the request arrives.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Action {
     /// A session for the key in the header. The same key opens the same session.
@@ -38,12 +38,12 @@ pub enum Action {
     Command(Command),
 }
 
-/// One request of a batch, decoded.
+/// A request of a payload, decoded.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Request<'a> {
-    /// Whose it is.
+    /// Who asks.
     pub header: RequestHeader,
-    /// What it asks for.
+    /// What is to be done.
     pub action: Action,
     /// The action as it is encoded: equal exactly if the actions are.
     pub action_bytes: &'a [u8],
@@ -54,14 +54,14 @@ pub struct Request<'a> {
 pub struct EncodedRequest(Vec<u8>);
 
 impl EncodedRequest {
-    /// Encodes a request.
+    /// As [`BatchBuilder::push`](crate::batch::BatchBuilder::push) would.
     pub fn new(header: &RequestHeader, action: &Action) -> EncodedRequest {
         let mut bytes = Vec::with_capacity(USUAL_REQUEST);
         write(&mut bytes, header, action);
         EncodedRequest(bytes)
     }
 
-    /// How many bytes.
+    /// In bytes.
     #[allow(clippy::len_without_is_empty)] // a request has a header at least
     pub fn len(&self) -> usize {
         self.0.len()

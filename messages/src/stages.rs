@@ -86,7 +86,7 @@ impl Durations {
         }
     }
 
-    /// How many durations were counted.
+    /// Durations in all buckets.
     pub fn count(&self) -> u64 {
         self.0.iter().sum()
     }

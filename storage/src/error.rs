@@ -21,13 +21,13 @@ pub enum StoreError {
     /// A store is to be created where something is already.
     #[error("{file} is there already, and is left as it is. A store is created once; to start its node, open it")]
     Exists {
-        /// The file.
+        /// Left as it is.
         file: PathBuf,
     },
     /// Another process, or another part of this one, has the store open.
     #[error("{file} is in use by another process. Stop that one first: a member runs once")]
     InUse {
-        /// The file.
+        /// Held by the other process.
         file: PathBuf,
     },
     /// The file is of a version that this program does not know.
@@ -36,31 +36,31 @@ pub enum StoreError {
          restore a backup that it made: `rabia-bank restore --help`"
     )]
     Version {
-        /// The file.
+        /// Of the other version; left as it is.
         file: PathBuf,
-        /// The version of the file.
+        /// As it stands in the file.
         found: u32,
-        /// The version of this program.
+        /// The one that this program writes.
         known: u32,
     },
-    /// The store of another cluster.
+    /// A store, but not of the cluster in the configuration.
     #[error("{file} belongs to cluster {found}, but this node is configured for cluster {expected}. Check the paths")]
     OtherCluster {
-        /// The file.
+        /// Left as it is.
         file: PathBuf,
-        /// The cluster in the file.
+        /// As the file says.
         found: ClusterId,
-        /// The cluster in the configuration.
+        /// As the configuration says.
         expected: ClusterId,
     },
-    /// The store of another member.
+    /// A store of the cluster, but not of this member.
     #[error("{file} belongs to node {found}, but this is node {expected}. Check the paths")]
     OtherNode {
-        /// The file.
+        /// Left as it is.
         file: PathBuf,
-        /// The node in the file.
+        /// As the file says.
         found: NodeId,
-        /// The node in the configuration.
+        /// As the configuration says.
         expected: NodeId,
     },
     /// Not the store that this member has in the configuration, or not that of the other file.
@@ -69,9 +69,9 @@ pub enum StoreError {
          Check the paths: was an old file put back?"
     )]
     OtherStore {
-        /// The file.
+        /// Left as it is.
         file: PathBuf,
-        /// The store id in the file.
+        /// As the file says.
         found: StoreId,
         /// The store id that it should have.
         expected: StoreId,
@@ -82,7 +82,7 @@ pub enum StoreError {
          the cluster is created; set the configuration back"
     )]
     OtherGenesis {
-        /// The file.
+        /// Left as it is.
         file: PathBuf,
         /// Which differ, and how.
         what: String,
@@ -90,9 +90,9 @@ pub enum StoreError {
     /// The identity names a node that the cluster does not have.
     #[error("the store {file} is to be node {node}'s, but the cluster has {members} members")]
     NoMember {
-        /// The file.
+        /// Neither made nor opened.
         file: PathBuf,
-        /// The node.
+        /// As the configuration says.
         node: NodeId,
         /// How many members there are.
         members: usize,
@@ -103,7 +103,7 @@ pub enum StoreError {
          the disk; the other members go on without it, and take it back with a new store: `rabia-bank replace --help`"
     )]
     Damaged {
-        /// The file.
+        /// Left as it is.
         file: PathBuf,
         /// What is wrong, and where.
         what: String,
@@ -111,7 +111,7 @@ pub enum StoreError {
     /// The disk, or what this user may use of it, is full.
     #[error("no space left to write {file} ({source}). Make space and start the node again")]
     Full {
-        /// The file.
+        /// What was written last may or may not be in it.
         file: PathBuf,
         /// What the system says.
         source: io::Error,
@@ -122,7 +122,7 @@ pub enum StoreError {
          missing or an old copy. Look for the right one; without it this member needs a new store: `rabia-bank replace --help`"
     )]
     Gap {
-        /// The log.
+        /// Where the log is.
         file: PathBuf,
         /// The last slot that is not in the log any more.
         compacted: Slot,
@@ -135,7 +135,7 @@ pub enum StoreError {
          of another node's. Look for the right ones; without them this member needs a new store: `rabia-bank replace --help`"
     )]
     OtherLog {
-        /// The log.
+        /// Where the log is.
         file: PathBuf,
         /// The slot of the books.
         slot: Slot,
@@ -143,7 +143,7 @@ pub enum StoreError {
     /// Reading or writing failed otherwise.
     #[error("{file} can't be read or written: {source}")]
     Io {
-        /// The file.
+        /// The log or the books.
         file: PathBuf,
         /// What the system or the database says.
         source: io::Error,
@@ -151,7 +151,7 @@ pub enum StoreError {
     /// A commit contradicts what the store holds. Nothing of it was written. A fault of the program.
     #[error("a commit to {file} contradicts what is in it: {what}. This is a fault of the program; the node stops")]
     Contradiction {
-        /// The file.
+        /// As the last commit left it.
         file: PathBuf,
         /// What contradicts what.
         what: String,
@@ -159,7 +159,7 @@ pub enum StoreError {
     /// An earlier commit failed, so that nobody knows what it left.
     #[error("{file} takes no more commits since one failed ({first}). Start the node again")]
     Stopped {
-        /// The file.
+        /// What the failed commit held may or may not be in it.
         file: PathBuf,
         /// What that commit answered.
         first: String,

@@ -25,12 +25,12 @@ impl Amount {
     /// A number that is no amount. Above every limit a cluster may have.
     pub const INVALID: Amount = Amount(u64::MAX);
 
-    /// An amount of minor units.
+    /// From a number of minor units. The ledger says whether it is valid.
     pub fn new(minor_units: u64) -> Amount {
         Amount(minor_units)
     }
 
-    /// The minor units.
+    /// In minor units; [`u64::MAX`] if it is [`Amount::INVALID`].
     pub fn get(self) -> u64 {
         self.0
     }

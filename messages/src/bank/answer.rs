@@ -14,7 +14,7 @@ use crate::open::OtherFields;
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", try_from = "ItemFields")]
 pub enum ItemResult {
-    /// It was applied.
+    /// It was applied. The answer is what the command would have got alone.
     Ok(Success),
     /// It was refused and changed nothing.
     Error(Refusal),
@@ -45,15 +45,15 @@ impl TryFrom<ItemFields> for ItemResult {
 pub enum Success {
     /// Of `create_account` (with the opening transaction, if the balance is above 0) and of `get_account`.
     Account {
-        /// The account.
+        /// As it is now.
         account: Account,
-        /// Its opening.
+        /// The opening, if it was created with a balance above 0.
         #[serde(skip_serializing_if = "Option::is_none")]
         transaction: Option<Transaction>,
     },
     /// Of `deposit`, `withdraw`, `transfer`, `get_transaction`.
     Transaction {
-        /// The transaction.
+        /// As it stands in the history.
         transaction: Transaction,
     },
     /// Of `bulk`.
@@ -63,12 +63,12 @@ pub enum Success {
     },
     /// Of `get_balance`.
     Balance {
-        /// Minor units.
+        /// Minor units, 0 to [`MAX_BALANCE`](super::MAX_BALANCE).
         balance: u64,
     },
     /// Of `list_accounts`.
     Accounts {
-        /// By id.
+        /// By id, in byte order.
         accounts: Vec<Account>,
         /// The `after` of the next page, if there is more.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -84,12 +84,12 @@ pub enum Success {
     },
     /// Of `get_statistics`.
     Statistics {
-        /// The figures.
+        /// As of the slot of the answer.
         statistics: Box<Statistics>,
     },
     /// Of `get_status`.
     Status {
-        /// The node's state.
+        /// Of the node that was asked.
         status: Box<Status>,
     },
     /// Of `subscribe`.

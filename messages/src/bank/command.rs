@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::amount::Amount;
 use super::record::AccountId;
 
-/// The most commands in one bulk.
+/// Commands in one bulk at most: what it costs to apply one keeps all others waiting.
 pub const MAX_BULK: usize = 10_000;
 
 /// One change of the books. Checks run in the order given; the first that fails is the answer.
@@ -17,33 +17,33 @@ pub const MAX_BULK: usize = 10_000;
 pub enum Operation {
     /// Opens an account: `invalid_account_id`, `invalid_amount`, `account_exists`, `balance_overflow`.
     CreateAccount {
-        /// The new account.
+        /// Its name: see [`is_valid_account_id`](super::is_valid_account_id).
         account_id: AccountId,
         /// Its first balance; may be 0. Above 0 it is an opening transaction.
         initial_balance: Amount,
     },
     /// Brings money in: `invalid_account_id`, `invalid_amount`, `account_not_found`, `balance_overflow`.
     Deposit {
-        /// Where it goes.
+        /// The account that gets it.
         account_id: AccountId,
-        /// How much.
+        /// Minor units, 1 to the limit per transaction.
         amount: Amount,
     },
     /// Takes money out: `invalid_account_id`, `invalid_amount`, `account_not_found`, `insufficient_funds`.
     Withdraw {
-        /// Where it comes from.
+        /// The account that gives it.
         account_id: AccountId,
-        /// How much.
+        /// Minor units, 1 to the limit per transaction.
         amount: Amount,
     },
     /// Moves money: `invalid_account_id` (source, then destination), `invalid_amount`, `same_account`, `account_not_found`
     /// (source, then destination), `insufficient_funds`, `balance_overflow`.
     Transfer {
-        /// Where it comes from.
+        /// The account that gives it.
         from_account: AccountId,
-        /// Where it goes.
+        /// The account that gets it; must be another one.
         to_account: AccountId,
-        /// How much.
+        /// Minor units, 1 to the limit per transaction.
         amount: Amount,
     },
 }
@@ -61,7 +61,7 @@ pub struct Bulk {
 /// What a client asks to have changed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {
-    /// One operation.
+    /// A single operation.
     One(Operation),
     /// Several: `bulk_empty`, `bulk_too_large`, and what the operations answer.
     Bulk(Bulk),

@@ -18,12 +18,12 @@ pub const DEFAULT_PAGE: u32 = 100;
 pub enum Query {
     /// The account, or `account_not_found`.
     GetAccount {
-        /// Which one.
+        /// Its name.
         account_id: AccountId,
     },
     /// The balance alone, or `account_not_found`.
     GetBalance {
-        /// Of which account.
+        /// Its name.
         account_id: AccountId,
     },
     /// Accounts by id, in byte order.
@@ -39,7 +39,7 @@ pub enum Query {
     GetTransactionHistory(HistoryFilter),
     /// One transaction, or `transaction_not_found`.
     GetTransaction {
-        /// Which one, from 1.
+        /// From 1, in the order in which they were applied.
         #[serde(deserialize_with = "number::whole")]
         transaction_id: u64,
     },
@@ -60,7 +60,7 @@ pub struct HistoryFilter {
     /// Those that touch this account; `account_not_found` if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account_id: Option<AccountId>,
-    /// Those of this type.
+    /// Those of this kind: `"type"` on the wire.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "type")]
     pub transaction_type: Option<TransactionType>,
     /// Those at or after this time.
@@ -84,7 +84,7 @@ pub enum ReadLevel {
     /// It sees every command that was acknowledged, anywhere, before the query was sent.
     #[default]
     Linearizable,
-    /// What this node has applied.
+    /// What this node has applied: it may lag behind.
     Local,
     /// What this node has applied, once that reaches this slot.
     AtLeast(#[serde(deserialize_with = "number::whole")] Slot),

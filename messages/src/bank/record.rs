@@ -21,14 +21,14 @@ pub fn is_valid_account_id(id: &str) -> bool {
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b':'))
 }
 
-/// An account.
+/// An account as it is now.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct Account {
-    /// Its name.
+    /// Its name, which never changes.
     pub account_id: AccountId,
     /// Minor units, 0 to [`MAX_BALANCE`](super::MAX_BALANCE).
     pub balance: u64,
-    /// Log time of its creation.
+    /// When it was created, by the clock of the log.
     pub created_at: Millis,
     /// Log time of its last transaction, if it had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,7 +57,7 @@ impl Serialize for Account {
     }
 }
 
-/// The kind of a transaction.
+/// Why money moved.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TransactionType {
@@ -72,11 +72,11 @@ pub enum TransactionType {
 }
 
 impl TransactionType {
-    /// All of them, in a fixed order.
+    /// Each once, in a fixed order.
     pub const ALL: [TransactionType; 4] =
         [TransactionType::Opening, TransactionType::Deposit, TransactionType::Withdrawal, TransactionType::Transfer];
 
-    /// The name on the wire.
+    /// The word on the wire and in listings.
     pub fn name(self) -> &'static str {
         match self {
             TransactionType::Opening => "opening",
@@ -105,7 +105,7 @@ impl TypeName {
         }
     }
 
-    /// The word on the wire.
+    /// The word on the wire, known or not.
     pub fn name(&self) -> &str {
         match self {
             TypeName::Known(kind) => kind.name(),
@@ -146,27 +146,27 @@ impl<'de> Deserialize<'de> for TypeName {
 pub struct Transaction {
     /// 1, 2, 3 …, the same on every node.
     pub transaction_id: u64,
-    /// Its kind.
+    /// Why the money moved.
     #[serde(rename = "type")]
     pub transaction_type: TypeName,
-    /// Where the money came from.
+    /// The account that was debited; absent if the money came from outside.
     #[serde(default)]
     pub from_account: Option<AccountId>,
-    /// Where it went.
+    /// The account that was credited; absent if the money left the bank.
     #[serde(default)]
     pub to_account: Option<AccountId>,
     /// Minor units, above 0. Of a type that this program does not know it may be absent; then it is 0 here.
     #[serde(default)]
     pub amount: u64,
-    /// The source's balance after it.
+    /// The source's balance after it, in minor units.
     #[serde(default)]
     pub from_balance: Option<u64>,
     /// The destination's balance after it.
     #[serde(default)]
     pub to_balance: Option<u64>,
-    /// Log time, monotonic.
+    /// Log time: never below that of the transaction before.
     pub timestamp: Millis,
-    /// The slot that carried it.
+    /// The slot of the log that carried its command.
     pub slot: Slot,
     /// Over the record and the hash before it.
     #[serde(with = "ids::text")]

@@ -57,7 +57,7 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    /// All that this program knows.
+    /// All but [`ErrorCode::Other`].
     pub const ALL: [ErrorCode; 21] = [
         ErrorCode::InvalidAccountId,
         ErrorCode::InvalidAmount,
@@ -82,7 +82,7 @@ impl ErrorCode {
         ErrorCode::Stopping,
     ];
 
-    /// The name on the wire.
+    /// The word on the wire: stable.
     pub fn name(&self) -> &str {
         match self {
             ErrorCode::InvalidAccountId => "invalid_account_id",

@@ -11,7 +11,7 @@ use crate::open::OtherFields;
 /// How many transactions, and their amounts added up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Volume {
-    /// How many.
+    /// All of them, or those of one kind or hour.
     pub count: u64,
     /// Minor units; stays at 2^53 − 1 once there.
     pub volume: u64,
@@ -22,7 +22,7 @@ pub struct Volume {
 pub struct HourVolume {
     /// The hour's first millisecond.
     pub hour: Millis,
-    /// Its transactions.
+    /// Of this hour alone.
     #[serde(flatten)]
     pub total: Volume,
 }
@@ -30,11 +30,11 @@ pub struct HourVolume {
 /// Figures over the whole bank.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Statistics {
-    /// How many accounts.
+    /// How many accounts were ever created; none is deleted.
     pub accounts: u64,
-    /// The sum of all balances.
+    /// The sum of all balances, in minor units.
     pub total_balance: u64,
-    /// All transactions.
+    /// Since the first slot.
     pub transactions: Volume,
     /// By type, every type present.
     pub by_type: BTreeMap<TypeName, Volume>,

@@ -9,12 +9,12 @@ use crate::stages::{self, Stages};
 /// The state of a node and what it has applied.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Status {
-    /// The node that answers.
+    /// Which member answers.
     pub node: NodeId,
-    /// The cluster it belongs to.
+    /// The id that its cluster got when it was created.
     #[serde(with = "ids::text")]
     pub cluster: ClusterId,
-    /// The version of its program.
+    /// The version of its program, such as 0.1.0.
     pub version: String,
     /// How many members the cluster has.
     pub members: usize,
@@ -26,7 +26,7 @@ pub struct Status {
     /// Whether another member has another log or another state, so that it answers no client.
     #[serde(default)]
     pub in_doubt: bool,
-    /// The last slot applied.
+    /// The state below is that after this slot.
     pub applied_slot: Slot,
     /// Slots that carried a batch.
     pub decided_slots: u64,
@@ -49,13 +49,13 @@ pub struct Status {
     pub receiving_bytes: u64,
     /// Undecided slots that are in agreement now.
     pub open_slots: u64,
-    /// How many accounts.
+    /// How many accounts were ever created.
     pub accounts: u64,
-    /// How many transactions.
+    /// How many transactions; their ids run from 1 to this number.
     pub transactions: u64,
-    /// The sum of all balances.
+    /// The sum of all balances, in minor units.
     pub total_balance: u64,
-    /// How many sessions are open.
+    /// How many sessions have neither ended nor expired.
     pub sessions: u64,
     /// Connections of clients to this node.
     pub clients: u64,

@@ -14,7 +14,7 @@ pub struct Commit {
     pub records: Vec<Record>,
     /// Payloads; those that records and decisions name must be here or in the store.
     pub payloads: Vec<(BatchId, Payload)>,
-    /// Decided slots.
+    /// What slots were decided on. Their records go.
     pub decisions: Vec<(Slot, Value)>,
     /// What is to be remembered of peers; fewer promises than are remembered already are ignored.
     pub peers: Vec<(NodeId, Memory)>,

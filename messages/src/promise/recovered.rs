@@ -17,12 +17,12 @@ pub struct Identity {
     pub node: NodeId,
 }
 
-/// A run of this store.
+/// A run of a store, from one start to the next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Began {
-    /// Which start of the store it was.
+    /// Which start of the store it was, from 1.
     pub start: u64,
-    /// Its id.
+    /// Drawn at random when it began.
     pub run: RunId,
     /// How many promises the store had kept when it began.
     pub promises: u64,

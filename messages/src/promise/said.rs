@@ -9,7 +9,7 @@ use crate::ids::{BatchId, Phase, Slot};
 pub enum State {
     /// No batch had a majority.
     Zero,
-    /// This batch.
+    /// A majority proposed this batch.
     One(BatchId),
     /// The node may have spoken in this slot and forgotten: fills the quorum, backs no value.
     Abstain,
@@ -20,18 +20,18 @@ pub enum State {
 pub enum Vote {
     /// A majority said [`State::Zero`].
     Zero,
-    /// A majority said this batch.
+    /// A majority said [`State::One`] of this batch.
     One(BatchId),
-    /// No majority.
+    /// No majority said the same.
     Undecided,
 }
 
 /// What a node bound itself to in one phase of a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Said {
-    /// A State (rule 5).
+    /// Binds from phase 2 on (rule 5).
     State(State),
-    /// A Vote (rule 4).
+    /// Binds in every phase (rule 4).
     Vote(Vote),
 }
 
@@ -48,10 +48,10 @@ impl Said {
 /// A promise: durable before it is sent, kept until the slot is decided, never altered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Record {
-    /// The slot, from 1.
+    /// From 1, and below what is reserved.
     pub slot: Slot,
-    /// The phase, from 1.
+    /// From 1.
     pub phase: Phase,
-    /// What was said.
+    /// Never an abstention, nor a State of phase 1: they bind nobody.
     pub said: Said,
 }

@@ -77,7 +77,7 @@ impl BooksReader {
     }
 }
 
-/// The books of one moment.
+/// The books as they were when the view was made.
 #[derive(Debug)]
 pub struct BooksView {
     transaction: ReadTransaction,

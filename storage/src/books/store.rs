@@ -21,7 +21,7 @@ use crate::identity::{META, put_identity, store_of};
 pub struct Snapshot {
     /// The slot that the rows stand after.
     pub slot: Slot,
-    /// The row of the state.
+    /// Counters, figures, the head of the chain.
     pub state: Vec<u8>,
     /// Pages of accounts, by number.
     pub accounts: Vec<(u32, Vec<u8>)>,

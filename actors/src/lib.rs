@@ -1,4 +1,4 @@
-//! The actors of a Rabia Bank node, and the two pure cores that they drive: [`consensus`] and [`ledger`].
+//! The actors of a Rabia Bank node, and the two pure cores that they drive: [`consensus`], a crate of its own, and [`ledger`].
 //!
 //! ```text
 //!              clients                                                       peers
@@ -78,15 +78,12 @@
 pub mod bank;
 pub mod budget;
 pub mod client_session;
-pub mod consensus;
 mod deadline;
-pub mod handshake;
 pub mod host_session;
 pub mod ledger;
 pub mod log;
 pub mod metered;
 pub mod node;
-pub mod owner;
 mod pace;
 pub mod peer_link;
 pub mod process;
@@ -98,3 +95,6 @@ pub mod stages;
 pub mod timekeeper;
 pub mod uptime;
 pub mod voter;
+
+pub use consensus::{handshake, turns as owner};
+pub use rabia_bank_rabia as consensus;

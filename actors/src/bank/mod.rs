@@ -54,8 +54,7 @@ mod work;
 /// The proposer is told of log time when it has gone on by so many milliseconds: it looks for leaps of an hour.
 const TELL_TIME: Millis = 1_000;
 
-/// Names a client of this node: one connection, or one host that embeds it.
-pub type ClientId = u64;
+pub use crate::owner::ClientId;
 
 /// Who waits for an answer, and the client's own mark on the request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

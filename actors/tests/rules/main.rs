@@ -3,10 +3,6 @@
 //!
 //! | rule | shown by |
 //! | --- | --- |
-//! | `SparseRead` | a node that was started again and knows a decision above a gap does not name it to who reads |
-//! | `InstalledTold` | a batch that was decided below a snapshot is taken for a new one |
-//! | `LateAnswered` | a node that asks about a decided slot hears nothing |
-//! | `CoinBySlot` | the same coin in every slot |
 //! | `NamedPayloadsStay` | a log in which a record names a payload that is gone |
 //! | `BooksReachLog` | a log opens with books that end before it begins |
 //! | `LoadedDigest` | books whose rows are of two states are loaded, and installed |
@@ -19,7 +15,6 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a test says what failed by failing
 
 mod actors;
-mod cores;
 mod received;
 mod stored;
 

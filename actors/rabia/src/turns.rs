@@ -1,0 +1,194 @@
+//! Whose work it is that a node does, and whose turn it is. Nobody's work may keep another's waiting, so what waits is taken in turn, first between
+//! owners, then between the clients of each.
+//!
+//! An owner is an address that clients come from, or the program that the node lives in. It is known to one node alone and
+//! never enters the log: nothing that is applied depends on it.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv6Addr};
+
+use rustc_hash::FxHashMap;
+
+/// Names a client of this node: one connection, or one host that embeds it.
+pub type ClientId = u64;
+
+/// Who asks for work.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Owner {
+    /// The program that the node lives in.
+    Host,
+    /// Clients that connect from this address. See [`Owner::at`].
+    Address(IpAddr),
+}
+
+impl Owner {
+    /// The owner of connections from an address. Of an IPv6 address its network counts, 64 bits: one machine has all of the
+    /// others.
+    pub fn at(address: IpAddr) -> Owner {
+        Owner::Address(match address.to_canonical() {
+            IpAddr::V6(v6) => {
+                let [a, b, c, d, ..] = v6.segments();
+                IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+            }
+            v4 => v4,
+        })
+    }
+}
+
+/// Whose turn it is: owners in turn, and for each its clients in turn. A client is in it once at most.
+#[derive(Debug, Default)]
+pub struct Turns {
+    owners: VecDeque<Owner>,
+    clients: FxHashMap<Owner, VecDeque<ClientId>>,
+}
+
+impl Turns {
+    /// Lets a client have a turn, behind the others of its owner. It must not be waiting for one.
+    pub fn push(&mut self, owner: Owner, client: ClientId) {
+        let clients = self.clients.entry(owner).or_default();
+        clients.push_back(client);
+        if clients.len() == 1 {
+            self.owners.push_back(owner);
+        }
+    }
+
+    /// Whose turn it is. The client has to be pushed again to have another.
+    pub fn pop(&mut self) -> Option<(Owner, ClientId)> {
+        let owner = self.owners.pop_front()?;
+        let clients = self.clients.get_mut(&owner)?;
+        let client = clients.pop_front()?;
+        if clients.is_empty() {
+            self.clients.remove(&owner);
+        } else {
+            self.owners.push_back(owner);
+        }
+        Some((owner, client))
+    }
+
+    /// How many owners wait for a turn.
+    pub fn owners(&self) -> usize {
+        self.owners.len()
+    }
+
+    /// Nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.owners.is_empty()
+    }
+}
+
+/// Work that waits, in turn by owner and client; what one client asked for in the order in which it was pushed.
+#[derive(Debug)]
+pub struct FairQueue<T> {
+    turns: Turns,
+    queues: FxHashMap<ClientId, VecDeque<T>>,
+}
+
+impl<T> Default for FairQueue<T> {
+    fn default() -> FairQueue<T> {
+        FairQueue { turns: Turns::default(), queues: FxHashMap::default() }
+    }
+}
+
+impl<T> FairQueue<T> {
+    /// Adds work behind all that this client has waiting.
+    pub fn push(&mut self, owner: Owner, client: ClientId, work: T) {
+        let queue = self.queues.entry(client).or_default();
+        queue.push_back(work);
+        if queue.len() == 1 {
+            self.turns.push(owner, client);
+        }
+    }
+
+    /// Takes what is to be done next.
+    pub fn pop(&mut self) -> Option<T> {
+        loop {
+            let (owner, client) = self.turns.pop()?;
+            // The queue of a client that has gone is not there.
+            let Some(queue) = self.queues.get_mut(&client) else { continue };
+            let work = queue.pop_front();
+            if queue.is_empty() {
+                self.queues.remove(&client);
+            } else {
+                self.turns.push(owner, client);
+            }
+            if work.is_some() {
+                return work;
+            }
+        }
+    }
+
+    /// Forgets the work of a client that has gone.
+    pub fn remove(&mut self, client: ClientId) {
+        self.queues.remove(&client);
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.queues.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn owner(last: u8) -> Owner {
+        Owner::at(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)))
+    }
+
+    fn all(queue: &mut FairQueue<u64>) -> Vec<u64> {
+        std::iter::from_fn(|| queue.pop()).collect()
+    }
+
+    #[test]
+    fn owners_take_turns_and_their_clients_within() {
+        let mut queue = FairQueue::default();
+        for work in 0..4 {
+            queue.push(owner(1), 1, 100 + work);
+            queue.push(owner(1), 2, 200 + work);
+        }
+        queue.push(owner(2), 3, 300);
+        queue.push(owner(2), 3, 301);
+        assert_eq!(all(&mut queue), [100, 300, 200, 301, 101, 201, 102, 202, 103, 203]);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn who_comes_late_waits_for_one_turn_of_each() {
+        let mut queue = FairQueue::default();
+        for work in 0..1_000 {
+            queue.push(owner(1), work % 3, work);
+        }
+        queue.pop();
+        queue.push(owner(2), 9, 9_999);
+        queue.push(owner(1), 10, 8_888);
+        let next = all(&mut queue);
+        let place = |work| next.iter().position(|next| *next == work).unwrap();
+        assert!(place(9_999) <= 1, "{:?}", &next[..8]);
+        assert!(place(8_888) <= 4, "{:?}", &next[..8]);
+    }
+
+    #[test]
+    fn the_work_of_a_client_goes_with_it() {
+        let mut queue = FairQueue::default();
+        for work in 0..10 {
+            queue.push(owner(1), work % 2, work);
+        }
+        queue.remove(0);
+        assert_eq!(all(&mut queue), [1, 3, 5, 7, 9]);
+        queue.remove(1);
+        assert!(queue.is_empty());
+        assert_eq!(queue.pop(), None);
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_owner() {
+        let at = |address: &str| Owner::at(address.parse().unwrap());
+        assert_eq!(at("2001:db8:1:2::1"), at("2001:db8:1:2:ffff::7"));
+        assert_ne!(at("2001:db8:1:2::1"), at("2001:db8:1:3::1"));
+        assert_eq!(at("::ffff:192.0.2.1"), at("192.0.2.1"));
+        assert_ne!(at("192.0.2.1"), at("192.0.2.2"));
+    }
+}

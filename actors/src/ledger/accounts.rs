@@ -17,8 +17,9 @@ use std::sync::Arc;
 use rabia_bank_messages::ids::Millis;
 use rustc_hash::FxHashMap;
 
+use super::account::{AccountIndex, AccountRow, AccountState, Standing};
 use super::ranks::{Measure, Ranks};
-use super::rows::{self, AccountRow, BadRow};
+use super::rows::{self, BadRow};
 use super::set_hash::SetHash;
 
 /// Accounts on a page: about as much as the disk writes anyway to change one.
@@ -27,92 +28,6 @@ const PAGE: usize = 64;
 /// So many changed accounts are hashed in one go. More would stall an answer by more than half a millisecond, fewer
 /// would hash a busy account too often.
 const REHASH_AT: usize = 4096;
-
-/// The place of an account in the table.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(super) struct AccountIndex(u32);
-
-impl AccountIndex {
-    /// The place with this number, from 0.
-    pub(super) fn new(number: u32) -> AccountIndex {
-        AccountIndex(number)
-    }
-
-    /// Its number, from 0.
-    pub(super) fn number(self) -> u32 {
-        self.0
-    }
-
-    pub(super) fn get(self) -> usize {
-        self.0 as usize
-    }
-}
-
-/// The newest transaction of an account.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Last {
-    /// Its id.
-    pub(super) transaction: u64,
-    /// When it was applied, in log time.
-    pub(super) at: Millis,
-}
-
-/// An account as it is now.
-#[derive(Debug)]
-pub(super) struct AccountState {
-    pub(super) name: Arc<str>,
-    /// Minor units.
-    pub(super) balance: u64,
-    pub(super) created_at: Millis,
-    /// Where the chain of the account's records begins.
-    pub(super) last: Option<Last>,
-    pub(super) transaction_count: u64,
-    /// What the table's hash holds for this account: nothing yet for a new one.
-    hashed: SetHash,
-    /// Whether it changed since.
-    changed: bool,
-    /// In which lists of top accounts it is: see [`Ranks`].
-    pub(super) listed: u8,
-}
-
-impl AccountState {
-    fn standing(&self) -> Standing {
-        let AccountState { balance, last, transaction_count, .. } = *self;
-        Standing { balance, last, transaction_count }
-    }
-
-    /// The row of this account, as it stood then.
-    fn to_row(&self, Standing { balance, last, transaction_count }: Standing) -> AccountRow<&str> {
-        let last = last.unwrap_or(Last { transaction: 0, at: 0 });
-        AccountRow {
-            name: &self.name,
-            balance,
-            created_at: self.created_at,
-            last_transaction: last.transaction,
-            last_at: last.at,
-            transaction_count,
-        }
-    }
-
-    fn set_hash(&self, scratch: &mut Vec<u8>) -> SetHash {
-        let last = self.last.unwrap_or(Last { transaction: 0, at: 0 });
-        scratch.clear();
-        scratch.extend_from_slice(b"account");
-        for number in [self.balance, self.created_at, last.transaction, last.at, self.transaction_count] {
-            scratch.extend_from_slice(&number.to_be_bytes());
-        }
-        scratch.extend_from_slice(self.name.as_bytes());
-        SetHash::of(scratch)
-    }
-}
-
-/// What transactions change of an account.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Standing {
-    balance: u64,
-    last: Option<Last>,
-    transaction_count: u64,
-}
 
 /// All accounts.
 #[derive(Debug, Default)]
@@ -181,7 +96,7 @@ impl Pages {
         // The page of accounts that were taken away again may be empty.
         if !places.is_empty() {
             let row = |place: usize| {
-                let (account, index) = (&accounts[place], AccountIndex(place as u32));
+                let (account, index) = (&accounts[place], AccountIndex::new(place as u32));
                 account.to_row(self.before.get(&index).copied().unwrap_or_else(|| account.standing()))
             };
             self.encoded.push((page as u32, rows::encode(&places.map(row).collect::<Vec<_>>())));
@@ -227,19 +142,9 @@ impl Accounts {
             return Err(bad(format!("{} accounts, where {} came before", rows.len(), self.states.len())));
         }
         for row in rows {
-            let AccountRow { name, balance, created_at, last_transaction, last_at, transaction_count } = row;
             let index =
-                u32::try_from(self.states.len()).map(AccountIndex).map_err(|_| bad("no place for it".into()))?;
-            self.states.push(AccountState {
-                name: Arc::from(name),
-                balance,
-                created_at,
-                last: (last_transaction > 0).then_some(Last { transaction: last_transaction, at: last_at }),
-                transaction_count,
-                hashed: SetHash::default(),
-                changed: true,
-                listed: 0,
-            });
+                u32::try_from(self.states.len()).map(AccountIndex::new).map_err(|_| bad("no place for it".into()))?;
+            self.states.push(AccountState::from_row(row));
             self.changed.push(index);
         }
         self.ranks = Ranks::unknown();
@@ -250,7 +155,7 @@ impl Accounts {
 
     /// All pages are loaded: lets accounts be found, all at once, for one by one takes several times as long.
     pub(super) fn loaded(&mut self) -> Result<(), BadRow> {
-        let named = |(place, state): (u32, &AccountState)| (Arc::clone(&state.name), AccountIndex(place));
+        let named = |(place, state): (u32, &AccountState)| (Arc::clone(&state.name), AccountIndex::new(place));
         self.by_name.reserve(self.states.len());
         self.by_name.extend((0..).zip(&self.states).map(named));
         let mut names: Vec<_> = (0..).zip(&self.states).map(named).collect();
@@ -318,21 +223,12 @@ impl Accounts {
     pub(super) fn create(&mut self, name: &str, created_at: Millis) -> AccountIndex {
         let count = self.states.len();
         let Ok(place) = u32::try_from(count) else { panic!("no place for more than {count} accounts") };
-        self.pages.touch(AccountIndex(place), &self.states);
-        let (index, name) = (AccountIndex(place), Arc::<str>::from(name));
+        self.pages.touch(AccountIndex::new(place), &self.states);
+        let (index, name) = (AccountIndex::new(place), Arc::<str>::from(name));
         let other = self.by_name.insert(Arc::clone(&name), index);
         assert!(other.is_none(), "account {name} was created as {index:?}, but exists as {other:?}");
         self.in_order.insert(Arc::clone(&name), index);
-        self.states.push(AccountState {
-            name,
-            balance: 0,
-            created_at,
-            last: None,
-            transaction_count: 0,
-            hashed: SetHash::default(),
-            changed: true,
-            listed: 0,
-        });
+        self.states.push(AccountState::new(name, created_at));
         self.changed.push(index);
         self.rank(index);
         index
@@ -345,7 +241,7 @@ impl Accounts {
         }
         self.ranks.truncate(count);
         for place in count..self.states.len() {
-            self.pages.touch(AccountIndex(place as u32), &self.states);
+            self.pages.touch(AccountIndex::new(place as u32), &self.states);
         }
         for state in self.states.drain(count..) {
             assert_eq!(state.balance, 0, "account {} was taken away with money in it", state.name);

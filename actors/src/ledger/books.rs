@@ -7,7 +7,8 @@
 use rabia_bank_messages::bank::{Amount, Bulk, Command, MAX_BALANCE, MAX_BULK, Operation, is_valid_account_id};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 
-use super::accounts::{AccountIndex, Accounts, Last};
+use super::account::{AccountIndex, Last};
+use super::accounts::Accounts;
 use super::history::{History, Moment, Movement, Side};
 use super::outcomes::{CommandOutcome, Done, Kind, OperationOutcome, OperationRefusal, shortened};
 use super::statistics::Totals;

@@ -7,8 +7,9 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use rabia_bank_messages::ids::SessionKey;
+use serde::{Deserialize, Serialize};
 
-use super::rows::{BadRow, EndedRow};
+use super::rows::BadRow;
 use super::set_hash::SetHash;
 
 /// Sessions that are remembered at least after they ended: 12 MB of memory, 4 MB in the books.
@@ -26,6 +27,13 @@ fn key_hash(key: &SessionKey) -> KeyHash {
     let hash = hasher.finalize();
     let (halves, _) = hash.as_bytes().as_chunks::<16>();
     halves[0]
+}
+
+/// Keys of sessions that ended, 16 bytes each.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct EndedRow {
+    #[serde(with = "serde_bytes")]
+    keys: Vec<u8>,
 }
 
 /// The keys of the last sessions that ended.

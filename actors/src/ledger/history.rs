@@ -9,11 +9,13 @@ use std::collections::VecDeque;
 
 use rabia_bank_messages::bank::{OtherFields, Transaction, TransactionType};
 use rabia_bank_messages::ids::{Digest, Millis, Slot};
+use serde::{Deserialize, Serialize};
 
-use super::accounts::{AccountIndex, Accounts};
+use super::account::AccountIndex;
+use super::accounts::Accounts;
 use super::block::{BLOCK, Block, BlockRecord};
 use super::chain::{Link, type_index};
-use super::rows::{BadRow, HistoryRow};
+use super::rows::BadRow;
 
 /// Records that stay in memory though they are in durable blocks, so that recent questions and replays need no disk:
 /// about 10 MB.
@@ -86,6 +88,17 @@ pub(super) struct Record {
     /// The transaction before it of the same type; 0 if it is the first.
     pub(super) previous_of_type: u64,
     pub(super) hash: Digest,
+}
+
+/// Where the history stands, in the row of the state.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct HistoryRow {
+    pub(super) transactions: u64,
+    pub(super) head: Digest,
+    pub(super) newest_of_type: [u64; 4],
+    /// Of the newest transaction; 0 if there is none.
+    pub(super) slot: Slot,
+    pub(super) time: Millis,
 }
 
 /// All records, in order.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rabia_bank_messages::bank::{Bulk, Command, Operation};
 
-use super::accounts::AccountIndex;
+use super::account::AccountIndex;
 use super::outcomes::{CommandOutcome, Done, Kind, OperationOutcome, OperationRefusal, shortened};
 
 /// What a kept reply takes besides its results, in bytes: its entry in the tree of its session, fingerprint, slot.

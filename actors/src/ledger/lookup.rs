@@ -30,12 +30,12 @@ use rabia_bank_messages::bank::{
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::ids::{Millis, Slot};
 
-use super::accounts::AccountIndex;
+use super::account::AccountIndex;
 use super::block::{Block, BlockRecord, block_of};
 use super::books::Books;
 use super::history::Record;
 use super::outcomes::{CommandOutcome, Done, Kind, OperationOutcome, bulk_empty, bulk_too_large};
-use super::queries::{TOP, as_created};
+use super::overview::TOP;
 use super::ranks::LOOK as RANKS;
 
 /// The answer to a command or a query.
@@ -465,7 +465,7 @@ fn operation(view: &View<'_>, outcome: &OperationOutcome) -> Result<Answer, Stop
     view.spend(1)?;
     Ok(match outcome {
         Ok(Done::Created(account)) => {
-            let account = as_created(view.books.accounts.get(*account));
+            let account = view.books.accounts.get(*account).as_created();
             Ok(Success::Account { account, transaction: None })
         }
         Ok(Done::Opened(transaction)) => Ok(opening(view, view.transaction(*transaction)?)),
@@ -483,7 +483,7 @@ fn opening(view: &View<'_>, transaction: Transaction) -> Success {
         balance,
         last_transaction_at: Some(transaction.timestamp),
         transaction_count: 1,
-        ..as_created(view.books.accounts.get(account))
+        ..view.books.accounts.get(account).as_created()
     };
     Success::Account { account, transaction: Some(transaction) }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rabia_bank_messages::bank::{ErrorCode, MAX_ACCOUNT_ID, MAX_BALANCE, MAX_BULK, Outcome, Refusal};
 
-use super::accounts::AccountIndex;
+use super::account::AccountIndex;
 
 /// What came of a command. [`Ledger::render`](super::Ledger::render) makes an answer of it, now or later.
 #[derive(Clone, PartialEq, Eq, Debug)]

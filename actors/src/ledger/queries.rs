@@ -1,25 +1,20 @@
 //! Answers to queries. What needs the history is begun here, and finished in `lookup`.
 
 use rabia_bank_messages::bank::{
-    Account, DEFAULT_PAGE, ErrorCode, HistoryFilter, MAX_PAGE, OtherFields, Query, Refusal, Statistics, Success,
-    is_valid_account_id,
+    DEFAULT_PAGE, ErrorCode, HistoryFilter, MAX_PAGE, Query, Refusal, Success, is_valid_account_id,
 };
 
-use super::accounts::AccountState;
+use super::account::AccountState;
 use super::books::Books;
 use super::lookup::{Page, Task, Trail};
 use super::outcomes::{OperationRefusal, shortened};
-use super::ranks::Measure;
-
-/// How many accounts or transactions each list of the statistics names.
-pub(super) const TOP: usize = 10;
 
 impl Books {
     /// Begins the answer to a query; `None` to one that is not about the bank.
     pub(super) fn query(&self, query: &Query) -> Option<Task> {
         Some(match query {
             Query::GetAccount { account_id } => Task::Ready(
-                self.account(account_id).map(|state| Success::Account { account: as_now(state), transaction: None }),
+                self.account(account_id).map(|state| Success::Account { account: state.as_now(), transaction: None }),
             ),
             Query::GetBalance { account_id } => {
                 Task::Ready(self.account(account_id).map(|state| Success::Balance { balance: state.balance }))
@@ -51,14 +46,6 @@ impl Books {
         }
     }
 
-    pub(super) fn list_accounts(&self, after: Option<&str>, limit: usize) -> Success {
-        let mut accounts: Vec<_> = self.accounts.list(after).take(limit + 1).map(as_now).collect();
-        let more = accounts.len() > limit;
-        accounts.truncate(limit);
-        let next = accounts.last().filter(|_| more).map(|last| last.account_id.clone());
-        Success::Accounts { accounts, next }
-    }
-
     fn history(&self, filter: &HistoryFilter) -> Result<Page, Refusal> {
         let HistoryFilter { account_id, transaction_type, from_time, to_time, before, limit } = filter;
         let trail = match (account_id, transaction_type) {
@@ -78,44 +65,6 @@ impl Books {
         let state = self.accounts.get(account);
         let newest = state.last.map_or(0, |last| last.transaction);
         Ok(Trail::Account { account, name: state.name.clone(), newest })
-    }
-
-    /// All that is at hand. The lists of top accounts must be complete; large transactions are yet to be found.
-    pub(super) fn statistics(&self, large_amount: u64) -> Statistics {
-        let top = |measure| self.accounts.top(measure, TOP).into_iter().map(as_now).collect();
-        Statistics {
-            accounts: self.accounts.len() as u64,
-            total_balance: self.total_balance,
-            transactions: self.totals.all,
-            by_type: self.totals.by_type(),
-            by_hour: self.totals.by_hour(),
-            largest_accounts: top(Measure::Balance),
-            most_active_accounts: top(Measure::Transactions),
-            large_amount,
-            large_transactions: Vec::new(),
-            other: OtherFields::default(),
-        }
-    }
-}
-
-fn as_now(state: &AccountState) -> Account {
-    Account {
-        balance: state.balance,
-        last_transaction_at: state.last.map(|last| last.at),
-        transaction_count: state.transaction_count,
-        ..as_created(state)
-    }
-}
-
-/// The account when it had no transaction yet.
-pub(super) fn as_created(state: &AccountState) -> Account {
-    Account {
-        account_id: Box::from(&*state.name),
-        balance: 0,
-        created_at: state.created_at,
-        last_transaction_at: None,
-        transaction_count: 0,
-        other: OtherFields::default(),
     }
 }
 

@@ -12,7 +12,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::accounts::{AccountIndex, AccountState};
+use super::account::{AccountIndex, AccountState};
 
 /// Accounts that are listed at most …
 const MOST: usize = 512;

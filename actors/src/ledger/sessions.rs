@@ -25,11 +25,12 @@ use rabia_bank_messages::batch::RequestHeader;
 use rabia_bank_messages::genesis::SessionLimits;
 use rabia_bank_messages::ids::{Millis, SessionKey, Slot};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
+use serde::{Deserialize, Serialize};
 
-use super::ended::Ended;
+use super::ended::{Ended, EndedRow};
 use super::kept::{KeptOutcome, most_bytes};
 use super::outcomes::Rejection;
-use super::rows::{self, BadRow, ENDED_ROWS, EndedRow, ReplyRow, SessionRow, SessionsRow};
+use super::rows::{self, BadRow};
 use super::set_hash::SetHash;
 
 /// The most that a session keeps of unacknowledged replies, in bytes: room for 26 of the largest bulks in flight at once.
@@ -55,6 +56,40 @@ impl Fingerprint {
         let (halves, _) = hash.as_bytes().as_chunks::<16>();
         Fingerprint(halves[0])
     }
+}
+
+/// A row of the sessions. Its key is a position in the log, of which every request has one: that of the request which opened
+/// the session, or brought the reply. So a session comes before its replies. Pages of [`EndedRow`]s come behind, from
+/// [`ENDED_ROWS`] on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum SessionsRow {
+    Session(SessionRow),
+    Reply(ReplyRow),
+    Ended(EndedRow),
+}
+
+/// The key of the row with the first sessions that ended. No log has so many requests.
+const ENDED_ROWS: u64 = 1 << 63;
+
+/// An open session.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct SessionRow {
+    key: SessionKey,
+    acknowledged: u64,
+    last_used: Millis,
+}
+
+/// A reply that a session keeps.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct ReplyRow {
+    session: u64,
+    number: u64,
+    #[serde(with = "serde_bytes")]
+    fingerprint: [u8; 16],
+    slot: Slot,
+    index: u32,
+    #[serde(with = "serde_bytes")]
+    outcome: Vec<u8>,
 }
 
 /// Where a command stands in the log.

@@ -4,26 +4,67 @@
 //! The row of the state carries the digest, so a ledger that was made of rows is compared with the one that they were
 //! taken from: a row that is wrong, missing or too many is found.
 
-use rabia_bank_messages::genesis::SessionLimits;
-use rabia_bank_messages::ids::{Digest, Millis, Slot};
+use rabia_bank_messages::genesis::{Replacement, SessionLimits};
+use rabia_bank_messages::ids::{BatchId, Digest, Millis, Slot};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
+use serde::{Deserialize, Serialize};
 
 use super::Ledger;
 use super::accounts::Accounts;
 use super::batches::AppliedBatches;
 use super::block::{BLOCK, Block, block_of};
 use super::books::Books;
-use super::history::History;
-use super::rows::{self, BadRow, StateRow, VERSION, VERSION_0_1_0};
-use super::sessions::{Sessions, UnsavedRows};
-use super::statistics::Totals;
+use super::history::{History, HistoryRow};
+use super::rows::{self, BadRow};
+use super::sessions::Sessions;
+use super::statistics::{Totals, TotalsRow};
+use super::taking::Taking;
 use super::unusable::UnusableBatches;
 use crate::consensus::stores::Replacements;
+
+/// The version of all rows. It stands in the row of the state, and a ledger of another version is not read.
+const VERSION: u32 = 2;
+/// The version of program 0.1.0. Its state, accounts and history read alike, so that its backups can be restored.
+const VERSION_0_1_0: u32 = 1;
 
 /// Pages of accounts that take as long as a block of the history.
 const PAGES: usize = 32;
 /// Rows of sessions, likewise.
 const ROWS: usize = 1_024;
+
+/// What the ledger keeps beside accounts, sessions and history.
+#[derive(Debug, Serialize, Deserialize)]
+struct StateRow {
+    version: u32,
+    transaction_limit: u64,
+    session_limits: SessionLimits,
+    applied: Slot,
+    time: Millis,
+    requests: u64,
+    decided_slots: u64,
+    null_slots: u64,
+    repeated_batches: u64,
+    total_balance: u64,
+    accounts: u64,
+    sessions: u64,
+    history: HistoryRow,
+    totals: TotalsRow,
+    /// By origin, in the order of application: incarnation and sequence.
+    batches: Vec<Vec<(u64, u64)>>,
+    /// Of the state after `applied`.
+    digest: Digest,
+    #[serde(default)]
+    replacements: Vec<Replacement>,
+    /// How many sessions have ended.
+    #[serde(default)]
+    ended_sessions: u64,
+    /// How many batches could not be applied …
+    #[serde(default)]
+    unusable_batches: u64,
+    /// … and in which slots the newest of them were decided.
+    #[serde(default)]
+    newest_unusable: Vec<(Slot, BatchId)>,
+}
 
 /// What changed between two snapshots, in rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,19 +81,6 @@ pub struct Changes {
     pub sessions: Vec<(u64, Option<Vec<u8>>)>,
     /// Blocks of the history, by number. The last one may be partly filled.
     pub blocks: Vec<(u64, Vec<u8>)>,
-}
-
-/// A snapshot that is being taken: what is complete of it.
-#[derive(Debug)]
-pub(super) struct Taking {
-    slot: Slot,
-    /// The newest transaction.
-    end: u64,
-    state: Vec<u8>,
-    unsaved_sessions: UnsavedRows,
-    sessions: Vec<(u64, Option<Vec<u8>>)>,
-    next_block: u64,
-    blocks: Vec<(u64, Vec<u8>)>,
 }
 
 impl Ledger {

@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use rabia_bank_messages::bank::{HourVolume, MAX_BALANCE, TransactionType, TypeName, Volume};
 use rabia_bank_messages::ids::Millis;
+use serde::{Deserialize, Serialize};
 
 use super::chain::type_index;
 use super::history::Record;
-use super::rows::TotalsRow;
 
 /// An hour of log time, in milliseconds.
 const HOUR: Millis = 60 * 60 * 1000;
@@ -32,6 +32,16 @@ pub(super) struct Totals {
     largest: VecDeque<u64>,
     /// … but for so many of the oldest of them.
     forgotten: u64,
+}
+
+/// The figures in the row of the state.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct TotalsRow {
+    all: Volume,
+    by_type: [Volume; 4],
+    by_hour: Vec<HourVolume>,
+    forgotten: u64,
+    largest: Vec<u64>,
 }
 
 impl Totals {

@@ -4,9 +4,13 @@
 //! read. A little of it is free for each connection, so that whoever waits for nothing but small things goes on whatever others
 //! do. Of a node's budget the second half is for owners that have less than their fair share of it: one owner, or a few, can't
 //! use up what the others need.
+//!
+//! What nodes do with commands costs memory, too, long after their clients may have given up: so they are counted until their slot
+//! is decided ([`RequestBudget`]).
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
@@ -173,6 +177,114 @@ impl Drop for Account {
     }
 }
 
+/// How many bytes may wait, for a connection, its owner, and the node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BudgetSettings {
+    /// Messages that have begun and are not whole.
+    pub unfinished: BudgetLimits,
+    /// Requests that wait for their answers.
+    pub waiting: BudgetLimits,
+    /// Answers that wait for a client to read them.
+    pub unread: BudgetLimits,
+}
+
+/// What waits at a node.
+#[derive(Clone, Debug)]
+pub struct Budgets {
+    pub(crate) unfinished: Arc<Budget>,
+    pub(crate) waiting: Arc<Budget>,
+    pub(crate) unread: Arc<Budget>,
+    /// What long messages of clients have had of the thread's time.
+    pub(crate) long_messages: Arc<LongMessages>,
+}
+
+impl Budgets {
+    /// Nothing waits yet.
+    pub fn new(settings: BudgetSettings) -> Budgets {
+        let BudgetSettings { unfinished, waiting, unread } = settings;
+        let [unfinished, waiting, unread] = [unfinished, waiting, unread].map(Budget::new);
+        Budgets { unfinished, waiting, unread, long_messages: Arc::default() }
+    }
+}
+
+/// No connection pauses for longer, however many there are: it would be taken for dead.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What long messages of all connections have had of the thread's time. Half of it is theirs.
+#[derive(Debug)]
+pub(crate) struct LongMessages {
+    started: Instant,
+    /// Until when that was their part. Nanoseconds since the start.
+    until: AtomicU64,
+}
+
+impl Default for LongMessages {
+    fn default() -> LongMessages {
+        LongMessages { started: Instant::now(), until: AtomicU64::new(0) }
+    }
+}
+
+impl LongMessages {
+    /// One took so long. Answers how long its connection has to pause, behind the pauses of the others.
+    pub(crate) fn pause(&self, took: Duration) -> Duration {
+        let now = self.started.elapsed();
+        let began = now.saturating_sub(took);
+        let free = Duration::from_nanos(self.until.load(Ordering::Relaxed)).max(began) + 2 * took;
+        self.until.store(free.as_nanos() as u64, Ordering::Relaxed); // 584 years
+        free.saturating_sub(now).min(LONGEST_PAUSE)
+    }
+}
+
+/// The most bytes of requests that wait for their answers, over all clients of a node: 32 of the longest. Few requests
+/// of clients that mean well come near, and many that don't would otherwise fill the memory.
+pub const MAX_UNANSWERED: usize = 128 << 20;
+
+/// Commands of this node's clients that wait for their slot, and the bytes of the batches that they are in.
+#[derive(Debug)]
+pub struct RequestBudget {
+    max_requests: usize,
+    requests: usize,
+    bytes: usize,
+}
+
+impl RequestBudget {
+    /// For so many commands, and [`MAX_UNANSWERED`] bytes.
+    pub fn new(max_requests: usize) -> RequestBudget {
+        RequestBudget { max_requests, requests: 0, bytes: 0 }
+    }
+
+    /// How many commands may wait.
+    pub fn max_requests(&self) -> usize {
+        self.max_requests
+    }
+
+    /// How many wait.
+    pub fn requests(&self) -> usize {
+        self.requests
+    }
+
+    /// Whether no more may wait.
+    pub fn is_full(&self) -> bool {
+        self.requests >= self.max_requests || self.bytes >= MAX_UNANSWERED
+    }
+
+    /// A command begins to wait.
+    pub fn take(&mut self) {
+        self.requests += 1;
+    }
+
+    /// Commands that wait are in a batch of so many bytes by now.
+    pub fn formed(&mut self, bytes: usize) {
+        self.bytes += bytes;
+    }
+
+    /// The commands of a batch of so many bytes do not wait any more.
+    pub fn give(&mut self, requests: usize, bytes: usize) {
+        self.requests -= requests;
+        self.bytes -= bytes;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
@@ -203,6 +315,22 @@ mod tests {
         drop((one, two, three));
         assert_eq!(budget.used(), 0);
         assert!(budget.lock().owners.is_empty());
+    }
+
+    #[test]
+    fn commands_are_counted_until_their_slot_is_decided() {
+        let mut budget = RequestBudget::new(2);
+        assert_eq!((budget.is_full(), budget.requests()), (false, 0));
+        budget.take();
+        assert!(!budget.is_full());
+        budget.take();
+        assert!(budget.is_full());
+        // Bytes count from when the commands are in a batch.
+        budget.formed(MAX_UNANSWERED);
+        budget.give(1, 0);
+        assert!(budget.is_full() && budget.requests() == 1);
+        budget.give(1, MAX_UNANSWERED);
+        assert_eq!((budget.is_full(), budget.requests()), (false, 0));
     }
 
     #[test]

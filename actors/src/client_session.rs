@@ -4,114 +4,53 @@
 //! client may make grow is bounded, for a connection, its owner and the node: requests in flight and their bytes (beyond: `busy`),
 //! bytes of a message (beyond: `too_large` and close code 1009), messages without an end, and answers that are not read (beyond: the
 //! connection is closed). See `budget`.
-//!
-//! A subscription asks the bank for transactions a page at a time, and for the next page only when the client has read most of
-//! what was sent. So a slow subscriber costs its node nothing; one that reads nothing at all is closed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use futures_util::StreamExt;
-use rabia_bank_messages::bank::{Command, ErrorCode, Outcome, Query, ReadLevel, Refusal, Success, Transaction};
+use rabia_bank_messages::bank::{Command, ErrorCode, Outcome, Query, ReadLevel, Refusal, Success};
 use rabia_bank_messages::batch::{Action, RequestHeader};
 use rabia_bank_messages::client::{Answer, AnswerResult, ClientMessage, Feed, ServerMessage, SessionName};
 use rabia_bank_messages::codec::Encoding;
-use rabia_bank_messages::ids::{ClusterId, NodeId, SessionKey, Slot};
+use rabia_bank_messages::ids::{SessionKey, Slot};
 use rabia_bank_messages::stages::Stage;
 use rustc_hash::{FxHashMap, FxHashSet};
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error as SocketError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Message as Frame};
 use tracing::debug;
 
-use crate::bank::{Answered, Answers, Ask, Bank, ClientId, Done, Follow, Register, Subscribe, Unregister, Waiter};
-use crate::budget::{Account, Budget, BudgetLimits, Exceeded};
-use crate::deadline;
-use crate::metered::{Meter, Metered};
-use crate::node::{Gauges, Seat};
-use crate::owner::Owner;
-use crate::pace::Paced;
-use crate::proposer::{Proposer, Submit};
-use writing::Outlet;
+use crate::budget::{Account, Exceeded};
+use crate::mail::bank::{Ask, Register, Unregister, Waiter};
+use crate::mail::client_session::{Answered, Answers, Done, Goaway};
+use crate::mail::proposer::Submit;
+use crate::metrics::Metrics;
+use crate::owner::{ClientId, Owner};
+use crate::session::{self, SessionNeighbours, SessionSettings};
+use crate::socket::metered::Meter;
+use crate::socket::pace::Paced;
+use crate::socket::{ClientSocket, Seat, Visitor};
+use outlet::Outlet;
 
+mod closing;
 mod opening;
-mod writing;
+mod outlet;
+mod subscriptions;
 
-/// A socket to a client.
-pub type ClientSocket = WebSocketStream<Metered>;
-
-/// The most bytes of requests that wait for their answers, over all clients of a node: 32 of the longest. Few requests
-/// of clients that mean well come near, and many that don't would otherwise fill the memory.
-pub(crate) const MAX_UNANSWERED: usize = 128 << 20;
 /// Pages of accounts or transactions, of some hundred kilobytes, that the bank is asked for at a time: answers that it has given
 /// and that are not written yet are not among those that wait for the client.
 const MAX_PAGES: usize = 16;
 /// While more bytes than these wait for a client to read them, the bank is asked for no more pages.
 const PAGES_AHEAD: usize = 1 << 20;
-/// Subscriptions that a connection may have open.
-const MAX_SUBSCRIPTIONS: usize = 64;
-/// While more bytes than these wait for a client to read them, its subscriptions rest.
-const FEED_AHEAD: usize = 256 << 10;
 /// How often deadlines are looked at.
 const CHECK: Duration = Duration::from_millis(100);
 /// A connection without traffic is asked for a sign of life this often …
 const PING: Duration = Duration::from_secs(30);
 /// … and dropped after this time without one.
 const GONE: Duration = Duration::from_secs(90);
-/// What all sessions of a node have in common.
-#[derive(Clone, Debug)]
-pub struct SessionSettings {
-    /// The node.
-    pub node: NodeId,
-    /// Its cluster.
-    pub cluster: ClusterId,
-    /// The longest message of a client, in bytes.
-    pub max_message_bytes: usize,
-    /// Requests of one connection that may wait for their answers.
-    pub max_in_flight: usize,
-    /// How long a request may wait before it is answered `no_quorum`.
-    pub request_timeout: Duration,
-    /// What may wait.
-    pub budgets: Budgets,
-}
-
-/// How many bytes may wait, for a connection, its owner, and the node.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct BudgetSettings {
-    /// Messages that have begun and are not whole.
-    pub unfinished: BudgetLimits,
-    /// Requests that wait for their answers.
-    pub waiting: BudgetLimits,
-    /// Answers that wait for a client to read them.
-    pub unread: BudgetLimits,
-}
-
-/// What waits at a node.
-#[derive(Clone, Debug)]
-pub struct Budgets {
-    pub(crate) unfinished: Arc<Budget>,
-    waiting: Arc<Budget>,
-    unread: Arc<Budget>,
-}
-
-impl Budgets {
-    /// Nothing waits yet.
-    pub fn new(settings: BudgetSettings) -> Budgets {
-        let BudgetSettings { unfinished, waiting, unread } = settings;
-        let [unfinished, waiting, unread] = [unfinished, waiting, unread].map(Budget::new);
-        Budgets { unfinished, waiting, unread }
-    }
-}
-
-/// The node is stopping: tell the client and close.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "()")]
-pub struct Goaway;
-
 /// The session that a connection speaks in.
 #[derive(Clone, Copy, Debug)]
 enum Session {
@@ -150,7 +89,7 @@ impl Kind {
     /// What is said at the deadline.
     fn missed(self, applied: Slot, waited: Duration) -> Refusal {
         match self {
-            Kind::Query(read) | Kind::Subscribe(read) => deadline::missed(read, applied, waited),
+            Kind::Query(read) | Kind::Subscribe(read) => session::missed(read, applied, waited),
             Kind::Command { .. } | Kind::Open { .. } | Kind::Close => {
                 let seconds = waited.as_secs_f32();
                 let message =
@@ -213,16 +152,6 @@ struct Queued {
     command: Command,
 }
 
-/// A client that was let in.
-pub struct Visitor {
-    /// Its socket, whose WebSocket handshake is done.
-    pub socket: ClientSocket,
-    /// Whose its work is.
-    pub owner: Owner,
-    /// Dropped with the connection.
-    pub seat: Seat,
-}
-
 /// One connection of a client.
 pub struct ClientSession {
     client: ClientId,
@@ -264,9 +193,8 @@ pub struct ClientSession {
     meter: Arc<Meter>,
     heard: Instant,
     pinged: Instant,
-    gauges: Arc<Gauges>,
-    proposer: Addr<Proposer>,
-    bank: Addr<Bank>,
+    metrics: Arc<Metrics>,
+    neighbours: Arc<SessionNeighbours>,
 }
 
 impl ClientSession {
@@ -275,9 +203,8 @@ impl ClientSession {
         client: ClientId,
         Visitor { socket, owner, seat }: Visitor,
         settings: Arc<SessionSettings>,
-        gauges: Arc<Gauges>,
-        proposer: Addr<Proposer>,
-        bank: Addr<Bank>,
+        neighbours: Arc<SessionNeighbours>,
+        metrics: Arc<Metrics>,
     ) -> ClientSession {
         let now = Instant::now();
         let outlet = Outlet::new(settings.budgets.unread.open(owner));
@@ -311,9 +238,8 @@ impl ClientSession {
             meter,
             heard: now,
             pinged: now,
-            gauges,
-            proposer,
-            bank,
+            metrics,
+            neighbours,
         }
     }
 
@@ -394,7 +320,7 @@ impl ClientSession {
 
     fn submit(&self, tag: u64, header: RequestHeader, action: Action) {
         let waiter = Waiter { client: self.client, tag };
-        self.proposer.do_send(Submit { waiter, owner: self.owner, header, action });
+        self.neighbours.submit.do_send(Submit { waiter, owner: self.owner, header, action });
     }
 
     fn query(&mut self, encoding: Encoding, request: u64, query: Query, read: ReadLevel, ctx: &mut Context<Self>) {
@@ -407,7 +333,7 @@ impl ClientSession {
         let is_page = matches!(query, Query::ListAccounts { .. } | Query::GetTransactionHistory(_));
         let ask = Ask { waiter: Waiter { client: self.client, tag }, query, read, deadline };
         if !is_page {
-            return self.bank.do_send(ask);
+            return self.neighbours.bank.ask.do_send(ask);
         }
         self.more_pages.push_back(ask);
         self.ask_for_pages();
@@ -422,7 +348,7 @@ impl ClientSession {
             // Those past their deadline were answered, or are about to be.
             if self.in_flight.contains_key(&ask.waiter.tag) && ask.deadline > Instant::now() {
                 self.pages.insert(ask.waiter.tag);
-                self.bank.do_send(ask);
+                self.neighbours.bank.ask.do_send(ask);
             }
         }
     }
@@ -432,27 +358,6 @@ impl ClientSession {
         if self.pages.remove(&tag) {
             self.ask_for_pages();
         }
-    }
-
-    fn subscribe(&mut self, encoding: Encoding, request: u64, feed: Feed, read: ReadLevel, ctx: &mut Context<Self>) {
-        self.highest = self.highest.max(request);
-        if self.too_many(encoding, request, true, ctx) {
-            return;
-        }
-        let refusal = if self.subscriptions.contains_key(&request) {
-            Refusal::refused(ErrorCode::Malformed, format!("there is a subscription {request} on this connection"))
-        } else if self.subscriptions.len() >= MAX_SUBSCRIPTIONS {
-            let message = format!("{MAX_SUBSCRIPTIONS} subscriptions are open on this connection");
-            Refusal::refused(ErrorCode::Busy, message)
-        } else {
-            let tag = self.track(request, encoding, Kind::Subscribe(read));
-            let deadline = Instant::now() + self.settings.request_timeout;
-            let subscription = Subscription { encoding, feed: Arc::new(feed.clone()), next: 0, asked: None };
-            self.subscriptions.insert(request, subscription);
-            return self.bank.do_send(Subscribe { waiter: Waiter { client: self.client, tag }, feed, read, deadline });
-        };
-        self.waiting.give(self.message_bytes);
-        self.refuse(encoding, Some(request), refusal, ctx);
     }
 
     /// Whether a request may not wait, which it is told then. Else its bytes are counted, for [`track`](Self::track).
@@ -550,53 +455,6 @@ impl ClientSession {
         self.leave_if_done(ctx);
     }
 
-    /// Asks for the next page of a subscription, unless the client has much to read already.
-    fn follow(&mut self, request: u64) {
-        let Some(subscription) = self.subscriptions.get_mut(&request) else { return };
-        if self.outlet.unread.bytes() > FEED_AHEAD {
-            subscription.asked = None;
-            self.resting.get_or_insert_with(Instant::now);
-            return;
-        }
-        self.tags += 1;
-        subscription.asked = Some(self.tags);
-        let waiter = Waiter { client: self.client, tag: self.tags };
-        self.bank.do_send(Follow { waiter, feed: subscription.feed.clone(), next: subscription.next });
-    }
-
-    fn followed(&mut self, tag: u64, transactions: Vec<Transaction>, next: u64, ctx: &mut Context<Self>) {
-        let mut asked = self.subscriptions.iter_mut().filter(|(_, subscription)| subscription.asked == Some(tag));
-        // It may have been ended meanwhile.
-        let Some((&request, subscription)) = asked.next() else { return };
-        let encoding = subscription.encoding;
-        subscription.next = next;
-        if transactions.is_empty() {
-            let reached = ServerMessage::Reached { subscription: request, reached: next - 1 };
-            self.send(encoding, &reached, ctx);
-        }
-        for transaction in transactions {
-            let transaction = Box::new(transaction);
-            self.send(encoding, &ServerMessage::Transaction { subscription: request, transaction }, ctx);
-        }
-        self.follow(request);
-    }
-
-    /// Lets subscriptions go on that rested, when the client has read enough.
-    fn wake_subscriptions(&mut self, now: Instant, ctx: &mut Context<Self>) {
-        let Some(since) = self.resting else { return };
-        if self.outlet.unread.bytes() <= FEED_AHEAD {
-            self.resting = None;
-            let resting =
-                |(request, of): (&u64, &Subscription)| (of.next > 0 && of.asked.is_none()).then_some(*request);
-            let requests: Vec<u64> = self.subscriptions.iter().filter_map(resting).collect();
-            for request in requests {
-                self.follow(request);
-            }
-        } else {
-            self.close_if_too_slow(since, now, ctx);
-        }
-    }
-
     fn answer(
         &mut self,
         encoding: Encoding,
@@ -647,7 +505,7 @@ impl ClientSession {
 
     fn expire(&mut self, tag: u64, ctx: &mut Context<Self>) {
         let Some(in_flight) = self.in_flight.get_mut(&tag) else { return };
-        let applied = self.gauges.applied_slot.load(Ordering::Relaxed);
+        let applied = self.neighbours.applied.get();
         let refusal = in_flight.kind.missed(applied, self.settings.request_timeout);
         let (request, encoding) = (in_flight.request, in_flight.encoding);
         match in_flight.kind {
@@ -682,20 +540,18 @@ impl Actor for ClientSession {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.gauges.clients.fetch_add(1, Ordering::Relaxed);
         let answers = ctx.address().recipient();
-        self.bank.do_send(Register { client: self.client, owner: self.owner, answers });
+        self.neighbours.bank.register.do_send(Register { client: self.client, owner: self.owner, answers });
         ctx.run_interval(CHECK, |session, ctx| session.check(ctx));
         let Some(socket) = self.socket.take() else { return ctx.stop() };
         let (sink, stream) = socket.split();
-        ctx.add_stream(Paced::new(stream, self.gauges.long_messages.clone()));
+        ctx.add_stream(Paced::new(stream, self.settings.budgets.long_messages.clone()));
         let writing = self.outlet.open(sink).into_actor(self);
         ctx.spawn(writing.map(|closed, session, ctx: &mut Context<Self>| session.written(closed, ctx)));
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
-        self.gauges.clients.fetch_sub(1, Ordering::Relaxed);
-        self.bank.do_send(Unregister(self.client));
+        self.neighbours.bank.unregister.do_send(Unregister(self.client));
     }
 }
 
@@ -772,7 +628,7 @@ impl Handler<Answers> for ClientSession {
             self.answered(answered, ctx);
         }
         if let Some(applied) = applied {
-            self.gauges.stages.note(Stage::Answer, applied.elapsed());
+            self.metrics.stages.note(Stage::Answer, applied.elapsed());
         }
     }
 }

@@ -17,99 +17,25 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
-use rabia_bank_messages::bank::{Command, ErrorCode, Outcome, Query, ReadLevel, Refusal, Success, Transaction};
+use rabia_bank_messages::bank::{Command, ErrorCode, Outcome, ReadLevel, Refusal, Success, Transaction};
 use rabia_bank_messages::batch::{Action, RequestHeader};
 use rabia_bank_messages::client::Feed;
-use rabia_bank_messages::ids::{SessionKey, Slot};
+use rabia_bank_messages::ids::SessionKey;
 use tokio::sync::oneshot;
 use tracing::debug;
 
-use crate::bank::{Answered, Answers, Ask, Bank, ClientId, Done, Follow, Register, Subscribe, Unregister, Waiter};
-use crate::client_session::SessionSettings;
-use crate::deadline;
-use crate::node::Gauges;
-use crate::owner::Owner;
-use crate::proposer::{Proposer, Submit};
+use crate::mail::bank::{Ask, Follow, Register, Subscribe, Unregister, Waiter};
+use crate::mail::client_session::{Answered, Answers, Done};
+use crate::mail::host_session::{Execute, Happened, Heard, Leave, Listen, Look, Reply};
+use crate::mail::proposer::Submit;
+use crate::owner::{ClientId, Owner};
+use crate::session::{self, SessionNeighbours, SessionSettings};
 
 /// How often deadlines are looked at.
 const CHECK: Duration = Duration::from_millis(100);
-
-/// What came of a command or a query.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Reply {
-    /// The slot that it was applied in or read at, where there is one.
-    pub slot: Option<Slot>,
-    /// Of a command: its place in that slot, from 0. Commands are ordered by slot and index.
-    pub index: Option<u32>,
-    /// Whether a command had been applied before, by an earlier attempt.
-    pub replayed: bool,
-    /// What it brought.
-    pub success: Success,
-}
-
-/// What a host hears: a reply, or why there is none.
-pub type Heard = Result<Reply, Refusal>;
-
-/// Carry this command out, once.
-#[derive(Message, Clone, Debug)]
-#[rtype(result = "Heard")]
-pub struct Execute {
-    /// What to do.
-    pub command: Command,
-    /// Its number in the session, from 1; none: the session numbers it.
-    pub number: Option<u64>,
-}
-
-impl Execute {
-    /// A command that the session numbers.
-    pub fn new(command: Command) -> Execute {
-        Execute { command, number: None }
-    }
-
-    /// A command that the host numbers, to be able to ask again. A session whose host numbers its commands acknowledges none:
-    /// its replies are kept until it ends.
-    pub fn numbered(number: u64, command: Command) -> Execute {
-        Execute { command, number: Some(number) }
-    }
-}
-
-/// Answer this query.
-#[derive(Message, Clone, Debug)]
-#[rtype(result = "Heard")]
-pub struct Look {
-    /// What to look up.
-    pub query: Query,
-    /// How fresh the answer must be.
-    pub read: ReadLevel,
-}
-
-/// Tell this recipient of transactions as they are applied. Answered with [`Success::Subscribed`]. The recipient gets the next
-/// page when it has handled the one before, so a slow one costs nothing; the feed ends with the recipient or the session.
-#[derive(Message)]
-#[rtype(result = "Heard")]
-pub struct Listen {
-    /// Of which transactions, and from which on.
-    pub feed: Feed,
-    /// Whom.
-    pub to: Recipient<Happened>,
-}
-
-/// Transactions of a feed, oldest first.
-#[derive(Message, Clone, Debug)]
-#[rtype(result = "()")]
-pub struct Happened(pub Vec<Transaction>);
-
-/// End. The commands that wait are unknown.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "()")]
-pub struct Leave {
-    /// End the session in the log, too: nobody goes on with it.
-    pub close: bool,
-}
 
 /// Whom to tell.
 type Asker = oneshot::Sender<Heard>;
@@ -155,9 +81,7 @@ pub struct HostSession {
     queued: Vec<(u64, u64, Command)>,
     /// By the tag of the page that the bank was asked for.
     listeners: BTreeMap<u64, Listener>,
-    gauges: Arc<Gauges>,
-    proposer: Addr<Proposer>,
-    bank: Addr<Bank>,
+    neighbours: Arc<SessionNeighbours>,
 }
 
 impl HostSession {
@@ -168,9 +92,7 @@ impl HostSession {
         key: SessionKey,
         own_key: bool,
         settings: Arc<SessionSettings>,
-        gauges: Arc<Gauges>,
-        proposer: Addr<Proposer>,
-        bank: Addr<Bank>,
+        neighbours: Arc<SessionNeighbours>,
     ) -> HostSession {
         HostSession {
             client,
@@ -187,9 +109,7 @@ impl HostSession {
             in_flight: BTreeMap::new(),
             queued: Vec::new(),
             listeners: BTreeMap::new(),
-            gauges,
-            proposer,
-            bank,
+            neighbours,
         }
     }
 
@@ -230,14 +150,14 @@ impl HostSession {
             self.opening = true;
             let waiter = self.track(Kind::Open, None);
             let header = RequestHeader { session: 0, key: self.key, number: 0, acknowledged: 0 };
-            self.proposer.do_send(Submit { waiter, owner: Owner::Host, header, action: Action::Open });
+            self.neighbours.submit.do_send(Submit { waiter, owner: Owner::Host, header, action: Action::Open });
         }
     }
 
     fn submit(&self, waiter: Waiter, session: u64, number: u64, command: Command) {
         let acknowledged = if self.numbered { 0 } else { self.answered_below() };
         let header = RequestHeader { session, key: self.key, number, acknowledged };
-        self.proposer.do_send(Submit { waiter, owner: Owner::Host, header, action: Action::Command(command) });
+        self.neighbours.submit.do_send(Submit { waiter, owner: Owner::Host, header, action: Action::Command(command) });
     }
 
     /// The highest number up to which every command has its outcome.
@@ -329,7 +249,7 @@ impl HostSession {
         if let Some(session) = self.number {
             let waiter = Waiter { client: self.client, tag: 0 };
             let header = RequestHeader { session, key: self.key, number: 0, acknowledged: 0 };
-            self.proposer.do_send(Submit { waiter, owner: Owner::Host, header, action: Action::Close });
+            self.neighbours.submit.do_send(Submit { waiter, owner: Owner::Host, header, action: Action::Close });
         }
         ctx.stop();
     }
@@ -337,7 +257,7 @@ impl HostSession {
     fn follow(&mut self, listener: Listener, next: u64) {
         self.tags += 1;
         let waiter = Waiter { client: self.client, tag: self.tags };
-        self.bank.do_send(Follow { waiter, feed: listener.feed.clone(), next });
+        self.neighbours.bank.follow.do_send(Follow { waiter, feed: listener.feed.clone(), next });
         self.listeners.insert(self.tags, listener);
     }
 
@@ -372,8 +292,8 @@ impl HostSession {
                 Kind::Listen(..) => (ReadLevel::Linearizable, Outcome::Refused),
                 Kind::Open | Kind::Command { .. } => (ReadLevel::Linearizable, Outcome::Unknown),
             };
-            let applied = self.gauges.applied_slot.load(Ordering::Relaxed);
-            tell(asker, Err(Refusal { outcome, ..deadline::missed(read, applied, self.settings.request_timeout) }));
+            let applied = self.neighbours.applied.get();
+            tell(asker, Err(Refusal { outcome, ..session::missed(read, applied, self.settings.request_timeout) }));
         }
     }
 }
@@ -401,15 +321,13 @@ impl Actor for HostSession {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.gauges.clients.fetch_add(1, Ordering::Relaxed);
         let answers = ctx.address().recipient();
-        self.bank.do_send(Register { client: self.client, owner: Owner::Host, answers });
+        self.neighbours.bank.register.do_send(Register { client: self.client, owner: Owner::Host, answers });
         ctx.run_interval(CHECK, |session, ctx| session.check(ctx));
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
-        self.gauges.clients.fetch_sub(1, Ordering::Relaxed);
-        self.bank.do_send(Unregister(self.client));
+        self.neighbours.bank.unregister.do_send(Unregister(self.client));
     }
 }
 
@@ -433,7 +351,7 @@ impl Handler<Look> for HostSession {
             None => {
                 let waiter = self.track(Kind::Query(read), Some(asker));
                 let deadline = Instant::now() + self.settings.request_timeout;
-                self.bank.do_send(Ask { waiter, query, read, deadline });
+                self.neighbours.bank.ask.do_send(Ask { waiter, query, read, deadline });
             }
         }
         Box::pin(hear(answer, Outcome::Refused))
@@ -450,7 +368,12 @@ impl Handler<Listen> for HostSession {
             None => {
                 let waiter = self.track(Kind::Listen(feed.clone(), to), Some(asker));
                 let deadline = Instant::now() + self.settings.request_timeout;
-                self.bank.do_send(Subscribe { waiter, feed, read: ReadLevel::Linearizable, deadline });
+                self.neighbours.bank.subscribe.do_send(Subscribe {
+                    waiter,
+                    feed,
+                    read: ReadLevel::Linearizable,
+                    deadline,
+                });
             }
         }
         Box::pin(hear(answer, Outcome::Refused))

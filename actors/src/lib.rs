@@ -30,7 +30,10 @@
 //! | [`Bank`](bank) | the ledger, who waits for which answer, and whose turn it is |
 //! | [`Snapshotter`](snapshotter) | the books on disk, what peers that are behind get, comparing state digests |
 //! | [`PeerLink`](peer_link), one a peer | one link: reconnecting, bounded queues |
-//! | [`Node`](node) | building, watching and stopping the others |
+//! | [`Node`](node) | starting sessions, watching and stopping the others |
+//!
+//! Actors know one another by the inboxes in [`mail`], where all messages are. [`start`] builds and wires them, and
+//! [`handle`] is what the holder of a node has of it. Actors count in [`metrics`], which steer nothing.
 //!
 //! # What is guaranteed
 //!
@@ -51,13 +54,13 @@
 //!   thread's time at most to be decoded. Of what may wait on a node, one owner has half of what the others leave at most.
 //! - **Waiting.** Actors of the core never wait for one another. Outward, a link waits for the voter to take a frame, and a
 //!   handshake for the write that remembers the peer. No time limit is put around a durable write.
-//! - **Threads.** All actors of a node share the arbiter that [`node::start`] was called on; the log writer blocks a thread
+//! - **Threads.** All actors of a node share the arbiter that [`start::start`] was called on; the log writer blocks a thread
 //!   of its own, a niced one reads old transactions for answers, and reading the log for peers happens on tokio's blocking threads.
 //! - **Belief.** What a peer says is checked whole before anything is done with it: its numbers, the payloads that it sends, and
 //!   whether its store speaks for it by this node's own log (`consensus::agreement`). What can't be closes the link. A decided
 //!   batch that can't be applied is applied as an empty one by every node, and remembered.
 //! - **Failure.** A node is fail-stop. A storage error, a state that differs from the majority's, or an actor that died end
-//!   in [`node::NodeHandle::failed`], with the reason; whoever holds the handle stops the
+//!   in [`NodeHandle::failed`](handle::NodeHandle::failed), with the reason; whoever holds the handle stops the
 //!   node. The program aborts on a panic. Nothing else stops a node: what a client or a peer sends closes its connection at
 //!   most.
 //! - **No globals.** Several nodes live in one process, and in one System.
@@ -75,23 +78,29 @@
 //! | slots ahead, phases ahead | 64 beyond the log's end, 16 beyond the own one | |
 //! | payloads, decided slots and snapshot rows that are read for it | 8, one answer, one answer | |
 
+pub mod applied;
 pub mod bank;
 pub mod budget;
 pub mod client_session;
-mod deadline;
+pub mod failure;
+pub mod handle;
 pub mod host_session;
 pub mod ledger;
 pub mod log;
-pub mod metered;
+pub mod mail;
+pub mod metrics;
 pub mod node;
-mod pace;
 pub mod peer_link;
 pub mod process;
 pub mod proposer;
 mod rate;
+pub mod rebuild;
+pub mod session;
 pub mod snapshot;
 pub mod snapshotter;
+pub mod socket;
 pub mod stages;
+pub mod start;
 pub mod timekeeper;
 pub mod uptime;
 pub mod voter;

@@ -5,40 +5,19 @@
 //!
 //! What a snapshot covers is removed bit by bit, with writes that are due anyway or, where there are none, alone.
 
-use actix::prelude::*;
-use rabia_bank_messages::promise::Commit;
-use rabia_bank_storage::LogStore;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
+use actix::prelude::*;
 use rabia_bank_messages::ids::Slot;
+use rabia_bank_messages::promise::Commit;
 use rabia_bank_messages::sabotage::{Rule, is_broken};
+use rabia_bank_storage::LogStore;
 
 use crate::consensus::agreement::Ticket;
-use crate::node::{Failed, Gauges, Stop};
-
-/// Make this durable. Answered with [`Persisted`].
-#[derive(Message, Debug)]
-#[rtype(result = "()")]
-pub struct Persist {
-    /// Its number, ascending.
-    pub ticket: Ticket,
-    /// What to write.
-    pub commit: Commit,
-}
-
-/// All writes up to this ticket are durable.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "()")]
-pub struct Persisted(pub Ticket);
-
-/// A durable snapshot covers these decided slots: they may go.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "()")]
-pub struct Compact {
-    /// The last of them.
-    pub upto: Slot,
-}
+use crate::mail::log::{Compact, LogInbox, Persist};
+use crate::mail::node::{Failed, Stop};
+use crate::mail::voter::Persisted;
+use crate::metrics::Metrics;
 
 /// Comes behind all that waits in the mailbox when the first write of a group arrived.
 #[derive(Message)]
@@ -54,14 +33,19 @@ pub struct Log {
     failed: bool,
     /// Slots up to this one are to be removed.
     compact: Slot,
-    gauges: Arc<Gauges>,
+    metrics: Arc<Metrics>,
     persisted: Recipient<Persisted>,
     node: Recipient<Failed>,
 }
 
 impl Log {
     /// The writer of `store`.
-    pub fn new(store: LogStore, gauges: Arc<Gauges>, persisted: Recipient<Persisted>, node: Recipient<Failed>) -> Log {
+    pub fn new(
+        store: LogStore,
+        metrics: Arc<Metrics>,
+        persisted: Recipient<Persisted>,
+        node: Recipient<Failed>,
+    ) -> Log {
         Log {
             store,
             waiting: Commit::default(),
@@ -69,14 +53,12 @@ impl Log {
             scheduled: false,
             failed: false,
             compact: 0,
-            gauges,
+            metrics,
             persisted,
             node,
         }
     }
-}
 
-impl Log {
     fn schedule(&mut self, ctx: &mut Context<Self>) {
         if !std::mem::replace(&mut self.scheduled, true) {
             ctx.notify(Write);
@@ -96,7 +78,7 @@ impl Log {
         }
         match self.store.commit(&commit) {
             Ok(()) => {
-                self.gauges.commits.fetch_add(1, Ordering::Relaxed);
+                self.metrics.note_commit();
                 self.persisted.do_send(Persisted(self.ticket));
                 if self.store.next_compaction(self.compact).is_some() {
                     self.schedule(ctx);
@@ -107,6 +89,12 @@ impl Log {
                 self.node.do_send(Failed((&error).into()));
             }
         }
+    }
+}
+
+impl From<&Addr<Log>> for LogInbox {
+    fn from(log: &Addr<Log>) -> LogInbox {
+        LogInbox { persist: log.clone().recipient(), compact: log.clone().recipient() }
     }
 }
 

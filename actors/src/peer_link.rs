@@ -17,90 +17,34 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 use futures_util::{SinkExt, StreamExt};
 use rabia_bank_messages::codec::{
-    BadFrame, MAX_FRAME_MESSAGES, MAX_OPENING_FRAME, MAX_PEER_FRAME, decode_frame, decode_opening, encode_message,
-    start_frame,
+    BadFrame, MAX_FRAME_MESSAGES, decode_frame, decode_opening, encode_message, start_frame,
 };
 use rabia_bank_messages::escape::escaped;
 use rabia_bank_messages::ids::{NodeId, RunId};
 use rabia_bank_messages::peer::{HelloRefused, Opening, PeerMessage};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tracing::{info, warn};
 
+use crate::mail::node::Stop;
+use crate::mail::peer_link::{Attach, Break, IsUp, LinkInbox, MayAttach, STANDS, Say, Standing};
+use crate::mail::voter::{FromPeer, LinkState, RefusedBy, VoterInbox};
 use crate::rate::Rate;
-use crate::voter::{FromPeer, LinkState, LinkUp, RefusedBy, Voter};
+use crate::socket::{FULL_FRAME, MAX_QUEUED, PeerSocket};
 
-/// The most bytes that wait for a slow peer. Beyond it messages are dropped.
-const MAX_QUEUED: usize = 64 << 20;
 /// Frames that wait for the writer. Each holds what was said while the one before was written.
 const MAX_QUEUED_FRAMES: usize = 256;
-/// A frame that is this long is sent without waiting for more.
-const FULL_FRAME: usize = 1 << 20;
 /// How long a decision waits for something to share its frame with. Who votes tells all, so it is news only to a node that
 /// missed votes.
 const LINGER: Duration = Duration::from_millis(5);
 /// A peer that says nothing for this long is gone: the slowest thing that it says is an [`PeerMessage::Alive`].
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// Bytes that are read from the socket at a time.
-const READ_BUFFER: usize = 16 << 10;
-/// Messages are written to the socket once so many bytes wait, or none follow.
-const WRITE_BUFFER: usize = 64 << 10;
-/// The most bytes that wait inside the socket: what waits before it, and a frame on top.
-const MAX_WRITE_BUFFER: usize = MAX_QUEUED + MAX_PEER_FRAME + FULL_FRAME;
 /// A link on which nothing was heard for so long may be displaced: a node speaks five times a second at least.
 pub const QUIET: Duration = Duration::from_secs(2);
 /// The most messages in a frame.
 const FULL_MESSAGES: usize = MAX_FRAME_MESSAGES / 2;
-
-/// A socket to a peer.
-pub type PeerSocket = WebSocketStream<TcpStream>;
-
-/// Say this to the peer.
-#[derive(Message, Debug)]
-#[rtype(result = "()")]
-pub struct Say(pub PeerMessage);
-
-/// Why a link is not used.
-pub const STANDS: &str = "the link to this run of the peer stands already";
-
-/// Use this socket, whose handshake is done, from now on. Answered when it is not used any more, with the reason.
-#[derive(Message)]
-#[rtype(result = "String")]
-pub struct Attach {
-    /// The socket.
-    pub socket: PeerSocket,
-    /// What the handshake said.
-    pub link: LinkUp,
-    /// The run in which the peer speaks.
-    pub run: RunId,
-}
-
-/// Would a link to this run of the peer be used?
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "bool")]
-pub struct MayAttach(pub RunId);
-
-/// Whether the peer's store speaks for it by this node's log. Until that is known, and where it does not, only what any store may
-/// ask for goes to the peer.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "()")]
-pub struct Standing {
-    /// Whether it does.
-    pub in_force: bool,
-}
-
-/// Break the link, for this reason.
-#[derive(Message, Clone, Debug)]
-#[rtype(result = "()")]
-pub struct Break(pub String);
-
-/// Why a link is broken where the store at its other end has become a member's, or is none any more.
-pub const MEET_AGAIN: &str = "the peer's store has become a member's, or is none any more: the two nodes meet again";
 
 /// Comes behind all that waits in the mailbox.
 #[derive(Message)]
@@ -142,7 +86,7 @@ struct Socket {
 /// The link to one peer.
 pub struct PeerLink {
     peer: NodeId,
-    voter: Addr<Voter>,
+    voter: VoterInbox,
     socket: Option<Socket>,
     sockets: u64,
     frame: Vec<u8>,
@@ -170,7 +114,7 @@ fn goes_to_strangers(message: &PeerMessage) -> bool {
 
 impl PeerLink {
     /// The link to this peer, not connected yet.
-    pub fn new(peer: NodeId, voter: Addr<Voter>) -> PeerLink {
+    pub fn new(peer: NodeId, voter: VoterInbox) -> PeerLink {
         PeerLink {
             peer,
             voter,
@@ -211,7 +155,7 @@ impl PeerLink {
             let _ = ended.send(reason.into());
         }
         if !is_broken(Rule::LinkEndTold) {
-            self.voter.do_send(LinkState { peer: self.peer, up: None });
+            self.voter.link_state.do_send(LinkState { peer: self.peer, up: None });
         }
     }
 
@@ -226,6 +170,19 @@ impl PeerLink {
                 warn!(peer = %self.peer, "the peer takes messages too slowly: some are dropped and said again later");
             }
             self.dropped += 1;
+        }
+    }
+}
+
+impl From<&Addr<PeerLink>> for LinkInbox {
+    fn from(link: &Addr<PeerLink>) -> LinkInbox {
+        LinkInbox {
+            say: link.clone().recipient(),
+            attach: link.clone().recipient(),
+            may_attach: link.clone().recipient(),
+            is_up: link.clone().recipient(),
+            standing: link.clone().recipient(),
+            cut: link.clone().recipient(),
         }
     }
 }
@@ -295,7 +252,7 @@ impl Handler<Attach> for PeerLink {
         if self.may_tell() {
             info!(peer = %self.peer, "the link is up");
         }
-        self.voter.do_send(LinkState { peer: self.peer, up: Some(link) });
+        self.voter.link_state.do_send(LinkState { peer: self.peer, up: Some(link) });
         Box::pin(async move { wait.await.unwrap_or_else(|_| "the node is stopping".into()) })
     }
 }
@@ -305,6 +262,14 @@ impl Handler<MayAttach> for PeerLink {
 
     fn handle(&mut self, MayAttach(run): MayAttach, _: &mut Self::Context) -> bool {
         self.may_attach(run)
+    }
+}
+
+impl Handler<IsUp> for PeerLink {
+    type Result = bool;
+
+    fn handle(&mut self, _: IsUp, _: &mut Self::Context) -> bool {
+        self.socket.is_some()
     }
 }
 
@@ -326,6 +291,15 @@ impl Handler<Break> for PeerLink {
     }
 }
 
+impl Handler<Stop> for PeerLink {
+    type Result = ();
+
+    /// What it still had to say, a crash might have taken too.
+    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+        ctx.stop();
+    }
+}
+
 impl Handler<Ended> for PeerLink {
     type Result = ();
 
@@ -339,7 +313,7 @@ impl Handler<Ended> for PeerLink {
 async fn read(
     mut stream: futures_util::stream::SplitStream<PeerSocket>,
     peer: NodeId,
-    voter: Addr<Voter>,
+    voter: VoterInbox,
     heard: Rc<Cell<Instant>>,
 ) -> String {
     loop {
@@ -353,7 +327,7 @@ async fn read(
         match frame {
             Frame::Binary(bytes) => match decode_frame(&bytes) {
                 Ok(messages) => {
-                    if voter.send(FromPeer { peer, messages }).await.is_err() {
+                    if voter.from_peer.send(FromPeer { peer, messages }).await.is_err() {
                         return "the node is stopping".into();
                     }
                 }
@@ -367,7 +341,7 @@ async fn read(
 }
 
 /// Who calls checks this node's hello when the link stands here already: its refusal comes where messages are expected.
-fn not_understood(bytes: &[u8], error: &BadFrame, peer: NodeId, voter: &Addr<Voter>) -> String {
+fn not_understood(bytes: &[u8], error: &BadFrame, peer: NodeId, voter: &VoterInbox) -> String {
     match decode_opening(bytes) {
         Ok(Opening::Refused(refused)) => refused_by(peer, &refused, voter),
         _ => format!("the peer sent what can't be understood: {error}"),
@@ -376,9 +350,9 @@ fn not_understood(bytes: &[u8], error: &BadFrame, peer: NodeId, voter: &Addr<Vot
 
 /// A peer refuses this node, which looks in its own store whether that is for a good reason. Whoever listens at the peer's address
 /// may say so; without evidence this node goes on, and calls again.
-pub(crate) fn refused_by(peer: NodeId, refused: &HelloRefused, voter: &Addr<Voter>) -> String {
+pub(crate) fn refused_by(peer: NodeId, refused: &HelloRefused, voter: &VoterInbox) -> String {
     let HelloRefused { reason, message, evidence } = refused;
-    voter.do_send(RefusedBy { peer, evidence: *evidence });
+    voter.refused_by.do_send(RefusedBy { peer, evidence: *evidence });
     format!("node {peer} refuses this node: {reason}: {}", shown(message))
 }
 
@@ -391,21 +365,6 @@ pub(crate) fn refused_by_caller(refused: &HelloRefused) -> String {
 fn shown(text: &str) -> String {
     let end = text.char_indices().nth(MAX_SHOWN).map_or(text.len(), |(end, _)| end);
     escaped(&text[..end]).to_string()
-}
-
-/// The configuration of a socket before the peer has said who it is: frames of [`MAX_OPENING_FRAME`] at most.
-pub fn opening_socket() -> WebSocketConfig {
-    link_socket().max_message_size(Some(MAX_OPENING_FRAME)).max_frame_size(Some(MAX_OPENING_FRAME))
-}
-
-/// The configuration of the socket of a link.
-pub fn link_socket() -> WebSocketConfig {
-    WebSocketConfig::default()
-        .max_message_size(Some(MAX_PEER_FRAME))
-        .max_frame_size(Some(MAX_PEER_FRAME))
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(WRITE_BUFFER)
-        .max_write_buffer_size(MAX_WRITE_BUFFER)
 }
 
 /// The most characters that are shown of what a peer says.

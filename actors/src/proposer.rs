@@ -3,67 +3,26 @@
 //! Whatever waits in the mailbox is taken together: the pool is asked what to propose once, behind all of it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use actix::prelude::*;
 use rabia_bank_messages::bank::{ErrorCode, Refusal};
-use rabia_bank_messages::batch::{Action, RequestHeader};
 use rabia_bank_messages::genesis::Genesis;
-use rabia_bank_messages::ids::{BatchId, Millis, NodeId, StoreId};
+use rabia_bank_messages::ids::{BatchId, Millis, NodeId};
 use rabia_bank_messages::peer::PeerMessage;
 use rabia_bank_messages::stages::Stage;
 use tracing::warn;
 
-use crate::bank::{Abandon, Bank, Expect, Reject, Waiter};
-use crate::client_session::MAX_UNANSWERED;
+use crate::budget::{MAX_UNANSWERED, RequestBudget};
 use crate::consensus::agreement::{Event, Notice, TICK};
 use crate::consensus::pool::{Asker, Now, Pool, PoolEffect, Room};
-use crate::node::Gauges;
-use crate::owner::Owner;
-use crate::peer_link::{PeerLink, Say};
+use crate::mail::bank::{Abandon, BankInbox, Expect, Reject, Waiter};
+use crate::mail::node::Stop;
+use crate::mail::peer_link::{Links, Say};
+use crate::mail::proposer::{AcceptClock, AppliedTime, Notices, ProposerInbox, Replace, Submit};
+use crate::mail::voter::{Tell, VoterInbox};
+use crate::metrics::Metrics;
 use crate::timekeeper::{LOOK, Timekeeper};
-use crate::voter::{Tell, Voter};
-
-/// Put this request into the log. Its answer comes from the bank.
-#[derive(Message, Debug)]
-#[rtype(result = "()")]
-pub struct Submit {
-    /// Who waits for the answer.
-    pub waiter: Waiter,
-    /// Whose work it is.
-    pub owner: Owner,
-    /// Whose request it is.
-    pub header: RequestHeader,
-    /// What it asks for.
-    pub action: Action,
-}
-
-/// Put into the log that this member has a new store. The bank's state tells when it is decided.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "()")]
-pub struct Replace {
-    /// Whose store is replaced.
-    pub node: NodeId,
-    /// By which one.
-    pub store: StoreId,
-}
-
-/// The state that is applied has this log time.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "()")]
-pub struct AppliedTime(pub Millis);
-
-/// An operator says that this node's clock is right. Answered with how far it shows beyond what was confirmed, in milliseconds;
-/// 0 where nothing was wrong with it.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "Millis")]
-pub struct AcceptClock;
-
-/// What the voter learnt.
-#[derive(Message, Debug)]
-#[rtype(result = "()")]
-pub struct Notices(pub Vec<Notice>);
 
 /// Comes behind all that waits in the mailbox.
 #[derive(Message)]
@@ -91,11 +50,9 @@ pub struct Proposer {
     gathering: usize,
     /// Batches of this node that are not decided.
     formed: rustc_hash::FxHashMap<BatchId, Formed>,
-    /// Requests that gather or are in one of these batches.
-    in_flight: usize,
-    /// Bytes of these batches. They may wait long after their clients have given up.
-    formed_bytes: usize,
-    max_in_flight: usize,
+    /// Requests that gather or are in one of these batches, and the bytes of these. They may wait long after their clients have
+    /// given up.
+    in_flight: RequestBudget,
     /// Batches of others that had to go, as far as it was said, and when.
     dropped_told: u64,
     dropped_at: Option<Instant>,
@@ -103,44 +60,55 @@ pub struct Proposer {
     /// A timer goes off when the pool has gathered long enough.
     gathers: bool,
     timekeeper: Timekeeper,
-    gauges: Arc<Gauges>,
-    bank: Addr<Bank>,
-    voter: Addr<Voter>,
-    links: Vec<(NodeId, Addr<PeerLink>)>,
+    metrics: Arc<Metrics>,
+    neighbours: ProposerNeighbours,
+}
+
+/// The actors that the proposer speaks to.
+pub struct ProposerNeighbours {
+    /// Tells clients.
+    pub bank: BankInbox,
+    /// Agrees on what is proposed.
+    pub voter: VoterInbox,
+    /// One a peer.
+    pub links: Links,
+}
+
+/// What a proposer begins with.
+pub struct ProposerState {
+    /// See [`Proposer::pool`].
+    pub pool: Pool,
+    /// Looks after the node's clock.
+    pub timekeeper: Timekeeper,
+    /// Log time by what is applied.
+    pub log_time: Millis,
+    /// For commands of this node's clients.
+    pub requests: RequestBudget,
 }
 
 impl Proposer {
     /// The proposer of a node. `started` is the zero of the core's clock.
-    #[allow(clippy::too_many_arguments)] // its neighbours, each of them once
     pub fn new(
-        pool: Pool,
+        state: ProposerState,
         started: Instant,
-        timekeeper: Timekeeper,
-        log_time: Millis,
-        max_in_flight: usize,
-        gauges: Arc<Gauges>,
-        bank: Addr<Bank>,
-        voter: Addr<Voter>,
-        links: Vec<(NodeId, Addr<PeerLink>)>,
+        metrics: Arc<Metrics>,
+        neighbours: ProposerNeighbours,
     ) -> Proposer {
+        let ProposerState { pool, timekeeper, log_time, requests } = state;
         let mut proposer = Proposer {
             pool,
             started,
             gathering_since: None,
             gathering: 0,
             formed: rustc_hash::FxHashMap::default(),
-            in_flight: 0,
-            formed_bytes: 0,
-            max_in_flight,
+            in_flight: requests,
             dropped_told: 0,
             dropped_at: None,
             pumping: false,
             gathers: false,
             timekeeper,
-            gauges,
-            bank,
-            voter,
-            links,
+            metrics,
+            neighbours,
         };
         let now = proposer.now();
         proposer.timekeeper.start(now, &mut proposer.pool, log_time);
@@ -184,19 +152,19 @@ impl Proposer {
                     let waiters: Vec<Waiter> = askers.into_iter().map(waiter).collect();
                     let formed = Formed { requests: waiters.len(), bytes: payload.len(), unproposed: Some(now) };
                     if let Some(since) = self.gathering_since {
-                        self.gauges.stages.note(Stage::Queue, now - since);
+                        self.metrics.stages.note(Stage::Queue, now - since);
                     }
                     self.gathering -= waiters.len();
                     self.gathering_since = (self.gathering > 0).then_some(now);
-                    self.formed_bytes += formed.bytes;
+                    self.in_flight.formed(formed.bytes);
                     self.formed.insert(id, formed);
-                    self.bank.do_send(Expect { id, waiters });
+                    self.neighbours.bank.expect.do_send(Expect { id, waiters });
                     events.push(Event::Hold(id, payload));
                 }
                 PoolEffect::Propose { slot, value, with_payload } => {
                     let formed = value.and_then(|id| self.formed.get_mut(&id));
                     if let Some(at) = formed.and_then(|formed| formed.unproposed.take()) {
-                        self.gauges.stages.note(Stage::Proposal, now - at);
+                        self.metrics.stages.note(Stage::Proposal, now - at);
                     }
                     events.push(Event::Propose { slot, value, with_payload });
                 }
@@ -205,21 +173,20 @@ impl Proposer {
                 PoolEffect::Hold(id, payload) => events.push(Event::Hold(id, payload)),
                 PoolEffect::Abandon(id) => {
                     self.done(&id);
-                    self.bank.do_send(Abandon(id));
+                    self.neighbours.bank.abandon.do_send(Abandon(id));
                 }
                 PoolEffect::Send(to, message) => self.send(to, &message),
             }
         }
         if !events.is_empty() {
-            self.voter.do_send(Tell(events));
+            self.neighbours.voter.tell.do_send(Tell(events));
         }
     }
 
     /// A batch of this node is not in flight any more.
     fn done(&mut self, id: &BatchId) {
         if let Some(Formed { requests, bytes, .. }) = self.formed.remove(id) {
-            self.in_flight -= requests;
-            self.formed_bytes -= bytes;
+            self.in_flight.give(requests, bytes);
         }
     }
 
@@ -239,8 +206,20 @@ impl Proposer {
 
     fn send(&self, to: Option<NodeId>, message: &PeerMessage) {
         let goes = |peer: NodeId| to.is_none_or(|to| to == peer) && self.pool.is_linked(peer);
-        for (_, link) in self.links.iter().filter(|(peer, _)| goes(*peer)) {
-            link.do_send(Say(message.clone()));
+        for (_, link) in self.neighbours.links.iter().filter(|(peer, _)| goes(*peer)) {
+            link.say.do_send(Say(message.clone()));
+        }
+    }
+}
+
+impl From<&Addr<Proposer>> for ProposerInbox {
+    fn from(proposer: &Addr<Proposer>) -> ProposerInbox {
+        ProposerInbox {
+            submit: proposer.clone().recipient(),
+            replace: proposer.clone().recipient(),
+            applied_time: proposer.clone().recipient(),
+            accept_clock: proposer.clone().recipient(),
+            notices: proposer.clone().recipient(),
         }
     }
 }
@@ -252,7 +231,7 @@ impl Actor for Proposer {
         ctx.run_interval(TICK, |proposer, ctx| proposer.schedule(ctx));
         ctx.run_interval(LOOK, |proposer, _| {
             let now = proposer.now();
-            proposer.timekeeper.look(now, &mut proposer.pool, &proposer.gauges);
+            proposer.timekeeper.look(now, &mut proposer.pool, &proposer.metrics);
         });
     }
 }
@@ -264,24 +243,25 @@ impl Handler<Submit> for Proposer {
         if self.pool.is_silent() {
             let message = "this node has a new store, and is not yet as far as the others: ask another one";
             let refusal = Refusal::refused(ErrorCode::Busy, message);
-            return self.bank.do_send(Reject { waiter, refusal });
+            return self.neighbours.bank.reject.do_send(Reject { waiter, refusal });
         }
         if self.pool.waits_for_clock() {
             let message =
                 "this node was off, and nobody has confirmed yet for how long: see its log, or ask another one";
             let refusal = Refusal::refused(ErrorCode::Busy, message);
-            return self.bank.do_send(Reject { waiter, refusal });
+            return self.neighbours.bank.reject.do_send(Reject { waiter, refusal });
         }
         let Waiter { client, tag } = waiter;
-        let room = Room { requests: self.max_in_flight, bytes: MAX_UNANSWERED };
-        let full = self.in_flight >= self.max_in_flight || self.formed_bytes >= MAX_UNANSWERED;
+        let room = Room { requests: self.in_flight.max_requests(), bytes: MAX_UNANSWERED };
+        let full = self.in_flight.is_full();
         if full || !self.pool.has_room(owner, client, room) {
             let whose = if full { "on this node" } else { "of this client or its address" };
-            let message = format!("too many requests {whose} wait already ({} on this node)", self.in_flight);
+            let message =
+                format!("too many requests {whose} wait already ({} on this node)", self.in_flight.requests());
             let refusal = Refusal::refused(ErrorCode::Busy, message);
-            return self.bank.do_send(Reject { waiter, refusal });
+            return self.neighbours.bank.reject.do_send(Reject { waiter, refusal });
         }
-        self.in_flight += 1;
+        self.in_flight.take();
         self.gathering += 1;
         self.gathering_since.get_or_insert_with(Instant::now);
         self.pool.submit(self.now(), Asker { owner, client, tag }, &header, &action);
@@ -294,7 +274,7 @@ impl Handler<Replace> for Proposer {
 
     fn handle(&mut self, Replace { node, store }: Replace, ctx: &mut Self::Context) {
         let (id, payload) = self.pool.replace(self.now(), node, store);
-        self.voter.do_send(Tell(vec![Event::Hold(id, payload)]));
+        self.neighbours.voter.tell.do_send(Tell(vec![Event::Hold(id, payload)]));
         self.schedule(ctx);
     }
 }
@@ -314,7 +294,7 @@ impl Handler<AcceptClock> for Proposer {
         let (now, mut effects) = (self.now(), Vec::new());
         let beyond = self.pool.accept_clock(now, &mut effects);
         self.perform(effects);
-        self.timekeeper.look(now, &mut self.pool, &self.gauges);
+        self.timekeeper.look(now, &mut self.pool, &self.metrics);
         beyond
     }
 }
@@ -350,7 +330,15 @@ impl Handler<Pump> for Proposer {
                 proposer.schedule(ctx);
             });
         }
-        self.gauges.waiting_requests.store(self.in_flight as u64, Ordering::Relaxed);
         self.perform(effects);
+    }
+}
+
+impl Handler<Stop> for Proposer {
+    type Result = ();
+
+    /// What it still had to say, a crash might have taken too.
+    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+        ctx.stop();
     }
 }

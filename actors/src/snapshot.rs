@@ -3,16 +3,18 @@
 //! Storage keeps rows and knows nothing of what is in them; the ledger makes rows and knows no disk. The row of the state
 //! holds what the ledger says of itself, and the decisions that the owners of coming slots are read from.
 
-use rabia_bank_messages::ids::{Digest, Millis};
+use rabia_bank_messages::ids::{BatchId, Digest, Millis, Slot};
 use rabia_bank_messages::msgpack;
 use rabia_bank_storage::{BooksReader, BooksView, StoreError};
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::{BLOCK, BadRow, Block, Changes, Ledger, Loading};
-use crate::node::Decision;
 
 /// Bytes of rows that are read at a time.
 const READ_BYTES: usize = 4 << 20;
+
+/// A decided slot.
+pub type Decision = (Slot, Option<BatchId>);
 
 /// What changed since the last snapshot.
 #[derive(Debug)]

@@ -11,21 +11,24 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
-use rabia_bank_messages::ids::{BatchId, Digest, MAX_NODES, NodeId, Slot};
+use rabia_bank_messages::ids::{Digest, MAX_NODES, NodeId, Slot};
 use rabia_bank_messages::peer::{PeerMessage, SnapshotCursor};
 use rabia_bank_storage::{BooksReader, BooksStore, BooksView, Entries, LogReader, StoreError};
 use tracing::{info, warn};
 
-use crate::bank::{Bank, Newest, Saved, Superseded};
-use crate::log::{Compact, Log};
-use crate::node::{Failed, Failure, Gauges};
-use crate::peer_link::{PeerLink, Say};
-use crate::snapshot::Snapshot;
-use crate::voter::{Installed, LookedUp, OtherHistory, Voter};
+use crate::failure::Failure;
+use crate::mail::bank::{BankInbox, Received, Saved, Standpoint, Superseded, TellStandpoint};
+use crate::mail::log::{Compact, LogInbox};
+use crate::mail::node::{Failed, Stop};
+use crate::mail::peer_link::Links;
+use crate::mail::snapshotter::{
+    AboutSnapshot, Linked, LookUp, Save, SendEntries, SendHash, SendStored, SnapshotterInbox,
+};
+use crate::mail::voter::{Installed, LookedUp, OtherHistory, VoterInbox};
+use crate::metrics::Metrics;
 use desk::{Answer, Desk, Job, Outcome, SnapshotWanted};
 
 pub mod desk;
@@ -49,53 +52,6 @@ const SETTLE: Duration = Duration::from_secs(10);
 const REPORT: Duration = Duration::from_secs(2);
 /// How often peers and offers are looked after.
 const SWEEP: Duration = Duration::from_secs(1);
-
-/// Send this peer decided slots, from `from` on.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "()")]
-pub struct SendEntries {
-    /// Who asked.
-    pub to: NodeId,
-    /// The first slot it lacks.
-    pub from: Slot,
-    /// This node knows all decisions up to here.
-    pub decided: Slot,
-}
-
-/// Send this peer the payload of this batch, if the log has it.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "()")]
-pub struct SendStored {
-    /// Who asked.
-    pub to: NodeId,
-    /// For which batch.
-    pub id: BatchId,
-}
-
-/// Tell this peer the hash of the log up to a slot, if it is on disk.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "()")]
-pub struct SendHash {
-    /// Who asked.
-    pub to: NodeId,
-    /// For which slot.
-    pub slot: Slot,
-}
-
-/// Look for the hash of the log up to this slot, and tell the voter.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "()")]
-pub struct LookUp(pub Slot);
-
-/// Make this snapshot durable.
-#[derive(Message, Debug)]
-#[rtype(result = "()")]
-pub struct Save(pub Snapshot);
-
-/// A peer said this about snapshots.
-#[derive(Message, Debug)]
-#[rtype(result = "()")]
-pub struct AboutSnapshot(pub NodeId, pub PeerMessage);
 
 /// The snapshot that a peer is being sent.
 struct Offered {
@@ -128,13 +84,13 @@ struct Receiving {
 /// The actors that the snapshotter speaks to.
 pub struct SnapshotterNeighbours {
     /// Forgets what is durable.
-    pub bank: Addr<Bank>,
+    pub bank: BankInbox,
     /// Goes on from a state that came from a peer.
-    pub voter: Addr<Voter>,
+    pub voter: VoterInbox,
     /// Removes what is not needed.
-    pub log: Addr<Log>,
+    pub log: LogInbox,
     /// One a peer.
-    pub links: Vec<(NodeId, Addr<PeerLink>)>,
+    pub links: Links,
     /// Stops the node.
     pub node: Recipient<Failed>,
 }
@@ -156,7 +112,9 @@ pub struct Snapshotter {
     serving: [Option<Option<SendEntries>>; MAX_NODES],
     /// Payloads that are being read for each peer.
     fetches: [usize; MAX_NODES],
-    gauges: Arc<Gauges>,
+    /// Whether the link to each peer works.
+    linked: [bool; MAX_NODES],
+    metrics: Arc<Metrics>,
 }
 
 impl Snapshotter {
@@ -165,10 +123,10 @@ impl Snapshotter {
         reader: LogReader,
         store: BooksStore,
         neighbours: SnapshotterNeighbours,
-        gauges: Arc<Gauges>,
+        metrics: Arc<Metrics>,
     ) -> Snapshotter {
         let (books, saved) = (store.reader(), store.slot());
-        gauges.snapshot_slot.store(saved, Ordering::Relaxed);
+        metrics.note_snapshot(saved);
         Snapshotter {
             reader,
             books,
@@ -181,7 +139,8 @@ impl Snapshotter {
             neighbours,
             serving: [None; MAX_NODES],
             fetches: [0; MAX_NODES],
-            gauges,
+            linked: [false; MAX_NODES],
+            metrics,
         }
     }
 
@@ -220,9 +179,9 @@ impl Snapshotter {
         match outcome {
             Outcome::Saved { slot, transactions } => {
                 info!(slot, transactions, "a snapshot is durable");
-                self.gauges.snapshot_slot.store(slot, Ordering::Relaxed);
-                self.neighbours.bank.do_send(Saved { slot, transactions });
-                self.neighbours.log.do_send(Compact { upto: self.keep_log_from() });
+                self.metrics.note_snapshot(slot);
+                self.neighbours.bank.saved.do_send(Saved { slot, transactions });
+                self.neighbours.log.compact.do_send(Compact { upto: self.keep_log_from() });
                 self.saved = slot;
             }
             Outcome::Ask(wanted) => {
@@ -235,7 +194,7 @@ impl Snapshotter {
                         let mib = received >> 20;
                         info!(peer = %receiving.from, slot, mib, part = ?at.part, row = at.row, "receiving a snapshot");
                     }
-                    self.gauges.received_bytes.store(wanted.received, Ordering::Relaxed);
+                    self.metrics.note_received(wanted.received);
                 }
                 self.ask();
             }
@@ -244,30 +203,31 @@ impl Snapshotter {
                 self.receiving = None;
                 self.installed = Some(Instant::now());
                 self.saved = slot;
-                self.gauges.snapshot_slot.store(slot, Ordering::Relaxed);
-                self.gauges.received_bytes.store(0, Ordering::Relaxed);
-                self.neighbours.voter.do_send(Installed { slot, hash, ledger, decisions });
+                self.metrics.note_snapshot(slot);
+                self.metrics.note_received(0);
+                self.neighbours.bank.received.do_send(Received(slot));
+                self.neighbours.voter.installed.do_send(Installed { slot, hash, ledger, decisions });
             }
             Outcome::Overtaken { slot } => {
                 info!(slot, "a snapshot is not needed any more: the slots came one by one meanwhile");
                 self.receiving = None;
-                self.gauges.received_bytes.store(0, Ordering::Relaxed);
+                self.metrics.note_received(0);
             }
             Outcome::GaveUp(why) => {
                 let from = self.receiving.take().map(|receiving| receiving.from);
-                self.gauges.received_bytes.store(0, Ordering::Relaxed);
+                self.metrics.note_received(0);
                 warn!(peer = ?from, why, "a snapshot could not be received; it is asked for again");
             }
             Outcome::OtherHistory { slot, why } => {
                 let from = self.receiving.take().map(|receiving| receiving.from);
-                self.gauges.received_bytes.store(0, Ordering::Relaxed);
+                self.metrics.note_received(0);
                 warn!(peer = ?from, slot, why, "a snapshot does not have this node's history");
                 if let Some(peer) = from {
-                    self.neighbours.voter.do_send(OtherHistory { peer, slot });
+                    self.neighbours.voter.other_history.do_send(OtherHistory { peer, slot });
                 }
             }
             Outcome::Failed(why) => self.fail(why),
-            Outcome::Superseded { slot } => self.neighbours.bank.do_send(Superseded(slot)),
+            Outcome::Superseded { slot } => self.neighbours.bank.superseded.do_send(Superseded(slot)),
             Outcome::Nothing => {}
         }
     }
@@ -281,21 +241,27 @@ impl Snapshotter {
 
     fn compacted(&mut self, from: NodeId, log_from: Slot, ctx: &mut Context<Self>) {
         let settling = self.installed.is_some_and(|at| at.elapsed() < SETTLE);
-        let behind = self.gauges.applied_slot.load(Ordering::Relaxed) + 1 < log_from;
-        if self.receiving.is_some() || settling || !behind {
+        if self.receiving.is_some() || settling {
             return;
         }
-        info!(peer = %from, log_from, "this node is further behind than its peer's log goes back: receiving a snapshot");
         self.receiving =
             Some(Receiving { from, reported: Instant::now(), wanted: None, asked: Instant::now(), tries: 0 });
-        let asking = self.neighbours.bank.send(Newest).into_actor(self).map(|own, snapshotter, ctx| {
+        let standpoint = self.neighbours.bank.tell_standpoint.send(TellStandpoint).into_actor(self);
+        ctx.spawn(standpoint.map(move |standpoint, snapshotter, ctx| {
             // Without an answer the node is stopping.
-            if let Ok(own) = own {
-                snapshotter.jobs.push_back(Job::Begin { own });
-                snapshotter.work(ctx);
+            let Ok(Standpoint { applied, newest }) = standpoint else { return };
+            if applied + 1 >= log_from {
+                snapshotter.receiving = None;
+                return;
             }
-        });
-        ctx.spawn(asking);
+            info!(
+                peer = %from,
+                log_from,
+                "this node is further behind than its peer's log goes back: receiving a snapshot"
+            );
+            snapshotter.jobs.push_back(Job::Begin { own: newest });
+            snapshotter.work(ctx);
+        }));
     }
 
     fn ask(&mut self) {
@@ -308,17 +274,17 @@ impl Snapshotter {
 
     /// Asks again where no answer comes.
     fn ask_again(&mut self) {
-        let peers: Vec<NodeId> = self.neighbours.links.iter().map(|(peer, _)| *peer).collect();
-        let connected = |peer: &NodeId| self.gauges.connected[peer.index()].load(Ordering::Relaxed);
+        let linked = |peer: &NodeId| self.linked[peer.index()];
         let Some(receiving) = &mut self.receiving else { return };
         if self.desk.is_none() || receiving.asked.elapsed() < ASK_AGAIN {
             return;
         }
         receiving.tries += 1;
-        if receiving.tries > ASK_OTHERS || !connected(&receiving.from) {
-            let others = peers.iter().filter(|peer| **peer != receiving.from && connected(peer));
-            if let Some(other) = others.min_by_key(|peer| (**peer < receiving.from, **peer)) {
-                receiving.from = *other;
+        if receiving.tries > ASK_OTHERS || !linked(&receiving.from) {
+            let peers = self.neighbours.links.iter().map(|(peer, _)| peer);
+            let others = peers.filter(|peer| *peer != receiving.from && linked(peer));
+            if let Some(other) = others.min_by_key(|peer| (*peer < receiving.from, *peer)) {
+                receiving.from = other;
                 receiving.tries = 0;
             }
         }
@@ -362,9 +328,7 @@ impl Snapshotter {
     }
 
     fn say(&self, to: NodeId, message: PeerMessage) {
-        if let Some((_, link)) = self.neighbours.links.iter().find(|(peer, _)| *peer == to) {
-            link.do_send(Say(message));
-        }
+        self.neighbours.links.say(to, message);
     }
 
     /// Reads on a thread for blocking work; an error of the store stops the node.
@@ -398,7 +362,6 @@ impl Snapshotter {
             return;
         }
         self.serving[to.index()] = Some(None);
-        self.gauges.catch_ups_served.fetch_add(1, Ordering::Relaxed);
         let read = move |reader: &LogReader| {
             let before = reader.hash(from.saturating_sub(1))?;
             Ok((before.unwrap_or(Digest::ZERO), reader.entries(from, ENTRIES_BYTES)?))
@@ -418,6 +381,20 @@ impl Snapshotter {
                 snapshotter.serve(next, ctx);
             }
         });
+    }
+}
+
+impl From<&Addr<Snapshotter>> for SnapshotterInbox {
+    fn from(snapshotter: &Addr<Snapshotter>) -> SnapshotterInbox {
+        SnapshotterInbox {
+            save: snapshotter.clone().recipient(),
+            send_entries: snapshotter.clone().recipient(),
+            send_stored: snapshotter.clone().recipient(),
+            send_hash: snapshotter.clone().recipient(),
+            look_up: snapshotter.clone().recipient(),
+            about_snapshot: snapshotter.clone().recipient(),
+            linked: snapshotter.clone().recipient(),
+        }
     }
 }
 
@@ -463,6 +440,14 @@ impl Handler<AboutSnapshot> for Snapshotter {
     }
 }
 
+impl Handler<Linked> for Snapshotter {
+    type Result = ();
+
+    fn handle(&mut self, Linked { peer, up }: Linked, _: &mut Self::Context) {
+        self.linked[peer.index()] = up;
+    }
+}
+
 impl Handler<SendEntries> for Snapshotter {
     type Result = ();
 
@@ -493,7 +478,7 @@ impl Handler<LookUp> for Snapshotter {
     fn handle(&mut self, LookUp(slot): LookUp, ctx: &mut Self::Context) {
         let read = move |reader: &LogReader| reader.hash(slot);
         self.read(ctx, read, move |snapshotter, hash, _| {
-            snapshotter.neighbours.voter.do_send(LookedUp { slot, hash: hash.flatten() });
+            snapshotter.neighbours.voter.looked_up.do_send(LookedUp { slot, hash: hash.flatten() });
         });
     }
 }
@@ -516,5 +501,14 @@ impl Handler<SendStored> for Snapshotter {
                 }
             },
         );
+    }
+}
+
+impl Handler<Stop> for Snapshotter {
+    type Result = ();
+
+    /// What it still had to say, a crash might have taken too.
+    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+        ctx.stop();
     }
 }

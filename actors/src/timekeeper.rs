@@ -1,7 +1,6 @@
 //! Looks after a node's clock: tells what is wrong with it, once a minute at most, and keeps what is known of time for the next start.
 
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rabia_bank_messages::ids::Millis;
@@ -9,7 +8,7 @@ use tracing::{error, warn};
 
 use crate::consensus::clocks::{ClockState, Leapt, MAX_STAMP_AHEAD};
 use crate::consensus::pool::{Now, Pool};
-use crate::node::Gauges;
+use crate::metrics::Metrics;
 use crate::uptime;
 
 /// How often the clock is looked at.
@@ -43,11 +42,10 @@ impl Timekeeper {
     }
 
     /// To be called every [`LOOK`].
-    pub fn look(&mut self, now: Now, pool: &mut Pool, gauges: &Gauges) {
+    pub fn look(&mut self, now: Now, pool: &mut Pool, metrics: &Metrics) {
         self.follow_boot_clock(now, pool);
         let (state, confirmed) = pool.clock_state(now);
-        gauges.clock_offset_ms.store(state.offset, Ordering::Relaxed);
-        gauges.clock_leap_ms.store(state.leap, Ordering::Relaxed);
+        metrics.note_clock(state.offset, state.leap);
         if let Some((by, why)) = pool.take_leap() {
             tell_leap(by, why);
         }

@@ -4,135 +4,32 @@
 //! It also checks the handshakes of peers, against what this node has heard and promised.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use rabia_bank_messages::genesis::Replacement;
-use rabia_bank_messages::ids::{Digest, MAX_NODES, NodeId, Slot, StoreId};
+use rabia_bank_messages::ids::{MAX_NODES, NodeId, Slot, StoreId};
 use rabia_bank_messages::lineage::Memory;
 use rabia_bank_messages::peer::{Evidence, Hello, HelloRefused, PeerMessage, RefusalReason};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
-use crate::bank::{Admitted, Apply, Bank, Doubt, Install, ReadAt};
 use crate::consensus::agreement::{Agreement, Effect, Event, TICK, Ticket};
+use crate::failure::Failure;
 use crate::handshake::{Handshake, Met, is_old_copy, memory_of};
-use crate::ledger::Ledger;
-use crate::log::{Log, Persist, Persisted};
-use crate::node::{Decision, Failed, Failure, Gauges, Stop};
-use crate::peer_link::{Break, MEET_AGAIN, PeerLink, Say, Standing};
-use crate::proposer::{Notices, Proposer};
-use crate::snapshotter::{AboutSnapshot, LookUp, SendEntries, SendHash, SendStored, Snapshotter};
+use crate::mail::bank::{Admitted, Apply, BankInbox, Doubt, Install, ReadAt};
+use crate::mail::log::{LogInbox, Persist};
+use crate::mail::node::{Failed, Stop};
+use crate::mail::peer_link::{Break, Links, MEET_AGAIN, Say, Standing};
+use crate::mail::proposer::{Notices, ProposerInbox};
+use crate::mail::snapshotter::{AboutSnapshot, Linked, LookUp, SendEntries, SendHash, SendStored, SnapshotterInbox};
+use crate::mail::voter::{
+    FromPeer, Installed, Introduce, LinkState, LinkUp, LookedUp, Meet, OtherHistory, OwnDigest, Persisted, Read,
+    RefusedBy, Tell, VoterInbox,
+};
+use crate::metrics::Metrics;
 use crate::stages::SlotWatch;
-
-/// The pool's wishes.
-#[derive(Message, Debug)]
-#[rtype(result = "()")]
-pub struct Tell(pub Vec<Event>);
-
-/// A peer said this, in this order.
-#[derive(Message, Debug)]
-#[rtype(result = "()")]
-pub struct FromPeer {
-    /// The authenticated end of the link.
-    pub peer: NodeId,
-    /// What it said.
-    pub messages: Vec<PeerMessage>,
-}
-
-/// The link to a peer works, or broke.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "()")]
-pub struct LinkState {
-    /// Whose.
-    pub peer: NodeId,
-    /// What there is to know of it, if it works.
-    pub up: Option<LinkUp>,
-}
-
-/// A link that works.
-#[derive(Clone, Copy, Debug)]
-pub struct LinkUp {
-    /// The store that the peer speaks from.
-    pub store: StoreId,
-    /// Whether this node called.
-    pub dialled: bool,
-    /// The peer knows all decisions up to this slot …
-    pub decided: Slot,
-    /// … and this is the hash of its log there.
-    pub log_hash: Digest,
-}
-
-/// The digest of this node's state after a slot.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "()")]
-pub struct OwnDigest {
-    /// The slot.
-    pub slot: Slot,
-    /// The digest.
-    pub digest: Digest,
-}
-
-/// The hash of this node's log up to a slot, if it was found on disk.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "()")]
-pub struct LookedUp {
-    /// The slot.
-    pub slot: Slot,
-    /// The hash.
-    pub hash: Option<Digest>,
-}
-
-/// The snapshot that a peer sends does not have this node's history.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "()")]
-pub struct OtherHistory {
-    /// Who sends it.
-    pub peer: NodeId,
-    /// The slot that it stands after.
-    pub slot: Slot,
-}
-
-/// Somebody wants to read what is acknowledged now. Reads are numbered, ascending.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "()")]
-pub struct Read(pub u64);
-
-/// What does this node say of itself to this peer?
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "Hello")]
-pub struct Introduce(pub NodeId);
-
-/// A peer said this of itself. Answered, once what has to be remembered of it is durable, with what this node says.
-#[derive(Message, Clone, Debug)]
-#[rtype(result = "Result<Hello, HelloRefused>")]
-pub struct Meet(pub Hello);
-
-/// A peer refused this node, for this reason.
-#[derive(Message, Clone, Debug)]
-#[rtype(result = "()")]
-pub struct RefusedBy {
-    /// Who.
-    pub peer: NodeId,
-    /// What it showed.
-    pub evidence: Option<Evidence>,
-}
-
-/// The books on disk stand after this slot now, by a snapshot that came from a peer.
-#[derive(Message, Debug)]
-#[rtype(result = "()")]
-pub struct Installed {
-    /// The slot.
-    pub slot: Slot,
-    /// The hash of the log up to it.
-    pub hash: Digest,
-    /// The state after it.
-    pub ledger: Box<Ledger>,
-    /// The decisions before it that owners of coming slots are read from.
-    pub decisions: Vec<Decision>,
-}
 
 /// What is wrong with a peer is said once in this time.
 const COMPLAIN_AGAIN: Duration = Duration::from_secs(10);
@@ -164,27 +61,22 @@ pub struct Voter {
     admitted: bool,
     /// Of each peer, when it was last said what is wrong with it.
     complaints: [Complaint; MAX_NODES],
-    gauges: Arc<Gauges>,
-    log: Addr<Log>,
-    bank: Addr<Bank>,
-    proposer: Addr<Proposer>,
-    snapshotter: Addr<Snapshotter>,
-    links: Vec<(NodeId, Addr<PeerLink>)>,
-    node: Recipient<Failed>,
+    metrics: Arc<Metrics>,
+    neighbours: VoterNeighbours,
 }
 
 /// The actors that the voter speaks to.
 pub struct VoterNeighbours {
     /// Writes.
-    pub log: Addr<Log>,
+    pub log: LogInbox,
     /// Applies.
-    pub bank: Addr<Bank>,
+    pub bank: BankInbox,
     /// Proposes.
-    pub proposer: Addr<Proposer>,
+    pub proposer: ProposerInbox,
     /// Serves peers that are behind.
-    pub snapshotter: Addr<Snapshotter>,
+    pub snapshotter: SnapshotterInbox,
     /// One a peer.
-    pub links: Vec<(NodeId, Addr<PeerLink>)>,
+    pub links: Links,
     /// Stops the node.
     pub node: Recipient<Failed>,
 }
@@ -196,10 +88,9 @@ impl Voter {
         first: Vec<Effect>,
         handshake: Handshake,
         started: Instant,
-        gauges: Arc<Gauges>,
+        metrics: Arc<Metrics>,
         neighbours: VoterNeighbours,
     ) -> Voter {
-        let VoterNeighbours { log, bank, proposer, snapshotter, links, node } = neighbours;
         Voter {
             core,
             first,
@@ -209,13 +100,8 @@ impl Voter {
             meeting: Vec::new(),
             complaints: [Complaint::default(); MAX_NODES],
             admitted: false,
-            gauges,
-            log,
-            bank,
-            proposer,
-            snapshotter,
-            links,
-            node,
+            metrics,
+            neighbours,
         }
     }
 
@@ -237,17 +123,14 @@ impl Voter {
     fn perform(&mut self, effects: Vec<Effect>) {
         let mut notices = Vec::new();
         let now = Instant::now();
+        let to = &self.neighbours;
         for effect in effects {
-            self.watch.watch(now - self.started, &effect, &self.gauges.stages);
+            self.watch.watch(now - self.started, &effect, &self.metrics.stages);
             match effect {
-                Effect::Send(to, message) => {
-                    if let Some((_, link)) = self.links.iter().find(|(peer, _)| *peer == to) {
-                        link.do_send(Say(message));
-                    }
-                }
+                Effect::Send(peer, message) => to.links.say(peer, message),
                 Effect::Broadcast(message) => {
-                    for (_, link) in &self.links {
-                        link.do_send(Say(message.clone()));
+                    for (_, link) in to.links.iter() {
+                        link.say.do_send(Say(message.clone()));
                     }
                 }
                 Effect::Refuse(peer, why) => {
@@ -262,18 +145,24 @@ impl Voter {
                         warn!(%peer, why, "a peer said what is not taken");
                     }
                 }
-                Effect::Save(ticket, commit) => self.log.do_send(Persist { ticket, commit }),
-                Effect::Deliver(slot, batch) => self.bank.do_send(Apply { slot, batch, decided: now }),
+                Effect::Save(ticket, commit) => to.log.persist.do_send(Persist { ticket, commit }),
+                Effect::Deliver(slot, batch) => to.bank.apply.do_send(Apply { slot, batch, decided: now }),
                 Effect::Pool(notice) => notices.push(notice),
-                Effect::ReadAt { read, slot } => self.bank.do_send(ReadAt { read, slot }),
-                Effect::SendEntries { to, from } => {
-                    self.snapshotter.do_send(SendEntries { to, from, decided: self.core.frontier() });
+                Effect::ReadAt { read, slot } => to.bank.read_at.do_send(ReadAt { read, slot }),
+                Effect::SendEntries { to: peer, from } => {
+                    let decided = self.core.frontier();
+                    to.snapshotter.send_entries.do_send(SendEntries { to: peer, from, decided });
                 }
-                Effect::SendStored { to, id } => self.snapshotter.do_send(SendStored { to, id }),
-                Effect::SendHash { to, slot } => self.snapshotter.do_send(SendHash { to, slot }),
-                Effect::LookUp(slot) => self.snapshotter.do_send(LookUp(slot)),
+                Effect::SendStored { to: peer, id } => {
+                    to.snapshotter.send_stored.do_send(SendStored { to: peer, id });
+                }
+                Effect::SendHash { to: peer, slot } => {
+                    to.snapshotter.send_hash.do_send(SendHash { to: peer, slot });
+                }
+                Effect::LookUp(slot) => to.snapshotter.look_up.do_send(LookUp(slot)),
                 Effect::GetSnapshot { from, log_from } => {
-                    self.snapshotter.do_send(AboutSnapshot(from, PeerMessage::Compacted { log_from }));
+                    let compacted = PeerMessage::Compacted { log_from };
+                    to.snapshotter.about_snapshot.do_send(AboutSnapshot(from, compacted));
                 }
                 Effect::Doubt(begins) => self.doubt(begins),
                 Effect::Split { what, certain } => self.split(&what, certain),
@@ -281,7 +170,7 @@ impl Voter {
             }
         }
         if !notices.is_empty() {
-            self.proposer.do_send(Notices(notices));
+            to.proposer.notices.do_send(Notices(notices));
         }
     }
 
@@ -290,8 +179,8 @@ impl Voter {
     }
 
     fn break_link(&self, peer: NodeId, why: String) {
-        if let Some((_, link)) = self.links.iter().find(|(id, _)| *id == peer) {
-            link.do_send(Break(why));
+        if let Some(link) = self.neighbours.links.to(peer) {
+            link.cut.do_send(Break(why));
         }
     }
 
@@ -303,13 +192,13 @@ impl Voter {
         } else {
             warn!("a majority has this node's log and state: clients are answered again");
         }
-        self.bank.do_send(Doubt(begins));
+        self.neighbours.bank.doubt.do_send(Doubt(begins));
     }
 
     fn split(&self, what: &str, certain: bool) {
         let message = format!("the members' logs or states differ, and no majority has this node's: {what}");
         if certain {
-            self.node.do_send(Failed(Failure::Refused(format!(
+            self.neighbours.node.do_send(Failed(Failure::Refused(format!(
                 "{message}. The node stops and keeps its files as they are for study; do not start it again before it is known \
                  why: was an old copy of some node's files put back, or did a disk or memory fail?"
             ))));
@@ -322,31 +211,45 @@ impl Voter {
     fn admit(&mut self) {
         if !self.admitted && self.core.meets_quorum() {
             self.admitted = true;
-            self.bank.do_send(Admitted);
+            self.neighbours.bank.admitted.do_send(Admitted);
         }
     }
 
     /// Rule 12: the node of an old copy stops. Answers what it says.
     fn stop_as_old_copy(&self, peer: NodeId, memory: &Memory) -> String {
         let message = is_old_copy(peer, memory, self.core.lineage().run());
-        self.node.do_send(Failed(Failure::Refused(message.clone())));
+        self.neighbours.node.do_send(Failed(Failure::Refused(message.clone())));
         message
     }
 
     /// A node whose store was replaced stops when it has said all that it may say.
     fn stop_if_retired(&self) {
         if let Some(Replacement { slot, store, .. }) = self.core.retired() {
-            self.node.do_send(Failed(Failure::Refused(replaced(slot, store))));
+            self.neighbours.node.do_send(Failed(Failure::Refused(replaced(slot, store))));
         }
     }
 
     fn show(&self) {
-        let counters = self.core.counters();
-        for (gauge, count) in self.gauges.phases.iter().zip(counters.phases) {
-            gauge.store(count, Ordering::Relaxed);
+        let (phases, open) = (self.core.counters().phases, self.core.open_slots() as u64);
+        self.metrics.note_slots(phases, open, self.core.known_elsewhere());
+    }
+}
+
+impl From<&Addr<Voter>> for VoterInbox {
+    fn from(voter: &Addr<Voter>) -> VoterInbox {
+        VoterInbox {
+            tell: voter.clone().recipient(),
+            from_peer: voter.clone().recipient(),
+            link_state: voter.clone().recipient(),
+            introduce: voter.clone().recipient(),
+            meet: voter.clone().recipient(),
+            refused_by: voter.clone().recipient(),
+            read: voter.clone().recipient(),
+            own_digest: voter.clone().recipient(),
+            looked_up: voter.clone().recipient(),
+            other_history: voter.clone().recipient(),
+            installed: voter.clone().recipient(),
         }
-        self.gauges.open_slots.store(self.core.open_slots() as u64, Ordering::Relaxed);
-        self.gauges.known_elsewhere.store(self.core.known_elsewhere(), Ordering::Relaxed);
     }
 }
 
@@ -382,7 +285,7 @@ impl Handler<FromPeer> for Voter {
             match message {
                 PeerMessage::GetSnapshot { .. } | PeerMessage::SnapshotRows { .. } => {
                     if self.core.takes(peer, &message, &mut effects) {
-                        self.snapshotter.do_send(AboutSnapshot(peer, message));
+                        self.neighbours.snapshotter.about_snapshot.do_send(AboutSnapshot(peer, message));
                     }
                 }
                 message => self.core.handle(now, Event::Received(peer, message), &mut effects),
@@ -401,7 +304,8 @@ impl Handler<LinkState> for Voter {
     type Result = ();
 
     fn handle(&mut self, LinkState { peer, up }: LinkState, _: &mut Self::Context) {
-        self.gauges.connected[peer.index()].store(up.is_some(), Ordering::Relaxed);
+        self.metrics.note_link(peer, up.is_some());
+        self.neighbours.snapshotter.linked.do_send(Linked { peer, up: up.is_some() });
         match up {
             Some(LinkUp { store, .. }) if self.core.is_unmet(peer, store) => {
                 // It was a stranger when they met, a moment ago.
@@ -418,8 +322,8 @@ impl Handler<LinkState> for Voter {
                 if !in_force {
                     warn!(%peer, %store, "this node's log does not know the peer's store: it is told only what is decided");
                 }
-                if let Some((_, link)) = self.links.iter().find(|(id, _)| *id == peer) {
-                    link.do_send(Standing { in_force });
+                if let Some(link) = self.neighbours.links.to(peer) {
+                    link.standing.do_send(Standing { in_force });
                 }
                 self.perform(effects);
                 self.admit();
@@ -489,7 +393,7 @@ impl Handler<Installed> for Voter {
         // The slots may have come one by one meanwhile.
         if slot > self.core.frontier() {
             let replacements = ledger.replacements().clone();
-            self.bank.do_send(Install { ledger, hash, decisions: decisions.clone() });
+            self.neighbours.bank.install.do_send(Install { ledger, hash, decisions: decisions.clone() });
             self.handle_events([Event::Installed { slot, hash, decisions, replacements }]);
         }
     }
@@ -561,7 +465,7 @@ impl Handler<RefusedBy> for Voter {
             Some(Evidence::OldCopy(memory)) => self.core.is_told(peer, Some(memory)),
             Some(Evidence::Replaced(slot)) => {
                 if let Some(by) = self.core.replaced_by().filter(|by| by.slot == slot) {
-                    self.node.do_send(Failed(Failure::Refused(replaced(by.slot, by.store))));
+                    self.neighbours.node.do_send(Failed(Failure::Refused(replaced(by.slot, by.store))));
                 }
             }
             None => {}

@@ -17,8 +17,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
+use rabia_bank_actors::failure::StartError;
 use rabia_bank_actors::ledger::{BLOCK, Block, BlockRecord, Ledger, UnusableBatches, chain_hash};
-use rabia_bank_actors::node::{Rebuilt, StartError, replay};
+use rabia_bank_actors::rebuild::{Rebuilt, replay};
 use rabia_bank_actors::snapshot::{BooksError, log_hash_of, read_block, restore};
 use rabia_bank_messages::bank::{Account, MAX_PAGE, Query, Success, Transaction, TransactionType};
 use rabia_bank_messages::client::Feed;

@@ -11,8 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rabia_bank_actors::budget::BudgetLimits;
-use rabia_bank_actors::client_session::BudgetSettings;
+use rabia_bank_actors::budget::{BudgetLimits, BudgetSettings};
 use rabia_bank_messages::bank::{DEFAULT_TRANSACTION_LIMIT, MAX_BALANCE};
 use rabia_bank_messages::client::MAX_CLIENT_MESSAGE;
 use rabia_bank_messages::genesis::{

@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rabia_bank_actors::node::NodeHandle;
+use rabia_bank_actors::handle::NodeHandle;
 use rabia_bank_messages::ids::{Millis, NodeId, Slot, StoreId};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};

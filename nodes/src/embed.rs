@@ -78,13 +78,15 @@
 use std::sync::Arc;
 
 use actix::Addr;
-use rabia_bank_actors::node::{NodeHandle, Stopped};
+use rabia_bank_actors::failure::Stopped;
+use rabia_bank_actors::handle::NodeHandle;
 use rabia_bank_messages::bank::{Command, ErrorCode, Outcome, Query, ReadLevel, Refusal, Status, Success};
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::ids::SessionKey;
 use tokio::sync::watch;
 
-pub use rabia_bank_actors::host_session::{Execute, Happened, Heard, HostSession, Leave, Listen, Look, Reply};
+pub use rabia_bank_actors::host_session::HostSession;
+pub use rabia_bank_actors::mail::host_session::{Execute, Happened, Heard, Leave, Listen, Look, Reply};
 
 use crate::config::NodeConfig;
 use crate::{NodeError, random, server};

@@ -1,6 +1,6 @@
 //! Why a node stopped, or never started.
 
-use rabia_bank_actors::node::{Failure, StartError};
+use rabia_bank_actors::failure::{Failure, StartError};
 use rabia_bank_actors::snapshot::BooksError;
 use rabia_bank_storage::StoreError;
 

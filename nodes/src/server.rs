@@ -23,8 +23,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rabia_bank_actors::bank::SnapshotPolicy;
-use rabia_bank_actors::node::{self, Failure, NodeHandle, NodeSettings};
-use rabia_bank_actors::peer_link::{link_socket, opening_socket};
+use rabia_bank_actors::failure::Failure;
+use rabia_bank_actors::handle::NodeHandle;
+use rabia_bank_actors::socket::{link_socket, opening_socket};
+use rabia_bank_actors::start::{self, NodeSettings};
 use rabia_bank_messages::ids::NodeId;
 use rabia_bank_messages::promise::Identity;
 use rabia_bank_storage::{LogReader, StoreError};
@@ -57,8 +59,6 @@ const FIND_ONE_ANOTHER: Duration = Duration::from_secs(5);
 const LASTED: Duration = Duration::from_secs(5);
 /// What the actors of a node need to end.
 const SETTLE: Duration = Duration::from_millis(50);
-/// How long a stopping node waits for its clients to go.
-const FAREWELL: Duration = Duration::from_secs(2);
 /// Answers are written to the socket once so many bytes wait, or none follow.
 const WRITE_BUFFER: usize = 64 << 10;
 
@@ -141,7 +141,7 @@ pub(crate) fn start(config: &NodeConfig) -> Result<NodeHandle, NodeError> {
         max_clients: seats(config, descriptors).all() as u64,
         descriptors: descriptors.limit as u64,
     };
-    node::start(settings).map_err(|error| NodeError::of_start(&error))
+    start::start(settings).map_err(|error| NodeError::of_start(&error))
 }
 
 /// Listens on the addresses of the configuration.
@@ -223,10 +223,6 @@ pub(crate) async fn serve(
     };
     tasks.abort_all();
     handle.stop().await;
-    let farewell = tokio::time::Instant::now() + FAREWELL;
-    while handle.clients() > 0 && tokio::time::Instant::now() < farewell {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
     match failure {
         None => {
             info!(node = %config.node, "stopped");

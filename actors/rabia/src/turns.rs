@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use rustc_hash::FxHashMap;
 
-/// Names a client of this node: one connection, or one host that embeds it.
+/// Names a client of this node: one connection, or one session of a host that embeds it.
 pub type ClientId = u64;
 
 /// Who asks for work.

@@ -1,37 +1,18 @@
 //! Feeds: clients that want to be told of transactions as they are applied. Looking for these is work like answering a query.
 
-use std::sync::Arc;
-
 use actix::prelude::*;
 use rabia_bank_messages::bank::Success;
-use rabia_bank_messages::client::Feed;
 
-use super::work::{Job, Task};
-use super::{Answered, Bank, Done, Follow, Waiter};
+use super::Bank;
+use super::tasks::{Follower, Job, Task};
 use crate::ledger::{Answer, Lookup};
+use crate::mail::bank::{Follow, Waiter};
+use crate::mail::client_session::{Answered, Done};
 
-/// Transactions that are looked at for a follower at a time; so many in vain are news, too.
+/// Transactions that are looked at for a follower at a time. If none of them belongs to the feed, the follower is told how far that was.
 const FOLLOW_SCAN: u64 = 4096;
 /// Transactions that a follower is told of at a time: some 50 KB.
 const FOLLOW_PAGE: usize = 256;
-
-/// One that wants to be told.
-#[derive(Debug)]
-pub(super) struct Follower {
-    pub(super) waiter: Waiter,
-    feed: Arc<Feed>,
-    /// Where it asked from.
-    asked: u64,
-    /// What was looked at already lies below this.
-    next: u64,
-}
-
-impl Follower {
-    /// Whether the asker still wants to know.
-    pub(super) fn is_there(&self) -> bool {
-        Arc::strong_count(&self.feed) > 1
-    }
-}
 
 impl Bank {
     pub(super) fn look_for(&self, follower: &Follower) -> Lookup {

@@ -10,15 +10,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
-use rabia_bank_messages::bank::{ErrorCode, OtherFields, Query, ReadLevel, Refusal, Status, Success, Transaction};
-use rabia_bank_messages::batch::Payload;
-use rabia_bank_messages::client::Feed;
+use rabia_bank_messages::bank::{ErrorCode, Refusal, Success};
 use rabia_bank_messages::genesis::{Genesis, Replacement};
-use rabia_bank_messages::ids::{BatchId, Digest, Millis, NodeId, Slot, StoreId};
+use rabia_bank_messages::ids::{BatchId, Digest, Millis, NodeId, Slot};
 use rabia_bank_messages::lineage::log_hash;
 use rabia_bank_messages::peer::DIGEST_INTERVAL;
 use rabia_bank_messages::stages::Stage;
@@ -27,202 +24,45 @@ use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 use tracing::info;
 
+use crate::applied::AppliedSlot;
 use crate::consensus::stores::{Standing, Stores};
 use crate::ledger::{Applied, Ledger, Progress, RequestOutcome};
-use crate::node::{Decision, Failed, Gauges, Rebuilt, warn_of_unusable};
-use crate::owner::Owner;
-use crate::proposer::{AppliedTime, Proposer};
-use crate::snapshotter::Snapshotter;
-use crate::voter::Voter;
+use crate::mail::bank::{
+    Abandon, Apply, BankInbox, Expect, Register, Reject, StandingOf, Standpoint, TellStandpoint, Unregister, Waiter,
+};
+use crate::mail::client_session::{Answered, Answers, Done};
+use crate::mail::node::{Failed, Stop};
+use crate::mail::proposer::{AppliedTime, ProposerInbox};
+use crate::mail::snapshotter::SnapshotterInbox;
+use crate::mail::voter::VoterInbox;
+use crate::metrics::Metrics;
+use crate::owner::{ClientId, Owner};
+use crate::rebuild::{Rebuilt, warn_of_unusable};
+use crate::snapshot::Decision;
+use policy::SnapshotStage;
 use reader::Reader;
-use reads::WaitingReads;
-use snapshots::SnapshotStage;
+use tasks::{Purpose, Work};
 use trust::Trust;
-use work::{Purpose, Work};
+use waiting::WaitingReads;
 
-pub use reads::ReadAt;
-pub use snapshots::{Install, Saved, SnapshotPolicy, Superseded, TakeSnapshot};
-pub use trust::{Admitted, Doubt, Newest};
+pub use policy::SnapshotPolicy;
 
+mod doubt;
 mod followers;
+mod policy;
 mod reader;
 mod reads;
 mod snapshots;
+mod status;
+mod tasks;
 mod trust;
+mod waiting;
 mod work;
 
 /// The proposer is told of log time when it has gone on by so many milliseconds: it looks for leaps of an hour.
 const TELL_TIME: Millis = 1_000;
 
-pub use crate::owner::ClientId;
-
-/// Who waits for an answer, and the client's own mark on the request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Waiter {
-    /// The client.
-    pub client: ClientId,
-    /// Chosen by the client, handed back with the answer.
-    pub tag: u64,
-}
-
-/// The answers to requests of one client.
-#[derive(Message, Debug)]
-#[rtype(result = "()")]
-pub struct Answers {
-    /// Each of them.
-    pub answers: Vec<Answered>,
-    /// When the slot was applied that they come from; none for those that needed none.
-    pub applied: Option<Instant>,
-}
-
-/// The answer to a request.
-#[derive(Debug)]
-pub struct Answered {
-    /// The client's mark.
-    pub tag: u64,
-    /// The slot that it was applied in or read at.
-    pub slot: Option<Slot>,
-    /// Of a request that went through the log: its place in that slot.
-    pub index: Option<u32>,
-    /// Whether the command had been applied before.
-    pub replayed: bool,
-    /// What came of it.
-    pub result: Result<Done, Refusal>,
-}
-
-/// What was done.
-#[derive(Debug)]
-pub enum Done {
-    /// A command was applied, or a query read.
-    Success(Success),
-    /// A session is open.
-    Opened {
-        /// Its number.
-        session: u64,
-        /// Whether it was opened by this request.
-        new: bool,
-    },
-    /// The session is closed.
-    Closed,
-    /// Transactions of a feed.
-    Followed {
-        /// Oldest first; none if as many as make news were looked at in vain.
-        transactions: Vec<Transaction>,
-        /// All below this id were looked at.
-        next: u64,
-    },
-}
-
-/// A client has come. Its answers go there.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Register {
-    /// Who.
-    pub client: ClientId,
-    /// Whose work it is that the client asks for.
-    pub owner: Owner,
-    /// Where to.
-    pub answers: Recipient<Answers>,
-}
-
-/// A client has gone.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "()")]
-pub struct Unregister(pub ClientId);
-
-/// These wait for the requests of a batch, in their order. Comes before the batch is proposed.
-#[derive(Message, Debug)]
-#[rtype(result = "()")]
-pub struct Expect {
-    /// The batch.
-    pub id: BatchId,
-    /// One per request.
-    pub waiters: Vec<Waiter>,
-}
-
-/// This node does not know what became of this batch, or may become of it. Whoever waits for its requests is told so.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "()")]
-pub struct Abandon(pub BatchId);
-
-/// Tell this client that nothing was done.
-#[derive(Message, Debug)]
-#[rtype(result = "()")]
-pub struct Reject {
-    /// Whom.
-    pub waiter: Waiter,
-    /// Why.
-    pub refusal: Refusal,
-}
-
-/// Apply the next slot.
-#[derive(Message, Debug)]
-#[rtype(result = "()")]
-pub struct Apply {
-    /// The slot.
-    pub slot: Slot,
-    /// What it was decided on.
-    pub batch: Option<(BatchId, Payload)>,
-    /// When it, and all slots before it, were decided.
-    pub decided: Instant,
-}
-
-/// Answer this query.
-#[derive(Message, Debug)]
-#[rtype(result = "()")]
-pub struct Ask {
-    /// Who asks.
-    pub waiter: Waiter,
-    /// What.
-    pub query: Query,
-    /// How fresh the answer must be.
-    pub read: ReadLevel,
-    /// When the client stops waiting.
-    pub deadline: Instant,
-}
-
-/// Tell this client where a subscription begins: the id of the first transaction that it may be told of. Answered like a
-/// query, with [`Success::Subscribed`], or refused if there is no such account.
-#[derive(Message, Debug)]
-#[rtype(result = "()")]
-pub struct Subscribe {
-    /// Who asks.
-    pub waiter: Waiter,
-    /// What about.
-    pub feed: Feed,
-    /// How fresh the answer must be.
-    pub read: ReadLevel,
-    /// When the client stops waiting.
-    pub deadline: Instant,
-}
-
-/// Tell this client of transactions of a feed, once: as soon as there are some, or as many were looked at in vain as make
-/// news. Answered with [`Done::Followed`]; who wants more asks again, and so nobody gets more than it can take.
-#[derive(Message, Debug)]
-#[rtype(result = "()")]
-pub struct Follow {
-    /// Who asks.
-    pub waiter: Waiter,
-    /// Which transactions. (Its `from` plays no part.) The asker keeps it, too, for as long as it wants to know.
-    pub feed: Arc<Feed>,
-    /// With ids from here on.
-    pub next: u64,
-}
-
-/// Is this a member's store now, by what is applied here? Answered with the slot in which it was decided that it takes the place
-/// of another, or none if that would have an effect now; or why it would not.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "Result<Option<Slot>, String>")]
-pub struct StandingOf {
-    /// The member.
-    pub node: NodeId,
-    /// The store.
-    pub store: StoreId,
-}
-
-/// A node that is so many slots behind what it knows of says how far it is.
-const FAR_BEHIND: u64 = 1_000;
-/// How often that is said, and work is dropped that nobody waits for any more.
+/// How often a bank looks whether it is far behind, and drops work that nobody waits for any more.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// A client of this node.
@@ -243,6 +83,8 @@ pub struct Bank {
     books: BooksReader,
     policy: SnapshotPolicy,
     snapshot: SnapshotStage,
+    /// The slot that the books on disk stand after.
+    saved: Slot,
     /// Who waits for a snapshot of which slot.
     snapshot_waiters: Vec<(Slot, oneshot::Sender<()>)>,
     /// Bytes of batches and slots since the last snapshot.
@@ -254,13 +96,23 @@ pub struct Bank {
     /// The same, when the ledger was frozen.
     frozen: (Vec<Decision>, Digest),
     trust: Trust,
-    gauges: Arc<Gauges>,
     /// The log time that the proposer was told of last.
     told_time: Millis,
-    voter: Addr<Voter>,
-    proposer: Addr<Proposer>,
-    snapshotter: Addr<Snapshotter>,
-    node: Recipient<Failed>,
+    applied: AppliedSlot,
+    metrics: Arc<Metrics>,
+    neighbours: BankNeighbours,
+}
+
+/// The actors that the bank speaks to.
+pub struct BankNeighbours {
+    /// Reads with the others, and compares states.
+    pub voter: VoterInbox,
+    /// Goes by log time.
+    pub proposer: ProposerInbox,
+    /// Saves.
+    pub snapshotter: SnapshotterInbox,
+    /// Stops the node.
+    pub node: Recipient<Failed>,
 }
 
 /// What a bank begins with.
@@ -269,27 +121,25 @@ pub struct BankState {
     pub rebuilt: Rebuilt,
     /// The books on disk.
     pub books: BooksReader,
+    /// The slot that they stand after.
+    pub saved: Slot,
     /// When to take snapshots.
     pub policy: SnapshotPolicy,
 }
 
 impl Bank {
-    /// The bank of node `me`.
-    #[allow(clippy::too_many_arguments)] // its neighbours, each of them once
+    /// The bank of node `me`. It writes to `applied` how far it is.
     pub fn new(
         me: NodeId,
         genesis: Genesis,
         state: BankState,
-        gauges: Arc<Gauges>,
-        voter: Addr<Voter>,
-        proposer: Addr<Proposer>,
-        snapshotter: Addr<Snapshotter>,
-        node: Recipient<Failed>,
+        applied: AppliedSlot,
+        metrics: Arc<Metrics>,
+        neighbours: BankNeighbours,
     ) -> Bank {
-        let BankState { rebuilt: Rebuilt { ledger, decisions, hash, replayed_bytes }, books, policy } = state;
-        let replayed_slots = ledger.applied() - gauges.snapshot_slot.load(Ordering::Relaxed);
-        let unsaved = policy.at_start(me, genesis.members(), (replayed_bytes, replayed_slots));
-        gauges.applied_slot.store(ledger.applied(), Ordering::Relaxed);
+        let BankState { rebuilt: Rebuilt { ledger, decisions, hash, replayed_bytes }, books, saved, policy } = state;
+        let unsaved = policy.at_start(me, genesis.members(), (replayed_bytes, ledger.applied() - saved));
+        applied.set(ledger.applied());
         Bank {
             me,
             genesis,
@@ -299,6 +149,7 @@ impl Bank {
             work: Work::default(),
             policy,
             snapshot: SnapshotStage::Waiting,
+            saved,
             snapshot_waiters: Vec::new(),
             unsaved,
             decisions: decisions.into(),
@@ -307,12 +158,10 @@ impl Bank {
             trust: Trust::default(),
             clients: FxHashMap::default(),
             expected: FxHashMap::default(),
-            gauges,
             told_time: 0,
-            voter,
-            proposer,
-            snapshotter,
-            node,
+            applied,
+            metrics,
+            neighbours,
         }
     }
 
@@ -401,66 +250,38 @@ impl Bank {
         self.begin_snapshot_if_due(ctx);
     }
 
-    fn sweep(&mut self) {
-        let (applied, known) = (self.ledger.applied(), self.gauges.known_elsewhere.load(Ordering::Relaxed));
-        if known > applied + FAR_BEHIND && self.gauges.received_bytes.load(Ordering::Relaxed) == 0 {
-            info!(slot = applied, of = known, "catching up");
-        }
-        self.waiting.sweep(Instant::now());
-        self.work.sweep();
-        self.tell_digest_when_idle();
-    }
-
-    fn status(&mut self) -> Status {
-        let summary = self.ledger.summary();
-        let load = |gauge: &std::sync::atomic::AtomicU64| gauge.load(Ordering::Relaxed);
-        let gauges = &self.gauges;
-        Status {
-            node: self.me,
-            cluster: self.genesis.cluster,
-            version: env!("CARGO_PKG_VERSION").into(),
-            members: self.genesis.members(),
-            admitted: self.trust.admitted,
-            in_doubt: self.trust.in_doubt,
-            connected: self.genesis.nodes().filter(|n| gauges.connected[n.index()].load(Ordering::Relaxed)).collect(),
-            applied_slot: summary.applied,
-            decided_slots: summary.decided_slots,
-            null_slots: summary.null_slots,
-            repeated_batches: summary.repeated_batches,
-            unusable_batches: summary.unusable_batches,
-            phases: std::array::from_fn(|index| load(&gauges.phases[index])),
-            snapshot_slot: load(&gauges.snapshot_slot),
-            known_slot: load(&gauges.known_elsewhere).max(summary.applied),
-            receiving_bytes: load(&gauges.received_bytes),
-            open_slots: load(&gauges.open_slots),
-            accounts: summary.accounts,
-            transactions: summary.transactions,
-            total_balance: summary.total_balance,
-            sessions: summary.sessions,
-            clients: load(&gauges.clients),
-            max_clients: gauges.max_clients,
-            descriptors: gauges.descriptors,
-            chain_head: self.ledger.chain_head(),
-            state_digest: self.ledger.digest(),
-            log_time: self.ledger.log_time(),
-            clock_offset_ms: gauges.clock_offset_ms.load(Ordering::Relaxed),
-            clock_leap_ms: load(&gauges.clock_leap_ms),
-            commits: load(&gauges.commits),
-            uptime_s: gauges.started.elapsed().as_secs(),
-            process: crate::process::used(),
-            stages: gauges.stages.read(),
-            other: OtherFields::default(),
-        }
-    }
-}
-
-impl Bank {
     /// Tells the proposer when log time has gone on.
     fn tell_time(&mut self) {
         let time = self.ledger.log_time();
         if time >= self.told_time.saturating_add(TELL_TIME) {
             self.told_time = time;
-            self.proposer.do_send(AppliedTime(time));
+            self.neighbours.proposer.applied_time.do_send(AppliedTime(time));
+        }
+    }
+}
+
+impl From<&Addr<Bank>> for BankInbox {
+    fn from(bank: &Addr<Bank>) -> BankInbox {
+        BankInbox {
+            register: bank.clone().recipient(),
+            unregister: bank.clone().recipient(),
+            ask: bank.clone().recipient(),
+            subscribe: bank.clone().recipient(),
+            follow: bank.clone().recipient(),
+            expect: bank.clone().recipient(),
+            abandon: bank.clone().recipient(),
+            reject: bank.clone().recipient(),
+            apply: bank.clone().recipient(),
+            read_at: bank.clone().recipient(),
+            install: bank.clone().recipient(),
+            doubt: bank.clone().recipient(),
+            admitted: bank.clone().recipient(),
+            saved: bank.clone().recipient(),
+            received: bank.clone().recipient(),
+            superseded: bank.clone().recipient(),
+            tell_standpoint: bank.clone().recipient(),
+            standing_of: bank.clone().recipient(),
+            take_snapshot: bank.clone().recipient(),
         }
     }
 }
@@ -473,7 +294,9 @@ impl Actor for Bank {
         match Reader::start(self.books.clone()) {
             Ok(reader) => self.work.reader = Some(reader),
             Err(error) => {
-                self.node.do_send(Failed(format!("no thread to read old transactions with: {error}").into()));
+                self.neighbours
+                    .node
+                    .do_send(Failed(format!("no thread to read old transactions with: {error}").into()));
             }
         }
         self.begin_snapshot_if_due(ctx);
@@ -531,7 +354,7 @@ impl Handler<Apply> for Bank {
         match self.ledger.apply(slot, named) {
             Applied::Batch(outcomes) => {
                 let now = Instant::now();
-                self.gauges.stages.note(Stage::Apply, now - decided);
+                self.metrics.stages.note(Stage::Apply, now - decided);
                 if let Some(waiters) = batch.as_ref().and_then(|(id, _)| self.expected.remove(id)) {
                     self.answer_batch(slot, now, waiters, &outcomes, ctx);
                 }
@@ -549,7 +372,7 @@ impl Handler<Apply> for Bank {
                 self.abandon(waiters);
             }
         }
-        self.gauges.applied_slot.store(slot, Ordering::Relaxed);
+        self.applied.set(slot);
         self.tell_time();
         if slot.is_multiple_of(DIGEST_INTERVAL) {
             self.tell_digest(slot);
@@ -575,5 +398,23 @@ impl Handler<StandingOf> for Bank {
             Some(replacement) => Ok(Some(replacement.slot)),
             None => stores.check(node, store).map(|()| None),
         }
+    }
+}
+
+impl Handler<TellStandpoint> for Bank {
+    type Result = MessageResult<TellStandpoint>;
+
+    fn handle(&mut self, _: TellStandpoint, _: &mut Self::Context) -> Self::Result {
+        let newest = (self.ledger.newest_transaction(), self.ledger.chain_head());
+        MessageResult(Standpoint { applied: self.ledger.applied(), newest })
+    }
+}
+
+impl Handler<Stop> for Bank {
+    type Result = ();
+
+    /// What it still had to say, a crash might have taken too.
+    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+        ctx.stop();
     }
 }

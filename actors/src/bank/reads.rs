@@ -1,65 +1,15 @@
-//! Questions that can't be answered yet: they wait for a round among the nodes, or for a slot to be applied.
-
-use std::collections::BTreeMap;
-use std::time::Instant;
+//! Reads: each waits, as its level says, for a round among the nodes or for a slot to be applied, and is work from then on.
 
 use actix::prelude::*;
 use rabia_bank_messages::bank::{Query, ReadLevel, Refusal, Success};
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::ids::Slot;
 
-use super::work::{Job, Purpose, Task};
-use super::{Ask, Bank, Subscribe, Waiter};
-use crate::voter::Read;
-
-/// All reads up to `read` may be answered once `slot` is applied.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "()")]
-pub struct ReadAt {
-    /// The highest number of the reads.
-    pub read: u64,
-    /// The slot to wait for.
-    pub slot: Slot,
-}
-
-/// What a client wants to know.
-#[derive(Debug)]
-enum Question {
-    Query(Query),
-    Subscribe(Feed),
-}
-
-/// A question that can't be answered yet.
-#[derive(Debug)]
-struct WaitingRead {
-    waiter: Waiter,
-    question: Question,
-    deadline: Instant,
-}
-
-/// All of them.
-#[derive(Debug, Default)]
-pub(super) struct WaitingReads {
-    /// Linearizable reads that wait for their round, by number.
-    rounds: BTreeMap<u64, WaitingRead>,
-    reads: u64,
-    /// Reads that wait for a slot.
-    at_slot: BTreeMap<Slot, Vec<WaitingRead>>,
-    /// Reads that wait until the node may be believed.
-    untrusted: Vec<(ReadLevel, WaitingRead)>,
-}
-
-impl WaitingReads {
-    /// Without a quorum, or for a slot far ahead, reads would gather for ever.
-    pub(super) fn sweep(&mut self, now: Instant) {
-        self.rounds.retain(|_, read| read.deadline > now);
-        self.untrusted.retain(|(_, read)| read.deadline > now);
-        self.at_slot.retain(|_, reads| {
-            reads.retain(|read| read.deadline > now);
-            !reads.is_empty()
-        });
-    }
-}
+use super::Bank;
+use super::tasks::{Job, Purpose, Task};
+use super::waiting::{Question, WaitingRead};
+use crate::mail::bank::{Ask, ReadAt, Subscribe};
+use crate::mail::voter::Read;
 
 impl Bank {
     fn ask(&mut self, level: ReadLevel, read: WaitingRead, ctx: &mut Context<Self>) {
@@ -73,7 +23,7 @@ impl Bank {
             ReadLevel::Linearizable => {
                 self.waiting.reads += 1;
                 self.waiting.rounds.insert(self.waiting.reads, read);
-                self.voter.do_send(Read(self.waiting.reads));
+                self.neighbours.voter.read.do_send(Read(self.waiting.reads));
             }
         }
     }

@@ -13,15 +13,15 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use rabia_bank_messages::bank::Success;
-use rabia_bank_messages::ids::Slot;
 use tokio::task::yield_now;
 
-use super::followers::Follower;
-use super::reader::Reader;
-use super::{Answered, Answers, Bank, ClientId, Done, Waiter};
+use super::Bank;
+use super::tasks::{Job, Purpose, Task};
+use crate::failure::Failure;
 use crate::ledger::{Block, Lookup, MOST_AT_ONCE, Progress};
-use crate::node::{Failed, Failure};
-use crate::owner::FairQueue;
+use crate::mail::bank::Waiter;
+use crate::mail::client_session::{Answered, Answers, Done};
+use crate::mail::node::Failed;
 use crate::snapshot::BooksError;
 
 /// Steps of one turn: a quarter of a millisecond to half of one. The last task of a turn may take as many again.
@@ -40,67 +40,6 @@ const PAUSE: Duration = Duration::from_millis(1);
 const BUSY: Duration = Duration::from_millis(100);
 /// Blocks that are being read, or about to be.
 const MAX_READING: usize = 2;
-
-/// What is to be done.
-pub(super) struct Task {
-    /// For whom.
-    pub(super) waiter: Waiter,
-    /// Nobody waits for it any more after this time.
-    pub(super) deadline: Option<Instant>,
-    pub(super) job: Job,
-}
-
-pub(super) enum Job {
-    /// Tell what state the node is in.
-    Status,
-    /// Begin to look for transactions of a feed.
-    Follow(Follower),
-    /// Make an answer.
-    Answer {
-        lookup: Box<Lookup>,
-        purpose: Purpose,
-        /// The block that it was given last.
-        given: Option<u64>,
-    },
-}
-
-/// What an answer is to.
-pub(super) enum Purpose {
-    Command { slot: Slot, index: Option<u32>, replayed: bool },
-    Query,
-    Follow(Follower),
-}
-
-/// All that is to be done.
-#[derive(Default)]
-pub(super) struct Work {
-    ready: FairQueue<Task>,
-    /// Tasks that wait for a block to be read, by number.
-    unread: FairQueue<(Task, u64)>,
-    reading: usize,
-    /// None until the bank has started.
-    pub(super) reader: Option<Reader>,
-    /// Those who wait for transactions that are not there yet.
-    pub(super) followers: Vec<Follower>,
-    /// The next turn is on its way.
-    due: bool,
-    /// When the last slot was applied.
-    pub(super) applied: Option<Instant>,
-}
-
-impl Work {
-    /// Drops the work of a client that has gone.
-    pub(super) fn remove(&mut self, client: ClientId) {
-        self.ready.remove(client);
-        self.unread.remove(client);
-        self.followers.retain(|follower| follower.waiter.client != client);
-    }
-
-    /// Drops followers that want no more.
-    pub(super) fn sweep(&mut self) {
-        self.followers.retain(Follower::is_there);
-    }
-}
 
 impl Bank {
     /// Makes an answer when it is its turn.
@@ -188,7 +127,7 @@ impl Bank {
             (Progress::Block(number), _) if given == Some(number) => {
                 let why =
                     format!("block {number} of the history in the books is damaged: its last transactions are missing");
-                self.node.do_send(Failed(Failure::Damaged(why)));
+                self.neighbours.node.do_send(Failed(Failure::Damaged(why)));
             }
             (Progress::Block(number), purpose) => {
                 let job = Job::Answer { lookup, purpose, given };
@@ -217,7 +156,7 @@ impl Bank {
                     Ok(block) => bank.take_block(task, number, block, ctx),
                     Err(_) => {
                         let why = "the thread that reads old transactions has ended";
-                        bank.node.do_send(Failed(why.to_owned().into()));
+                        bank.neighbours.node.do_send(Failed(why.to_owned().into()));
                     }
                 }
                 bank.read_blocks(ctx);
@@ -234,7 +173,7 @@ impl Bank {
                 let job = Job::Answer { lookup, purpose, given: Some(number) };
                 self.do_later(Task { waiter, deadline, job }, ctx);
             }
-            Err(error) => self.node.do_send(Failed((&error).into())),
+            Err(error) => self.neighbours.node.do_send(Failed((&error).into())),
         }
     }
 }

@@ -4,7 +4,6 @@
 //! to be executed in another session: where the log was asked in vain, the connection ends, and where the hello itself was
 //! wrong, commands are refused. The next attempt is the next connection's.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
@@ -57,7 +56,7 @@ impl ClientSession {
             cluster: self.settings.cluster,
             session,
             opened,
-            applied_slot: self.gauges.applied_slot.load(Ordering::Relaxed),
+            applied_slot: self.neighbours.applied.get(),
         };
         self.send(encoding, &ServerMessage::Welcome { welcome }, ctx);
     }

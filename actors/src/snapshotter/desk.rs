@@ -7,9 +7,9 @@ use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rabia_bank_storage::BooksStore;
 
 use super::transfer::{Taken, Transfer, TransferError};
+use crate::failure::Failure;
 use crate::ledger::Ledger;
-use crate::node::{Decision, Failure};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Decision, Snapshot};
 
 pub use super::transfer::Answer;
 

@@ -14,8 +14,7 @@ use rabia_bank_storage::{BooksStore, Snapshot, StoreError};
 
 use super::offer::Rows;
 use crate::ledger::{BLOCK, BadRow, Block, Ledger};
-use crate::node::Decision;
-use crate::snapshot::{BooksError, Restoring, full_blocks};
+use crate::snapshot::{BooksError, Decision, Restoring, full_blocks};
 
 /// The longest row: a session with all the replies that it may keep.
 const MAX_ROW: usize = 64 << 20;

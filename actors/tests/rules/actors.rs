@@ -10,12 +10,19 @@ use rabia_bank_actors::bank::Bank;
 use rabia_bank_actors::consensus::agreement::{Agreement, Ticket};
 use rabia_bank_actors::consensus::stores::Replacements;
 use rabia_bank_actors::handshake::Handshake;
-use rabia_bank_actors::log::{Log, Persist, Persisted};
-use rabia_bank_actors::node::{Failed, Gauges};
-use rabia_bank_actors::peer_link::{Attach, PeerLink};
+use rabia_bank_actors::log::Log;
+use rabia_bank_actors::mail::bank::BankInbox;
+use rabia_bank_actors::mail::log::{LogInbox, Persist};
+use rabia_bank_actors::mail::node::Failed;
+use rabia_bank_actors::mail::peer_link::{Attach, LinkInbox, Links};
+use rabia_bank_actors::mail::proposer::ProposerInbox;
+use rabia_bank_actors::mail::snapshotter::SnapshotterInbox;
+use rabia_bank_actors::mail::voter::{LinkUp, Meet, Persisted, VoterInbox};
+use rabia_bank_actors::metrics::Metrics;
+use rabia_bank_actors::peer_link::PeerLink;
 use rabia_bank_actors::proposer::Proposer;
 use rabia_bank_actors::snapshotter::Snapshotter;
-use rabia_bank_actors::voter::{LinkUp, Meet, Voter, VoterNeighbours};
+use rabia_bank_actors::voter::{Voter, VoterNeighbours};
 use rabia_bank_messages::ids::{Digest, RunId};
 use rabia_bank_messages::peer::{Hello, Vote};
 use rabia_bank_messages::promise::{Commit, Identity, Record, Said};
@@ -150,8 +157,8 @@ fn two_votes(then: impl Fn(&Disk)) -> Heard {
         let (store, _) = LogStore::open_with(disk.clone(), &identity(), || Ok(0)).unwrap();
         let seen = Arc::new(Mutex::new(Heard::default()));
         let witness = Witness { disk: disk.clone(), seen: seen.clone() }.start();
-        let gauges = Arc::new(Gauges::new(Instant::now(), 10, 100));
-        let log = Log::new(store, gauges, witness.clone().recipient(), witness.recipient()).start();
+        let metrics = Arc::new(Metrics::new(Instant::now(), 10, 100));
+        let log = Log::new(store, metrics, witness.clone().recipient(), witness.recipient()).start();
         let commit = |slot| Commit { reserved: Some(100), records: vec![vote(slot)], ..Commit::default() };
         log.send(Persist { ticket: 1, commit: commit(1) }).await.unwrap();
         assert!(wait_until(|| seen.lock().unwrap().persisted.contains(&1), AT_ALL).await);
@@ -193,7 +200,7 @@ fn a_disk_that_lies_is_seen() {
 struct Half {
     voter: Addr<Voter>,
     link: Addr<PeerLink>,
-    gauges: Arc<Gauges>,
+    metrics: Arc<Metrics>,
     log: Option<(Context<Log>, LogStore)>,
     failed: Recipient<Failed>,
     /// Nobody reads what these are sent.
@@ -207,32 +214,32 @@ impl Half {
         let (store, recovered) = LogStore::open_with(disk, &identity(), || Ok(0)).unwrap();
         let (log, others) = (Context::<Log>::new(), (Context::new(), Context::new(), Context::new()));
         let failed = Witness::default().start().recipient::<Failed>();
-        let gauges = Arc::new(Gauges::new(Instant::now(), 10, 100));
+        let metrics = Arc::new(Metrics::new(Instant::now(), 10, 100));
         let voter = Context::<Voter>::new();
-        let link = PeerLink::new(node(2), voter.address()).start();
+        let link = PeerLink::new(node(2), VoterInbox::from(&voter.address())).start();
         let mut first = Vec::new();
         let core = Agreement::new(genesis(), node(1), &recovered, &Replacements::default(), &mut first);
         let neighbours = VoterNeighbours {
-            log: log.address(),
-            bank: others.0.address(),
-            proposer: others.1.address(),
-            snapshotter: others.2.address(),
-            links: vec![(node(2), link.clone())],
+            log: LogInbox::from(&log.address()),
+            bank: BankInbox::from(&others.0.address()),
+            proposer: ProposerInbox::from(&others.1.address()),
+            snapshotter: SnapshotterInbox::from(&others.2.address()),
+            links: Links::new(vec![(node(2), LinkInbox::from(&link))]),
             node: failed.clone(),
         };
         let handshake = Handshake::new(genesis(), node(1), recovered.store);
-        let voter = voter.run(Voter::new(core, first, handshake, Instant::now(), gauges.clone(), neighbours));
-        Half { voter, link, gauges, log: Some((log, store)), failed, _others: others }
+        let voter = voter.run(Voter::new(core, first, handshake, Instant::now(), metrics.clone(), neighbours));
+        Half { voter, link, metrics, log: Some((log, store)), failed, _others: others }
     }
 
     fn let_log_write(&mut self) {
         let (log, store) = self.log.take().unwrap();
         let persisted = self.voter.clone().recipient();
-        log.run(Log::new(store, self.gauges.clone(), persisted, self.failed.clone()));
+        log.run(Log::new(store, self.metrics.clone(), persisted, self.failed.clone()));
     }
 
     fn is_connected(&self) -> bool {
-        self.gauges.connected[node(2).index()].load(Ordering::Relaxed)
+        self.metrics.report().connected[node(2).index()]
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use rabia_bank_actors::node::StartError;
+use rabia_bank_actors::failure::StartError;
 use rabia_bank_actors::snapshot::BooksError;
 use rabia_bank_storage::StoreError;
 

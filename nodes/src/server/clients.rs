@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use rabia_bank_actors::client_session::{ClientSocket, Visitor};
-use rabia_bank_actors::metered::Metered;
-use rabia_bank_actors::node::NodeHandle;
+use rabia_bank_actors::handle::NodeHandle;
 use rabia_bank_actors::owner::Owner;
+use rabia_bank_actors::socket::metered::Metered;
+use rabia_bank_actors::socket::{ClientSocket, Visitor};
 use rabia_bank_messages::client::{CLIENT_PATH, STATUS_PATH};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};

@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use rabia_bank_actors::client_session::ClientSocket;
-use rabia_bank_actors::host_session::{Leave, Look};
-use rabia_bank_actors::node::NodeHandle;
+use rabia_bank_actors::handle::NodeHandle;
+use rabia_bank_actors::mail::host_session::{Leave, Look};
+use rabia_bank_actors::socket::ClientSocket;
 use rabia_bank_messages::bank::{ErrorCode, Query, ReadLevel, Refusal, Success};
 use rabia_bank_messages::client::{Answer, AnswerResult, ClientMessage, ServerMessage, Welcome};
 use rabia_bank_messages::codec::Encoding;

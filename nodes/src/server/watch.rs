@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rabia_bank_actors::node::NodeHandle;
+use rabia_bank_actors::handle::NodeHandle;
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::NodeId;
 use tracing::{info, warn};

@@ -19,7 +19,7 @@ use rabia_bank_actors::consensus::clocks::Witness;
 use rabia_bank_actors::consensus::pool::{Now, Pool};
 use rabia_bank_actors::handshake::Handshake;
 use rabia_bank_actors::ledger::Ledger;
-use rabia_bank_actors::node::Decision;
+use rabia_bank_actors::snapshot::Decision;
 use rabia_bank_messages::bank::ErrorCode;
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::genesis::{Genesis, SessionLimits};

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use rabia_bank_actors::consensus::agreement::Event;
 use rabia_bank_actors::ledger::Ledger;
-use rabia_bank_actors::node::Decision;
-use rabia_bank_actors::snapshot::Snapshot;
+use rabia_bank_actors::snapshot::{Decision, Snapshot};
 use rabia_bank_actors::snapshotter::desk::{Answer, Desk, Job, Outcome, SnapshotWanted};
 use rabia_bank_actors::snapshotter::offer;
 use rabia_bank_messages::ids::{BatchId, Digest, Slot};

@@ -1,31 +1,20 @@
-//! What goes out on a connection, and how a connection ends.
+//! What is sent on a connection, and how a connection ends.
 //!
-//! Answers wait until the socket has taken them, and count until then. Where too many wait, or nobody reads them for too long,
-//! those that did not go out are dropped and a close frame says why. A client that reads on gets it; of one that does not the
-//! socket is closed after some seconds, and the connection forgotten.
+//! Where too many answers wait, or nobody reads them for too long, those that did not go out are dropped and a close frame says why.
+//! A client that reads on gets it; of one that does not the socket is closed after some seconds, and the connection forgotten.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
-use futures_util::SinkExt;
-use futures_util::stream::SplitSink;
 use rabia_bank_messages::client::ServerMessage;
 use rabia_bank_messages::codec::Encoding;
-use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message as Frame;
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::debug;
 
-use super::{ClientSession, ClientSocket};
-use crate::budget::{Account, Exceeded};
+use super::ClientSession;
+use crate::budget::Exceeded;
 
-/// What a frame that waits takes besides its bytes.
-const FRAME: usize = 64;
-/// So much is handed to the socket before it is waited for.
-const AT_ONCE: usize = 64 << 10;
 /// How long a client may take to read the close frame and what stands before it, and to answer it.
 const CLOSING: Duration = Duration::from_secs(5);
 /// The same, where the node has read as much as it can.
@@ -34,61 +23,6 @@ const CLOSING_BLIND: Duration = Duration::from_secs(1);
 const STALLED: Duration = Duration::from_secs(20);
 /// A message whose end does not come within this time ends the connection: 4 MiB come at 140 KB a second.
 const UNFINISHED: Duration = Duration::from_secs(30);
-
-/// What the writer is to do.
-pub(super) enum Out {
-    Frame(Frame),
-    Close(CloseCode, &'static str),
-}
-
-/// The way out of a connection.
-pub(super) struct Outlet {
-    /// None once the close frame was sent off.
-    queue: Option<mpsc::UnboundedSender<Out>>,
-    /// What waits in it, and in the socket.
-    pub(super) unread: Arc<Account>,
-    /// Frames that did not go out are dropped.
-    discard: Arc<AtomicBool>,
-    /// The writer has ended.
-    written: bool,
-    /// No more comes from the client …
-    over: bool,
-    /// … since reading failed.
-    failed: bool,
-}
-
-impl Outlet {
-    pub(super) fn new(unread: Account) -> Outlet {
-        Outlet {
-            queue: None,
-            unread: Arc::new(unread),
-            discard: Arc::default(),
-            written: false,
-            over: false,
-            failed: false,
-        }
-    }
-
-    /// Whether something can still be said.
-    pub(super) fn is_open(&self) -> bool {
-        self.queue.is_some()
-    }
-
-    /// Opens the way. What is returned writes until the connection ends, and says whether that was by a close frame.
-    pub(super) fn open(&mut self, sink: SplitSink<ClientSocket, Frame>) -> impl Future<Output = bool> + use<> {
-        let (queue, frames) = mpsc::unbounded_channel();
-        self.queue = Some(queue);
-        write(sink, frames, self.unread.clone(), self.discard.clone())
-    }
-
-    fn push(&self, frame: Frame) -> Result<(), Exceeded> {
-        let Some(queue) = &self.queue else { return Ok(()) };
-        self.unread.take(frame.len() + FRAME)?;
-        // An error: the writer has ended, and the connection is about to.
-        let _ = queue.send(Out::Frame(frame));
-        Ok(())
-    }
-}
 
 impl ClientSession {
     pub(super) fn send(&mut self, encoding: Encoding, message: &ServerMessage, ctx: &mut Context<Self>) {
@@ -114,7 +48,7 @@ impl ClientSession {
 
     /// Closes the connection, and drops what waits for the client to read.
     fn drop_answers(&mut self, code: CloseCode, reason: &'static str, ctx: &mut Context<Self>) {
-        self.outlet.discard.store(true, Ordering::Relaxed);
+        self.outlet.discard();
         self.close(code, reason, ctx);
     }
 
@@ -122,10 +56,8 @@ impl ClientSession {
     pub(super) fn close(&mut self, code: CloseCode, reason: &'static str, ctx: &mut Context<Self>) {
         self.leaving = true;
         self.subscriptions.clear();
-        if let Some(queue) = self.outlet.queue.take() {
+        if self.outlet.close(code, reason) {
             debug!(client = self.client, owner = ?self.owner, %code, reason, "a connection is closed");
-            // An error: the writer has ended already.
-            let _ = queue.send(Out::Close(code, reason));
             self.abort_after(CLOSING, ctx);
         }
     }
@@ -189,41 +121,4 @@ impl ClientSession {
             self.drop_answers(CloseCode::Policy, "the subscriber is too slow", ctx);
         }
     }
-}
-
-async fn write(
-    mut sink: SplitSink<ClientSocket, Frame>,
-    mut queue: mpsc::UnboundedReceiver<Out>,
-    unread: Arc<Account>,
-    discard: Arc<AtomicBool>,
-) -> bool {
-    while let Some(out) = queue.recv().await {
-        let mut next = Some(out);
-        let mut fed = 0;
-        while let Some(out) = next {
-            match out {
-                Out::Frame(frame) => {
-                    let bytes = frame.len() + FRAME;
-                    if discard.load(Ordering::Relaxed) {
-                        unread.give(bytes);
-                    } else if sink.feed(frame).await.is_err() {
-                        return false;
-                    } else {
-                        fed += bytes;
-                    }
-                }
-                Out::Close(code, reason) => {
-                    let close = CloseFrame { code, reason: reason.into() };
-                    // The client may be gone already.
-                    return sink.send(Frame::Close(Some(close))).await.is_ok() && sink.close().await.is_ok();
-                }
-            }
-            next = if fed < AT_ONCE { queue.try_recv().ok() } else { None };
-        }
-        if sink.flush().await.is_err() {
-            return false;
-        }
-        unread.give(fed);
-    }
-    false
 }

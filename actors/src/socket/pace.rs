@@ -6,44 +6,17 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::Stream;
 use tokio::time::Sleep;
 use tokio_tungstenite::tungstenite::Message as Frame;
 
+use crate::budget::LongMessages;
+
 /// A message of so many bytes is long: a bulk of some hundred commands.
 const LONG: usize = 16 << 10;
-/// No connection pauses for longer, however many there are: it would be taken for dead.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
-/// What long messages of all connections have had of the thread's time.
-#[derive(Debug)]
-pub(crate) struct LongMessages {
-    started: Instant,
-    /// Until when that was their part. Nanoseconds since the start.
-    until: AtomicU64,
-}
-
-impl Default for LongMessages {
-    fn default() -> LongMessages {
-        LongMessages { started: Instant::now(), until: AtomicU64::new(0) }
-    }
-}
-
-impl LongMessages {
-    /// One took so long. Answers how long its connection has to pause, behind the pauses of the others.
-    fn pause(&self, took: Duration) -> Duration {
-        let now = self.started.elapsed();
-        let began = now.saturating_sub(took);
-        let free = Duration::from_nanos(self.until.load(Ordering::Relaxed)).max(began) + 2 * took;
-        self.until.store(free.as_nanos() as u64, Ordering::Relaxed); // 584 years
-        free.saturating_sub(now).min(LONGEST_PAUSE)
-    }
-}
-
 /// The messages of a connection, no faster than that.
 pub(crate) struct Paced<S> {
     stream: S,
@@ -86,6 +59,7 @@ impl<S: Stream<Item = Result<Frame, E>> + Unpin, E> Stream for Paced<S> {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+    use std::time::Duration;
 
     use futures_util::StreamExt;
 
@@ -115,7 +89,7 @@ mod tests {
     #[actix_rt::test]
     async fn short_messages_do_not_wait() {
         let long = Arc::new(LongMessages::default());
-        long.until.store(u64::MAX / 2, Ordering::Relaxed);
+        long.pause(Duration::from_secs(1_000_000));
         let mut stream = paced(LONG - 1, &long);
         for _ in 0..100 {
             let next = futures_util::future::poll_immediate(stream.next()).await;

@@ -1,12 +1,47 @@
-//! What a question hears that was not answered by its deadline.
+//! What sessions of clients and of hosts have in common.
 
 use std::time::Duration;
 
+use actix::Recipient;
 use rabia_bank_messages::bank::{ErrorCode, ReadLevel, Refusal};
-use rabia_bank_messages::ids::Slot;
+use rabia_bank_messages::ids::{ClusterId, NodeId, Slot};
 
-/// The refusal of a question that waited for so long on a node that has applied the slots up to `applied`. A slot that is
-/// not there yet is no sign of a lost quorum, and the client can tell from the answer whether it will ever come.
+use crate::applied::AppliedSlot;
+use crate::budget::Budgets;
+use crate::mail::bank::BankInbox;
+use crate::mail::proposer::Submit;
+
+/// What all sessions of a node have in common.
+#[derive(Clone, Debug)]
+pub struct SessionSettings {
+    /// The node.
+    pub node: NodeId,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// The longest message of a client, in bytes.
+    pub max_message_bytes: usize,
+    /// Requests of one connection that may wait for their answers.
+    pub max_in_flight: usize,
+    /// How long a request may wait before it is answered `no_quorum`.
+    pub request_timeout: Duration,
+    /// What may wait.
+    pub budgets: Budgets,
+}
+
+/// Whom sessions speak to.
+#[derive(Clone)]
+pub struct SessionNeighbours {
+    /// Puts commands into the log.
+    pub submit: Recipient<Submit>,
+    /// Answers.
+    pub bank: BankInbox,
+    /// How far that is.
+    pub applied: AppliedSlot,
+}
+
+/// The refusal of a question that had no answer by its deadline, so long after it was asked, on a node that has applied the
+/// slots up to `applied`. A slot that is not there yet is no sign of a lost quorum, and the client can tell from the answer
+/// whether it will ever come.
 pub(crate) fn missed(read: ReadLevel, applied: Slot, waited: Duration) -> Refusal {
     let seconds = waited.as_secs_f32();
     match read {

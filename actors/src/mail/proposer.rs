@@ -1,0 +1,60 @@
+//! What the proposer is told.
+
+use actix::prelude::*;
+use rabia_bank_messages::batch::{Action, RequestHeader};
+use rabia_bank_messages::ids::{Millis, NodeId, StoreId};
+
+use super::bank::Waiter;
+use crate::consensus::agreement::Notice;
+use crate::owner::Owner;
+
+/// Put this request into the log. Its answer comes from the bank.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Submit {
+    /// Who waits for the answer.
+    pub waiter: Waiter,
+    /// Whose work it is.
+    pub owner: Owner,
+    /// Whose request it is.
+    pub header: RequestHeader,
+    /// What it asks for.
+    pub action: Action,
+}
+
+/// Put into the log that this member has a new store. The bank's state tells when it is decided.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Replace {
+    /// Whose store is replaced.
+    pub node: NodeId,
+    /// By which one.
+    pub store: StoreId,
+}
+
+/// The state that is applied has this log time.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct AppliedTime(pub Millis);
+
+/// An operator says that this node's clock is right. Answered with how far it shows beyond what was confirmed, in milliseconds;
+/// 0 where nothing was wrong with it.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "Millis")]
+pub struct AcceptClock;
+
+/// What the voter learnt.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Notices(pub Vec<Notice>);
+
+/// Where the proposer is told.
+#[derive(Clone)]
+#[allow(missing_docs)] // each is named after its message
+pub struct ProposerInbox {
+    pub submit: Recipient<Submit>,
+    pub replace: Recipient<Replace>,
+    pub applied_time: Recipient<AppliedTime>,
+    pub accept_clock: Recipient<AcceptClock>,
+    pub notices: Recipient<Notices>,
+}

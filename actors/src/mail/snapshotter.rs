@@ -1,0 +1,77 @@
+//! What the snapshotter is told.
+
+use actix::prelude::*;
+use rabia_bank_messages::ids::{BatchId, NodeId, Slot};
+use rabia_bank_messages::peer::PeerMessage;
+
+use crate::snapshot::Snapshot;
+
+/// Make this snapshot durable.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Save(pub Snapshot);
+
+/// Send this peer decided slots, from `from` on.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct SendEntries {
+    /// Who asked.
+    pub to: NodeId,
+    /// The first slot it lacks.
+    pub from: Slot,
+    /// This node knows all decisions up to here.
+    pub decided: Slot,
+}
+
+/// Send this peer the payload of this batch, if the log has it.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct SendStored {
+    /// Who asked.
+    pub to: NodeId,
+    /// For which batch.
+    pub id: BatchId,
+}
+
+/// Tell this peer the hash of the log up to a slot, if it is on disk.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct SendHash {
+    /// Who asked.
+    pub to: NodeId,
+    /// For which slot.
+    pub slot: Slot,
+}
+
+/// Look for the hash of the log up to this slot, and tell the voter.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct LookUp(pub Slot);
+
+/// A peer said this about snapshots.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct AboutSnapshot(pub NodeId, pub PeerMessage);
+
+/// The link to a peer works, or broke.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Linked {
+    /// Whose.
+    pub peer: NodeId,
+    /// Whether it works.
+    pub up: bool,
+}
+
+/// Where the snapshotter is told.
+#[derive(Clone)]
+#[allow(missing_docs)] // each is named after its message
+pub struct SnapshotterInbox {
+    pub save: Recipient<Save>,
+    pub send_entries: Recipient<SendEntries>,
+    pub send_stored: Recipient<SendStored>,
+    pub send_hash: Recipient<SendHash>,
+    pub look_up: Recipient<LookUp>,
+    pub about_snapshot: Recipient<AboutSnapshot>,
+    pub linked: Recipient<Linked>,
+}

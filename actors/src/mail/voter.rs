@@ -1,0 +1,144 @@
+//! What the voter is told.
+
+use actix::prelude::*;
+use rabia_bank_messages::ids::{Digest, NodeId, Slot, StoreId};
+use rabia_bank_messages::peer::{Evidence, Hello, HelloRefused, PeerMessage};
+
+use crate::consensus::agreement::{Event, Ticket};
+use crate::ledger::Ledger;
+use crate::snapshot::Decision;
+
+/// The pool's wishes.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Tell(pub Vec<Event>);
+
+/// All writes up to this ticket are durable.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Persisted(pub Ticket);
+
+// ----- of links -----
+
+/// A peer said this, in this order.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct FromPeer {
+    /// The authenticated end of the link.
+    pub peer: NodeId,
+    /// What it said.
+    pub messages: Vec<PeerMessage>,
+}
+
+/// The link to a peer works, or broke.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct LinkState {
+    /// Whose.
+    pub peer: NodeId,
+    /// What there is to know of it, if it works.
+    pub up: Option<LinkUp>,
+}
+
+/// A link that works.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkUp {
+    /// The store that the peer speaks from.
+    pub store: StoreId,
+    /// Whether this node called.
+    pub dialled: bool,
+    /// The peer knows all decisions up to this slot …
+    pub decided: Slot,
+    /// … and this is the hash of its log there.
+    pub log_hash: Digest,
+}
+
+/// What does this node say of itself to this peer?
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "Hello")]
+pub struct Introduce(pub NodeId);
+
+/// A peer said this of itself. Answered, once what has to be remembered of it is durable, with what this node says.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "Result<Hello, HelloRefused>")]
+pub struct Meet(pub Hello);
+
+/// A peer refused this node, for this reason.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "()")]
+pub struct RefusedBy {
+    /// Who.
+    pub peer: NodeId,
+    /// What it showed.
+    pub evidence: Option<Evidence>,
+}
+
+// ----- of the bank -----
+
+/// Somebody wants to read what is acknowledged now. Reads are numbered, ascending.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Read(pub u64);
+
+/// The digest of this node's state after a slot.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct OwnDigest {
+    /// The slot.
+    pub slot: Slot,
+    /// The digest.
+    pub digest: Digest,
+}
+
+// ----- of the snapshotter -----
+
+/// The hash of this node's log up to a slot, if it was found on disk.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct LookedUp {
+    /// The slot.
+    pub slot: Slot,
+    /// The hash.
+    pub hash: Option<Digest>,
+}
+
+/// The snapshot that a peer sends does not have this node's history.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct OtherHistory {
+    /// Who sends it.
+    pub peer: NodeId,
+    /// The slot that it stands after.
+    pub slot: Slot,
+}
+
+/// The books on disk stand after this slot now, by a snapshot that came from a peer.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Installed {
+    /// The slot.
+    pub slot: Slot,
+    /// The hash of the log up to it.
+    pub hash: Digest,
+    /// The state after it.
+    pub ledger: Box<Ledger>,
+    /// The decisions before it that owners of coming slots are read from.
+    pub decisions: Vec<Decision>,
+}
+
+/// Where the voter is told.
+#[derive(Clone)]
+#[allow(missing_docs)] // each is named after its message
+pub struct VoterInbox {
+    pub tell: Recipient<Tell>,
+    pub from_peer: Recipient<FromPeer>,
+    pub link_state: Recipient<LinkState>,
+    pub introduce: Recipient<Introduce>,
+    pub meet: Recipient<Meet>,
+    pub refused_by: Recipient<RefusedBy>,
+    pub read: Recipient<Read>,
+    pub own_digest: Recipient<OwnDigest>,
+    pub looked_up: Recipient<LookedUp>,
+    pub other_history: Recipient<OtherHistory>,
+    pub installed: Recipient<Installed>,
+}

@@ -1,0 +1,56 @@
+//! Sockets of clients and peers: their types, their limits, and what is measured on them.
+
+use rabia_bank_messages::codec::{MAX_OPENING_FRAME, MAX_PEER_FRAME};
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+
+use crate::owner::Owner;
+use metered::Metered;
+
+pub mod metered;
+pub(crate) mod pace;
+
+/// A socket to a client.
+pub type ClientSocket = WebSocketStream<Metered>;
+/// A socket to a peer.
+pub type PeerSocket = WebSocketStream<TcpStream>;
+
+/// What is let go of when a connection has ended.
+pub type Seat = Box<dyn std::any::Any + Send>;
+
+/// A client that was let in.
+pub struct Visitor {
+    /// Its socket, whose WebSocket handshake is done.
+    pub socket: ClientSocket,
+    /// Whose its work is.
+    pub owner: Owner,
+    /// Dropped with the connection.
+    pub seat: Seat,
+}
+
+/// Bytes that are read from a peer's socket at a time.
+const READ_BUFFER: usize = 16 << 10;
+/// Messages are written to a peer's socket once so many bytes wait, or none follow.
+const WRITE_BUFFER: usize = 64 << 10;
+/// The most bytes that wait for a slow peer. Beyond it messages are dropped.
+pub(crate) const MAX_QUEUED: usize = 64 << 20;
+/// A frame to a peer that is this long is sent without waiting for more.
+pub(crate) const FULL_FRAME: usize = 1 << 20;
+/// The most bytes that wait inside a peer's socket: what waits before it, and a frame on top.
+const MAX_WRITE_BUFFER: usize = MAX_QUEUED + MAX_PEER_FRAME + FULL_FRAME;
+
+/// The configuration of a peer's socket before the peer has said who it is: frames of [`MAX_OPENING_FRAME`] at most.
+pub fn opening_socket() -> WebSocketConfig {
+    link_socket().max_message_size(Some(MAX_OPENING_FRAME)).max_frame_size(Some(MAX_OPENING_FRAME))
+}
+
+/// The configuration of the socket of a link.
+pub fn link_socket() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .max_message_size(Some(MAX_PEER_FRAME))
+        .max_frame_size(Some(MAX_PEER_FRAME))
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BUFFER)
+        .max_write_buffer_size(MAX_WRITE_BUFFER)
+}

@@ -1,0 +1,259 @@
+//! Starting a node: [`start`] opens the stores, makes the ledger of the books and of the log behind them, and starts the actors on the
+//! current arbiter, each with the inboxes of its neighbours. The log writer gets a thread of its own.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+use rabia_bank_messages::ids::RunId;
+use rabia_bank_messages::promise::{Identity, Recovered};
+use rabia_bank_storage::{BooksStore, LogStore};
+use tokio::sync::watch;
+use tracing::info;
+
+use crate::applied::AppliedSlot;
+use crate::bank::{Bank, BankNeighbours, BankState, SnapshotPolicy};
+use crate::budget::{BudgetSettings, Budgets, RequestBudget};
+use crate::consensus::agreement::Agreement;
+use crate::consensus::stores::{Standing, Stores};
+use crate::failure::StartError;
+use crate::handle::{Cores, NodeHandle};
+use crate::handshake::Handshake;
+use crate::ledger::Ledger;
+use crate::log::Log;
+use crate::mail::bank::BankInbox;
+use crate::mail::log::LogInbox;
+use crate::mail::node::Failed;
+use crate::mail::peer_link::{LinkInbox, Links};
+use crate::mail::proposer::ProposerInbox;
+use crate::mail::snapshotter::SnapshotterInbox;
+use crate::mail::voter::VoterInbox;
+use crate::metrics::Metrics;
+use crate::node::{Crew, Node};
+use crate::peer_link::PeerLink;
+use crate::proposer::{Proposer, ProposerNeighbours, ProposerState};
+use crate::rebuild::{Rebuilt, rebuild};
+use crate::session::{SessionNeighbours, SessionSettings};
+use crate::snapshot::log_hash_of;
+use crate::snapshotter::{Snapshotter, SnapshotterNeighbours};
+use crate::timekeeper::Timekeeper;
+use crate::voter::{Voter, VoterNeighbours};
+
+/// What a node needs to start.
+#[derive(Clone, Debug)]
+pub struct NodeSettings {
+    /// The cluster, and which member this is.
+    pub identity: Identity,
+    /// Its log, made when the cluster was created.
+    pub log: PathBuf,
+    /// Its books, likewise.
+    pub books: PathBuf,
+    /// Where it keeps what it knows of time: see [`uptime`](crate::uptime). Need not be there.
+    pub clock: PathBuf,
+    /// When it takes snapshots.
+    pub snapshots: SnapshotPolicy,
+    /// The longest message of a client, in bytes.
+    pub max_message_bytes: usize,
+    /// Requests of one connection that may wait for their answers.
+    pub max_in_flight: usize,
+    /// Commands of this node's clients that may wait for their slot.
+    pub max_in_flight_node: usize,
+    /// How long a request may wait before it is answered `no_quorum`.
+    pub request_timeout: Duration,
+    /// Connections of clients that are brought at most, for the status.
+    pub max_clients: u64,
+    /// Files and sockets that the process may have open, for the status.
+    pub descriptors: u64,
+    /// How many bytes of its clients may wait.
+    pub budgets: BudgetSettings,
+}
+
+/// Opens the stores, rebuilds the ledger, and starts the actors. To be called inside an actix System. Blocks while the books
+/// are read and the log behind them is applied.
+///
+/// # Errors
+/// If a store is not there, in use, damaged or not this member's.
+pub fn start(settings: NodeSettings) -> Result<NodeHandle, StartError> {
+    let started = Instant::now();
+    let mut files = Files::open(&settings)?;
+    let rebuilt = rebuild(&settings.identity, &files.books, &files.log.reader(), files.recovered.decided)?;
+    check_standing(&settings, &files, &rebuilt.ledger)?;
+    files.begin_run()?;
+    info!(
+        node = %settings.identity.node,
+        start = files.recovered.starts,
+        snapshot = files.books.slot(),
+        slot = rebuilt.ledger.applied(),
+        took_ms = started.elapsed().as_millis() as u64,
+        "the ledger is rebuilt"
+    );
+    Ok(wire(settings, files, rebuilt))
+}
+
+/// Both files of a node, open.
+struct Files {
+    log: LogStore,
+    recovered: Recovered,
+    books: BooksStore,
+}
+
+impl Files {
+    fn open(settings: &NodeSettings) -> Result<Files, StartError> {
+        let mut books = None;
+        let (mut log, mut recovered) = LogStore::open(&settings.log, &settings.identity, || {
+            let opened = books.insert(BooksStore::open(&settings.books, &settings.identity)?);
+            Ok(opened.slot())
+        })?;
+        let Some(books) = books else { unreachable!("the log was opened without the books") };
+        books.check_store(recovered.store)?;
+        let hash = log_hash_of(&books.reader().view()?)?;
+        log.settle(hash, &mut recovered)?;
+        Ok(Files { log, recovered, books })
+    }
+
+    /// Rule 12: the run is durable before its first hello.
+    fn begin_run(&mut self) -> Result<(), StartError> {
+        let mut run = [0; 16];
+        getrandom::fill(&mut run).map_err(|error| StartError::Random(error.to_string()))?;
+        let began = self.log.begin_run(RunId(run), &self.recovered)?;
+        self.recovered.runs.push(began);
+        Ok(())
+    }
+}
+
+/// A store that was replaced does not start, where its own log says so.
+fn check_standing(settings: &NodeSettings, files: &Files, ledger: &Ledger) -> Result<(), StartError> {
+    let Identity { genesis, node } = &settings.identity;
+    match Stores::new(genesis, ledger.replacements()).standing(*node, files.recovered.store) {
+        Standing::Former(by) => Err(StartError::Replaced { file: settings.log.clone(), by }),
+        Standing::Current | Standing::Unknown => Ok(()),
+    }
+}
+
+/// The inboxes of all actors.
+struct Inboxes {
+    voter: VoterInbox,
+    proposer: ProposerInbox,
+    bank: BankInbox,
+    snapshotter: SnapshotterInbox,
+    log: LogInbox,
+    links: Links,
+    node: Recipient<Failed>,
+}
+
+impl Inboxes {
+    fn for_voter(&self) -> VoterNeighbours {
+        VoterNeighbours {
+            log: self.log.clone(),
+            bank: self.bank.clone(),
+            proposer: self.proposer.clone(),
+            snapshotter: self.snapshotter.clone(),
+            links: self.links.clone(),
+            node: self.node.clone(),
+        }
+    }
+
+    fn for_proposer(&self) -> ProposerNeighbours {
+        ProposerNeighbours { bank: self.bank.clone(), voter: self.voter.clone(), links: self.links.clone() }
+    }
+
+    fn for_snapshotter(&self) -> SnapshotterNeighbours {
+        SnapshotterNeighbours {
+            bank: self.bank.clone(),
+            voter: self.voter.clone(),
+            log: self.log.clone(),
+            links: self.links.clone(),
+            node: self.node.clone(),
+        }
+    }
+
+    fn for_sessions(&self, applied: AppliedSlot) -> SessionNeighbours {
+        SessionNeighbours { submit: self.proposer.submit.clone(), bank: self.bank.clone(), applied }
+    }
+
+    fn for_bank(&self) -> BankNeighbours {
+        BankNeighbours {
+            voter: self.voter.clone(),
+            proposer: self.proposer.clone(),
+            snapshotter: self.snapshotter.clone(),
+            node: self.node.clone(),
+        }
+    }
+}
+
+/// Creates all mailboxes, so that every actor gets the inboxes of its neighbours, and then the actors.
+fn wire(settings: NodeSettings, files: Files, rebuilt: Rebuilt) -> NodeHandle {
+    let Files { log: store, recovered, books } = files;
+    let session_settings = session_settings(&settings);
+    let Identity { genesis, node: me } = settings.identity;
+    let (started, applied) = (Instant::now(), AppliedSlot::default());
+    let metrics = Arc::new(Metrics::new(started, settings.max_clients, settings.descriptors));
+
+    let (node, voter, proposer) = (Context::<Node>::new(), Context::<Voter>::new(), Context::<Proposer>::new());
+    let (bank, snapshotter) = (Context::<Bank>::new(), Context::<Snapshotter>::new());
+    let failed = node.address().recipient::<Failed>();
+    let reader = store.reader();
+    let log_thread = Arbiter::new();
+    let log = Log::start_in_arbiter(&log_thread.handle(), {
+        let (metrics, persisted, failed) = (metrics.clone(), voter.address().recipient(), failed.clone());
+        move |_| Log::new(store, metrics, persisted, failed)
+    });
+    let to_voter = VoterInbox::from(&voter.address());
+    let peers = genesis.nodes().filter(|peer| *peer != me);
+    let links: Vec<_> = peers.map(|peer| (peer, PeerLink::new(peer, to_voter.clone()).start())).collect();
+    let inboxes = Inboxes {
+        voter: to_voter,
+        proposer: ProposerInbox::from(&proposer.address()),
+        bank: BankInbox::from(&bank.address()),
+        snapshotter: SnapshotterInbox::from(&snapshotter.address()),
+        log: LogInbox::from(&log),
+        links: Links::new(links.iter().map(|(peer, link)| (*peer, LinkInbox::from(link))).collect()),
+        node: failed,
+    };
+
+    let mut first = Vec::new();
+    let core = Agreement::new(genesis.clone(), me, &recovered, rebuilt.ledger.replacements(), &mut first);
+    let handshake = Handshake::new(genesis.clone(), me, recovered.store);
+    let incarnation = core.stores().incarnation(me, recovered.store, recovered.starts);
+    let voter = voter.run(Voter::new(core, first, handshake, started, metrics.clone(), inboxes.for_voter()));
+    let state = ProposerState {
+        pool: Proposer::pool(&genesis, me, incarnation, recovered.decided, rebuilt.decisions.iter().copied()),
+        timekeeper: Timekeeper::new(settings.clock),
+        log_time: rebuilt.ledger.log_time(),
+        requests: RequestBudget::new(settings.max_in_flight_node),
+    };
+    let proposer = proposer.run(Proposer::new(state, started, metrics.clone(), inboxes.for_proposer()));
+    let state = BankState { rebuilt, books: books.reader(), saved: books.slot(), policy: settings.snapshots };
+    let snapshotter = snapshotter.run(Snapshotter::new(reader, books, inboxes.for_snapshotter(), metrics.clone()));
+    let bank = bank.run(Bank::new(me, genesis, state, applied.clone(), metrics.clone(), inboxes.for_bank()));
+
+    let (failure, watched) = watch::channel(None);
+    let crew = Crew {
+        proposer: proposer.recipient(),
+        voter: voter.recipient(),
+        bank: bank.recipient(),
+        snapshotter: snapshotter.recipient(),
+        links: links.into_iter().map(|(_, link)| link.recipient()).collect(),
+        log: log.recipient(),
+        log_thread,
+    };
+    let neighbours = inboxes.for_sessions(applied.clone());
+    let budgets = session_settings.budgets.clone();
+    let node = node.run(Node::new(session_settings, metrics.clone(), neighbours, crew, failure));
+    let Inboxes { voter, proposer, bank, links, .. } = inboxes;
+    let cores = Arc::new(Cores { voter, proposer, bank, links });
+    NodeHandle { me, node, cores, budgets, metrics, applied, failure: watched }
+}
+
+fn session_settings(settings: &NodeSettings) -> SessionSettings {
+    let Identity { genesis, node } = &settings.identity;
+    SessionSettings {
+        node: *node,
+        cluster: genesis.cluster,
+        max_message_bytes: settings.max_message_bytes,
+        max_in_flight: settings.max_in_flight,
+        request_timeout: settings.request_timeout,
+        budgets: Budgets::new(settings.budgets),
+    }
+}

@@ -3,13 +3,16 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::{SinkExt, StreamExt};
 use rabia_bank::client::{Client, ClientOptions, NodeUrl};
 use rabia_bank::config::NodeConfig;
 use rabia_bank::create::{NewCluster, create};
 use rabia_bank::server::{Listeners, run_on};
 use rabia_bank_messages::bank::{Amount, Command, Operation, Query, ReadLevel, Status, Success};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio_tungstenite::tungstenite::Message as Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 /// Gives every node of a new cluster listeners on free ports.
 async fn bind(configs: &mut [NodeConfig]) -> Vec<Listeners> {
@@ -167,4 +170,53 @@ fn a_node_that_was_stopped_starts_again_in_the_same_process() {
             node.await.unwrap();
         }
     });
+}
+
+/// How long a node took to stop of whose two clients one reads what it is told at once, and the other as `late` says: after that
+/// time, or never.
+async fn stop_with_clients(config: NodeConfig, listeners: Listeners, late: Option<Duration>) -> Duration {
+    let address = config.client_listen;
+    let (stop, mut stopping) = watch::channel(false);
+    let node = actix_rt::spawn(run_on(config, listeners, async move {
+        let _ = stopping.wait_for(|stop| *stop).await;
+    }));
+    let connect = || async {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (mut socket, _) =
+            tokio_tungstenite::client_async(format!("ws://{address}/v1/client"), stream).await.unwrap();
+        // Its session is there once it is answered.
+        socket.send(Frame::text(r#"{"request":1,"query":{"get_status":{}}}"#)).await.unwrap();
+        socket.next().await.unwrap().unwrap();
+        socket
+    };
+    let (mut prompt, mut other) = (connect().await, connect().await);
+    let began = Instant::now();
+    stop.send_replace(true);
+    let farewell = prompt.next().await.unwrap().unwrap();
+    let Frame::Close(Some(close)) = farewell else { panic!("{farewell:?}") };
+    assert_eq!(close.code, CloseCode::Away);
+    if let Some(late) = late {
+        tokio::time::sleep(late).await;
+        assert!(!node.is_finished(), "the node has stopped before its client has read that");
+        assert!(matches!(other.next().await, Some(Ok(Frame::Close(Some(_))))));
+        while other.next().await.is_some() {}
+    }
+    while prompt.next().await.is_some() {}
+    node.await.unwrap().unwrap();
+    began.elapsed()
+}
+
+#[test]
+fn a_node_that_stops_gives_its_clients_time_to_hear_of_it_and_not_for_ever() {
+    for (late, least, most) in [(Some(500), 500, 1_900), (None, 2_000, 4_500)] {
+        let dir = tempfile::tempdir().unwrap();
+        let new = NewCluster { base_port: 20_000, ..NewCluster::new(dir.path().join("data"), 1) };
+        let mut configs = create(&new).unwrap();
+        let took = actix_rt::System::new().block_on(async move {
+            let listeners = bind(&mut configs).await.remove(0);
+            stop_with_clients(configs.remove(0), listeners, late.map(Duration::from_millis)).await
+        });
+        let (least, most) = (Duration::from_millis(least), Duration::from_millis(most));
+        assert!((least..most).contains(&took), "with {late:?} it took {took:?}");
+    }
 }

@@ -14,16 +14,16 @@ use rabia_bank_actors::log::Log;
 use rabia_bank_actors::mail::bank::BankInbox;
 use rabia_bank_actors::mail::log::{LogInbox, Persist};
 use rabia_bank_actors::mail::node::Failed;
-use rabia_bank_actors::mail::peer_link::{Attach, LinkInbox, Links};
+use rabia_bank_actors::mail::peer_link::{Attach, IsUp, LinkInbox, Links};
 use rabia_bank_actors::mail::proposer::ProposerInbox;
-use rabia_bank_actors::mail::snapshotter::SnapshotterInbox;
+use rabia_bank_actors::mail::snapshotter::{Linked, SnapshotterInbox};
 use rabia_bank_actors::mail::voter::{LinkUp, Meet, Persisted, VoterInbox};
 use rabia_bank_actors::metrics::Metrics;
 use rabia_bank_actors::peer_link::PeerLink;
 use rabia_bank_actors::proposer::Proposer;
 use rabia_bank_actors::snapshotter::Snapshotter;
 use rabia_bank_actors::voter::{Voter, VoterNeighbours};
-use rabia_bank_messages::ids::{Digest, RunId};
+use rabia_bank_messages::ids::{Digest, NodeId, RunId};
 use rabia_bank_messages::peer::{Hello, Vote};
 use rabia_bank_messages::promise::{Commit, Identity, Record, Said};
 use rabia_bank_messages::sabotage::Rule;
@@ -104,6 +104,8 @@ struct Witness {
 struct Heard {
     persisted: Vec<Ticket>,
     failed: Vec<String>,
+    /// Links that came and went.
+    linked: Vec<(NodeId, bool)>,
     /// A write was reported, and the disk does not have it.
     missing: Vec<Ticket>,
 }
@@ -123,6 +125,14 @@ impl Handler<Persisted> for Witness {
         if !has_it {
             seen.missing.push(ticket);
         }
+    }
+}
+
+impl Handler<Linked> for Witness {
+    type Result = ();
+
+    fn handle(&mut self, Linked { peer, up }: Linked, _: &mut Self::Context) {
+        self.seen.lock().unwrap().linked.push((peer, up));
     }
 }
 
@@ -178,7 +188,7 @@ fn two_votes(then: impl Fn(&Disk)) -> Heard {
 #[test]
 fn a_write_is_reported_when_it_is_committed() {
     shows(Rule::CommittedFirst, || {
-        let Heard { persisted, failed, missing } = two_votes(|disk| disk.fails.store(true, Ordering::Relaxed));
+        let Heard { persisted, failed, missing, .. } = two_votes(|disk| disk.fails.store(true, Ordering::Relaxed));
         ensure(
             persisted == [1] && missing.is_empty(),
             format!("reported {persisted:?}, and {missing:?} is not there"),
@@ -203,6 +213,8 @@ struct Half {
     metrics: Arc<Metrics>,
     log: Option<(Context<Log>, LogStore)>,
     failed: Recipient<Failed>,
+    /// What the node and the snapshotter hear.
+    seen: Arc<Mutex<Heard>>,
     /// Nobody reads what these are sent.
     _others: (Context<Bank>, Context<Proposer>, Context<Snapshotter>),
 }
@@ -213,7 +225,10 @@ impl Half {
         LogStore::create_with(disk.clone(), &identity(), 0).unwrap();
         let (store, recovered) = LogStore::open_with(disk, &identity(), || Ok(0)).unwrap();
         let (log, others) = (Context::<Log>::new(), (Context::new(), Context::new(), Context::new()));
-        let failed = Witness::default().start().recipient::<Failed>();
+        let witness = Witness::default();
+        let seen = witness.seen.clone();
+        let witness = witness.start();
+        let failed = witness.clone().recipient::<Failed>();
         let metrics = Arc::new(Metrics::new(Instant::now(), 10, 100));
         let voter = Context::<Voter>::new();
         let link = PeerLink::new(node(2), VoterInbox::from(&voter.address())).start();
@@ -223,13 +238,16 @@ impl Half {
             log: LogInbox::from(&log.address()),
             bank: BankInbox::from(&others.0.address()),
             proposer: ProposerInbox::from(&others.1.address()),
-            snapshotter: SnapshotterInbox::from(&others.2.address()),
+            snapshotter: SnapshotterInbox {
+                linked: witness.recipient(),
+                ..SnapshotterInbox::from(&others.2.address())
+            },
             links: Links::new(vec![(node(2), LinkInbox::from(&link))]),
             node: failed.clone(),
         };
         let handshake = Handshake::new(genesis(), node(1), recovered.store);
         let voter = voter.run(Voter::new(core, first, handshake, Instant::now(), metrics.clone(), neighbours));
-        Half { voter, link, metrics, log: Some((log, store)), failed, _others: others }
+        Half { voter, link, metrics, log: Some((log, store)), failed, seen, _others: others }
     }
 
     fn let_log_write(&mut self) {
@@ -238,8 +256,21 @@ impl Half {
         log.run(Log::new(store, self.metrics.clone(), persisted, self.failed.clone()));
     }
 
-    fn is_connected(&self) -> bool {
-        self.metrics.report().connected[node(2).index()]
+    /// Whether the link works, by all who say or need to know so.
+    async fn is_connected(&self) -> [bool; 3] {
+        let told = self.seen.lock().unwrap().linked.last() == Some(&(node(2), true));
+        [self.link.send(IsUp).await.unwrap(), told, self.metrics.report().connected[node(2).index()]]
+    }
+
+    async fn wait_until_connected(&self, is: bool, most: Duration) -> bool {
+        let began = Instant::now();
+        while self.is_connected().await != [is; 3] {
+            if began.elapsed() > most {
+                return false;
+            }
+            actix_rt::time::sleep(Duration::from_millis(5)).await;
+        }
+        true
     }
 }
 
@@ -282,12 +313,9 @@ fn who_needs_to_know_hears_when_a_link_has_ended() {
             let store = genesis().stores[1];
             let link = LinkUp { store, dialled: false, decided: 0, log_hash: Digest::ZERO };
             half.link.do_send(Attach { socket, link, run: RunId([2; 16]) });
-            ensure(wait_until(|| half.is_connected(), AT_ALL).await, "the link did not come up")?;
+            ensure(half.wait_until_connected(true, AT_ALL).await, "the link did not come up")?;
             drop(theirs);
-            ensure(
-                wait_until(|| !half.is_connected(), Duration::from_secs(2)).await,
-                "a peer that has gone is connected",
-            )
+            ensure(half.wait_until_connected(false, Duration::from_secs(2)).await, "a peer that has gone is connected")
         })
     });
 }

@@ -47,8 +47,8 @@
 //! only the old store speaks for the member, from r + W on only the new one, and each slot sees one store a member:
 //!
 //! - The new store says nothing before it has r durably in its own log: a new store that starts again and does not find r there
-//!   has said nothing. The old one says nothing from r + W on, and its node stops when all slots below are decided. Old and new
-//!   keep apart by their own rule; who hears them checks it again.
+//!   has said nothing. The old one says nothing from r + W on, and its node stops when all slots below are decided. Each store
+//!   keeps to its own slots, and every node that hears it checks that it does.
 //! - The slots up to r + W − 1 are decided by the others, with null where nothing waits. Then the new store is as far as
 //!   the old one was.
 //! - A new store answers in the read rule once it knows all slots up to r + W − 1. Answers are kept by node and store, and a read is
@@ -57,14 +57,14 @@
 //!   more loss they could not be decided otherwise. The refusal names r, which the refused node checks in its own log before it
 //!   stops; one that can't know r yet is let in to catch up. What peers remember of a former store (rule 12) goes then.
 //! - A node that is behind r tells the new store so, and takes nothing from it; the new store asks another
-//!   ([`handshake`](crate::handshake)). So the cluster bears the next loss once every member that is left has r in its log.
+//!   ([`handshake`]). So the cluster bears the next loss once every member that is left has r in its log.
 //! - With f = 0 there is no such command, for what the lost store promised is nowhere else.
 //!
 //! The old store may be alive when it is replaced, several members may be replaced at once (as many as may be down), and one
 //! member twice in a row. A command that is given again changes nothing.
 //!
-//! What a new store can't know is what its peers were heard to have promised: until it has heard them itself, it takes an old
-//! copy of another member's store for that store. The other nodes do not. A new store whose log is still empty knows only the first
+//! A new store does not know what the old one had heard of its peers' promises. Until it has heard them itself, it takes an old
+//! copy of another member's store for that store; the other nodes do not. A new store whose log is still empty knows only the first
 //! stores of the others, and takes decided slots from whoever says that it took the place of one: it has promised nothing, and a log
 //! that is not the members' is found when it meets them.
 //!

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use crate::owner::Owner;
+use crate::consensus::turns::Owner;
 
 /// The most bytes that may wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -24,11 +24,11 @@ use tokio_tungstenite::tungstenite::{Bytes, Message as Frame};
 use tracing::debug;
 
 use crate::budget::{Account, Exceeded};
+use crate::consensus::turns::{ClientId, Owner};
 use crate::mail::bank::{Ask, Register, Unregister, Waiter};
 use crate::mail::client_session::{Answered, Answers, Done, Goaway};
 use crate::mail::proposer::Submit;
 use crate::metrics::Metrics;
-use crate::owner::{ClientId, Owner};
 use crate::session::{self, SessionNeighbours, SessionSettings};
 use crate::socket::metered::Meter;
 use crate::socket::pace::Paced;

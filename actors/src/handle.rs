@@ -17,6 +17,7 @@ use tracing::info;
 
 use crate::applied::AppliedSlot;
 use crate::budget::Budgets;
+use crate::consensus::turns::Owner;
 use crate::failure::{Failure, Stopped};
 use crate::host_session::HostSession;
 use crate::mail::bank::{BankInbox, StandingOf, TakeSnapshot};
@@ -26,7 +27,6 @@ use crate::mail::proposer::{AcceptClock, ProposerInbox, Replace};
 use crate::mail::voter::{Introduce, LinkUp, Meet, VoterInbox};
 use crate::metrics::Metrics;
 use crate::node::{Node, OpenSession};
-use crate::owner::Owner;
 use crate::peer_link::{refused_by, refused_by_caller};
 use crate::socket::metered::Meter;
 use crate::socket::{PeerSocket, Visitor, link_socket};

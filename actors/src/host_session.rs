@@ -27,11 +27,11 @@ use rabia_bank_messages::ids::SessionKey;
 use tokio::sync::oneshot;
 use tracing::debug;
 
+use crate::consensus::turns::{ClientId, Owner};
 use crate::mail::bank::{Ask, Follow, Register, Subscribe, Unregister, Waiter};
 use crate::mail::client_session::{Answered, Answers, Done};
 use crate::mail::host_session::{Execute, Happened, Heard, Leave, Listen, Look, Reply};
 use crate::mail::proposer::Submit;
-use crate::owner::{ClientId, Owner};
 use crate::session::{self, SessionNeighbours, SessionSettings};
 
 /// How often deadlines are looked at.

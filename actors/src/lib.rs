@@ -48,7 +48,7 @@
 //!   (dropped beyond; the protocol repeats), batches of other nodes that wait to be proposed (the origin's oldest go beyond), and of
 //!   clients the bytes of unfinished messages, of requests without an answer and of answers that are not read, for a connection, its
 //!   owner and the node ([`budget`]; the connection is closed beyond). The table below has the numbers for peers.
-//! - **Fair shares.** Work goes with who asked for it: its [owner], the address of a client or the program that the node lives
+//! - **Fair shares.** Work goes with who asked for it: its [owner](consensus::turns), the address of a client or the program that the node lives
 //!   in. Commands are taken into batches in turn, first by owner, then by connection; so are queries, feeds and the blocks that these
 //!   need, in turns of some 4,096 records behind votes and commands. Long messages, all clients' together, take half of the
 //!   thread's time at most to be decoded. Of what may wait on a node, one owner has half of what the others leave at most.
@@ -105,5 +105,4 @@ pub mod timekeeper;
 pub mod uptime;
 pub mod voter;
 
-pub use consensus::{handshake, turns as owner};
 pub use rabia_bank_rabia as consensus;

@@ -10,13 +10,13 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use crate::client_session::ClientSession;
+use crate::consensus::turns::ClientId;
 use crate::failure::Failure;
 use crate::host_session::HostSession;
 use crate::mail::client_session::Goaway;
 use crate::mail::host_session::Leave;
 use crate::mail::node::{Failed, Serve, Stop};
 use crate::metrics::Metrics;
-use crate::owner::ClientId;
 use crate::session::{SessionNeighbours, SessionSettings};
 
 /// A node that stops waits no longer for its last write.

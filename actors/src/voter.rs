@@ -16,8 +16,8 @@ use tokio::sync::oneshot;
 use tracing::{error, warn};
 
 use crate::consensus::agreement::{Agreement, Effect, Event, TICK, Ticket};
+use crate::consensus::handshake::{Handshake, Met, is_old_copy, memory_of};
 use crate::failure::Failure;
-use crate::handshake::{Handshake, Met, is_old_copy, memory_of};
 use crate::mail::bank::{Admitted, Apply, BankInbox, Doubt, Install, ReadAt};
 use crate::mail::log::{LogInbox, Persist};
 use crate::mail::node::{Failed, Stop};

@@ -106,6 +106,26 @@ pub struct Replacement {
     pub store: StoreId,
 }
 
+/// All replacements in the log up to a slot, in their order, each store once: part of the bank's state.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Replacements(Vec<Replacement>);
+
+impl Replacements {
+    /// Adds the next one. False if its store has come before: nothing is added.
+    pub fn add(&mut self, replacement: Replacement) -> bool {
+        let new = self.0.iter().all(|other| other.store != replacement.store);
+        if new {
+            self.0.push(replacement);
+        }
+        new
+    }
+
+    /// All of them.
+    pub fn list(&self) -> &[Replacement] {
+        &self.0
+    }
+}
+
 /// The thresholds of a cluster of n members.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct Quorums {

@@ -188,8 +188,8 @@ mod tests {
 
     use super::*;
     use crate::agreement::{Effect, Event};
-    use crate::stores::Replacements;
     use rabia_bank_messages::batch::Payload;
+    use rabia_bank_messages::genesis::Replacements;
     use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, RunId};
     use rabia_bank_messages::lineage::Secret;
     use rabia_bank_messages::peer::{Entry, PeerMessage};

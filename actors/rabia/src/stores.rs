@@ -10,29 +10,9 @@
 
 use std::ops::Range;
 
-use rabia_bank_messages::genesis::{Genesis, Replacement};
+use rabia_bank_messages::genesis::{Genesis, Replacement, Replacements};
 use rabia_bank_messages::ids::{NodeId, Slot, StoreId};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
-
-/// All replacements in the log up to a slot, in their order, each store once: part of the bank's state.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Replacements(Vec<Replacement>);
-
-impl Replacements {
-    /// Adds the next one. False if its store has come before: nothing is added.
-    pub fn add(&mut self, replacement: Replacement) -> bool {
-        let new = self.0.iter().all(|other| other.store != replacement.store);
-        if new {
-            self.0.push(replacement);
-        }
-        new
-    }
-
-    /// All of them.
-    pub fn list(&self) -> &[Replacement] {
-        &self.0
-    }
-}
 
 /// What a store is to its member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

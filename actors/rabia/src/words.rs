@@ -12,7 +12,7 @@ use rabia_bank_messages::peer::{PeerMessage, Value};
 use rabia_bank_messages::promise::Commit;
 
 use super::gathering::Asker;
-use super::stores::Replacements;
+use rabia_bank_messages::genesis::Replacements;
 
 /// What happened, to the agreement core.
 #[derive(Clone, Debug)]

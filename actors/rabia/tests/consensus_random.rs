@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use rabia_bank_messages::bank::{Amount, Command, Operation};
 use rabia_bank_messages::batch::{Action, Payload, RequestHeader};
-use rabia_bank_messages::genesis::{Genesis, Replacement};
+use rabia_bank_messages::genesis::{Genesis, Replacement, Replacements};
 use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, NodeId, RunId, SessionKey, Slot, StoreId};
 use rabia_bank_messages::lineage::{Memory, Secret, log_hash};
 use rabia_bank_messages::peer::{Entry, PeerMessage, State, Value, Vote};
 use rabia_bank_messages::promise::{Commit, Record, Recovered, Said};
 use rabia_bank_rabia::agreement::{Agreement, Effect, Event, Notice};
 use rabia_bank_rabia::pool::{Asker, Now, Pool, PoolEffect};
-use rabia_bank_rabia::stores::{Replacements, Standing, Stores};
+use rabia_bank_rabia::stores::{Standing, Stores};
 use rabia_bank_rabia::turns::Owner;
 
 /// A small deterministic generator (splitmix64), so that a seed is a run.

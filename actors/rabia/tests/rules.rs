@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use rabia_bank_messages::batch::BatchBuilder;
-use rabia_bank_messages::genesis::Genesis;
+use rabia_bank_messages::genesis::{Genesis, Replacements};
 use rabia_bank_messages::ids::{ClusterId, Digest, NodeId, Slot, StoreId};
 use rabia_bank_messages::lineage::Secret;
 use rabia_bank_messages::peer::{PeerMessage, State, Value};
@@ -21,7 +21,6 @@ use rabia_bank_messages::sabotage::{Broken, Rule};
 use rabia_bank_rabia::agreement::{Agreement, Effect, Event, Notice};
 use rabia_bank_rabia::coin::coin;
 use rabia_bank_rabia::pool::{Now, Pool, PoolEffect};
-use rabia_bank_rabia::stores::Replacements;
 
 /// What is wrong, if something is.
 type Seen = Result<(), String>;

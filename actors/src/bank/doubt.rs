@@ -4,10 +4,10 @@ use actix::prelude::*;
 use rabia_bank_messages::ids::Slot;
 
 use super::Bank;
+use crate::consensus::turns::ClientId;
 use crate::mail::bank::{Admitted, Doubt};
 use crate::mail::client_session::Answers;
 use crate::mail::voter::OwnDigest;
-use crate::owner::ClientId;
 
 impl Bank {
     /// Sends answers to a client, once they may be sent.

@@ -26,6 +26,7 @@ use tracing::info;
 
 use crate::applied::AppliedSlot;
 use crate::consensus::stores::{Standing, Stores};
+use crate::consensus::turns::{ClientId, Owner};
 use crate::ledger::{Applied, Ledger, Progress, RequestOutcome};
 use crate::mail::bank::{
     Abandon, Apply, BankInbox, Expect, Register, Reject, StandingOf, Standpoint, TellStandpoint, Unregister, Waiter,
@@ -36,7 +37,6 @@ use crate::mail::proposer::{AppliedTime, ProposerInbox};
 use crate::mail::snapshotter::SnapshotterInbox;
 use crate::mail::voter::VoterInbox;
 use crate::metrics::Metrics;
-use crate::owner::{ClientId, Owner};
 use crate::rebuild::{Rebuilt, warn_of_unusable};
 use crate::snapshot::Decision;
 use policy::SnapshotStage;

@@ -7,9 +7,9 @@ use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::ids::Slot;
 
 use super::reader::Reader;
+use crate::consensus::turns::{ClientId, FairQueue};
 use crate::ledger::Lookup;
 use crate::mail::bank::Waiter;
-use crate::owner::{ClientId, FairQueue};
 
 /// What is to be done.
 pub(super) struct Task {

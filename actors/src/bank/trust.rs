@@ -6,8 +6,8 @@ use std::cell::RefCell;
 use rabia_bank_messages::bank::ReadLevel;
 use rabia_bank_messages::ids::Slot;
 
+use crate::consensus::turns::ClientId;
 use crate::mail::client_session::Answers;
-use crate::owner::ClientId;
 
 /// What of the bank may be believed.
 #[derive(Default)]

@@ -54,11 +54,10 @@
 use rabia_bank_messages::bank::{Command, MAX_BALANCE, MAX_BULK, Query};
 use rabia_bank_messages::batch::{Action, BadPayload, Contents, Payload, Request};
 use rabia_bank_messages::client::Feed;
-use rabia_bank_messages::genesis::{Replacement, SessionLimits};
+use rabia_bank_messages::genesis::{Replacement, Replacements, SessionLimits};
 use rabia_bank_messages::ids::{BatchId, Digest, Millis, Slot};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 
-use crate::consensus::stores::Replacements;
 use batches::AppliedBatches;
 use books::Books;
 use history::Moment;

@@ -4,7 +4,7 @@
 //! The row of the state carries the digest, so a ledger that was made of rows is compared with the one that they were
 //! taken from: a row that is wrong, missing or too many is found.
 
-use rabia_bank_messages::genesis::{Replacement, SessionLimits};
+use rabia_bank_messages::genesis::{Replacement, Replacements, SessionLimits};
 use rabia_bank_messages::ids::{BatchId, Digest, Millis, Slot};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,6 @@ use super::sessions::Sessions;
 use super::statistics::{Totals, TotalsRow};
 use super::taking::Taking;
 use super::unusable::UnusableBatches;
-use crate::consensus::stores::Replacements;
 
 /// The version of all rows. It stands in the row of the state, and a ledger of another version is not read.
 const VERSION: u32 = 2;

@@ -11,8 +11,8 @@ use rabia_bank_messages::ids::{BatchId, Digest, NodeId, Slot, StoreId};
 use rabia_bank_storage::BooksView;
 
 use super::client_session::Answers;
+use crate::consensus::turns::{ClientId, Owner};
 use crate::ledger::Ledger;
-use crate::owner::{ClientId, Owner};
 use crate::snapshot::Decision;
 
 /// Who waits for an answer, and the client's own mark on the request.

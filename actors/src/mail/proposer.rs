@@ -6,7 +6,7 @@ use rabia_bank_messages::ids::{Millis, NodeId, StoreId};
 
 use super::bank::Waiter;
 use crate::consensus::agreement::Notice;
-use crate::owner::Owner;
+use crate::consensus::turns::Owner;
 
 /// Put this request into the log. Its answer comes from the bank.
 #[derive(Message, Debug)]

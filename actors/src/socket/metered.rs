@@ -203,7 +203,7 @@ mod tests {
 
     use super::*;
     use crate::budget::{Budget, BudgetLimits};
-    use crate::owner::Owner;
+    use crate::consensus::turns::Owner;
 
     fn meter() -> Arc<Meter> {
         let limits = BudgetLimits { connection: 1_000, owner: 2_000, node: 4_000, free: 0 };

@@ -5,7 +5,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
-use crate::owner::Owner;
+use crate::consensus::turns::Owner;
 use metered::Metered;
 
 pub mod metered;

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use rabia_bank_actors::consensus::turns::Owner;
 use rabia_bank_actors::handle::NodeHandle;
-use rabia_bank_actors::owner::Owner;
 use rabia_bank_actors::socket::metered::Metered;
 use rabia_bank_actors::socket::{ClientSocket, Visitor};
 use rabia_bank_messages::client::{CLIENT_PATH, STATUS_PATH};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rabia_bank_messages::batch::Payload;
-use rabia_bank_messages::genesis::Replacement;
+use rabia_bank_messages::genesis::{Replacement, Replacements};
 use rabia_bank_messages::ids::{BatchId, Digest, Slot as SlotNumber};
 use rabia_bank_messages::peer::{PeerMessage, Value};
 use rabia_bank_messages::promise::{Commit, Record};
@@ -14,7 +14,6 @@ use super::durable::{Saving, Wanted};
 use super::slots::peer_message;
 use super::view;
 use crate::slot::{SlotEffect, Stage};
-use crate::stores::Replacements;
 use crate::words::{Effect, Notice};
 
 impl Agreement {

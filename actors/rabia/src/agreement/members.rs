@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use rabia_bank_messages::genesis::{Genesis, Replacement};
+use rabia_bank_messages::genesis::{Genesis, Replacement, Replacements};
 use rabia_bank_messages::ids::{MAX_NODES, NodeId, Slot, StoreId};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 
 use super::setting::Setting;
-use crate::stores::{Replacements, Standing, Stores};
+use crate::stores::{Standing, Stores};
 use crate::words::{Effect, Notice};
 
 /// What a replacement means to this node.

@@ -21,7 +21,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rabia_bank_messages::genesis::{Genesis, Replacement};
+use rabia_bank_messages::genesis::{Genesis, Replacement, Replacements};
 use rabia_bank_messages::ids::{BatchId, Digest, NodeId, Slot as SlotNumber, StoreId};
 use rabia_bank_messages::lineage::Memory;
 use rabia_bank_messages::peer::PeerMessage;
@@ -54,7 +54,7 @@ pub use slots::AHEAD;
 
 use super::forks::Forks;
 use super::lineage::Lineage;
-use super::stores::{Replacements, Stores};
+use super::stores::Stores;
 
 /// Counters since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -219,12 +219,11 @@ fn read_slot(answers: &[Answer], view: &View<'_>) -> Slot {
 
 #[cfg(test)]
 mod tests {
-    use rabia_bank_messages::genesis::Genesis;
+    use rabia_bank_messages::genesis::{Genesis, Replacements};
     use rabia_bank_messages::ids::ClusterId;
     use rabia_bank_messages::lineage::Secret;
 
     use super::*;
-    use crate::stores::Replacements;
 
     fn store(number: u8) -> StoreId {
         StoreId([number; 16])

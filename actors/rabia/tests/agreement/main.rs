@@ -11,13 +11,12 @@ mod replaced;
 
 use std::time::Duration;
 
-use rabia_bank_messages::genesis::{DEFAULT_WINDOW, Genesis};
+use rabia_bank_messages::genesis::{DEFAULT_WINDOW, Genesis, Replacements};
 use rabia_bank_messages::ids::{ClusterId, NodeId, StoreId};
 use rabia_bank_messages::lineage::Secret;
 use rabia_bank_messages::promise::Recovered;
 use rabia_bank_messages::sabotage::{Broken, Rule};
 use rabia_bank_rabia::agreement::{Agreement, Effect, Event};
-use rabia_bank_rabia::stores::Replacements;
 
 /// Node 1 of 3, newly made, linked to both others.
 fn first_of_three() -> Agreement {

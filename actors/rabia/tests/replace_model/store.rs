@@ -4,14 +4,13 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use rabia_bank_messages::batch::{BatchBuilder, Payload};
-use rabia_bank_messages::genesis::{Genesis, Replacement};
+use rabia_bank_messages::genesis::{Genesis, Replacement, Replacements};
 use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, NodeId, Slot, StoreId};
 use rabia_bank_messages::peer::{Entry, PeerMessage, Value};
 use rabia_bank_messages::promise::{Commit, Said};
 use rabia_bank_rabia::agreement::{Agreement, Effect, Event, Notice, Ticket};
 use rabia_bank_rabia::handshake::Handshake;
 use rabia_bank_rabia::slot::SlotMessage;
-use rabia_bank_rabia::stores::Replacements;
 
 use crate::disk::Disk;
 

@@ -5,14 +5,13 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use rabia_bank_messages::batch::{Action, BatchBuilder, Payload, RequestHeader};
-use rabia_bank_messages::genesis::Genesis;
+use rabia_bank_messages::genesis::{Genesis, Replacements};
 use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, NodeId, Phase, SessionKey, Slot, StoreId};
 use rabia_bank_messages::peer::{PeerMessage, State, Value, Vote};
 use rabia_bank_messages::promise::{Commit, Record, Said};
 use rabia_bank_rabia::agreement::{Agreement, Effect, Event, Notice, Ticket};
 use rabia_bank_rabia::coin::coin;
 use rabia_bank_rabia::pool::{Asker, Now, Pool, PoolEffect};
-use rabia_bank_rabia::stores::Replacements;
 use rabia_bank_rabia::turns::Owner;
 
 use crate::disk::Disk;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use rabia_bank_actors::consensus::agreement::{Event, Notice};
 use rabia_bank_actors::consensus::pool::{Asker, PoolEffect};
+use rabia_bank_actors::consensus::turns::Owner;
 use rabia_bank_actors::ledger::{Applied, Lookup, MOST_AT_ONCE, Progress, RequestOutcome};
-use rabia_bank_actors::owner::Owner;
 use rabia_bank_actors::snapshot::read_block;
 use rabia_bank_messages::bank::{ErrorCode, Query, ReadLevel};
 use rabia_bank_messages::batch::{Action, Payload, RequestHeader};

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rabia_bank_actors::consensus::agreement::{Agreement, TICK};
+use rabia_bank_actors::consensus::handshake::Handshake;
 use rabia_bank_actors::consensus::pool::Now;
 use rabia_bank_actors::consensus::stores::{Standing, Stores as MembersStores};
-use rabia_bank_actors::handshake::Handshake;
 use rabia_bank_actors::proposer::Proposer;
 use rabia_bank_actors::rebuild::{Rebuilt, rebuild};
 use rabia_bank_actors::snapshot::log_hash_of;

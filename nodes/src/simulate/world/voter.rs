@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rabia_bank_actors::consensus::agreement::{Effect, Event, Ticket};
-use rabia_bank_actors::handshake::{Met, memory_of};
+use rabia_bank_actors::consensus::handshake::{Met, memory_of};
 use rabia_bank_actors::snapshotter::desk::Answer;
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::ids::{BatchId, Digest, NodeId, Slot, StoreId};

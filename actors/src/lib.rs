@@ -90,6 +90,7 @@ pub mod log;
 pub mod mail;
 pub mod metrics;
 pub mod node;
+pub mod parts;
 pub mod peer_link;
 pub mod process;
 pub mod proposer;

@@ -110,9 +110,9 @@ pub enum Rule {
     ReadEcho,
     /// … and is answered when the slot is applied. Broken in the simulator: at once.
     ReadWaits,
-    /// A write is reported when it is durable. Broken in the simulator: when it begins.
+    /// A write is reported when it is durable. Broken: when it begins.
     ReportedDurable,
-    /// Records are written. Broken in the simulator: they are forgotten.
+    /// Records are written. Broken: they are forgotten.
     RecordsWritten,
     /// A sync syncs. Broken in the simulator: disks only say so.
     SyncsSync,
@@ -150,8 +150,6 @@ pub enum Rule {
     LateAnswered,
     /// The coin of each slot is its own.
     CoinBySlot,
-    /// A write is reported when it is committed. Broken in the log actor: before.
-    CommittedFirst,
     /// A handshake is answered when what is remembered of the peer is durable. Broken in the voter actor: at once.
     MetDurably,
     /// Whoever needs to know hears when a link has ended. Broken in the link actor: nobody.

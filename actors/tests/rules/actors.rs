@@ -187,7 +187,7 @@ fn two_votes(then: impl Fn(&Disk)) -> Heard {
 
 #[test]
 fn a_write_is_reported_when_it_is_committed() {
-    shows(Rule::CommittedFirst, || {
+    shows(Rule::ReportedDurable, || {
         let Heard { persisted, failed, missing, .. } = two_votes(|disk| disk.fails.store(true, Ordering::Relaxed));
         ensure(
             persisted == [1] && missing.is_empty(),

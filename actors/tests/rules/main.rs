@@ -9,7 +9,7 @@
 //! | `BlocksFollow` | a history of two banks is installed |
 //! | `OneSnapshot` | rows of two snapshots are installed together |
 //! | `ReceivedStays` | the history has a hole after an own snapshot during a transfer |
-//! | `CommittedFirst` | a write is reported that never came to the disk |
+//! | `ReportedDurable` | a write is reported that never came to the disk |
 //! | `MetDurably` | a handshake is answered before what is remembered is on the disk |
 //! | `LinkEndTold` | a peer that has gone counts as connected |
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a test says what failed by failing

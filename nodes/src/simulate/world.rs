@@ -19,6 +19,7 @@ use rabia_bank_actors::consensus::clocks::Witness;
 use rabia_bank_actors::consensus::handshake::Handshake;
 use rabia_bank_actors::consensus::pool::{Now, Pool};
 use rabia_bank_actors::ledger::Ledger;
+use rabia_bank_actors::parts::log::Log;
 use rabia_bank_actors::snapshot::Decision;
 use rabia_bank_messages::bank::ErrorCode;
 use rabia_bank_messages::batch::Payload;
@@ -89,13 +90,9 @@ struct Node {
     ledger: Ledger,
     handshake: Handshake,
     started: Duration,
-    waiting: Commit,
-    ticket: Ticket,
-    /// A write is due.
-    scheduled: bool,
-    writing: Option<(Ticket, Commit)>,
-    /// Slots up to this one are to be removed from the log.
-    compact: Slot,
+    log: Log,
+    /// What is being written.
+    writing: Option<Commit>,
     books: Books,
     /// Peers that were met, by the write that remembers them and their link.
     meeting: Vec<(Ticket, usize, u64)>,

@@ -7,11 +7,12 @@ use rabia_bank_actors::consensus::agreement::{Agreement, TICK};
 use rabia_bank_actors::consensus::handshake::Handshake;
 use rabia_bank_actors::consensus::pool::Now;
 use rabia_bank_actors::consensus::stores::{Standing, Stores as MembersStores};
+use rabia_bank_actors::parts::log::Log;
 use rabia_bank_actors::proposer::Proposer;
 use rabia_bank_actors::rebuild::{Rebuilt, rebuild};
 use rabia_bank_actors::snapshot::log_hash_of;
 use rabia_bank_messages::ids::{Digest, RunId, StoreId};
-use rabia_bank_messages::promise::{Commit, Identity, Recovered};
+use rabia_bank_messages::promise::{Identity, Recovered};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rabia_bank_storage::{BooksStore, LogStore, StoreError};
 
@@ -197,7 +198,7 @@ impl World {
         let id = machine.id;
         self.trace.note(self.now, None, || format!("node {id} is down: {why}"));
         // What is being written may get to the disk, before or between its syncs.
-        if let Some((_, commit)) = node.writing.take() {
+        if let Some(commit) = node.writing.take() {
             self.report.count("crashes between a write and its sync");
             machine.log.fail_after(self.random.u64(..2));
             if node.store.commit(&commit).is_ok() {
@@ -318,11 +319,8 @@ impl World {
             ledger,
             handshake,
             started: self.now,
-            waiting: Commit::default(),
-            ticket: 0,
-            scheduled: false,
+            log: Log::default(),
             writing: None,
-            compact: 0,
             books,
             meeting: Vec::new(),
             attached: vec![0; members],

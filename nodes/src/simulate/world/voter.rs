@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use rabia_bank_actors::consensus::agreement::{Effect, Event, Ticket};
 use rabia_bank_actors::consensus::handshake::{Met, memory_of};
+use rabia_bank_actors::parts::log::Begun;
 use rabia_bank_actors::snapshotter::desk::Answer;
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::ids::{BatchId, Digest, NodeId, Slot, StoreId};
 use rabia_bank_messages::peer::{Evidence, Hello, HelloRefused, PeerMessage, RefusalReason};
 use rabia_bank_messages::promise::Commit;
-use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rabia_bank_storage::Entries;
 
 use super::super::properties::{Check, Violation, check};
@@ -163,50 +163,38 @@ impl World {
 
     // ----- the log -----
 
-    fn save(&mut self, index: usize, ticket: Ticket, mut commit: Commit) {
+    fn save(&mut self, index: usize, ticket: Ticket, commit: Commit) {
         let Some(node) = &mut self.machines[index].node else { return };
-        if is_broken(Rule::RecordsWritten) {
-            commit.records.clear();
+        if node.log.persist(ticket, commit) {
+            self.mail(index, MAILBOX, Mail::Write);
         }
-        node.waiting.add(commit);
-        node.ticket = ticket;
-        if is_broken(Rule::ReportedDurable) {
-            self.mail(index, MAILBOX, Mail::Events(vec![Event::Saved(ticket)]));
-        }
-        self.schedule_write(index);
     }
 
     /// Decided slots up to this one may go.
     pub(super) fn compact(&mut self, index: usize, upto: Slot) {
         let Some(node) = &mut self.machines[index].node else { return };
-        node.compact = node.compact.max(upto);
-        self.schedule_write(index);
-    }
-
-    /// A write begins behind what waits in the mailbox, or when the one that is under way has ended.
-    fn schedule_write(&mut self, index: usize) {
-        let Some(node) = &mut self.machines[index].node else { return };
-        if node.writing.is_none() && !std::mem::replace(&mut node.scheduled, true) {
+        if node.log.compact(upto) {
             self.mail(index, MAILBOX, Mail::Write);
         }
     }
 
-    /// A write has begun: it takes what waits. `ticket` is 0 while nothing waits.
+    /// A write has begun.
     pub(super) fn start_write(&mut self, index: usize) {
         let slow = self.machines[index].slow_until > self.now;
         let took = if slow { self.micros(5_000, 120_000) } else { self.micros(200, 900) };
         let Some(node) = &mut self.machines[index].node else { return };
-        node.scheduled = false;
-        let mut commit = std::mem::take(&mut node.waiting);
-        commit.compact = node.store.next_compaction(node.compact);
-        node.writing = Some((std::mem::take(&mut node.ticket), commit));
+        let Some(Begun { commit, reported }) = node.log.begin(|upto| node.store.next_compaction(upto)) else { return };
+        node.writing = Some(commit);
+        if let Some(ticket) = reported {
+            self.mail(index, MAILBOX, Mail::Events(vec![Event::Saved(ticket)]));
+        }
         self.mail(index, took, Mail::Written);
     }
 
     pub(super) fn written(&mut self, index: usize) -> Check {
         let machine = &mut self.machines[index];
         let Some(node) = &mut machine.node else { return Ok(()) };
-        let Some((ticket, commit)) = node.writing.take() else { return Ok(()) };
+        let Some(commit) = node.writing.take() else { return Ok(()) };
         if machine.failing.take_if(|file| *file == File::Log).is_some() {
             machine.log.fail_after(0);
         }
@@ -216,16 +204,16 @@ impl World {
             }
             return self.crash(index, "its disk failed");
         }
-        let more = node.ticket > 0 || node.store.next_compaction(node.compact).is_some();
+        let ended = node.log.written(|upto| node.store.next_compaction(upto));
         self.promises.committed(machine.store, &commit);
-        self.old_copies.written(machine.store, ticket);
         self.disturbs(index, "a log is written");
-        if ticket > 0 && !is_broken(Rule::ReportedDurable) {
+        if let Some(ticket) = ended.persisted {
+            self.old_copies.written(self.machines[index].store, ticket);
             self.event(index, Event::Saved(ticket))?;
+            self.attach_met(index, ticket)?;
         }
-        self.attach_met(index, ticket)?;
-        if more {
-            self.schedule_write(index);
+        if ended.due {
+            self.mail(index, MAILBOX, Mail::Write);
         }
         Ok(())
     }

@@ -1,0 +1,4 @@
+//! What actors decide, without actors: plain structs that are told what happened and say what follows. The actors drive them, and so does the
+//! simulator, under virtual time: no rule of behaviour exists twice.
+
+pub mod log;

@@ -33,7 +33,8 @@
 //! | [`Node`](node) | starting sessions, watching and stopping the others |
 //!
 //! Actors know one another by the inboxes in [`mail`], where all messages are. [`start`] builds and wires them, and
-//! [`handle`] is what the holder of a node has of it. Actors count in [`metrics`], which steer nothing.
+//! [`handle`] is what the holder of a node has of it. Actors count in [`metrics`], which steer nothing. What the
+//! simulator drives in the same way is in [`parts`], free of actors: which writes share a commit.
 //!
 //! # What is guaranteed
 //!

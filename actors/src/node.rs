@@ -147,7 +147,7 @@ impl Handler<Stop> for Node {
         let (sessions, host_sessions) = (std::mem::take(&mut self.sessions), std::mem::take(&mut self.host_sessions));
         sessions.iter().for_each(|session| session.do_send(Goaway));
         host_sessions.iter().for_each(|session| session.do_send(Leave { close: false }));
-        // Half a node would keep its links and the store, and its peers would not call the one that takes its place.
+        // A link that stayed open would keep its peer from calling the node that takes the place of this one.
         let Crew { proposer, voter, bank, snapshotter, links, log, log_thread } = &self.crew;
         links.iter().chain([proposer, bank, snapshotter]).for_each(|actor| actor.do_send(stop));
         let (voter, log, log_thread) = (voter.clone(), log.clone(), log_thread.handle());

@@ -4,9 +4,9 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 use rabia_bank_messages::bank::Process;
 
-/// In what the system counts memory, in bytes.
+/// How many bytes one unit of memory is, as the system reports it.
 const MEMORY_UNIT: u64 = if cfg!(target_vendor = "apple") { 1 } else { 1_024 };
-/// In what the system counts writes to disks, in bytes.
+/// How many bytes one unit of what was written to disks is, as the system reports it.
 const BLOCK: u64 = 512;
 
 /// What this process has used so far; zeros where the system does not tell.

@@ -50,7 +50,7 @@ impl Complaint {
 /// Drives the agreement core.
 pub struct Voter {
     core: Agreement,
-    /// Of the core's construction: performed when the actor starts.
+    /// What making the core led to; performed when the actor starts.
     first: Vec<Effect>,
     handshake: Handshake,
     started: Instant,

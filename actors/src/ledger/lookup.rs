@@ -124,7 +124,7 @@ pub(super) enum Task {
     Statistics {
         large_amount: u64,
     },
-    /// The statistics, as far as they are, and where large transactions are searched on.
+    /// Unfinished statistics, and where the search for large transactions goes on.
     Large {
         statistics: Box<Statistics>,
         next: u64,

@@ -274,7 +274,7 @@ impl Ledger {
         }
         match contents {
             Contents::Replacement(node, store) => {
-                // One that was given before is given in vain.
+                // A store that was named before changes nothing.
                 self.replacements.add(Replacement { slot, node, store });
                 Applied::Replacement
             }

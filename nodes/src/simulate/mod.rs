@@ -1,8 +1,8 @@
 //! A whole cluster and its clients in one thread, in virtual time, from one seed: the code that ships, in a bad world.
 //!
 //! Under simulation are the agreement core, the pool, the ledger, the handshake, the log, the books, and the desk that saves, sends
-//! and takes snapshots, as they are in a node; the simulator takes the place of the actors, sockets, disks and clocks
-//! around them (`world`). Messages are lost, delayed, duplicated and reordered, and payloads damaged (`network`); nodes
+//! and takes snapshots, as they are in a node, and so is what shares a commit of the log (`parts`); the simulator takes the place of
+//! the actors, sockets, disks and clocks around them (`world`). Messages are lost, delayed, duplicated and reordered, and payloads damaged (`network`); nodes
 //! crash in the middle of writes and starts, alone or together, stand still, lose their disks, get an old copy back, or a new
 //! store, with the former one put back now and then;
 //! syncs are slow or fail, and what was not synced survives in part (`disk`); clocks jump and drift, and in one seed of seven

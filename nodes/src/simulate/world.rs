@@ -115,9 +115,11 @@ struct Machine {
     node: Option<Node>,
     log: Disk,
     books: Disk,
-    /// The store on these disks, the one that its member shall have, and the disks with the other of the two.
+    /// The store on these disks.
     store: StoreId,
+    /// The one that was made last for its member.
     newest: StoreId,
+    /// Disks that are not in the machine: with the newest store, or with the one before.
     aside: Option<SetAside>,
     /// The newest store is not as far as its member was.
     replacing: bool,

@@ -8,9 +8,9 @@
 //! - A node whose turn it is not sends its batches to all, and the owner of the next slot proposes them: a node that has more
 //!   work than turns waits for one message more, and no slot is forfeited.
 //! - Where there is no owner, or nothing was decided for a while, anyone proposes in the next slot at once.
-//! - What was decided is not proposed again by who knows. Who does not know, since it skipped that slot by a snapshot or
-//!   restarted, would propose it for ever, so the others propose it too: it is decided once more, changes no account, and all
-//!   know.
+//! - A node that knows that a batch was decided does not propose it again. One that does not know, since it skipped the slot by a
+//!   snapshot or was started again, would propose it without end. So the others let it pass: it is decided once more, which
+//!   changes no account, and then all know.
 //! - A gap below a slot in use is filled by its owner, with null where nothing waits. An owner that can't be reached, or is
 //!   silent, is replaced by the live nodes in turn. When a member gets a new store, the slots in which the old one speaks are
 //!   in use: the new one waits for them.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use rabia_bank_messages::ids::SessionKey;
+use rabia_bank_storage::Held;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::warn;
@@ -19,7 +20,7 @@ use crate::mail::node::{Failed, Serve, Stop};
 use crate::metrics::Metrics;
 use crate::session::{SessionNeighbours, SessionSettings};
 
-/// A node that stops waits no longer for its last write.
+/// A node that stops waits no longer for its last write, nor for its files to be closed.
 const LAST_WRITE: Duration = Duration::from_secs(2);
 /// How often the node looks whether all its actors live.
 const WATCH: Duration = Duration::from_millis(250);
@@ -48,6 +49,8 @@ pub(crate) struct Crew {
     pub(crate) log: Recipient<Stop>,
     /// Where the log works.
     pub(crate) log_thread: Arbiter,
+    /// The files of the log and of the books.
+    pub(crate) held: [Held; 2],
 }
 
 /// Knows all the others.
@@ -148,9 +151,9 @@ impl Handler<Stop> for Node {
         sessions.iter().for_each(|session| session.do_send(Goaway));
         host_sessions.iter().for_each(|session| session.do_send(Leave { close: false }));
         // A link that stayed open would keep its peer from calling the node that takes the place of this one.
-        let Crew { proposer, voter, bank, snapshotter, links, log, log_thread } = &self.crew;
+        let Crew { proposer, voter, bank, snapshotter, links, log, log_thread, held } = &self.crew;
         links.iter().chain([proposer, bank, snapshotter]).for_each(|actor| actor.do_send(stop));
-        let (voter, log, log_thread) = (voter.clone(), log.clone(), log_thread.handle());
+        let (voter, log, log_thread, held) = (voter.clone(), log.clone(), log_thread.handle(), held.clone());
         self.fail(Failure::Stopped("the node was stopped".into()));
         ctx.stop();
         Box::pin(async move {
@@ -170,6 +173,14 @@ impl Handler<Stop> for Node {
             };
             // Whoever is still there then does not read what it is told.
             let _ = timeout(FAREWELL, gone).await;
+            let closed = async {
+                while held.iter().any(Held::is_open) {
+                    tokio::time::sleep(LOOK).await;
+                }
+            };
+            if timeout(LAST_WRITE, closed).await.is_err() {
+                warn!("the node has stopped, but what it began to read or write of its files goes on for a while");
+            }
         })
     }
 }

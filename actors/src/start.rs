@@ -185,6 +185,7 @@ impl Inboxes {
 /// Creates all mailboxes, so that every actor gets the inboxes of its neighbours, and then the actors.
 fn wire(settings: NodeSettings, files: Files, rebuilt: Rebuilt) -> NodeHandle {
     let Files { log: store, recovered, books } = files;
+    let held = [store.held(), books.held()];
     let session_settings = session_settings(&settings);
     let Identity { genesis, node: me } = settings.identity;
     let (started, applied) = (Instant::now(), AppliedSlot::default());
@@ -237,6 +238,7 @@ fn wire(settings: NodeSettings, files: Files, rebuilt: Rebuilt) -> NodeHandle {
         links: links.into_iter().map(|(_, link)| link.recipient()).collect(),
         log: log.recipient(),
         log_thread,
+        held,
     };
     let neighbours = inboxes.for_sessions(applied.clone());
     let budgets = session_settings.budgets.clone();

@@ -141,6 +141,7 @@ mod probe;
 pub use books::{BooksReader, BooksStore, BooksView, Snapshot};
 pub use error::StoreError;
 pub use file::path::last_file;
+pub use file::shared::Held;
 pub use identity::FORMAT;
 pub use log::{Entries, LogReader, LogStore};
 pub use probe::probe;

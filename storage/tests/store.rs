@@ -71,6 +71,19 @@ fn what_was_committed_is_recovered() {
 }
 
 #[test]
+fn a_file_is_open_until_the_last_reader_has_gone() {
+    let (_directory, path) = new_store();
+    let (store, _) = open(&path);
+    let (held, reader) = (store.held(), store.reader());
+    drop(store);
+    assert!(held.is_open());
+    assert!(matches!(LogStore::open(&path, &identity(), || Ok(0)), Err(StoreError::InUse { .. })));
+    drop(reader);
+    assert!(!held.is_open());
+    open(&path);
+}
+
+#[test]
 fn a_file_that_is_there_is_left_alone() {
     let (directory, path) = new_store();
     assert!(matches!(LogStore::create(&path, &identity(), 0), Err(StoreError::Exists { .. })));

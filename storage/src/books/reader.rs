@@ -1,11 +1,10 @@
 //! Reading the books, beside the writer: whole snapshots, and blocks of the history.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use rabia_bank_messages::ids::{Slot, StoreId};
 use rabia_bank_messages::promise::Identity;
-use redb::{Database, ReadTransaction, ReadableDatabase};
+use redb::{ReadTransaction, ReadableDatabase};
 
 use super::open::{Pages, check_store, open};
 use super::rows::{ACCOUNTS, BLOCKS, SESSIONS, STATE, STATE_KEY, read_slot, unpack};
@@ -13,17 +12,18 @@ use crate::error::StoreError;
 use crate::file::database::open_file;
 use crate::file::path::StorePath;
 use crate::file::rows::{Rows, TableId};
+use crate::file::shared::Shared;
 
 /// Reads the books. Clones read the same ones.
 #[derive(Clone, Debug)]
 pub struct BooksReader {
-    database: Arc<Database>,
+    database: Shared,
     place: StorePath,
     store: StoreId,
 }
 
 impl BooksReader {
-    pub(super) fn new(database: Arc<Database>, place: StorePath, store: StoreId) -> BooksReader {
+    pub(super) fn new(database: Shared, place: StorePath, store: StoreId) -> BooksReader {
         BooksReader { database, place, store }
     }
 
@@ -35,7 +35,7 @@ impl BooksReader {
     pub fn open(path: &Path, identity: &Identity) -> Result<BooksReader, StoreError> {
         let (backend, place) = open_file(path)?;
         let (database, _, store, _) = open(backend, &place, identity, Pages::Verified)?;
-        Ok(BooksReader { database: Arc::new(database), place, store })
+        Ok(BooksReader { database: Shared::new(database), place, store })
     }
 
     /// Opens books that [`open`](BooksReader::open) says are damaged, to find out which rows are. redb may panic where it
@@ -46,7 +46,7 @@ impl BooksReader {
     pub fn open_damaged(path: &Path, identity: &Identity) -> Result<BooksReader, StoreError> {
         let (backend, place) = open_file(path)?;
         let (database, _, store, _) = open(backend, &place, identity, Pages::AsTheyAre)?;
-        Ok(BooksReader { database: Arc::new(database), place, store })
+        Ok(BooksReader { database: Shared::new(database), place, store })
     }
 
     /// Checks that these are the books of the log beside them.

@@ -1,7 +1,6 @@
 //! Writing the books, one snapshot after the other.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use rabia_bank_messages::ids::{Slot, StoreId};
 use rabia_bank_messages::promise::Identity;
@@ -14,6 +13,7 @@ use crate::error::StoreError;
 use crate::file::database::{BACKEND, create_file, create_on, open_file};
 use crate::file::path::StorePath;
 use crate::file::rows::Rows;
+use crate::file::shared::{Held, Shared};
 use crate::identity::{META, put_identity, store_of};
 
 /// What changed since the last snapshot, in rows.
@@ -34,7 +34,7 @@ pub struct Snapshot {
 /// The one writer of a node's books. The crate's page says what they hold, and what a crash leaves of them.
 #[derive(Debug)]
 pub struct BooksStore {
-    database: Arc<Database>,
+    database: Shared,
     place: StorePath,
     store: StoreId,
     slot: Slot,
@@ -174,7 +174,12 @@ impl BooksStore {
 
     /// Reads what is committed, on any thread, while this store goes on writing.
     pub fn reader(&self) -> BooksReader {
-        BooksReader::new(Arc::clone(&self.database), self.place.clone(), self.store)
+        BooksReader::new(self.database.clone(), self.place.clone(), self.store)
+    }
+
+    /// Tells whether the file is still open when this store, and its readers, have gone.
+    pub fn held(&self) -> Held {
+        self.database.held()
     }
 }
 
@@ -249,5 +254,5 @@ fn write_new(
 fn open_on(backend: impl StorageBackend, place: StorePath, identity: &Identity) -> Result<BooksStore, StoreError> {
     let (database, staged, store, slot) = open(backend, &place, identity, Pages::AsTheyAre)?;
     staged.let_go().map_err(|e| place.io(e))?;
-    Ok(BooksStore { database: Arc::new(database), place, store, slot, stopped: None })
+    Ok(BooksStore { database: Shared::new(database), place, store, slot, stopped: None })
 }

@@ -4,4 +4,5 @@ pub(crate) mod database;
 pub(crate) mod paced;
 pub(crate) mod path;
 pub(crate) mod rows;
+pub(crate) mod shared;
 pub(crate) mod staged;

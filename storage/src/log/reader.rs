@@ -1,13 +1,12 @@
 //! Reading what is committed, beside the writer: the decided log for catch-up and replay, and single payloads.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::ids::{BatchId, Digest, Slot};
 use rabia_bank_messages::peer::Entry;
 use rabia_bank_messages::promise::{Identity, Recovered};
-use redb::{Database, ReadableDatabase};
+use redb::ReadableDatabase;
 
 use super::recover;
 use super::rows::{self, Decision, LOG, Part};
@@ -15,6 +14,7 @@ use crate::error::StoreError;
 use crate::file::database;
 use crate::file::path::StorePath;
 use crate::file::rows::{Row, Rows, read_digest};
+use crate::file::shared::Shared;
 use crate::identity::META;
 
 /// What an entry counts for beside its payload, in bytes: about what it takes in a message to a peer.
@@ -35,7 +35,7 @@ pub enum Entries {
 /// Reads what is committed. Clones read the same store; each call sees the last commit before it began.
 #[derive(Clone, Debug)]
 pub struct LogReader {
-    database: Arc<Database>,
+    database: Shared,
     place: StorePath,
 }
 
@@ -52,10 +52,10 @@ impl LogReader {
     ) -> Result<(LogReader, Recovered), StoreError> {
         let (backend, place) = database::open_file(path)?;
         let (database, _, recovered, _) = recover::open(backend, &place, identity, base)?;
-        Ok((LogReader::new(Arc::new(database), place), recovered))
+        Ok((LogReader::new(Shared::new(database), place), recovered))
     }
 
-    pub(super) fn new(database: Arc<Database>, place: StorePath) -> LogReader {
+    pub(super) fn new(database: Shared, place: StorePath) -> LogReader {
         LogReader { database, place }
     }
 

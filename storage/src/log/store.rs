@@ -1,7 +1,6 @@
 //! A log from its creation to its last commit.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use rabia_bank_messages::ids::{Digest, RunId, Slot, StoreId};
 use rabia_bank_messages::lineage::Secret;
@@ -16,6 +15,7 @@ use crate::error::StoreError;
 use crate::file::database::{BACKEND, create_file, create_on, open_file};
 use crate::file::path::StorePath;
 use crate::file::rows::Rows;
+use crate::file::shared::{Held, Shared};
 use crate::identity::{META, put_identity, store_of};
 
 /// Slots that one commit removes at most: it takes about a millisecond longer.
@@ -24,7 +24,7 @@ const COMPACT_SLOTS: u64 = 128;
 /// The one writer of a node's store. The crate's page says what it keeps, and what a crash leaves of it.
 #[derive(Debug)]
 pub struct LogStore {
-    database: Arc<Database>,
+    database: Shared,
     place: StorePath,
     reserved: Slot,
     /// The last slot that was removed.
@@ -184,7 +184,12 @@ impl LogStore {
 
     /// Reads what is committed, on any thread, while this store goes on writing.
     pub fn reader(&self) -> LogReader {
-        LogReader::new(Arc::clone(&self.database), self.place.clone())
+        LogReader::new(self.database.clone(), self.place.clone())
+    }
+
+    /// Tells whether the file is still open when this store, and its readers, have gone.
+    pub fn held(&self) -> Held {
+        self.database.held()
     }
 }
 
@@ -225,7 +230,8 @@ fn open_on(
     let compacted;
     (recovered.starts, compacted) = raise_starts(&database, &place, recovered.starts, &mut removed)?;
     let (reserved, Removed { last, head, base, .. }) = (recovered.reserved, removed);
-    let store = LogStore { database: Arc::new(database), place, reserved, compacted, head, base, last, stopped: None };
+    let store =
+        LogStore { database: Shared::new(database), place, reserved, compacted, head, base, last, stopped: None };
     Ok((store, recovered))
 }
 

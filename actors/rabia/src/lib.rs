@@ -114,6 +114,8 @@
 pub mod agreement;
 pub mod clocks;
 pub mod coin;
+#[cfg(test)]
+mod fixture;
 pub mod forks;
 mod gathering;
 pub mod handshake;

@@ -242,6 +242,7 @@ fn find(memories: &[(NodeId, Memory)], peer: NodeId, store: StoreId) -> Option<&
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::first_start;
 
     const STORE: StoreId = StoreId([1; 16]);
     const SECRET: Secret = Secret([9; 32]);
@@ -254,19 +255,11 @@ mod tests {
     fn lineage(runs: &[u64], promised: u64) -> Lineage {
         let run = |(start, promises): (u64, &u64)| Began { start, run: run_id(start), promises: *promises };
         Lineage::new(&Recovered {
-            store: STORE,
             starts: runs.len() as u64,
-            reserved: 1,
-            records: Vec::new(),
-            payloads: Vec::new(),
-            decided: 0,
-            sparse: Vec::new(),
-            hashes: Vec::new(),
-            kept: None,
-            peers: Vec::new(),
             promised,
             runs: (1..).zip(runs).map(run).collect(),
             secret: SECRET,
+            ..first_start(STORE)
         })
     }
 

@@ -213,28 +213,14 @@ impl Durable {
 #[cfg(test)]
 mod tests {
     use rabia_bank_messages::ids::StoreId;
-    use rabia_bank_messages::lineage::Secret;
 
     use super::*;
+    use crate::fixture::first_start;
 
     const WINDOW: u64 = 16;
 
     fn durable() -> Durable {
-        let recovered = Recovered {
-            store: StoreId([1; 16]),
-            starts: 1,
-            reserved: 1,
-            records: Vec::new(),
-            payloads: Vec::new(),
-            decided: 0,
-            sparse: Vec::new(),
-            hashes: Vec::new(),
-            kept: None,
-            peers: Vec::new(),
-            promised: 0,
-            runs: Vec::new(),
-            secret: Secret([9; 32]),
-        };
+        let recovered = first_start(StoreId([1; 16]));
         Durable::new(WINDOW, &recovered)
     }
 

@@ -221,9 +221,9 @@ fn read_slot(answers: &[Answer], view: &View<'_>) -> Slot {
 mod tests {
     use rabia_bank_messages::genesis::{Genesis, Replacements};
     use rabia_bank_messages::ids::ClusterId;
-    use rabia_bank_messages::lineage::Secret;
 
     use super::*;
+    use crate::fixture::first_start;
 
     fn store(number: u8) -> StoreId {
         StoreId([number; 16])
@@ -236,21 +236,7 @@ mod tests {
     /// Node 1 of three, in its second run, which knows this slot decided.
     fn reads(decided: Slot) -> (Reads, Stores) {
         let genesis = Genesis::new(ClusterId([1; 16]), (1..=3).map(store).collect());
-        let recovered = Recovered {
-            store: store(1),
-            starts: 2,
-            reserved: 1,
-            records: Vec::new(),
-            payloads: Vec::new(),
-            decided,
-            sparse: Vec::new(),
-            hashes: Vec::new(),
-            kept: None,
-            peers: Vec::new(),
-            promised: 0,
-            runs: Vec::new(),
-            secret: Secret([9; 32]),
-        };
+        let recovered = Recovered { starts: 2, decided, ..first_start(store(1)) };
         let stores = Stores::new(&genesis, &Replacements::default());
         (Reads::new(Setting::new(&genesis, node(1), store(1)), &recovered), stores)
     }

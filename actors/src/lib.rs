@@ -95,7 +95,7 @@ pub mod parts;
 pub mod peer_link;
 pub mod process;
 pub mod proposer;
-mod rate;
+pub mod rate;
 pub mod rebuild;
 pub mod session;
 pub mod snapshot;

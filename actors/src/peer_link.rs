@@ -33,6 +33,10 @@ use crate::mail::voter::{FromPeer, LinkState, RefusedBy, VoterInbox};
 use crate::rate::Rate;
 use crate::socket::{FULL_FRAME, MAX_QUEUED, PeerSocket};
 
+/// What becomes of a link is told so often at once …
+const LINES: u32 = 20;
+/// … and then once in this time.
+const LINE_EVERY: Duration = Duration::from_secs(5);
 /// Frames that wait for the writer. Each holds what was said while the one before was written.
 const MAX_QUEUED_FRAMES: usize = 256;
 /// How long a decision waits for something to share its frame with. Who votes tells all, so it is news only to a node that
@@ -124,7 +128,7 @@ impl PeerLink {
             messages: 0,
             due: Due::Never,
             dropped: 0,
-            rate: Rate::new(Instant::now()),
+            rate: Rate::new(LINES, LINE_EVERY, Instant::now()),
         }
     }
 

@@ -2,14 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-/// So many lines may follow each other at once …
-const BURST: u32 = 20;
-/// … and after them one in this time.
-const EVERY: Duration = Duration::from_secs(5);
-
 /// The lines that there may still be.
-#[derive(Debug)]
-pub(crate) struct Rate {
+#[derive(Clone, Debug)]
+pub struct Rate {
+    burst: u32,
+    every: Duration,
     left: u32,
     /// When the last one was added to them, or they were all there.
     added: Instant,
@@ -17,21 +14,22 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
-    pub(crate) fn new(now: Instant) -> Rate {
-        Rate { left: BURST, added: now, untold: 0 }
+    /// So many lines may follow each other at once, and after them one in this time. Not 0.
+    pub fn new(burst: u32, every: Duration, now: Instant) -> Rate {
+        Rate { burst, every, left: burst, added: now, untold: 0 }
     }
 
     /// Whether it is to be told now; then how often it was not told since it was last.
-    pub(crate) fn count(&mut self, now: Instant) -> Option<u64> {
-        while self.left < BURST && now.saturating_duration_since(self.added) >= EVERY {
+    pub fn count(&mut self, now: Instant) -> Option<u64> {
+        while self.left < self.burst && now.saturating_duration_since(self.added) >= self.every {
             self.left += 1;
-            self.added += EVERY;
+            self.added += self.every;
         }
         if self.left == 0 {
             self.untold += 1;
             return None;
         }
-        if self.left == BURST {
+        if self.left == self.burst {
             self.added = now;
         }
         self.left -= 1;
@@ -43,10 +41,13 @@ impl Rate {
 mod tests {
     use super::*;
 
+    const BURST: u32 = 20;
+    const EVERY: Duration = Duration::from_secs(5);
+
     #[test]
     fn a_flood_is_a_burst_of_lines_and_then_few_that_count_the_others() {
         let begin = Instant::now();
-        let mut rate = Rate::new(begin);
+        let mut rate = Rate::new(BURST, EVERY, begin);
         // A hundred a second for a minute.
         let told: Vec<u64> = (0..6_000).filter_map(|n| rate.count(begin + Duration::from_millis(10 * n))).collect();
         let burst = BURST as usize;
@@ -57,7 +58,7 @@ mod tests {
     #[test]
     fn what_happens_now_and_then_is_always_told() {
         let begin = Instant::now();
-        let mut rate = Rate::new(begin);
+        let mut rate = Rate::new(BURST, EVERY, begin);
         assert!((0..1_000).all(|n| rate.count(begin + EVERY * n) == Some(0)));
     }
 }

@@ -29,23 +29,11 @@ use crate::mail::voter::{
     RefusedBy, Tell, VoterInbox,
 };
 use crate::metrics::Metrics;
+use crate::rate::Rate;
 use crate::stages::SlotWatch;
 
 /// What is wrong with a peer is said once in this time.
 const COMPLAIN_AGAIN: Duration = Duration::from_secs(10);
-
-#[derive(Clone, Copy, Default)]
-struct Complaint(Option<Instant>);
-
-impl Complaint {
-    fn may_speak(&mut self, now: Instant) -> bool {
-        let may = self.0.is_none_or(|last| now - last >= COMPLAIN_AGAIN);
-        if may {
-            self.0 = Some(now);
-        }
-        may
-    }
-}
 
 /// Drives the agreement core.
 pub struct Voter {
@@ -60,7 +48,7 @@ pub struct Voter {
     /// Links to a quorum have worked once.
     admitted: bool,
     /// Of each peer, when it was last said what is wrong with it.
-    complaints: [Complaint; MAX_NODES],
+    complaints: [Rate; MAX_NODES],
     metrics: Arc<Metrics>,
     neighbours: VoterNeighbours,
 }
@@ -98,7 +86,7 @@ impl Voter {
             started,
             watch: SlotWatch::default(),
             meeting: Vec::new(),
-            complaints: [Complaint::default(); MAX_NODES],
+            complaints: std::array::from_fn(|_| Rate::new(1, COMPLAIN_AGAIN, started)),
             admitted: false,
             metrics,
             neighbours,
@@ -134,14 +122,14 @@ impl Voter {
                     }
                 }
                 Effect::Refuse(peer, why) => {
-                    if self.complaints[peer.index()].may_speak(now) {
+                    if self.complaints[peer.index()].count(now).is_some() {
                         let refused = self.core.counters().refused;
                         error!(%peer, why, refused, "the link to a peer is refused");
                     }
                     self.break_link(peer, why);
                 }
                 Effect::Warn(peer, why) => {
-                    if self.complaints[peer.index()].may_speak(now) {
+                    if self.complaints[peer.index()].count(now).is_some() {
                         warn!(%peer, why, "a peer said what is not taken");
                     }
                 }

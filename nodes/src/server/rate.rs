@@ -1,16 +1,20 @@
 //! Lines of the log that somebody outside can cause: one in a while, which says how many there were.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
+
+use rabia_bank_actors::rate;
 
 /// How often the same trouble is told.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// Counts what is not told.
-#[derive(Default)]
-pub(super) struct Rate {
-    told: Cell<Option<Instant>>,
-    untold: Cell<u64>,
+/// Counts what is not told, for several who share it.
+pub(super) struct Rate(RefCell<rate::Rate>);
+
+impl Default for Rate {
+    fn default() -> Rate {
+        Rate(RefCell::new(rate::Rate::new(1, EVERY, Instant::now())))
+    }
 }
 
 impl Rate {
@@ -20,14 +24,7 @@ impl Rate {
     }
 
     fn count_at(&self, now: Instant) -> Option<u64> {
-        let times = self.untold.get() + 1;
-        if self.told.get().is_some_and(|told| now.saturating_duration_since(told) < EVERY) {
-            self.untold.set(times);
-            return None;
-        }
-        self.told.set(Some(now));
-        self.untold.set(0);
-        Some(times)
+        self.0.borrow_mut().count(now).map(|untold| untold + 1)
     }
 }
 

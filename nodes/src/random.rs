@@ -1,6 +1,4 @@
-//! Random bytes from the operating system, for ids, keys and jitter. The cores draw none; only this room does.
-
-use std::time::Duration;
+//! Random bytes from the operating system, for ids and keys. The cores draw none; only this room does.
 
 /// Sixteen random bytes: unique and not to be guessed.
 ///
@@ -11,10 +9,4 @@ pub(crate) fn bytes() -> [u8; 16] {
     let filled = getrandom::fill(&mut bytes);
     assert!(filled.is_ok(), "the operating system gives no random numbers: {filled:?}");
     bytes
-}
-
-/// Between half of `pause` and all of it, so that many who wait do not come back at the same moment.
-pub(crate) fn jitter(pause: Duration) -> Duration {
-    let [byte, ..] = bytes();
-    pause / 2 + pause.mul_f64(f64::from(byte) / 512.0)
 }

@@ -5,11 +5,11 @@ use std::thread::available_parallelism;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use rabia_bank_simulator::{self as simulator, Jobs, Report, Settings, Violation};
 use serde_json::json;
 
 use super::terminal::{grouped, print};
 use super::{Exit, ProgramError};
-use crate::simulate::{self, Jobs, Report, Settings, Violation};
 
 /// What to simulate.
 #[derive(clap::Args, Debug)]
@@ -44,9 +44,9 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<Exit, ProgramError> {
     let settings = Settings { nodes: args.nodes.map(|nodes| nodes as usize), operations: args.ops, trace: args.trace };
     let (started, bar) = (Instant::now(), bar(args.seeds));
-    simulate::name_seeds_of_panics();
+    simulator::name_seeds_of_panics();
     let range = args.seed..args.seed.saturating_add(args.seeds);
-    let runs = Jobs::start(range, threads(args)?, move |seed| simulate::run(seed, &settings))?;
+    let runs = Jobs::start(range, threads(args)?, move |seed| simulator::run(seed, &settings))?;
     let (mut sum, mut seeds, mut failed) = (Report::default(), 0, None);
     for (seed, run) in runs {
         seeds += 1;

@@ -1,14 +1,14 @@
 //! Attacks on the port for peers: before a hello, from a stranger's store, and from a member's own.
 //!
 //! Whoever speaks in a member's name takes no part in the protocol, and keeps to the line that
-//! [`rabia_bank::simulate::nonsense`] draws.
+//! [`rabia_bank_simulator::nonsense`] draws.
 
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use rabia_bank::config::NodeConfig;
-use rabia_bank::simulate::nonsense::{Hearer, altered, batch, made_up};
+use rabia_bank_simulator::nonsense::{Hearer, altered, batch, made_up};
 use rabia_bank_actors::consensus::agreement::Agreement;
 use rabia_bank_actors::consensus::handshake::Handshake;
 use rabia_bank_messages::codec::{decode_frame, decode_opening, encode_message, encode_opening, start_frame};

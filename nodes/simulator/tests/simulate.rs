@@ -4,7 +4,7 @@
 use std::thread::available_parallelism;
 use std::time::Instant;
 
-use rabia_bank::simulate::{Jobs, Report, Settings, run};
+use rabia_bank_simulator::{Jobs, Report, Settings, run};
 use rabia_bank_messages::sabotage::{Broken, Rule};
 
 fn settings(operations: u64) -> Settings {
@@ -191,7 +191,7 @@ fn broken_rules_are_noticed() {
     }
 }
 
-/// Prints the table in the documentation of `rabia_bank::simulate`. With `RULE` one rule; with `SEEDS` so many seeds at most,
+/// Prints the table in the documentation of `rabia_bank_simulator`. With `RULE` one rule; with `SEEDS` so many seeds at most,
 /// with `OPS` of so many requests.
 #[test]
 #[ignore = "takes minutes: prints after how many seeds each broken rule is noticed"]

@@ -13,31 +13,31 @@ use super::model::{Answer, Model, plain};
 use super::{Check, check};
 
 /// A place in the order of all commands.
-pub(in crate::simulate) type Position = (Slot, usize);
+pub(crate) type Position = (Slot, usize);
 
 /// What was acknowledged, to anybody.
 #[derive(Debug, Default)]
-pub(in crate::simulate) struct Clients {
+pub(crate) struct Clients {
     /// The last place of anything that a client has seen: by an answer to a command, or by a linearizable read.
     seen: Position,
     acknowledged: Vec<((u64, u64), Position)>,
     /// Answers to reads.
-    pub(in crate::simulate) reads: u64,
+    pub(crate) reads: u64,
 }
 
 impl Clients {
     /// What everything sent from now on must come after.
-    pub(in crate::simulate) fn now(&self) -> Position {
+    pub(crate) fn now(&self) -> Position {
         self.seen
     }
 
     /// How many commands were acknowledged.
-    pub(in crate::simulate) fn acknowledged(&self) -> u64 {
+    pub(crate) fn acknowledged(&self) -> u64 {
         self.acknowledged.len() as u64
     }
 
     /// A client got the answer to a command that it first sent when `after` had been seen.
-    pub(in crate::simulate) fn command(
+    pub(crate) fn command(
         &mut self,
         model: &Model,
         name: (u64, u64),
@@ -67,7 +67,7 @@ impl Clients {
     }
 
     /// A client got the answer to a query that it first sent when `after` had been seen.
-    pub(in crate::simulate) fn read(
+    pub(crate) fn read(
         &mut self,
         model: &Model,
         query: &Query,
@@ -96,7 +96,7 @@ impl Clients {
     }
 
     /// A client got the transactions of a feed, looked for as (from which id, among how many, how many at most) says.
-    pub(in crate::simulate) fn followed(
+    pub(crate) fn followed(
         &mut self,
         model: &Model,
         feed: &Feed,
@@ -113,7 +113,7 @@ impl Clients {
     }
 
     /// At the end: everything that was acknowledged stands where it stood.
-    pub(in crate::simulate) fn nothing_lost(&self, model: &Model) -> Check {
+    pub(crate) fn nothing_lost(&self, model: &Model) -> Check {
         for (name, position) in &self.acknowledged {
             let now = model.applied.get(name).map(|applied| applied.position);
             check(now == Some(*position), "acknowledged is never lost", || {

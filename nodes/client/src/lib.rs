@@ -2,8 +2,8 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use rabia_bank::client::{Client, ClientOptions, NodeUrl};
-//! use rabia_bank_messages::bank::ReadLevel;
+//! use rabia_bank_client::bank::ReadLevel;
+//! use rabia_bank_client::{Client, ClientOptions, NodeUrl};
 //!
 //! let urls = NodeUrl::list("ws://127.0.0.1:7101,ws://127.0.0.1:7102,ws://127.0.0.1:7103")?;
 //! let client = Client::connect(ClientOptions::new(urls));
@@ -42,6 +42,7 @@
 mod driver;
 mod frame;
 mod link;
+mod random;
 mod subscription;
 mod typed;
 
@@ -51,13 +52,16 @@ use std::time::Duration;
 
 use rabia_bank_messages::bank::{Command, ErrorCode, Query, ReadLevel, Refusal, Success};
 use rabia_bank_messages::client::{CLIENT_PATH, MAX_CLIENT_MESSAGE};
-use rabia_bank_messages::codec::{Encoding, Malformed};
-use rabia_bank_messages::ids::Slot;
+use rabia_bank_messages::codec::Malformed;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::http::Uri;
 
 pub use frame::Answered;
+pub use rabia_bank_messages::bank;
+pub use rabia_bank_messages::client::Feed;
+pub use rabia_bank_messages::codec::Encoding;
+pub use rabia_bank_messages::ids::Slot;
 pub use subscription::Subscription;
 pub use typed::Receipt;
 
@@ -117,7 +121,7 @@ impl fmt::Display for NodeUrl {
 
 impl NodeUrl {
     /// The same node at another path.
-    pub(crate) fn at_path(&self, path: &'static str) -> NodeUrl {
+    pub fn at_path(&self, path: &'static str) -> NodeUrl {
         let uri = format!("ws://{}{path}", self.address).parse();
         NodeUrl { uri: uri.unwrap_or_else(|_| self.uri.clone()), address: self.address.clone() }
     }
@@ -237,7 +241,7 @@ impl From<Unanswered> for CallError {
 }
 
 /// Refusals that speak of the state of a node, not of the request, and pass by themselves: worth another try.
-pub(crate) fn is_passing(code: &ErrorCode) -> bool {
+pub fn is_passing(code: &ErrorCode) -> bool {
     matches!(
         code,
         ErrorCode::Busy

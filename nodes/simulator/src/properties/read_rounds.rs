@@ -20,23 +20,23 @@ struct Round {
 
 /// The last round of each node.
 #[derive(Debug)]
-pub(in crate::simulate) struct ReadRounds {
+pub(crate) struct ReadRounds {
     quorum: usize,
     last: BTreeMap<NodeId, Round>,
 }
 
 impl ReadRounds {
-    pub(in crate::simulate) fn new(quorum: usize) -> ReadRounds {
+    pub(crate) fn new(quorum: usize) -> ReadRounds {
         ReadRounds { quorum, last: BTreeMap::new() }
     }
 
     /// A node starts.
-    pub(in crate::simulate) fn started(&mut self, node: NodeId) {
+    pub(crate) fn started(&mut self, node: NodeId) {
         self.last.remove(&node);
     }
 
     /// A message is about to reach a node.
-    pub(in crate::simulate) fn hears(&mut self, node: NodeId, from: NodeId, message: &PeerMessage) {
+    pub(crate) fn hears(&mut self, node: NodeId, from: NodeId, message: &PeerMessage) {
         if let PeerMessage::ReadIndexAnswer { starts, round, .. } = message
             && let Some(last) = self.last.get_mut(&node).filter(|last| last.name == (*starts, *round))
         {
@@ -45,7 +45,7 @@ impl ReadRounds {
     }
 
     /// A node says this.
-    pub(in crate::simulate) fn says(&mut self, node: NodeId, message: &PeerMessage) -> Check {
+    pub(crate) fn says(&mut self, node: NodeId, message: &PeerMessage) -> Check {
         let PeerMessage::ReadIndex { starts, round } = message else { return Ok(()) };
         let name = (*starts, *round);
         let quorum = self.quorum;

@@ -8,11 +8,11 @@ use super::{Check, check};
 
 /// The digest after each slot, as the first node had it.
 #[derive(Debug, Default)]
-pub(in crate::simulate) struct Digests(Vec<Digest>);
+pub(crate) struct Digests(Vec<Digest>);
 
 impl Digests {
     /// A node has this digest after a slot.
-    pub(in crate::simulate) fn after(&mut self, node: NodeId, slot: Slot, digest: Digest) -> Check {
+    pub(crate) fn after(&mut self, node: NodeId, slot: Slot, digest: Digest) -> Check {
         let Some(index) = slot.checked_sub(1) else { return Ok(()) };
         match self.0.get(index as usize) {
             Some(known) => check(*known == digest, "equal digests", || {

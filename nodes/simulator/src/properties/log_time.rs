@@ -21,13 +21,13 @@ const INACCURATE: Millis = 30_000;
 
 /// The first stamp, and when it was applied.
 #[derive(Debug, Default)]
-pub(in crate::simulate) struct LogTime {
+pub(crate) struct LogTime {
     first: Option<(Millis, Duration)>,
 }
 
 impl LogTime {
     /// A slot is decided.
-    pub(in crate::simulate) fn has_not_leapt(&mut self, slot: Slot, payload: Option<&Payload>, now: Duration) -> Check {
+    pub(crate) fn has_not_leapt(&mut self, slot: Slot, payload: Option<&Payload>, now: Duration) -> Check {
         let Some(Ok(stamp)) = payload.map(Payload::stamp) else { return Ok(()) };
         let (first, at) = *self.first.get_or_insert((stamp, now));
         let most = first + (now - at).as_millis() as Millis + LEAP + INACCURATE;
@@ -38,7 +38,7 @@ impl LogTime {
 }
 
 /// A slot is decided; these are the latest times that clocks have shown.
-pub(in crate::simulate) fn decided(
+pub(crate) fn decided(
     slot: Slot,
     payload: Option<&Payload>,
     clocks: impl Iterator<Item = Millis>,

@@ -14,7 +14,7 @@ const PROPERTY: &str = "one store a member";
 
 /// The stores of all members, by the log of the cluster.
 #[derive(Debug)]
-pub(in crate::simulate) struct Stores {
+pub(crate) struct Stores {
     window: Slot,
     first: Vec<StoreId>,
     /// In which slot, whose, and by which one: each store once.
@@ -24,12 +24,12 @@ pub(in crate::simulate) struct Stores {
 }
 
 impl Stores {
-    pub(in crate::simulate) fn new(genesis: &Genesis) -> Stores {
+    pub(crate) fn new(genesis: &Genesis) -> Stores {
         Stores { window: genesis.window, first: genesis.stores.clone(), replaced: Vec::new(), end: 0 }
     }
 
     /// Some node knows this slot to be decided, and all before it.
-    pub(in crate::simulate) fn decided(&mut self, slot: Slot, payload: Option<&Payload>) -> Check {
+    pub(crate) fn decided(&mut self, slot: Slot, payload: Option<&Payload>) -> Check {
         if slot <= self.end {
             return Ok(());
         }
@@ -44,18 +44,18 @@ impl Stores {
     }
 
     /// The slot that made this a member's store.
-    pub(in crate::simulate) fn replaced_in(&self, store: StoreId) -> Option<Slot> {
+    pub(crate) fn replaced_in(&self, store: StoreId) -> Option<Slot> {
         self.replaced.iter().find(|(.., by)| *by == store).map(|(slot, ..)| *slot)
     }
 
     /// Whether the log up to this slot tells of these replacements, and of no others.
-    pub(in crate::simulate) fn tell(&self, replacements: &[Replacement], upto: Slot) -> bool {
+    pub(crate) fn tell(&self, replacements: &[Replacement], upto: Slot) -> bool {
         let told = self.replaced.iter().take_while(|(slot, ..)| *slot <= upto);
         told.copied().eq(replacements.iter().map(|by| (by.slot, by.node, by.store)))
     }
 
     /// The newest store of a member by what is decided up to this slot.
-    pub(in crate::simulate) fn newest(&self, node: NodeId, upto: Slot) -> StoreId {
+    pub(crate) fn newest(&self, node: NodeId, upto: Slot) -> StoreId {
         let known = self.replaced.iter().rfind(|(slot, of, _)| *of == node && *slot <= upto);
         known.map_or(self.first[node.index()], |(.., store)| *store)
     }
@@ -66,7 +66,7 @@ impl Stores {
     }
 
     /// The last slot in which a store speaks that was replaced.
-    pub(in crate::simulate) fn last_slot(&self, node: NodeId, store: StoreId) -> Option<Slot> {
+    pub(crate) fn last_slot(&self, node: NodeId, store: StoreId) -> Option<Slot> {
         let mut of_node = self.replaced.iter().filter(|(_, of, _)| *of == node);
         let first = store == self.first[node.index()];
         let next = if first { of_node.next() } else { of_node.skip_while(|(.., by)| *by != store).nth(1) };
@@ -74,13 +74,13 @@ impl Stores {
     }
 
     /// Whether what a store says of this slot counts where the log is known up to `frontier`.
-    pub(in crate::simulate) fn counts(&self, node: NodeId, store: StoreId, slot: Slot, frontier: Slot) -> bool {
+    pub(crate) fn counts(&self, node: NodeId, store: StoreId, slot: Slot, frontier: Slot) -> bool {
         // Beyond the window it can't be known which store speaks, and the newest that is known counts.
         store == self.newest(node, frontier.min(slot.saturating_sub(self.window)))
     }
 
     /// A node that speaks from this store, and knows the log up to `frontier`, says this.
-    pub(in crate::simulate) fn says(
+    pub(crate) fn says(
         &self,
         node: NodeId,
         store: StoreId,

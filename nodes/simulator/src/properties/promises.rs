@@ -48,7 +48,7 @@ impl Durable {
 
 /// What all nodes promised and said.
 #[derive(Debug, Default)]
-pub(in crate::simulate) struct Promises {
+pub(crate) struct Promises {
     durable: BTreeMap<StoreId, Durable>,
     /// By node, run (0 for what holds in all runs), slot, phase and kind.
     said: BTreeMap<(NodeId, u64, Slot, Phase, u8), PeerMessage>,
@@ -56,7 +56,7 @@ pub(in crate::simulate) struct Promises {
 
 impl Promises {
     /// A store reported this commit as durable.
-    pub(in crate::simulate) fn committed(&mut self, store: StoreId, commit: &Commit) {
+    pub(crate) fn committed(&mut self, store: StoreId, commit: &Commit) {
         let durable = self.durable.entry(store).or_default();
         durable.reserved = durable.reserved.max(commit.reserved.unwrap_or(0));
         for Record { slot, phase, said } in &commit.records {
@@ -70,17 +70,17 @@ impl Promises {
     }
 
     /// Up to which slot a store has all decisions, or books that cover them.
-    pub(in crate::simulate) fn durable(&self, store: StoreId) -> Slot {
+    pub(crate) fn durable(&self, store: StoreId) -> Slot {
         self.durable.get(&store).map_or(0, |durable| durable.base)
     }
 
     /// Another disk has this store: it may remember other things.
-    pub(in crate::simulate) fn moved(&mut self, store: StoreId) {
+    pub(crate) fn moved(&mut self, store: StoreId) {
         self.durable.remove(&store);
     }
 
     /// A store was opened, and remembers this.
-    pub(in crate::simulate) fn recovered(&mut self, node: NodeId, recovered: &Recovered) -> Check {
+    pub(crate) fn recovered(&mut self, node: NodeId, recovered: &Recovered) -> Check {
         let old = self.durable.entry(recovered.store).or_default();
         let Recovered { reserved, decided, .. } = *recovered;
         let mut new = Durable { reserved, base: decided, tainted: reserved, ..Durable::default() };
@@ -100,7 +100,7 @@ impl Promises {
     }
 
     /// A node whose log ends at `frontier` says this to others.
-    pub(in crate::simulate) fn says(
+    pub(crate) fn says(
         &mut self,
         (node, store, run): (NodeId, StoreId, u64),
         frontier: Slot,

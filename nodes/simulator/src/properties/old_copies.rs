@@ -20,7 +20,7 @@ type Heard = Vec<(StoreId, Place)>;
 
 /// What each store, as the first of a pair, knows of another.
 #[derive(Debug, Default)]
-pub(in crate::simulate) struct OldCopies {
+pub(crate) struct OldCopies {
     /// What its node knows now …
     heard: BTreeMap<(StoreId, StoreId), Place>,
     /// … what it knew when it began to write a promise …
@@ -31,14 +31,14 @@ pub(in crate::simulate) struct OldCopies {
 
 impl OldCopies {
     /// A node hears of a peer's promises.
-    pub(in crate::simulate) fn hears(&mut self, node: StoreId, peer: StoreId, promises: u64) {
+    pub(crate) fn hears(&mut self, node: StoreId, peer: StoreId, promises: u64) {
         if let Some((_, heard)) = self.heard.get_mut(&(node, peer)) {
             *heard = promises.max(*heard);
         }
     }
 
     /// A node lets a peer speak that says this of itself.
-    pub(in crate::simulate) fn accepted(&mut self, node: StoreId, hello: &Hello) -> Check {
+    pub(crate) fn accepted(&mut self, node: StoreId, hello: &Hello) -> Check {
         let key = (node, hello.store);
         let mut runs = hello.former.iter().chain([&hello.run]);
         let before = self.heard.get(&key).copied();
@@ -50,21 +50,21 @@ impl OldCopies {
     }
 
     /// A node begins to write a promise.
-    pub(in crate::simulate) fn binds(&mut self, node: StoreId, ticket: u64) {
+    pub(crate) fn binds(&mut self, node: StoreId, ticket: u64) {
         let of_node = self.heard.range((node, StoreId([0; 16]))..=(node, StoreId([255; 16])));
         let heard = of_node.map(|((_, peer), place)| (*peer, *place)).collect();
         self.writing.push((node, ticket, heard));
     }
 
     /// All that the node wrote up to this ticket is durable.
-    pub(in crate::simulate) fn written(&mut self, node: StoreId, ticket: u64) {
+    pub(crate) fn written(&mut self, node: StoreId, ticket: u64) {
         for (_, _, heard) in self.writing.extract_if(.., |(of, needed, _)| *of == node && *needed <= ticket) {
             self.durable.extend(heard.into_iter().map(|(peer, place)| ((node, peer), place)));
         }
     }
 
     /// A node starts with this store. What it has heard of since its last promise, it may have forgotten.
-    pub(in crate::simulate) fn started(&mut self, store: StoreId) {
+    pub(crate) fn started(&mut self, store: StoreId) {
         self.writing.retain(|(node, ..)| *node != store);
         self.heard.retain(|(node, _), _| *node != store);
         let known = self.durable.iter().filter(|((node, _), _)| *node == store);
@@ -72,7 +72,7 @@ impl OldCopies {
     }
 
     /// Another disk has this store: it may have forgotten whom it met.
-    pub(in crate::simulate) fn moved(&mut self, store: StoreId) {
+    pub(crate) fn moved(&mut self, store: StoreId) {
         self.heard.retain(|(node, _), _| *node != store);
         self.durable.retain(|(node, _), _| *node != store);
     }

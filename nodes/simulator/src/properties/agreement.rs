@@ -14,7 +14,7 @@ use super::{Check, check};
 
 /// The log of the cluster, as the first node that delivered a slot has it.
 #[derive(Debug, Default)]
-pub(in crate::simulate) struct Agreement {
+pub(crate) struct Agreement {
     log: Vec<Value>,
     formed: BTreeMap<BatchId, Payload>,
     /// Batches that were decided, by all of their ids but the digest.
@@ -23,28 +23,28 @@ pub(in crate::simulate) struct Agreement {
 
 impl Agreement {
     /// A node formed a batch.
-    pub(in crate::simulate) fn formed(&mut self, id: BatchId, payload: Payload) -> Check {
+    pub(crate) fn formed(&mut self, id: BatchId, payload: Payload) -> Check {
         let other = self.formed.insert(id, payload);
         check(other.is_none(), "validity", || format!("batch {id} was formed twice"))
     }
 
     /// How many slots are decided for all to see.
-    pub(in crate::simulate) fn slots(&self) -> Slot {
+    pub(crate) fn slots(&self) -> Slot {
         self.log.len() as Slot
     }
 
     /// How many of them are forfeited.
-    pub(in crate::simulate) fn null_slots(&self) -> u64 {
+    pub(crate) fn null_slots(&self) -> u64 {
         self.log.iter().filter(|value| value.is_none()).count() as u64
     }
 
     /// What a slot was decided on.
-    pub(in crate::simulate) fn decided(&self, slot: Slot) -> Option<Value> {
+    pub(crate) fn decided(&self, slot: Slot) -> Option<Value> {
         self.log.get(slot.checked_sub(1)? as usize).copied()
     }
 
     /// A node remembers that a slot was decided on this.
-    pub(in crate::simulate) fn remembered(&self, node: NodeId, slot: Slot, value: Value) -> Check {
+    pub(crate) fn remembered(&self, node: NodeId, slot: Slot, value: Value) -> Check {
         let agreed = self.decided(slot);
         check(agreed == Some(value), "agreement", || {
             format!("node {node} remembers {value:?} for slot {slot}, elsewhere it is {agreed:?}")
@@ -52,7 +52,7 @@ impl Agreement {
     }
 
     /// A node whose log ends at `before` delivers a slot. True if it is the first.
-    pub(in crate::simulate) fn delivered(
+    pub(crate) fn delivered(
         &mut self,
         node: NodeId,
         before: Slot,

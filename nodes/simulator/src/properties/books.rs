@@ -15,7 +15,7 @@ use super::model::{Model, Reply, plain};
 use super::{Check, check};
 
 /// A ledger applied a slot for the first time anywhere: the model must answer the same.
-pub(in crate::simulate) fn same_replies(
+pub(crate) fn same_replies(
     slot: Slot,
     ledger: &mut Ledger,
     disk: &BooksReader,
@@ -59,7 +59,7 @@ fn reply(ledger: &mut Ledger, disk: &BooksReader, outcome: &RequestOutcome) -> R
 }
 
 /// Conservation, after every slot: the ledger's figure, and the model's balances, are what the history adds up to.
-pub(in crate::simulate) fn balance(slot: Slot, ledger: &Ledger, model: &Model) -> Check {
+pub(crate) fn balance(slot: Slot, ledger: &Ledger, model: &Model) -> Check {
     let mut sum: i128 = 0;
     for transaction in model.history() {
         sum += match transaction.transaction_type.known() {
@@ -75,7 +75,7 @@ pub(in crate::simulate) fn balance(slot: Slot, ledger: &Ledger, model: &Model) -
 }
 
 /// At the end: all accounts and the whole history of a node's ledger, page by page, are the model's.
-pub(in crate::simulate) fn all_pages(node: NodeId, ledger: &mut Ledger, disk: &BooksReader, model: &Model) -> Check {
+pub(crate) fn all_pages(node: NodeId, ledger: &mut Ledger, disk: &BooksReader, model: &Model) -> Check {
     let (mut after, mut before) = (None, None);
     loop {
         let query = Query::ListAccounts { after: after.clone(), limit: Some(7) };
@@ -92,7 +92,7 @@ pub(in crate::simulate) fn all_pages(node: NodeId, ledger: &mut Ledger, disk: &B
 }
 
 /// A node's ledger answers a query as the model does.
-pub(in crate::simulate) fn same_answer(
+pub(crate) fn same_answer(
     node: NodeId,
     ledger: &mut Ledger,
     disk: &BooksReader,

@@ -9,7 +9,7 @@ const AT_REST: Duration = Duration::from_secs(2);
 
 /// When something happened last.
 #[derive(Debug, Default)]
-pub(in crate::simulate) struct Quiet {
+pub(crate) struct Quiet {
     last: Duration,
     what: &'static str,
     times: u64,
@@ -17,23 +17,23 @@ pub(in crate::simulate) struct Quiet {
 
 impl Quiet {
     /// From now on it should become quiet.
-    pub(in crate::simulate) fn watch(&mut self, now: Duration) {
+    pub(crate) fn watch(&mut self, now: Duration) {
         *self = Quiet { last: now, what: "nothing", times: 0 };
     }
 
     /// Something happened that doesn't in an idle cluster.
-    pub(in crate::simulate) fn disturbed(&mut self, now: Duration, what: &'static str) {
+    pub(crate) fn disturbed(&mut self, now: Duration, what: &'static str) {
         (self.last, self.what) = (now, what);
         self.times += 1;
     }
 
     /// Whether it is quiet.
-    pub(in crate::simulate) fn is_at_rest(&self, now: Duration) -> bool {
+    pub(crate) fn is_at_rest(&self, now: Duration) -> bool {
         now.saturating_sub(self.last) >= AT_REST
     }
 
     /// What keeps it from that.
-    pub(in crate::simulate) fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         format!("the cluster is not at rest: {} ({} disturbances)", self.what, self.times)
     }
 }

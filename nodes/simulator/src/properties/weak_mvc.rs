@@ -119,7 +119,7 @@ struct Together {
 
 /// What reached every node, and what was said.
 #[derive(Debug)]
-pub(in crate::simulate) struct WeakMvc {
+pub(crate) struct WeakMvc {
     cluster: ClusterId,
     window: u64,
     quorums: Quorums,
@@ -134,7 +134,7 @@ pub(in crate::simulate) struct WeakMvc {
 }
 
 impl WeakMvc {
-    pub(in crate::simulate) fn new(genesis: &Genesis) -> WeakMvc {
+    pub(crate) fn new(genesis: &Genesis) -> WeakMvc {
         let nodes = vec![BTreeMap::new(); genesis.members()];
         let (cluster, window, quorums) = (genesis.cluster, genesis.window, genesis.quorums());
         let (slots, coins, decided) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
@@ -142,12 +142,12 @@ impl WeakMvc {
     }
 
     /// Slots in which somebody asked the coin.
-    pub(in crate::simulate) fn coins(&self) -> u64 {
+    pub(crate) fn coins(&self) -> u64 {
         self.coins.len() as u64
     }
 
     /// A node starts with what its store remembers, and has heard nothing.
-    pub(in crate::simulate) fn started(&mut self, node: NodeId, recovered: &Recovered) {
+    pub(crate) fn started(&mut self, node: NodeId, recovered: &Recovered) {
         let seen = &mut self.nodes[node.index()];
         seen.clear();
         for Record { slot, phase, said } in &recovered.records {
@@ -161,7 +161,7 @@ impl WeakMvc {
     }
 
     /// Something is about to happen to a node.
-    pub(in crate::simulate) fn begins(&mut self, event: &Event) {
+    pub(crate) fn begins(&mut self, event: &Event) {
         let brings = |message: &PeerMessage| match message {
             PeerMessage::Proposal { payload, .. } => payload.is_some(),
             message => matches!(message, PeerMessage::Entries { .. }),
@@ -170,7 +170,7 @@ impl WeakMvc {
     }
 
     /// A node writes what it binds itself to. Never Undecided where it has seen a majority.
-    pub(in crate::simulate) fn binds(&self, node: NodeId, records: &[Record]) -> Check {
+    pub(crate) fn binds(&self, node: NodeId, records: &[Record]) -> Check {
         for Record { slot, phase, said } in records {
             let row = self.nodes[node.index()].get(slot).and_then(|seen| seen.states.get(phase));
             let (Said::Vote(Vote::Undecided), Some(row), true) = (said, row, self.exact) else { continue };
@@ -186,7 +186,7 @@ impl WeakMvc {
 
     /// A message of a store that speaks for its member is about to reach a node, whose log ends at `frontier`. `holds` tells
     /// which payloads it has.
-    pub(in crate::simulate) fn hears(
+    pub(crate) fn hears(
         &mut self,
         node: NodeId,
         from: NodeId,
@@ -218,7 +218,7 @@ impl WeakMvc {
     }
 
     /// A node has acted on something that may have brought payloads.
-    pub(in crate::simulate) fn heard(&mut self, node: NodeId, holds: impl Fn(&BatchId) -> bool) {
+    pub(crate) fn heard(&mut self, node: NodeId, holds: impl Fn(&BatchId) -> bool) {
         for seen in self.nodes[node.index()].values_mut() {
             let held: Vec<BatchId> = seen.parked().filter(|id| holds(id)).collect();
             held.into_iter().for_each(|id| seen.hold(id));
@@ -226,7 +226,7 @@ impl WeakMvc {
     }
 
     /// A node has acted on a message for this slot: it does not wait for what it has.
-    pub(in crate::simulate) fn acted(&self, node: NodeId, slot: Slot) -> Check {
+    pub(crate) fn acted(&self, node: NodeId, slot: Slot) -> Check {
         let Some(seen) = self.nodes[node.index()].get(&slot).filter(|_| !self.decided.contains_key(&slot)) else {
             return Ok(());
         };
@@ -240,7 +240,7 @@ impl WeakMvc {
     }
 
     /// A node says this. What it said in a former run may be said again at any time.
-    pub(in crate::simulate) fn says(&mut self, node: NodeId, message: &PeerMessage) -> Check {
+    pub(crate) fn says(&mut self, node: NodeId, message: &PeerMessage) -> Check {
         let slot = match message {
             PeerMessage::Proposal { slot, .. } | PeerMessage::State { slot, .. } | PeerMessage::Vote { slot, .. } => {
                 *slot

@@ -16,11 +16,11 @@ use rabia_bank_messages::genesis::SessionLimits;
 use rabia_bank_messages::ids::{BatchId, Digest, Millis, NodeId, SessionKey, Slot};
 
 /// What the bank answers. Messages of refusals are for people, and left empty here.
-pub(in crate::simulate) type Answer = Result<Success, Refusal>;
+pub(crate) type Answer = Result<Success, Refusal>;
 
 /// What came of a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(in crate::simulate) enum Reply {
+pub(crate) enum Reply {
     /// The session is open.
     Opened(u64),
     /// The session is closed.
@@ -33,11 +33,11 @@ pub(in crate::simulate) enum Reply {
 
 /// Where a command was applied, and what came of it.
 #[derive(Clone, Debug)]
-pub(in crate::simulate) struct Applied {
+pub(crate) struct Applied {
     /// Its slot, and its place there.
-    pub(in crate::simulate) position: (Slot, usize),
+    pub(crate) position: (Slot, usize),
     /// What the client is told.
-    pub(in crate::simulate) answer: Answer,
+    pub(crate) answer: Answer,
     command: Command,
 }
 
@@ -54,7 +54,7 @@ struct Session {
 
 /// The bank.
 #[derive(Debug)]
-pub(in crate::simulate) struct Model {
+pub(crate) struct Model {
     limit: u64,
     session_limits: SessionLimits,
     balances: BTreeMap<String, u64>,
@@ -65,7 +65,7 @@ pub(in crate::simulate) struct Model {
     touching: BTreeMap<String, Vec<usize>>,
     sessions: BTreeMap<u64, Session>,
     /// All commands that were carried out or refused by the bank, by session and request number.
-    pub(in crate::simulate) applied: BTreeMap<(u64, u64), Applied>,
+    pub(crate) applied: BTreeMap<(u64, u64), Applied>,
     batches: BTreeSet<(NodeId, u64, u64)>,
     time: Millis,
     requests: u64,
@@ -73,7 +73,7 @@ pub(in crate::simulate) struct Model {
 }
 
 impl Model {
-    pub(in crate::simulate) fn new(limit: u64, session_limits: SessionLimits) -> Model {
+    pub(crate) fn new(limit: u64, session_limits: SessionLimits) -> Model {
         Model {
             limit,
             session_limits,
@@ -91,27 +91,27 @@ impl Model {
     }
 
     /// The sum of all balances.
-    pub(in crate::simulate) fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.balances.values().sum()
     }
 
     /// All transactions, oldest first.
-    pub(in crate::simulate) fn history(&self) -> &[Transaction] {
+    pub(crate) fn history(&self) -> &[Transaction] {
         &self.history
     }
 
     /// Whether this session is open after the last slot.
-    pub(in crate::simulate) fn is_open(&self, session: u64) -> bool {
+    pub(crate) fn is_open(&self, session: u64) -> bool {
         self.sessions.get(&session).is_some_and(|session| session.open)
     }
 
     /// Whether a session with this key has ended by now.
-    pub(in crate::simulate) fn has_ended(&self, key: SessionKey) -> bool {
+    pub(crate) fn has_ended(&self, key: SessionKey) -> bool {
         self.sessions.values().any(|session| session.key == key && !session.open)
     }
 
     /// Applies the next slot. None if it is no business of clients: forfeited, a batch that was applied before, or a new store.
-    pub(in crate::simulate) fn apply(
+    pub(crate) fn apply(
         &mut self,
         slot: Slot,
         batch: Option<(&BatchId, &Payload)>,
@@ -322,7 +322,7 @@ impl Model {
     }
 
     /// The answer to a query after a slot.
-    pub(in crate::simulate) fn query(&self, query: &Query, slot: Slot) -> Answer {
+    pub(crate) fn query(&self, query: &Query, slot: Slot) -> Answer {
         let account_of = |name: &str| {
             well_formed(name).map_err(refusal)?;
             self.account(name, slot).ok_or_else(|| refusal(ErrorCode::AccountNotFound))
@@ -365,7 +365,7 @@ impl Model {
     }
 
     /// Transactions of a feed with ids from `from` on, oldest first: `limit` at most, of the next `scan`. And where it goes on.
-    pub(in crate::simulate) fn feed(&self, feed: &Feed, from: u64, scan: u64, limit: usize, slot: Slot) -> Answer {
+    pub(crate) fn feed(&self, feed: &Feed, from: u64, scan: u64, limit: usize, slot: Slot) -> Answer {
         let history = self.until(slot);
         let (mut next, mut transactions) = (from.max(1), Vec::new());
         let end = (history.len() as u64).min(next.saturating_add(scan) - 1);
@@ -417,7 +417,7 @@ impl Model {
 }
 
 /// An answer without the words for people.
-pub(in crate::simulate) fn plain(answer: Answer) -> Answer {
+pub(crate) fn plain(answer: Answer) -> Answer {
     let wordless = |refusal: Refusal| Refusal { message: String::new(), ..refusal };
     let item = |item| match item {
         ItemResult::Error(refusal) => ItemResult::Error(wordless(refusal)),

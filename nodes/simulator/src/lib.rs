@@ -1,0 +1,103 @@
+#![doc = include_str!("../SIMULATION.md")]
+
+mod clients;
+mod disk;
+mod faults;
+mod jobs;
+mod network;
+pub mod nonsense;
+mod properties;
+mod trace;
+mod world;
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+pub use jobs::{Jobs, name_seeds_of_panics};
+pub use properties::Violation;
+use trace::Trace;
+
+/// What to simulate.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// 3, 4 or 5; none to take turns by seed.
+    pub nodes: Option<usize>,
+    /// Requests of all clients together.
+    pub operations: u64,
+    /// Whether to keep the story of the run.
+    pub trace: bool,
+}
+
+/// What happened in a run, or in several.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Report {
+    /// Slots decided.
+    pub slots: u64,
+    /// Of them forfeited.
+    pub null_slots: u64,
+    /// Commands acknowledged.
+    pub acknowledged: u64,
+    /// Reads answered.
+    pub reads: u64,
+    /// Decisions by votes at single nodes: in phase 1, 2, 3, and 4 or later.
+    pub phases: [u64; 4],
+    /// Slots in which a node asked the coin.
+    pub coin_slots: u64,
+    /// How often each fault was met.
+    pub faults: BTreeMap<&'static str, u64>,
+}
+
+impl Report {
+    fn count(&mut self, what: &'static str) {
+        *self.faults.entry(what).or_default() += 1;
+    }
+
+    /// Adds what happened in another run.
+    pub fn add(&mut self, other: &Report) {
+        self.slots += other.slots;
+        self.null_slots += other.null_slots;
+        self.acknowledged += other.acknowledged;
+        self.reads += other.reads;
+        for (sum, count) in self.phases.iter_mut().zip(other.phases) {
+            *sum += count;
+        }
+        self.coin_slots += other.coin_slots;
+        for (what, count) in &other.faults {
+            *self.faults.entry(what).or_default() += count;
+        }
+    }
+}
+
+/// A run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Run {
+    /// What happened.
+    pub report: Report,
+    /// What was wrong.
+    pub violation: Option<Violation>,
+    /// The story, if it was wanted.
+    pub trace: Vec<String>,
+}
+
+/// Runs one seed. An assertion that fails in the code under simulation is a violation too. (Where panics abort, [`Jobs`] and
+/// [`name_seeds_of_panics`] see to that.)
+pub fn run(seed: u64, settings: &Settings) -> Run {
+    let running = catch_unwind(AssertUnwindSafe(|| match world::World::new(seed, settings) {
+        Ok(world) => world.run(),
+        Err(violation) => (Report::default(), Some(violation)),
+    }));
+    match running {
+        Ok((report, violation)) => Run { report, violation, trace: Trace::take() },
+        Err(panic) => panicked(&*panic),
+    }
+}
+
+/// What is left of the run on this thread, in which an assertion failed.
+fn panicked(panic: &(dyn Any + Send)) -> Run {
+    let text = panic.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    let what = text.unwrap_or_else(|| "a panic without words".to_owned());
+    let violation = Some(Violation { property: "assertions", what });
+    Run { report: Report::default(), violation, trace: Trace::take() }
+}

@@ -7,6 +7,7 @@
 //! - [`audit`]: the books of a node that is not running; [`backup`]: those of one that is, over its [`control`] socket.
 //! - [`replace`]: a new store for a member that lost its own.
 //! - [`program`]: `rabia-bank` with its subcommands.
+//! - [`performance`]: how fast it is, what a large bank costs, and how to measure.
 
 pub mod audit;
 pub mod backup;

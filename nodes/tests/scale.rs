@@ -9,7 +9,7 @@
 //! - `cargo test --release --workspace --test scale -- --ignored was_away --nocapture` (`RABIA_BANK_MISSED=N`)
 //! - `cargo test --release --workspace --test scale -- --ignored was_wiped --nocapture` (the same)
 //!
-//! What was measured so far is in the crate's module `measured`.
+//! The figures are in nodes/PERFORMANCE.md.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // clippy knows only functions marked as tests, not what they share
 

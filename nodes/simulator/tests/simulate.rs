@@ -4,8 +4,8 @@
 use std::thread::available_parallelism;
 use std::time::Instant;
 
-use rabia_bank_simulator::{Jobs, Report, Settings, run};
 use rabia_bank_messages::sabotage::{Broken, Rule};
+use rabia_bank_simulator::{Jobs, Report, Settings, run};
 
 fn settings(operations: u64) -> Settings {
     Settings { nodes: None, operations, trace: false }

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use rabia_bank::config::NodeConfig;
-use rabia_bank_simulator::nonsense::{Hearer, altered, batch, made_up};
 use rabia_bank_actors::consensus::agreement::Agreement;
 use rabia_bank_actors::consensus::handshake::Handshake;
 use rabia_bank_messages::codec::{decode_frame, decode_opening, encode_message, encode_opening, start_frame};
@@ -17,6 +16,7 @@ use rabia_bank_messages::ids::{Digest, NodeId, Proof, RunId, StoreId};
 use rabia_bank_messages::lineage::Run;
 use rabia_bank_messages::peer::{Hello, Opening, PeerMessage};
 use rabia_bank_messages::promise::{Identity, Recovered};
+use rabia_bank_simulator::nonsense::{Hearer, altered, batch, made_up};
 use rabia_bank_storage::{BooksStore, LogStore};
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 

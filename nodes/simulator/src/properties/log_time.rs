@@ -38,11 +38,7 @@ impl LogTime {
 }
 
 /// A slot is decided; these are the latest times that clocks have shown.
-pub(crate) fn decided(
-    slot: Slot,
-    payload: Option<&Payload>,
-    clocks: impl Iterator<Item = Millis>,
-) -> Check {
+pub(crate) fn decided(slot: Slot, payload: Option<&Payload>, clocks: impl Iterator<Item = Millis>) -> Check {
     let Some(Ok(stamp)) = payload.map(Payload::stamp) else { return Ok(()) };
     let clocks: Vec<Millis> = clocks.collect();
     let backing = clocks.iter().filter(|clock| **clock + AHEAD >= stamp).count();

@@ -80,13 +80,7 @@ impl Stores {
     }
 
     /// A node that speaks from this store, and knows the log up to `frontier`, says this.
-    pub(crate) fn says(
-        &self,
-        node: NodeId,
-        store: StoreId,
-        frontier: Slot,
-        message: &PeerMessage,
-    ) -> Check {
+    pub(crate) fn says(&self, node: NodeId, store: StoreId, frontier: Slot, message: &PeerMessage) -> Check {
         let slot = match message {
             PeerMessage::Proposal { slot, .. } | PeerMessage::State { slot, .. } | PeerMessage::Vote { slot, .. } => {
                 *slot

@@ -1,4 +1,4 @@
-//! The actors of a Rabia Bank node, and the two pure cores that they drive: [`consensus`], a crate of its own, and [`ledger`].
+//! The actors of a Rabia Bank node, and the two pure cores that they drive, each a crate of its own: [`consensus`] and [`ledger`].
 //!
 //! ```text
 //!              clients                                                       peers
@@ -86,7 +86,6 @@ pub mod client_session;
 pub mod failure;
 pub mod handle;
 pub mod host_session;
-pub mod ledger;
 pub mod log;
 pub mod mail;
 pub mod metrics;
@@ -107,4 +106,5 @@ pub mod timekeeper;
 pub mod uptime;
 pub mod voter;
 
+pub use rabia_bank_ledger as ledger;
 pub use rabia_bank_rabia as consensus;

@@ -68,7 +68,7 @@
 //! # The books' file
 //!
 //! Another redb database, with the check values of the log's. Bodies are compressed (LZ4, with the size before it), except in
-//! `meta`. What is in them the ledger says (`rabia-bank-actors`, `ledger`).
+//! `meta`. What is in them the ledger says (`rabia-bank-ledger`).
 //!
 //! | table | key | body of the value |
 //! | --- | --- | --- |

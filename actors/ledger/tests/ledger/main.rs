@@ -3,7 +3,6 @@
 
 mod commands;
 mod digest;
-mod imports;
 mod model;
 mod queries;
 mod sessions;

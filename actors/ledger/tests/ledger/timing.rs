@@ -1,5 +1,7 @@
 //! How long the ledger takes. Not a test of anything: run it in release, by name, on a quiet machine:
-//! `cargo test --release -p rabia-bank-actors --test ledger -- --ignored --nocapture timing`.
+//! `cargo test --release -p rabia-bank-ledger --test ledger -- --ignored --nocapture timing`.
+
+#![allow(clippy::disallowed_types)] // it measures
 
 use std::time::{Duration, Instant};
 
@@ -54,7 +56,7 @@ fn timing() {
 fn singles(bank: &mut Bank, accounts: u64, in_batch: u64) -> f64 {
     let key = rabia_bank_messages::ids::SessionKey([in_batch as u8; 16]);
     let opened = bank.batch(&[open(key)]).remove(0);
-    let rabia_bank_actors::ledger::RequestOutcome::Opened { session, .. } = opened else { panic!("{opened:?}") };
+    let rabia_bank_ledger::RequestOutcome::Opened { session, .. } = opened else { panic!("{opened:?}") };
     let mut elapsed = Duration::ZERO;
     for first in (1..=TRANSFERS).step_by(in_batch as usize) {
         let requests: Vec<_> = (first..first + in_batch)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rabia_bank_actors::ledger::{
+use rabia_bank_ledger::{
     Answer, Applied, BadRow, Block, Changes, CommandOutcome, Ledger, Loading, Lookup, MOST_AT_ONCE, Progress,
     RequestOutcome,
 };

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)] // a benchmark says what failed by failing
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use rabia_bank_actors::ledger::Ledger;
+use rabia_bank_ledger::Ledger;
 use rabia_bank_messages::bank::{Amount, Bulk, Command, Operation};
 use rabia_bank_messages::batch::{Action, BatchBuilder, Payload, RequestHeader};
 use rabia_bank_messages::genesis::SessionLimits;

@@ -1,6 +1,6 @@
 //! Batches that were decided and can't be applied: each counts as an empty one, the same everywhere, and is remembered.
 
-use rabia_bank_actors::ledger::{Applied, NAMED};
+use rabia_bank_ledger::{Applied, NAMED};
 use rabia_bank_messages::bank::{Command, Success};
 use rabia_bank_messages::batch::{Action, MAX_STAMP, Payload};
 use rabia_bank_messages::ids::{BatchId, Digest, NodeId, SessionKey, StoreId};

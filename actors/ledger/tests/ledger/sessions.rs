@@ -1,6 +1,6 @@
 //! Sessions, retries, and batches that are decided twice.
 
-use rabia_bank_actors::ledger::{Applied, Loading, Rejection, RequestOutcome};
+use rabia_bank_ledger::{Applied, Loading, Rejection, RequestOutcome};
 use rabia_bank_messages::bank::{Command, ErrorCode, MAX_BULK, Operation, Outcome, Success};
 use rabia_bank_messages::batch::{Action, RequestHeader};
 use rabia_bank_messages::genesis::SessionLimits;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use rabia_bank_actors::ledger::{Rejection, RequestOutcome};
+use rabia_bank_ledger::{Rejection, RequestOutcome};
 use rabia_bank_messages::bank::{Command, ErrorCode, MAX_BALANCE, Operation, Query, Refusal, Success, TransactionType};
 use rabia_bank_messages::batch::{Action, RequestHeader};
 use rabia_bank_messages::ids::{Digest, SessionKey};

@@ -4,7 +4,7 @@
 use std::iter;
 
 use fastrand::Rng;
-use rabia_bank_actors::ledger::{Applied, BLOCK, Ledger, MOST_AT_ONCE, Progress};
+use rabia_bank_ledger::{Applied, BLOCK, Ledger, MOST_AT_ONCE, Progress};
 use rabia_bank_messages::bank::{Command, HistoryFilter, Operation, Query, TransactionType};
 use rabia_bank_messages::batch::{Action, Payload};
 use rabia_bank_messages::client::Feed;
@@ -162,7 +162,7 @@ fn altered_rows_are_found() {
         let ledger = rows.load().ok();
         let same = |mut ledger: Ledger| ledger.digest() == digest && ledger.summary() == bank.ledger.summary();
         let blocks = rows.blocks.iter().all(|(number, row)| {
-            rabia_bank_actors::ledger::Block::decode(*number, row).is_ok_and(|block| block == good.block(*number))
+            rabia_bank_ledger::Block::decode(*number, row).is_ok_and(|block| block == good.block(*number))
         });
         ledger.is_some_and(same) && blocks
     };

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use fastrand::Rng;
 use proptest::prelude::*;
-use rabia_bank_actors::ledger::{Answer, Lookup, MOST_AT_ONCE, Progress, TELL, chain_hash};
+use rabia_bank_ledger::{Answer, Lookup, MOST_AT_ONCE, Progress, TELL, chain_hash};
 use rabia_bank_messages::bank::{
     Account, DEFAULT_PAGE, ErrorCode, HistoryFilter, HourVolume, MAX_BALANCE, MAX_PAGE, OtherFields, Query, Statistics,
     Success, Transaction, TransactionType, Volume,
@@ -302,7 +302,7 @@ fn status_is_not_the_ledgers_to_answer() {
 /// The vector in the page for clients, which says how to check it without this program.
 #[test]
 fn the_chain_is_the_one_of_the_wire_page() {
-    let page = include_str!("../../../messages/WIRE.md");
+    let page = include_str!("../../../../messages/WIRE.md");
     let section = page.split("\n## ").find(|section| section.starts_with("The chain of hashes")).unwrap();
     let vector = section.split("```text\n").nth(2).and_then(|block| block.split("```").next()).unwrap();
     let (mut head, mut count) = (Digest::ZERO, 0);

@@ -1,10 +1,6 @@
 //! The program as people and scripts use it: `rabia-bank client`, `bench`, `cluster` and `node`, by what they print, their
 //! exit codes, and the processes that they leave.
 
-#![allow(clippy::unwrap_used)] // clippy knows only functions marked as tests, not what they share
-
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
@@ -12,9 +8,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Output, Stdio};
 
+use crate::support::{Cluster, PATIENCE, SharedCluster, client, free_base_port, program, wait_for, wait_until};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use support::{Cluster, PATIENCE, SharedCluster, client, free_base_port, program, wait_for, wait_until};
 
 static CLUSTER: SharedCluster = SharedCluster::new();
 
@@ -329,8 +325,8 @@ fn watch_prints_every_transaction_once_and_in_order() {
     let amounts: Vec<&Value> = seen.iter().map(|transaction| &transaction["amount"]).collect();
     assert_eq!(amounts, [5, 11, 12, 13]);
     assert!(seen.iter().all(|transaction| transaction["to_account"] == "watched"), "{seen:?}");
-    support::signal(watch.child.id(), Signal::SIGINT);
-    assert_eq!(support::wait_for_end(&mut watch.child, PATIENCE).code(), Some(0));
+    crate::support::signal(watch.child.id(), Signal::SIGINT);
+    assert_eq!(crate::support::wait_for_end(&mut watch.child, PATIENCE).code(), Some(0));
 
     let output = cluster.client(["watch", "nobody-of-this-name", "--from", "1"]);
     assert_code(&output, 4);
@@ -463,18 +459,18 @@ impl ClusterProgram {
     }
 
     fn is_connected(&self, node: u16) -> bool {
-        support::status_of(self.address(node)).is_some_and(|status| status["connected"] == json!(others(node)))
+        crate::support::status_of(self.address(node)).is_some_and(|status| status["connected"] == json!(others(node)))
     }
 
     /// SIGTERM, and everything that belongs to it.
     fn stop(mut self) -> PathBuf {
         let pids = self.node_pids();
-        support::signal(self.background.child.id(), Signal::SIGTERM);
-        let status = support::wait_for_end(&mut self.background.child, PATIENCE);
+        crate::support::signal(self.background.child.id(), Signal::SIGTERM);
+        let status = crate::support::wait_for_end(&mut self.background.child, PATIENCE);
         assert_eq!(status.code(), Some(0), "{}", self.background.stderr());
         assert!(self.background.stdout().contains("All nodes have stopped."));
         for pid in pids {
-            assert!(!support::is_running(pid), "node process {pid} was left behind");
+            assert!(!crate::support::is_running(pid), "node process {pid} was left behind");
         }
         self.data_dir.clone()
     }
@@ -516,26 +512,26 @@ fn a_node_that_dies_is_started_again_and_one_that_was_stopped_is_not() {
     let cluster = ClusterProgram::start(temp.path().join("bank"), Some(free_base_port(3)), &[]);
     let pids = cluster.node_pids();
     lines(&client(&cluster.urls(), ["create-account", "here", "1"]));
-    support::signal(pids[1], Signal::SIGKILL);
+    crate::support::signal(pids[1], Signal::SIGKILL);
     wait_until("node 2 is back with its links", PATIENCE, || cluster.is_connected(2));
     let stderr = cluster.background.stderr();
     assert!(stderr.contains("node 2 died") && stderr.contains("starting it again"), "{stderr}");
     let new_pid: u32 = stderr.split_once("node 2 is process ").unwrap().1.split_once(' ').unwrap().0.parse().unwrap();
-    assert!(new_pid != pids[1] && support::is_running(new_pid));
+    assert!(new_pid != pids[1] && crate::support::is_running(new_pid));
     let third_node = format!("ws://{}", cluster.address(2));
     assert_eq!(lines(&client(&third_node, ["balance", "here"])), ["1"]);
 
     // Asked to stop, it stays away, until somebody runs it alone.
-    support::signal(new_pid, Signal::SIGTERM);
-    wait_until("node 2 has stopped", PATIENCE, || !support::is_running(new_pid));
+    crate::support::signal(new_pid, Signal::SIGTERM);
+    wait_until("node 2 has stopped", PATIENCE, || !crate::support::is_running(new_pid));
     lines(&client(&cluster.urls(), ["deposit", "here", "2"]));
-    assert!(support::status_of(cluster.address(2)).is_none());
+    assert!(crate::support::status_of(cluster.address(2)).is_none());
     let config = cluster.data_dir.join("node-2/node.toml");
     let mut alone = Background::start(&["node", "--config", config.to_str().unwrap()]);
     wait_until("node 2 runs alone and has its links", PATIENCE, || cluster.is_connected(2));
     assert_eq!(lines(&client(&third_node, ["balance", "here"])), ["3"]);
-    support::signal(alone.child.id(), Signal::SIGTERM);
-    assert_eq!(support::wait_for_end(&mut alone.child, PATIENCE).code(), Some(0));
+    crate::support::signal(alone.child.id(), Signal::SIGTERM);
+    assert_eq!(crate::support::wait_for_end(&mut alone.child, PATIENCE).code(), Some(0));
 
     // The others go on, and stop as ever.
     lines(&client(&cluster.urls(), ["deposit", "here", "4"]));
@@ -573,8 +569,8 @@ fn a_node_that_refuses_to_start_is_left_alone_until_that_is_put_right() {
     let third_node = format!("ws://{}", cluster.address(3));
     assert_eq!(lines(&client(&third_node, ["balance", "kept"])), ["42"]);
     for child in [&mut alone.child, &mut cluster.background.child] {
-        support::signal(child.id(), Signal::SIGTERM);
-        assert_eq!(support::wait_for_end(child, PATIENCE).code(), Some(0));
+        crate::support::signal(child.id(), Signal::SIGTERM);
+        assert_eq!(crate::support::wait_for_end(child, PATIENCE).code(), Some(0));
     }
 }
 
@@ -583,17 +579,17 @@ fn with_no_restart_a_dead_node_stays_dead_and_the_last_one_takes_the_program_alo
     let temp = tempfile::tempdir().unwrap();
     let mut cluster = ClusterProgram::start(temp.path().join("bank"), Some(free_base_port(3)), &["--no-restart"]);
     let pids: BTreeSet<u32> = cluster.node_pids().into_iter().collect();
-    support::signal(cluster.node_pids()[2], Signal::SIGKILL);
+    crate::support::signal(cluster.node_pids()[2], Signal::SIGKILL);
     wait_until("the death is told", PATIENCE, || cluster.background.stderr().contains("not started again"));
     lines(&client(&cluster.urls(), ["create-account", "two-of-three", "1"]));
-    assert!(support::status_of(cluster.address(3)).is_none());
+    assert!(crate::support::status_of(cluster.address(3)).is_none());
     for pid in &cluster.node_pids()[..2] {
-        support::signal(*pid, Signal::SIGKILL);
+        crate::support::signal(*pid, Signal::SIGKILL);
     }
-    let status = support::wait_for_end(&mut cluster.background.child, PATIENCE);
+    let status = crate::support::wait_for_end(&mut cluster.background.child, PATIENCE);
     assert_eq!(status.code(), Some(1), "{}", cluster.background.stderr());
     assert!(cluster.background.stderr().contains("the last node has gone"));
-    assert!(pids.iter().all(|pid| !support::is_running(*pid)));
+    assert!(pids.iter().all(|pid| !crate::support::is_running(*pid)));
 }
 
 #[test]
@@ -604,7 +600,7 @@ fn a_killed_cluster_program_takes_its_nodes_along_and_leaves_nothing_locked() {
     let pids = cluster.node_pids();
     cluster.background.child.kill().unwrap();
     cluster.background.child.wait().unwrap();
-    wait_until("all nodes have gone", PATIENCE, || pids.iter().all(|pid| !support::is_running(*pid)));
+    wait_until("all nodes have gone", PATIENCE, || pids.iter().all(|pid| !crate::support::is_running(*pid)));
     let again = ClusterProgram::start(cluster.data_dir.clone(), None, &[]);
     assert_eq!(lines(&client(&again.urls(), ["balance", "survivor"])), ["9"]);
     again.stop();

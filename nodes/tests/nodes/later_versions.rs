@@ -1,16 +1,12 @@
 //! The program as a client of nodes of a later version, which a script plays: what they say that is new to it comes out as it
 //! came, means what the wire page says that it means, and is never asked for again and again.
 
-#![allow(clippy::unwrap_used)] // clippy knows only functions marked as tests, not what they share
-
-mod support;
-
 use std::net::{TcpListener, TcpStream};
 use std::process::Output;
 use std::sync::{Arc, Mutex};
 
+use crate::support::program;
 use serde_json::{Value, json};
-use support::program;
 use tokio_tungstenite::tungstenite::{Message, accept};
 
 /// A node that answers as a script says, in JSON, on any number of connections.

@@ -1,13 +1,12 @@
 //! Who speaks on the peers' port, in the name of a member or of nobody, against real nodes with an honest client beside it: no
 //! node stops, nothing is booked that the nodes did not agree on, and the client is served.
 
-#![allow(clippy::unwrap_used)] // clippy knows only functions marked as tests, not what they share
-
-mod support;
-
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use crate::support::{
+    Cluster, Connection, Node, PATIENCE, audited, open_socket, resident_memory, wait_for, wait_until,
+};
 use rabia_bank_messages::bank::{Amount, Command, Operation};
 use rabia_bank_messages::batch::{Action, BatchBuilder, Payload, RequestHeader};
 use rabia_bank_messages::codec::{Encoding, decode_frame, decode_opening, encode_message, encode_opening, start_frame};
@@ -17,7 +16,6 @@ use rabia_bank_messages::peer::{
     Entry, Evidence, Hello, HelloRefused, Opening, PeerMessage, RefusalReason, SnapshotCursor, SnapshotPart, Vote,
 };
 use serde_json::json;
-use support::{Cluster, Connection, Node, PATIENCE, audited, open_socket, resident_memory, wait_for, wait_until};
 use tokio_tungstenite::tungstenite::{Message, WebSocket, accept};
 
 const PEER_PATH: &str = "/v1/peer";

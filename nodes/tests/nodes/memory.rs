@@ -1,16 +1,12 @@
 //! What clients make a node remember is bounded, however many they are and whatever they leave undone: answers that nobody reads
 //! or acknowledges, messages without an end, pings without a reader.
 
-#![allow(clippy::unwrap_used)] // clippy knows only functions marked as tests, not what they share
-
-mod support;
-
 use std::io::{ErrorKind, Write};
 use std::time::{Duration, Instant};
 
+use crate::support::{Cluster, Connection, Node, PATIENCE, client, program, resident_memory, wait_until};
 use rabia_bank_messages::codec::Encoding;
 use serde_json::{Value, json};
-use support::{Cluster, Connection, Node, PATIENCE, client, program, resident_memory, wait_until};
 use tokio_tungstenite::tungstenite::Message;
 
 const MIB: u64 = 1 << 20;

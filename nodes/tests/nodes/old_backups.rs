@@ -1,16 +1,12 @@
 //! Backups of older versions: each becomes a cluster of this version with equal accounts, history and hashes, which goes on.
 
-#![allow(clippy::unwrap_used)] // clippy knows only functions marked as tests, not what they share
-
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::{Connection, Node, PATIENCE, audited, free_base_port, program, wait_until};
 use rabia_bank::config::NodeConfig;
 use rabia_bank_messages::codec::Encoding;
 use serde_json::{Value, json};
-use support::{Connection, Node, PATIENCE, audited, free_base_port, program, wait_until};
 
 fn data(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/backup-0.1.0").join(file)

@@ -1,19 +1,15 @@
 //! Real nodes with wrong clocks, by libfaketime, which changes what one process sees of the wall clock. Where it is not installed
 //! these tests say so and pass; with `CI=true` it must be there.
 
-#![allow(clippy::unwrap_used)] // clippy knows only functions marked as tests, not what they share
-
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::support::{Cluster, Node, PATIENCE, free_base_port, program, wait_for, wait_until};
 use rabia_bank::config::NodeConfig;
 use rabia_bank_messages::codec::Encoding;
 use serde_json::{Value, json};
-use support::{Cluster, Node, PATIENCE, free_base_port, program, wait_for, wait_until};
 
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;

@@ -1,18 +1,6 @@
 //! What comes from outside, altered a little: a short part of what `nodes/fuzz` does for longer.
-#![allow(clippy::unwrap_used)] // clippy knows only functions marked as tests, not what they share
 
-#[path = "../fuzz/src/backup.rs"]
-mod backup;
-#[path = "../fuzz/src/client_frames.rs"]
-mod client_frames;
-#[path = "../fuzz/src/configuration.rs"]
-mod configuration;
-#[path = "../fuzz/src/parts.rs"]
-mod parts;
-#[path = "../fuzz/src/peer_frames.rs"]
-mod peer_frames;
-#[path = "../fuzz/src/snapshot_rows.rs"]
-mod snapshot_rows;
+use crate::targets::{backup, client_frames, configuration, peer_frames, snapshot_rows};
 
 /// Alters seeds and checks them, so many of them.
 fn alter(seeds: &[Vec<u8>], count: usize, check: fn(&[u8])) {

@@ -4,28 +4,24 @@
 //! The default run is short. The full ones:
 //!
 //! - The longest time that clients of the other nodes wait when a node is killed:
-//!   `cargo test --release --workspace --test faults -- --ignored longest_gap --nocapture`
+//!   `cargo test --release --workspace --test nodes -- --ignored faults::longest_gap --nocapture`
 //!   (`RABIA_BANK_KILLS=N`, by default 12).
 //! - All nodes killed at once, ten times over:
-//!   `cargo test --release --workspace --test faults -- --ignored ten_times --nocapture` (`RABIA_BANK_CRASHES=N`).
-//! - Each node frozen for 20 s: `cargo test --release --workspace --test faults -- --ignored frozen_for_20_s --nocapture`
-//! - Everything at once, at random: `cargo test --release --workspace --test faults -- --ignored for_long --nocapture`
+//!   `cargo test --release --workspace --test nodes -- --ignored faults::ten_times --nocapture` (`RABIA_BANK_CRASHES=N`).
+//! - Each node frozen for 20 s: `cargo test --release --workspace --test nodes -- --ignored faults::frozen_for_20_s --nocapture`
+//! - Everything at once, at random: `cargo test --release --workspace --test nodes -- --ignored faults::for_long --nocapture`
 //!   (`RABIA_BANK_FAULTS=N` rounds, by default 300; `RABIA_BANK_SEED=N` repeats the faults of a run, if not their timing)
-
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // clippy knows only functions marked as tests, not what they share
-
-mod support;
 
 use std::time::{Duration, Instant};
 
+use crate::support::books::{Books, Entry, Load, Outcome, Writing, longest_gap};
+use crate::support::proxy::Proxy;
+use crate::support::{Cluster, Connection, Node, PATIENCE, from_environment, signal, wait_until};
 use nix::sys::signal::Signal;
 use rabia_bank::client::NodeUrl;
 use rabia_bank_messages::bank::{Amount, ErrorCode, Operation, Transaction};
 use rabia_bank_messages::codec::Encoding;
 use serde_json::{Value, json};
-use support::books::{Books, Entry, Load, Outcome, Writing, longest_gap};
-use support::proxy::Proxy;
-use support::{Cluster, Connection, Node, PATIENCE, from_environment, signal, wait_until};
 
 /// The longest that the clients of living nodes may wait in the default run, which shares a small machine with other
 /// tests, in a build that is not optimised.

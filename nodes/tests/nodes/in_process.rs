@@ -1,5 +1,4 @@
 //! Three nodes in one process, started through the library: no global state, listeners and shutdown as arguments.
-#![allow(clippy::unwrap_used)] // a test says what failed by failing
 
 use std::time::{Duration, Instant};
 

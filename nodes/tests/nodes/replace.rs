@@ -1,19 +1,15 @@
 //! Members that lose their stores, with the real program: they come back as the same members by one command while the others
 //! serve, and their former stores are refused.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // clippy knows only functions marked as tests, not what they share
-
-mod support;
-
 use std::fs;
 use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
+use crate::support::books::{Books, Writing};
+use crate::support::{Cluster, Node, PATIENCE, program, wait_until};
 use rabia_bank::client::NodeUrl;
 use rabia_bank::config::{BOOKS_FILE, CONFIG_FILE, LOG_FILE, NodeConfig};
-use support::books::{Books, Writing};
-use support::{Cluster, Node, PATIENCE, program, wait_until};
 
 /// The exit code of a node that refuses to start.
 const REFUSED: i32 = 3;

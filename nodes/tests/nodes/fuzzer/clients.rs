@@ -10,8 +10,9 @@ use rabia_bank_messages::msgpack;
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::{Message, WebSocket};
 
+use super::{Attack, Counts, addresses, mutate};
 use crate::support::open_socket;
-use crate::{Attack, Counts, addresses, client_frames, mutate};
+use crate::targets::client_frames;
 
 /// What is done to both ports.
 pub const KINDS: &[&str] = &[
@@ -106,7 +107,7 @@ pub fn spawn_breakers(attack: &Attack, mut random: Rng, counts: &'static Counts)
         loop {
             let (address, path) = match random.bool() {
                 true => (clients[random.usize(..clients.len())], CLIENT_PATH),
-                false => (peers[random.usize(..peers.len())], crate::peers::PEER_PATH),
+                false => (peers[random.usize(..peers.len())], super::peers::PEER_PATH),
             };
             let kind = random.usize(1..KINDS.len());
             counts.add(KINDS[kind]);

@@ -1,17 +1,13 @@
 //! Old copies and logs that forked, with the real program: an old copy stops and says what to do, whatever it has promised since,
 //! and no two truths are served. (What a forked log does to the cores is in the agreement core's tests.)
 
-#![allow(clippy::unwrap_used)] // clippy knows only functions marked as tests, not what they share
-
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::support::{Cluster, Connection, Node, PATIENCE, wait_until};
 use rabia_bank_messages::codec::Encoding;
 use serde_json::{Value, json};
-use support::{Cluster, Connection, Node, PATIENCE, wait_until};
 
 /// The exit code of a node that needs a person.
 const NEEDS_A_PERSON: i32 = 3;

@@ -20,8 +20,9 @@ use rabia_bank_simulator::nonsense::{Hearer, altered, batch, made_up};
 use rabia_bank_storage::{BooksStore, LogStore};
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 
-use crate::clients::open;
-use crate::{Attack, Counts, addresses, mutate, peer_frames};
+use super::clients::open;
+use super::{Attack, Counts, addresses, mutate};
+use crate::targets::peer_frames;
 
 /// Where peers are served.
 pub const PEER_PATH: &str = "/v1/peer";

@@ -6,20 +6,16 @@
 //!
 //! The same check is made of local reads, to show that it can see: they must satisfy (1), and break (2).
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // clippy knows only functions marked as tests, not what they share
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::support::books::block_on;
+use crate::support::{Cluster, Node, PATIENCE, wait_until};
 use futures_util::TryStreamExt;
 use rabia_bank::client::{CallError, Client, ClientOptions, NodeUrl, Receipt};
 use rabia_bank_messages::bank::{HistoryFilter, ReadLevel, Transaction};
-use support::books::block_on;
-use support::{Cluster, Node, PATIENCE, wait_until};
 
 const ACCOUNTS: usize = 3;
 const CLIENTS: usize = 9;

@@ -1,15 +1,12 @@
 //! Clients and peers that send garbage, too much, too little or nothing. Whoever does gets a clear error or a close code;
 //! everybody else goes on, and the node's memory stays bounded.
 
-#![allow(clippy::unwrap_used)] // clippy knows only functions marked as tests, not what they share
-
-mod support;
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::support::{Cluster, Connection, Node, PATIENCE, SharedCluster, open_socket, resident_memory, wait_until};
 use rabia_bank::config::NodeConfig;
 use rabia_bank_messages::client::{CLIENT_PATH, STATUS_PATH};
 use rabia_bank_messages::codec::{Encoding, decode_opening, encode_opening};
@@ -19,7 +16,6 @@ use rabia_bank_messages::lineage::{MAX_PROMISES, Run};
 use rabia_bank_messages::msgpack::{self, MAX_DEPTH};
 use rabia_bank_messages::peer::{Hello, Opening, PROTOCOL_VERSION, RefusalReason};
 use serde_json::{Value, json};
-use support::{Cluster, Connection, Node, PATIENCE, SharedCluster, open_socket, resident_memory, wait_until};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
@@ -209,7 +205,7 @@ fn what_is_no_message_is_answered_and_the_connection_goes_on() {
     let mut good = Good::new(node);
     let query = json!({"request": 5, "query": {"get_status": {}}});
     for encoding in ENCODINGS {
-        let whole = support::encode(encoding, &query).into_data();
+        let whole = crate::support::encode(encoding, &query).into_data();
         let mut bad: Vec<Vec<u8>> = (0..whole.len()).map(|end| whole[..end].to_vec()).collect();
         bad.push([&whole[..], &whole[..]].concat());
         bad.push([&whole[..], b"x"].concat());

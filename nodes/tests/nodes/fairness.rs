@@ -5,16 +5,12 @@
 //! The suite has small cases, which see whether somebody starves. The marks are measured alone, in a release build:
 //!
 //! ```text
-//! cargo test --release --workspace --test fairness -- --ignored dearest_questions --nocapture
-//! cargo test --release --workspace --test fairness -- --ignored floods --nocapture
+//! cargo test --release --workspace --test nodes -- --ignored fairness::dearest_questions --nocapture
+//! cargo test --release --workspace --test nodes -- --ignored fairness::floods --nocapture
 //! ```
 //!
 //! `RABIA_BANK_ACCOUNTS` and `RABIA_BANK_TRANSACTIONS` make the first one smaller (1,000,000 and 5,000,000), `RABIA_BANK_SECONDS` both
 //! shorter or longer (20).
-
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // clippy knows only functions marked as tests, not what they share
-
-mod support;
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -24,11 +20,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
+use crate::support::bulks::{Bulks, account, clients};
+use crate::support::{Cluster, Connection, PATIENCE, from_environment, status_of, wait_until};
 use rabia_bank_messages::bank::{Amount, Operation};
 use rabia_bank_messages::codec::Encoding;
 use serde_json::{Value, json};
-use support::bulks::{Bulks, account, clients};
-use support::{Cluster, Connection, PATIENCE, from_environment, status_of, wait_until};
 use tokio_tungstenite::tungstenite::Error as SocketError;
 
 /// The account whose history is asked for.
@@ -152,7 +148,7 @@ fn honest(address: SocketAddr, account_id: &str, time: Duration) -> Seen {
 
 /// An honest client of each node, all at once.
 fn honest_ones(cluster: &Cluster, time: Duration) -> Vec<Seen> {
-    let nodes = (1..).zip(cluster.nodes.iter().map(support::Node::address));
+    let nodes = (1..).zip(cluster.nodes.iter().map(crate::support::Node::address));
     let clients: Vec<JoinHandle<Seen>> =
         nodes.map(|(number, address)| std::thread::spawn(move || honest(address, &account(number), time))).collect();
     clients.into_iter().map(|client| client.join().unwrap()).collect()

@@ -1,21 +1,17 @@
 //! Snapshots with the real program: logs that go, histories that are read from disk, a node that comes back by a snapshot, audits
 //! of what lies on disk, backups.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // clippy knows only functions marked as tests, not what they share
-
-mod support;
-
 use std::fs;
 use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
+use crate::support::books::{Books, Writing};
+use crate::support::{Cluster, Node, PATIENCE, file_size, free_base_port, program, wait_until};
 use rabia_bank::client::NodeUrl;
 use rabia_bank::config::NodeConfig;
 use rabia_bank_messages::codec::Encoding;
 use serde_json::{Value, json};
-use support::books::{Books, Writing};
-use support::{Cluster, Node, PATIENCE, file_size, free_base_port, program, wait_until};
 
 /// Snapshots come every few slots.
 fn often(config: &mut NodeConfig) {

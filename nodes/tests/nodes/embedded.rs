@@ -1,9 +1,6 @@
 //! Nodes inside this process, on threads of their own, spoken to with typed messages.
 
-#![allow(clippy::unwrap_used)] // clippy knows only functions marked as tests, not what they share
-
-mod support;
-
+use crate::support::{PATIENCE, free_base_port};
 use actix::prelude::*;
 use rabia_bank::NodeError;
 use rabia_bank::create::{NewCluster, create_or_open};
@@ -14,7 +11,6 @@ use rabia_bank_messages::bank::{
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::genesis::SessionLimits;
 use rabia_bank_messages::ids::SessionKey;
-use support::{PATIENCE, free_base_port};
 use tokio::sync::mpsc;
 
 fn deposit(amount: u64) -> Command {

@@ -1,19 +1,15 @@
 //! What a person can do wrong with the data of a node, and what a disk can do to it: the node says so and ends, its files
 //! stay as they are, the others go on, and once the cause is gone the node comes back and catches up.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // clippy knows only functions marked as tests, not what they share
-
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::support::books::{Books, Writing};
+use crate::support::{Cluster, Node, PATIENCE, PROGRAM, file_size, program, wait_until};
 use rabia_bank::client::NodeUrl;
 use rabia_bank::config::{BOOKS_FILE, LOG_FILE};
-use support::books::{Books, Writing};
-use support::{Cluster, Node, PATIENCE, PROGRAM, file_size, program, wait_until};
 
 /// The exit code of a node that refuses to start.
 const REFUSED: i32 = 3;

@@ -3,24 +3,20 @@
 //! build:
 //!
 //! ```text
-//! cargo test --release --workspace --test speed -- --ignored five_nodes --nocapture
-//! cargo test --release --workspace --test speed -- --ignored rare_speaker --nocapture
-//! cargo test --release --workspace --test speed -- --ignored comes_back --nocapture
-//! cargo test --release --workspace --test speed -- --ignored idle --nocapture
+//! cargo test --release --workspace --test nodes -- --ignored speed::five_nodes --nocapture
+//! cargo test --release --workspace --test nodes -- --ignored speed::rare_speaker --nocapture
+//! cargo test --release --workspace --test nodes -- --ignored speed::comes_back --nocapture
+//! cargo test --release --workspace --test nodes -- --ignored speed::idle --nocapture
 //! ```
 //!
 //! Each measures `RABIA_BANK_RUNS=N` times, by default 5, and prints the median with the lowest and the highest.
-
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // clippy knows only functions marked as tests, not what they share
-
-mod support;
 
 use std::process::{Child, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::support::{Cluster, from_environment, program, wait_until};
 use serde_json::Value;
-use support::{Cluster, from_environment, program, wait_until};
 
 fn runs() -> usize {
     from_environment("RABIA_BANK_RUNS", 5).max(1)
@@ -111,7 +107,7 @@ fn a_node_that_comes_back_under_load() {
         sleep(Duration::from_secs(1));
         let started = began.elapsed().as_secs_f64();
         cluster.nodes[2].start();
-        wait_until("the node is back", support::PATIENCE, || cluster.nodes[2].status().is_some());
+        wait_until("the node is back", crate::support::PATIENCE, || cluster.nodes[2].status().is_some());
         let result = end(bench);
         // The timeline begins when the warm-up is over; connecting takes a little, too.
         let timeline: Vec<f64> = result["timeline"].as_array().unwrap().iter().map(number).collect();

@@ -1,25 +1,21 @@
 //! A node and its programs in the hands of people and systems: ports, folders, signals, descriptors, full disks, long paths, what is
 //! logged and what is printed.
 
-#![allow(clippy::unwrap_used)] // clippy knows only functions marked as tests, not what they share
-
-mod support;
-
 use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::{
+    Cluster, Connection, Node, PATIENCE, PROGRAM, SharedCluster, client, free_base_port, program, signal, wait_for,
+    wait_until,
+};
 use nix::sys::signal::Signal;
 use rabia_bank_messages::client::CLIENT_PATH;
 use rabia_bank_messages::codec::{Encoding, encode_opening};
 use rabia_bank_messages::peer::{HelloRefused, Opening, RefusalReason};
 use serde_json::{Value, json};
-use support::{
-    Cluster, Connection, Node, PATIENCE, PROGRAM, SharedCluster, client, free_base_port, program, signal, wait_for,
-    wait_until,
-};
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message, WebSocket};
 
 static CLUSTER: SharedCluster = SharedCluster::new();
@@ -96,7 +92,7 @@ fn a_cluster_with_a_taken_port_says_so_once_and_serves_without_that_node() {
         fs::read_to_string(&out).unwrap().contains("Rabia Bank is ready: 2 of 3 nodes")
     });
     signal(child.id(), Signal::SIGTERM);
-    assert!(support::wait_for_end(&mut child, PATIENCE).success());
+    assert!(crate::support::wait_for_end(&mut child, PATIENCE).success());
     let said = fs::read_to_string(&err).unwrap();
     let reason = "node 2 is left alone (exit code 3): can't listen on";
     assert_eq!(said.matches(reason).count(), 1, "{said}");
@@ -381,7 +377,7 @@ fn a_node_that_dies_again_and_again_says_why_once_and_is_started_ever_more_rarel
     load.kill().unwrap();
     load.wait().unwrap();
     signal(cluster.id(), Signal::SIGTERM);
-    support::wait_for_end(&mut cluster, PATIENCE);
+    crate::support::wait_for_end(&mut cluster, PATIENCE);
     let reason = format!("died (exit code 1): no space left to write {}", data_dir.join("node-1/log.redb").display());
     assert_eq!(said.matches(&reason).count(), 1, "{said}");
     assert!(said.contains("starting it again in 0.1 s"), "{said}");

@@ -1,17 +1,13 @@
 //! The client protocol of real nodes, over raw WebSockets, in both encodings: every command, query and refusal of the
 //! bank, sessions and retries. The tests share one cluster of three processes; each has accounts of its own.
 
-#![allow(clippy::unwrap_used)] // clippy knows only functions marked as tests, not what they share
-
-mod support;
-
 use std::collections::BTreeSet;
 
+use crate::support::{Cluster, Connection, SharedCluster};
 use rabia_bank_messages::bank::{DEFAULT_TRANSACTION_LIMIT, MAX_BALANCE};
 use rabia_bank_messages::codec::Encoding;
 use rabia_bank_messages::ids::Digest;
 use serde_json::{Value, json};
-use support::{Cluster, Connection, SharedCluster};
 use tokio_tungstenite::tungstenite::Message;
 
 static CLUSTER: SharedCluster = SharedCluster::new();

@@ -5,27 +5,17 @@
 //! is printed; how the nodes are scheduled does not.
 //!
 //! ```text
-//! cargo test --release -p rabia-bank --test fuzzer -- --ignored --nocapture an_hour
+//! cargo test --release --workspace --test nodes -- --ignored --nocapture fuzzer::an_hour
 //! ```
 //!
 //! `RABIA_BANK_SECONDS` is another time than an hour, `RABIA_BANK_SEED` one seed to repeat.
 //!
 //! The attackers are a process of their own at nice 19: they share the processors with the nodes, and are not what is measured.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test says what failed by failing
-
-#[allow(dead_code)] // what is made of inputs there is not what is made of them here
-#[path = "../../fuzz/src/client_frames.rs"]
-mod client_frames;
 mod clients;
 mod honest;
 mod mutate;
-#[allow(dead_code)]
-#[path = "../../fuzz/src/peer_frames.rs"]
-mod peer_frames;
 mod peers;
-#[path = "../support/mod.rs"]
-mod support;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -35,10 +25,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use crate::support::{Cluster, PATIENCE, audited, from_environment, resident_memory, wait_until};
 use fastrand::Rng;
 use honest::Honest;
 use serde::{Deserialize, Serialize};
-use support::{Cluster, PATIENCE, audited, from_environment, resident_memory, wait_until};
 
 /// The honest client is alone for so long …
 const CALM: Duration = Duration::from_secs(4);
@@ -89,7 +79,7 @@ impl Attackers {
     fn start(attack: &Attack) -> Attackers {
         let mut command = Command::new("nice");
         command.args(["-n", "19"]).arg(std::env::current_exe().unwrap());
-        command.args(["--ignored", "--exact", "--nocapture", "attackers"]);
+        command.args(["--ignored", "--exact", "--nocapture", "fuzzer::attackers"]);
         command.env(ATTACK_VARIABLE, serde_json::to_string(attack).unwrap());
         Attackers(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
     }
@@ -238,7 +228,7 @@ fn settle(mut cluster: Cluster) {
         cluster.nodes.iter().all(|node| node.status().is_some_and(|status| status["clients"].as_u64() < Some(5)))
     });
     let states = cluster.wait_equal();
-    cluster.nodes.iter_mut().for_each(support::Node::stop);
+    cluster.nodes.iter_mut().for_each(crate::support::Node::stop);
     for node in &cluster.nodes {
         let audit = audited(node);
         assert_eq!(audit["total_balance"], states[0]["total_balance"], "node {}: {audit}", node.config.node);

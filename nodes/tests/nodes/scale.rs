@@ -4,16 +4,12 @@
 //! The default run is small and checks that everything is right. The full one measures, alone on the machine and in a release
 //! build, and fails where a figure misses its mark:
 //!
-//! - `cargo test --release --workspace --test scale -- --ignored million_accounts --nocapture`
+//! - `cargo test --release --workspace --test nodes -- --ignored scale::million_accounts --nocapture`
 //!   (`RABIA_BANK_ACCOUNTS=N`, `RABIA_BANK_TRANSACTIONS=N`)
-//! - `cargo test --release --workspace --test scale -- --ignored was_away --nocapture` (`RABIA_BANK_MISSED=N`)
-//! - `cargo test --release --workspace --test scale -- --ignored was_wiped --nocapture` (the same)
+//! - `cargo test --release --workspace --test nodes -- --ignored scale::was_away --nocapture` (`RABIA_BANK_MISSED=N`)
+//! - `cargo test --release --workspace --test nodes -- --ignored scale::was_wiped --nocapture` (the same)
 //!
 //! The figures are in nodes/PERFORMANCE.md.
-
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // clippy knows only functions marked as tests, not what they share
-
-mod support;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -22,11 +18,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::support::books::block_on;
+use crate::support::bulks::{Bulks, LONG, OPENING, account, clients, opening, transfer};
+use crate::support::{Cluster, Node, audited, from_environment, program, resident_memory, wait_until};
 use rabia_bank::client::{Client, ClientOptions, NodeUrl};
 use rabia_bank_messages::bank::{Command, Query, ReadLevel};
-use support::books::block_on;
-use support::bulks::{Bulks, LONG, OPENING, account, clients, opening, transfer};
-use support::{Cluster, Node, audited, from_environment, program, resident_memory, wait_until};
 
 /// What must hold in a full run.
 const START: Duration = Duration::from_secs(5);

@@ -4,15 +4,11 @@
 //! The default run is short. The full ones:
 //!
 //! - Fifty kills at random moments of taking, sending and receiving snapshots:
-//!   `cargo test --release --workspace --test recovery -- --ignored fifty_moments --nocapture` (`RABIA_BANK_KILLS=N`)
+//!   `cargo test --release --workspace --test nodes -- --ignored recovery::fifty_moments --nocapture` (`RABIA_BANK_KILLS=N`)
 //! - A hundred bits, one at a time, at random places of a stopped node's files:
-//!   `cargo test --release --workspace --test recovery -- --ignored a_hundred_bits --nocapture` (`RABIA_BANK_FLIPS=N`)
+//!   `cargo test --release --workspace --test nodes -- --ignored recovery::a_hundred_bits --nocapture` (`RABIA_BANK_FLIPS=N`)
 //! - Four hundred bits of a lone node's books:
-//!   `cargo test --release --workspace --test recovery -- --ignored four_hundred --nocapture` (`RABIA_BANK_FLIPS=N`)
-
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // clippy knows only functions marked as tests, not what they share
-
-mod support;
+//!   `cargo test --release --workspace --test nodes -- --ignored recovery::four_hundred --nocapture` (`RABIA_BANK_FLIPS=N`)
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,6 +18,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::support::books::block_on;
+use crate::support::bulks::{Bulks, LONG, OPENING, account, clients, opening, transfer};
+use crate::support::{Cluster, Node, PATIENCE, audited, from_environment, program, wait_for, wait_until};
 use rabia_bank::client::{Client, ClientOptions, NodeUrl};
 use rabia_bank::config::{BOOKS_FILE, LOG_FILE, NodeConfig};
 use rabia_bank_messages::bank::{Account, HistoryFilter, MAX_PAGE, Query, ReadLevel, Success, Transaction};
@@ -29,9 +28,6 @@ use rabia_bank_messages::codec::Encoding;
 use rabia_bank_messages::promise::{Commit, Identity};
 use rabia_bank_storage::LogStore;
 use serde_json::json;
-use support::books::block_on;
-use support::bulks::{Bulks, LONG, OPENING, account, clients, opening, transfer};
-use support::{Cluster, Node, PATIENCE, audited, from_environment, program, wait_for, wait_until};
 
 /// The exit code of a node, or an audit, that has found damage.
 const DAMAGED: i32 = 7;

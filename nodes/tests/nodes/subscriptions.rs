@@ -1,11 +1,9 @@
 //! Subscriptions with the real program: what comes over the wire, and what the client library makes of it while nodes die.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // clippy knows only functions marked as tests, not what they share
-
-mod support;
-
 use std::time::Duration;
 
+use crate::support::books::{Books, Writing, block_on};
+use crate::support::{Cluster, Connection, Node, PATIENCE, SharedCluster, wait_until};
 use futures_util::TryStreamExt;
 use rabia_bank::client::{CallError, Client, ClientOptions, NodeUrl, Subscription};
 use rabia_bank::config::NodeConfig;
@@ -13,8 +11,6 @@ use rabia_bank_messages::bank::{Account, Amount, ErrorCode, HistoryFilter, Opera
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::codec::Encoding;
 use serde_json::{Value, json};
-use support::books::{Books, Writing, block_on};
-use support::{Cluster, Connection, Node, PATIENCE, SharedCluster, wait_until};
 
 static SHARED: SharedCluster = SharedCluster::new();
 
@@ -168,7 +164,7 @@ fn ten_subscribers_see_every_transaction_once_and_in_order_while_nodes_die() {
     }
     books.stop(load);
     books.check(&all);
-    let status = support::books::await_one_state(&all);
+    let status = crate::support::books::await_one_state(&all);
     end.send(Some(status.transactions)).unwrap();
     drop(told);
     let history: Vec<Transaction> = block_on(async {

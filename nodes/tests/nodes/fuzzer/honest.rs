@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rabia_bank_messages::codec::Encoding;
 use serde_json::{Value, json};
 
-use crate::ANSWERED;
+use super::ANSWERED;
 use crate::support::{Cluster, Connection};
 
 /// A client that writes and reads, and knows what must come of it.

@@ -5,25 +5,21 @@
 //! killed and frozen, also all at once, and take snapshots all the time. Then the history is compared with the clients' own books.
 //!
 //! The default run is short. The full one, of 100,000 commands:
-//! `RABIA_BANK_COMMANDS=100000 cargo test --release --workspace --test exactly_once -- --nocapture`
+//! `RABIA_BANK_COMMANDS=100000 cargo test --release --workspace --test nodes exactly_once:: -- --nocapture`
 //! (`RABIA_BANK_SEED=N` has the clients draw other numbers).
-
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // clippy knows only functions marked as tests, not what they share
-
-mod support;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::support::books::{Books, Entry, Outcome};
+use crate::support::{Cluster, Connection, Node, PATIENCE, from_environment, wait_until};
 use rabia_bank::client::NodeUrl;
 use rabia_bank::config::NodeConfig;
 use rabia_bank_messages::bank::{Amount, ErrorCode, Operation, Transaction};
 use rabia_bank_messages::codec::Encoding;
 use serde_json::{Value, json};
-use support::books::{Books, Entry, Outcome};
-use support::{Cluster, Connection, Node, PATIENCE, from_environment, wait_until};
 
 const CLIENTS: usize = 20;
 /// As many sessions may be open; each client opens stray ones besides its own.

@@ -96,12 +96,12 @@
 //!
 //! # How it is checked
 //!
-//! - `tests/slot_model`: every interleaving of one slot with the real [`slot::Slot`]: up to three phases, restarts, deaths,
+//! - `tests/rabia/slot_model`: every interleaving of one slot with the real [`slot::Slot`]: up to three phases, restarts, deaths,
 //!   crashes between a write and its sync, payloads that are lost; 4.6 million states with three nodes and three phases.
 //!   Rules are broken there one by one, to see that the search finds what that breaks; its page has the tables.
-//! - `tests/replace_model`: a store is lost and replaced in every interleaving, with the real [`agreement::Agreement`].
-//! - `tests/scenarios`: stories of the protocol, message by message, to read.
-//! - `tests/consensus_random.rs`: whole clusters of these cores under random faults.
+//! - `tests/rabia/replace_model`: a store is lost and replaced in every interleaving, with the real [`agreement::Agreement`].
+//! - `tests/rabia/scenarios`: stories of the protocol, message by message, to read.
+//! - `tests/rabia/consensus_random.rs`: whole clusters of these cores under random faults.
 //!
 //! # Caveats
 //!

@@ -6,9 +6,9 @@ use std::time::Instant;
 use hashbrown::HashTable;
 use rustc_hash::FxHasher;
 
-use crate::steps::{At, Cause, Local, Names, Offers, Outcome, Steps, asks_coin, by_place};
-use crate::words::{IDS, Kind, Messages, NEITHER, Words, ZERO, each};
-use crate::world::{Node, Packed, World};
+use super::steps::{At, Cause, Local, Names, Offers, Outcome, Steps, asks_coin, by_place};
+use super::words::{IDS, Kind, Messages, NEITHER, Words, ZERO, each};
+use super::world::{Node, Packed, World};
 
 /// A rule that is broken on purpose, to see that the search finds what that breaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -480,7 +480,7 @@ fn describe<const N: usize>(world: &World<N>) -> String {
             })
             .collect();
         let heard = |kind| name(node.said.said(kind));
-        let said: String = (1..=crate::words::MOST_PHASES as u8)
+        let said: String = (1..=super::words::MOST_PHASES as u8)
             .map(|phase| format!(" s{phase}={} v{phase}={}", heard(Kind::State(phase)), heard(Kind::Vote(phase))))
             .collect();
         let (holds, stored) = (name(node.holds), name(node.stored));

@@ -14,7 +14,7 @@ use rabia_bank_rabia::coin::coin;
 use rabia_bank_rabia::pool::{Asker, Now, Pool, PoolEffect};
 use rabia_bank_rabia::turns::Owner;
 
-use crate::disk::Disk;
+use super::disk::Disk;
 
 /// What a running node has beside its disk.
 struct Running {

@@ -12,7 +12,7 @@ use rabia_bank_rabia::agreement::{Agreement, Effect, Event, Notice, Ticket};
 use rabia_bank_rabia::handshake::Handshake;
 use rabia_bank_rabia::slot::SlotMessage;
 
-use crate::disk::Disk;
+use crate::scenarios::disk::Disk;
 
 /// The four stores: of members 1 and 2, the old one of member 3, and the new one.
 pub const STORES: usize = 4;

@@ -7,7 +7,6 @@
 //! | `InstalledTold` | a batch that was decided below a snapshot is taken for a new one |
 //! | `LateAnswered` | a node that asks about a decided slot hears nothing |
 //! | `CoinBySlot` | the same coin in every slot |
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test says what failed by failing
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Everything that the nodes have in memory, on disk and said, in as few bytes as possible.
 
-use crate::steps::{At, Local};
-use crate::words::{Messages, Words};
+use super::steps::{At, Local};
+use super::words::{Messages, Words};
 
 /// One node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,8 +4,6 @@
 //!
 //! Checked: agreement; gapless delivery; nothing said that was not durable where it has to be, above the durable mark, or
 //! beyond the window; payloads durable with what names them; linearizable reads; and progress once the faults end.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)] // a test says what failed by failing
-#![allow(clippy::disallowed_types, clippy::disallowed_methods)] // the clock of the test, not that of a node
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -971,7 +969,7 @@ fn nodes_agree_and_go_on_with_new_stores() {
     }
 }
 
-/// For long searches: `SEEDS=100000..110000 cargo test --workspace --test consensus_random -- --ignored`.
+/// For long searches: `SEEDS=100000..110000 cargo test --workspace --test rabia consensus_random:: -- --ignored`.
 #[test]
 #[ignore = "a long search, to be run by hand"]
 fn many_seeds() {

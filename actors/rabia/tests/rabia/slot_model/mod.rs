@@ -51,7 +51,7 @@
 //! Larger scopes have tests, too, and no figures here: three nodes with three restarts, and five nodes with one death.
 //!
 //! What takes seconds is in the default suite, the rest are tests that are ignored: `cargo test --release --package
-//! rabia-bank-actors --test slot_model -- --ignored --test-threads 1 --nocapture`; with the name of a test, that one alone. In
+//! --workspace --test rabia slot_model:: -- --ignored --test-threads 1 --nocapture`; with the name of a test, that one alone. In
 //! the release profile the one of nine million states takes 20 s of one core and 370 MB. What is said and counted before the end of the phases is all explored;
 //! what comes in later phases is not.
 //!
@@ -78,8 +78,6 @@
 //! leads to votes that contradict each other, and what a slot makes of those depends on how the nodes are called. So
 //! there the nodes are told apart; they take turns, which is enough to show it: who is least far goes on, and a crash
 //! comes where a state is on its way to the disk.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)] // a test says what failed by failing
-#![allow(clippy::disallowed_types, clippy::disallowed_methods)] // the clock of the test, not that of a node
 
 mod explorer;
 mod steps;

@@ -9,7 +9,7 @@ use rabia_bank_messages::peer::Value;
 use rabia_bank_rabia::slot::SlotMessage;
 use rustc_hash::FxHashMap;
 
-use crate::store::{Awaits, NEW, OLD, REPLACED, STORES, Setting, Store, Word, member};
+use super::store::{Awaits, NEW, OLD, REPLACED, STORES, Setting, Store, Word, member};
 
 /// What is explored.
 #[derive(Clone, Copy, Debug)]

@@ -46,12 +46,8 @@
 //! | --- | --- | --- | --- |
 //! | stores are replaced by configuration, not by the log | 1 | both stores speak; two decisions | 29; 35,338 |
 //! | the new store speaks from r + 1 on | 2 | the wrong store speaks; two decisions | 310; 2,658,385 |
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test says what failed by failing
-#![allow(clippy::disallowed_types, clippy::disallowed_methods)] // the clock of the test, not that of a node
 
 #[allow(dead_code)] // what catching up needs
-#[path = "../scenarios/disk.rs"]
-mod disk;
 mod explorer;
 mod store;
 

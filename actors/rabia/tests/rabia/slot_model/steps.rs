@@ -9,7 +9,7 @@ use rabia_bank_messages::ids::{ClusterId, NodeId, StoreId};
 use rabia_bank_rabia::slot::{Slot, SlotEffect, SlotMessage, Stage};
 use rustc_hash::FxHashMap;
 
-use crate::words::{A, B, IDS, Kind, Messages, NEITHER, Word, Words, ZERO, id, value, value_word};
+use super::words::{A, B, IDS, Kind, Messages, NEITHER, Word, Words, ZERO, id, value, value_word};
 
 /// Where a node stands.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

@@ -1,5 +1,4 @@
 //! The agreement core of one node, by what it says to its surroundings.
-#![allow(clippy::unwrap_used)] // a test says what failed by failing
 
 mod belief;
 mod forks;

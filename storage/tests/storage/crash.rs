@@ -1,13 +1,10 @@
 //! Crashes: whatever a power failure leaves of what was not synced, what was acknowledged is there, and what was not
-//! is there as a whole or not at all. `CRASH_SEEDS=10000 cargo test -p rabia-bank-storage --release --test crash` looks
+//! is there as a whole or not at all. `CRASH_SEEDS=10000 cargo test --release --workspace --test storage crash::` looks
 //! longer; a failure names its seed, and `CRASH_SEED=n` runs that one alone.
-#![allow(clippy::unwrap_used)] // clippy knows only functions marked as tests, not what they share
-
-mod common;
 
 use std::io::ErrorKind;
 
-use common::{Disk, Model, Random, identity, read_log};
+use crate::common::{Disk, Model, Random, identity, read_log};
 use rabia_bank_messages::promise::{Commit, Recovered};
 use rabia_bank_storage::{LogStore, StoreError};
 

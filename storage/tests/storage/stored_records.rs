@@ -1,11 +1,9 @@
 //! Rows with right check values that no node wrote: refused, or harmless. `nodes/fuzz` goes on from here.
-#![allow(clippy::unwrap_used)] // clippy knows only functions marked as tests, not what they share
 
-mod common;
 #[path = "common/stored_records.rs"]
 mod stored_records;
 
-use common::Random;
+use crate::common::Random;
 
 #[test]
 fn rows_that_were_altered_are_refused_or_harmless() {

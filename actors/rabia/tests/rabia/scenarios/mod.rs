@@ -2,18 +2,17 @@
 //!
 //! A script drives a cluster of the real [`Agreement`](rabia_bank_rabia::agreement::Agreement) cores, and of
 //! the real pools where it says so, message by message. `scripts/README` lists the commands. After a change that is meant
-//! to alter what happens, `UPDATE_GOLDENFILES=1 cargo test --workspace --test scenarios` writes the files again: read what
+//! to alter what happens, `UPDATE_GOLDENFILES=1 cargo test --workspace --test rabia scenarios::` writes the files again: read what
 //! changed.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // a test says what failed by failing
 
 mod cluster;
-mod disk;
+pub mod disk;
 mod script;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scenarios/scripts");
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rabia/scenarios/scripts");
 
 macro_rules! scripts {
     ($($name:ident)*) => {

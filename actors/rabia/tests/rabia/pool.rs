@@ -1,6 +1,5 @@
 //! The pool of a node in trouble: what waited before a snapshot came must not be proposed behind it, a peer that does so all the
 //! same must not do it for ever, and a clock that is ahead must not keep batches from being backed.
-#![allow(clippy::unwrap_used)] // a test says what failed by failing
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
 //! Log time and wrong clocks: of one node, of a majority, while they run and between two starts.
-#![allow(clippy::unwrap_used)] // a test says what failed by failing
 
 use std::time::Duration;
 

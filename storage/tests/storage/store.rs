@@ -1,11 +1,8 @@
 //! What a store does when all is well, what it refuses, and how it says so.
-#![allow(clippy::unwrap_used)] // clippy knows only functions marked as tests, not what they share
-
-mod common;
 
 use std::path::Path;
 
-use common::{Model, Random, batch, identity, memory, node, read_log, state, vote};
+use crate::common::{Model, Random, batch, identity, memory, node, read_log, state, vote};
 use rabia_bank_messages::ids::{ClusterId, Digest, RunId, StoreId};
 use rabia_bank_messages::lineage::{MAX_PROMISES, log_hash};
 use rabia_bank_messages::peer::{DIGEST_INTERVAL, Entry, State, Vote};

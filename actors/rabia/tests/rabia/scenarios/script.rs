@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use crate::cluster::Cluster;
+use super::cluster::Cluster;
 
 #[derive(goldenscript::Command)]
 pub enum Command {

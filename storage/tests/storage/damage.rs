@@ -1,10 +1,7 @@
 //! Damage: whatever happens to the bytes of a store, it is found, or it did no harm. Nothing that is wrong is ever
 //! recovered or served, and nothing is forgotten.
-#![allow(clippy::unwrap_used)] // clippy knows only functions marked as tests, not what they share
 
-mod common;
-
-use common::{Disk, Model, Random, batch, identity, node, read_log, state, vote};
+use crate::common::{Disk, Model, Random, batch, identity, node, read_log, state, vote};
 use rabia_bank_messages::ids::Slot;
 use rabia_bank_messages::peer::{Entry, State, Vote};
 use rabia_bank_messages::promise::{Commit, Recovered};
@@ -239,7 +236,7 @@ fn small_store() -> Vec<u8> {
         records: vec![vote(3, 1, Vote::One(second.0)), state(3, 2, State::One(second.0))],
         payloads: vec![first.clone(), second],
         decisions: vec![(1, Some(first.0)), (2, None)],
-        peers: vec![(node(2), common::memory(2, 1, 3))],
+        peers: vec![(node(2), crate::common::memory(2, 1, 3))],
         promised: Some(3),
         ..Commit::default()
     };

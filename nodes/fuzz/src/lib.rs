@@ -44,7 +44,7 @@ pub mod configuration;
 pub mod parts;
 pub mod peer_frames;
 pub mod snapshot_rows;
-#[path = "../../../storage/tests/storage/common/stored_records.rs"]
+#[path = "../../../storage/tests/storage/common/rows.rs"]
 pub mod stored_records;
 
 /// What all targets start from, by name.

@@ -1,20 +1,7 @@
 //! Nonsense: what a member says that has a bug, an old version, or bad memory. Each kind of message is made up or altered, field by
 //! field, at the ends of what the field can be, and payloads with the digest that names them hold what nobody can apply.
 //!
-//! # The line
-//!
-//! A member that lies with its key in hand is more than a protocol for crashes bears: another vote to each peer, a decision that is
-//! none, a read answer below what it voted in, or another value in an open slot, no node can tell from the truth. So nonsense
-//! is what the node that hears it can refute, or what is worth nothing:
-//!
-//! - slots, phases, starts, rounds, stamps, counts and places that can't be, and right ones with content that can't be;
-//! - batches that don't match their id, can't be decoded, or are stamped beyond all time;
-//! - a batch that nobody has, named where another was;
-//! - of slots that the hearer knows to be decided: anything, other values and batches too;
-//! - of slots that are open at the hearer: nothing but what was decided in them, with other payloads.
-//!
-//! Nothing of it may stop a node, be applied, be passed on, stay in the way of an honest member's messages, or keep the one
-//! that said it out once it has come to its senses.
+//! Where nonsense ends and lies begin is told in SIMULATION.md.
 
 use bytes::Bytes;
 use fastrand::Rng;

@@ -1,15 +1,15 @@
 //! Rows with right check values that no node wrote: refused, or harmless. `nodes/fuzz` goes on from here.
 
-#[path = "common/stored_records.rs"]
-mod stored_records;
+#[path = "common/rows.rs"]
+mod rows;
 
 use crate::common::Random;
 
 #[test]
 fn rows_that_were_altered_are_refused_or_harmless() {
-    let seeds = stored_records::seeds();
+    let seeds = rows::seeds();
     assert!(seeds.len() > 12, "only {} seeds", seeds.len());
-    seeds.iter().for_each(|seed| stored_records::check(seed));
+    seeds.iter().for_each(|seed| rows::check(seed));
     let mut random = Random(1);
     for _ in 0..400 {
         let mut input = seeds[random.below(seeds.len() as u64) as usize].clone();
@@ -17,7 +17,7 @@ fn rows_that_were_altered_are_refused_or_harmless() {
             let at = random.below(input.len() as u64) as usize;
             input[at] = random.next() as u8;
         }
-        stored_records::check(&input);
+        rows::check(&input);
     }
 }
 
@@ -36,13 +36,13 @@ fn records_that_no_node_writes_are_refused() {
         (0, 0, b"\xa4Zero"),
     ] {
         let input = record(phase, kind, body);
-        assert!(stored_records::refuses(&input), "phase {phase}, kind {kind}, {body:?}");
-        stored_records::check(&input);
+        assert!(rows::refuses(&input), "phase {phase}, kind {kind}, {body:?}");
+        rows::check(&input);
     }
     for stranger in [&[][..], &[0], &[6, 1], &[8, 1]] {
         let input = [&[0, stranger.len() as u8][..], stranger, &[0, 0]].concat();
-        assert!(stored_records::refuses(&input), "no row of a log has the key {stranger:?}");
+        assert!(rows::refuses(&input), "no row of a log has the key {stranger:?}");
     }
-    assert!(!stored_records::refuses(&record(1, 1, b"\xa4Zero")));
-    assert!(!stored_records::refuses(&record(2, 0, b"\xa4Zero")));
+    assert!(!rows::refuses(&record(1, 1, b"\xa4Zero")));
+    assert!(!rows::refuses(&record(2, 0, b"\xa4Zero")));
 }

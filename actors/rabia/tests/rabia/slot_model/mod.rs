@@ -50,7 +50,7 @@
 //!
 //! Larger scopes have tests, too, and no figures here: three nodes with three restarts, and five nodes with one death.
 //!
-//! What takes seconds is in the default suite, the rest are tests that are ignored: `cargo test --release --package
+//! What takes seconds is in the default suite, the rest are tests that are ignored: `cargo test --release
 //! --workspace --test rabia slot_model:: -- --ignored --test-threads 1 --nocapture`; with the name of a test, that one alone. In
 //! the release profile the one of nine million states takes 20 s of one core and 370 MB. What is said and counted before the end of the phases is all explored;
 //! what comes in later phases is not.

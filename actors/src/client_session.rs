@@ -24,9 +24,8 @@ use tokio_tungstenite::tungstenite::{Bytes, Message as Frame};
 use tracing::debug;
 
 use crate::budget::{Account, Exceeded};
-use crate::consensus::turns::{ClientId, Owner};
-use crate::mail::bank::{Ask, Register, Unregister, Waiter};
-use crate::mail::client_session::{Answered, Answers, Done, Goaway};
+use crate::mail::bank::Ask;
+use crate::mail::client_session::{Answered, Answers, Client, Done, Goaway, Waiter};
 use crate::mail::proposer::Submit;
 use crate::metrics::Metrics;
 use crate::session::{self, SessionNeighbours, SessionSettings};
@@ -154,8 +153,7 @@ struct Queued {
 
 /// One connection of a client.
 pub struct ClientSession {
-    client: ClientId,
-    owner: Owner,
+    client: Client,
     settings: Arc<SessionSettings>,
     socket: Option<ClientSocket>,
     /// Let go of with this.
@@ -200,7 +198,7 @@ pub struct ClientSession {
 impl ClientSession {
     /// The session of a connection.
     pub fn new(
-        client: ClientId,
+        client: Client,
         Visitor { socket, owner, seat }: Visitor,
         settings: Arc<SessionSettings>,
         neighbours: Arc<SessionNeighbours>,
@@ -212,7 +210,6 @@ impl ClientSession {
         let meter = socket.get_ref().meter().clone();
         ClientSession {
             client,
-            owner,
             settings,
             socket: Some(socket),
             _seat: seat,
@@ -319,8 +316,8 @@ impl ClientSession {
     }
 
     fn submit(&self, tag: u64, header: RequestHeader, action: Action) {
-        let waiter = Waiter { client: self.client, tag };
-        self.neighbours.submit.do_send(Submit { waiter, owner: self.owner, header, action });
+        let waiter = Waiter { client: self.client.clone(), tag };
+        self.neighbours.submit.do_send(Submit { waiter, header, action });
     }
 
     fn query(&mut self, encoding: Encoding, request: u64, query: Query, read: ReadLevel, ctx: &mut Context<Self>) {
@@ -331,7 +328,7 @@ impl ClientSession {
         let tag = self.track(request, encoding, Kind::Query(read));
         let deadline = Instant::now() + self.settings.request_timeout;
         let is_page = matches!(query, Query::ListAccounts { .. } | Query::GetTransactionHistory(_));
-        let ask = Ask { waiter: Waiter { client: self.client, tag }, query, read, deadline };
+        let ask = Ask { waiter: Waiter { client: self.client.clone(), tag }, query, read, deadline };
         if !is_page {
             return self.neighbours.bank.ask.do_send(ask);
         }
@@ -540,8 +537,7 @@ impl Actor for ClientSession {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let answers = ctx.address().recipient();
-        self.neighbours.bank.register.do_send(Register { client: self.client, owner: self.owner, answers });
+        self.metrics.note_client_came();
         ctx.run_interval(CHECK, |session, ctx| session.check(ctx));
         let Some(socket) = self.socket.take() else { return ctx.stop() };
         let (sink, stream) = socket.split();
@@ -551,7 +547,8 @@ impl Actor for ClientSession {
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
-        self.neighbours.bank.unregister.do_send(Unregister(self.client));
+        self.client.leave();
+        self.metrics.note_client_went();
     }
 }
 
@@ -608,7 +605,7 @@ impl ClientSession {
             (SocketError::Utf8(_), None) => (None, CloseCode::Invalid, "text that is not UTF-8"),
             (SocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake), None) => return ctx.stop(),
             (SocketError::Protocol(error), None) => {
-                debug!(client = self.client, %error, "a client breaks the WebSocket protocol");
+                debug!(client = self.client.id(), %error, "a client breaks the WebSocket protocol");
                 (None, CloseCode::Protocol, "not the WebSocket protocol")
             }
             (_, None) => return ctx.stop(),

@@ -27,11 +27,11 @@ use rabia_bank_messages::ids::SessionKey;
 use tokio::sync::oneshot;
 use tracing::debug;
 
-use crate::consensus::turns::{ClientId, Owner};
-use crate::mail::bank::{Ask, Follow, Register, Subscribe, Unregister, Waiter};
-use crate::mail::client_session::{Answered, Answers, Done};
+use crate::mail::bank::{Ask, Follow, Subscribe};
+use crate::mail::client_session::{Answered, Answers, Client, Done, Waiter};
 use crate::mail::host_session::{Execute, Happened, Heard, Leave, Listen, Look, Reply};
 use crate::mail::proposer::Submit;
+use crate::metrics::Metrics;
 use crate::session::{self, SessionNeighbours, SessionSettings};
 
 /// How often deadlines are looked at.
@@ -61,7 +61,7 @@ struct Listener {
 
 /// A session of the program that the node lives in.
 pub struct HostSession {
-    client: ClientId,
+    client: Client,
     settings: Arc<SessionSettings>,
     key: SessionKey,
     /// This node drew the key, for this session alone.
@@ -81,6 +81,7 @@ pub struct HostSession {
     queued: Vec<(u64, u64, Command)>,
     /// By the tag of the page that the bank was asked for.
     listeners: BTreeMap<u64, Listener>,
+    metrics: Arc<Metrics>,
     neighbours: Arc<SessionNeighbours>,
 }
 
@@ -88,11 +89,12 @@ impl HostSession {
     /// A session with this key: opened with the first command, or gone on with. `own_key`: it was drawn for this session, and nobody
     /// else has it.
     pub fn new(
-        client: ClientId,
+        client: Client,
         key: SessionKey,
         own_key: bool,
         settings: Arc<SessionSettings>,
         neighbours: Arc<SessionNeighbours>,
+        metrics: Arc<Metrics>,
     ) -> HostSession {
         HostSession {
             client,
@@ -109,6 +111,7 @@ impl HostSession {
             in_flight: BTreeMap::new(),
             queued: Vec::new(),
             listeners: BTreeMap::new(),
+            metrics,
             neighbours,
         }
     }
@@ -117,7 +120,7 @@ impl HostSession {
         self.tags += 1;
         let deadline = Instant::now() + self.settings.request_timeout;
         self.in_flight.insert(self.tags, InFlight { kind, asker, deadline });
-        Waiter { client: self.client, tag: self.tags }
+        Waiter { client: self.client.clone(), tag: self.tags }
     }
 
     /// Why nothing more may wait, if so.
@@ -150,14 +153,14 @@ impl HostSession {
             self.opening = true;
             let waiter = self.track(Kind::Open, None);
             let header = RequestHeader { session: 0, key: self.key, number: 0, acknowledged: 0 };
-            self.neighbours.submit.do_send(Submit { waiter, owner: Owner::Host, header, action: Action::Open });
+            self.neighbours.submit.do_send(Submit { waiter, header, action: Action::Open });
         }
     }
 
     fn submit(&self, waiter: Waiter, session: u64, number: u64, command: Command) {
         let acknowledged = if self.numbered { 0 } else { self.answered_below() };
         let header = RequestHeader { session, key: self.key, number, acknowledged };
-        self.neighbours.submit.do_send(Submit { waiter, owner: Owner::Host, header, action: Action::Command(command) });
+        self.neighbours.submit.do_send(Submit { waiter, header, action: Action::Command(command) });
     }
 
     /// The highest number up to which every command has its outcome.
@@ -212,7 +215,7 @@ impl HostSession {
         for (tag, number, command) in std::mem::take(&mut self.queued) {
             // Those past their deadline were answered.
             if self.in_flight.contains_key(&tag) {
-                self.submit(Waiter { client: self.client, tag }, session, number, command);
+                self.submit(Waiter { client: self.client.clone(), tag }, session, number, command);
             }
         }
     }
@@ -247,16 +250,16 @@ impl HostSession {
     /// Ends the session in the log, if it is open there, and the actor.
     fn close(&mut self, ctx: &mut Context<Self>) {
         if let Some(session) = self.number {
-            let waiter = Waiter { client: self.client, tag: 0 };
+            let waiter = Waiter { client: self.client.clone(), tag: 0 };
             let header = RequestHeader { session, key: self.key, number: 0, acknowledged: 0 };
-            self.neighbours.submit.do_send(Submit { waiter, owner: Owner::Host, header, action: Action::Close });
+            self.neighbours.submit.do_send(Submit { waiter, header, action: Action::Close });
         }
         ctx.stop();
     }
 
     fn follow(&mut self, listener: Listener, next: u64) {
         self.tags += 1;
-        let waiter = Waiter { client: self.client, tag: self.tags };
+        let waiter = Waiter { client: self.client.clone(), tag: self.tags };
         self.neighbours.bank.follow.do_send(Follow { waiter, feed: listener.feed.clone(), next });
         self.listeners.insert(self.tags, listener);
     }
@@ -321,13 +324,13 @@ impl Actor for HostSession {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let answers = ctx.address().recipient();
-        self.neighbours.bank.register.do_send(Register { client: self.client, owner: Owner::Host, answers });
+        self.metrics.note_client_came();
         ctx.run_interval(CHECK, |session, ctx| session.check(ctx));
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
-        self.neighbours.bank.unregister.do_send(Unregister(self.client));
+        self.client.leave();
+        self.metrics.note_client_went();
     }
 }
 

@@ -16,6 +16,7 @@ pub struct Metrics {
     started: Instant,
     max_clients: u64,
     descriptors: u64,
+    clients: AtomicU64,
     connected: [AtomicBool; MAX_NODES],
     phases: [AtomicU64; 4],
     open_slots: AtomicU64,
@@ -38,6 +39,8 @@ pub struct Report {
     pub max_clients: u64,
     /// Files and sockets that the process may have open.
     pub descriptors: u64,
+    /// Clients that are there: connections, and sessions of the host.
+    pub clients: u64,
     /// Whether the link to each peer works.
     pub connected: [bool; MAX_NODES],
     /// Slots that this node decided by votes: in phase 1, 2, 3, and 4 or later.
@@ -65,6 +68,7 @@ impl Metrics {
             started,
             max_clients,
             descriptors,
+            clients: AtomicU64::new(0),
             connected: Default::default(),
             phases: Default::default(),
             open_slots: AtomicU64::new(0),
@@ -76,6 +80,16 @@ impl Metrics {
             clock_leap_ms: AtomicU64::new(0),
             stages: StageCounts::new(),
         }
+    }
+
+    /// A client has come.
+    pub(crate) fn note_client_came(&self) {
+        self.clients.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A client has gone.
+    pub(crate) fn note_client_went(&self) {
+        self.clients.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The link to a peer works, or broke.
@@ -120,6 +134,7 @@ impl Metrics {
             started: self.started,
             max_clients: self.max_clients,
             descriptors: self.descriptors,
+            clients: load(&self.clients),
             connected: std::array::from_fn(|index| self.connected[index].load(Ordering::Relaxed)),
             phases: std::array::from_fn(|index| load(&self.phases[index])),
             open_slots: load(&self.open_slots),

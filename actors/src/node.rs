@@ -11,10 +11,10 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use crate::client_session::ClientSession;
-use crate::consensus::turns::ClientId;
+use crate::consensus::turns::{ClientId, Owner};
 use crate::failure::Failure;
 use crate::host_session::HostSession;
-use crate::mail::client_session::Goaway;
+use crate::mail::client_session::{Client, Goaway};
 use crate::mail::host_session::Leave;
 use crate::mail::node::{Failed, Serve, Stop};
 use crate::metrics::Metrics;
@@ -126,8 +126,12 @@ impl Handler<Serve> for Node {
     fn handle(&mut self, Serve(visitor): Serve, _: &mut Self::Context) {
         self.clients += 1;
         let (settings, neighbours) = (self.settings.clone(), self.neighbours.clone());
-        let session = ClientSession::new(self.clients, visitor, settings, neighbours, self.metrics.clone());
-        self.sessions.push(session.start().recipient());
+        let (id, metrics) = (self.clients, self.metrics.clone());
+        let session = ClientSession::create(|ctx| {
+            let client = Client::new(id, visitor.owner, ctx.address().recipient());
+            ClientSession::new(client, visitor, settings, neighbours, metrics)
+        });
+        self.sessions.push(session.recipient());
     }
 }
 
@@ -137,7 +141,11 @@ impl Handler<OpenSession> for Node {
     fn handle(&mut self, OpenSession { key, own_key }: OpenSession, _: &mut Self::Context) -> Self::Result {
         self.clients += 1;
         let (settings, neighbours) = (self.settings.clone(), self.neighbours.clone());
-        let session = HostSession::new(self.clients, key, own_key, settings, neighbours).start();
+        let (id, metrics) = (self.clients, self.metrics.clone());
+        let session = HostSession::create(|ctx| {
+            let client = Client::new(id, Owner::Host, ctx.address().recipient());
+            HostSession::new(client, key, own_key, settings, neighbours, metrics)
+        });
         self.host_sessions.push(session.clone().recipient());
         MessageResult(session)
     }

@@ -16,12 +16,14 @@ use tracing::warn;
 use crate::budget::{MAX_UNANSWERED, RequestBudget};
 use crate::consensus::agreement::{Event, Notice, TICK};
 use crate::consensus::pool::{Asker, Now, Pool, PoolEffect, Room};
-use crate::mail::bank::{Abandon, BankInbox, Expect, Reject, Waiter};
+use crate::mail::bank::{Abandon, BankInbox, Expect};
+use crate::mail::client_session::Waiter;
 use crate::mail::node::Stop;
 use crate::mail::peer_link::{Links, Say};
 use crate::mail::proposer::{AcceptClock, AppliedTime, Notices, ProposerInbox, Replace, Submit};
 use crate::mail::voter::{Tell, VoterInbox};
 use crate::metrics::Metrics;
+use crate::parts::waiters::Waiters;
 use crate::timekeeper::{LOOK, Timekeeper};
 
 /// Comes behind all that waits in the mailbox.
@@ -46,8 +48,9 @@ pub struct Proposer {
     started: Instant,
     /// Since when requests gather; none if none does.
     gathering_since: Option<Instant>,
-    /// How many.
+    /// How many, and whose they are.
     gathering: usize,
+    waiters: Waiters,
     /// Batches of this node that are not decided.
     formed: rustc_hash::FxHashMap<BatchId, Formed>,
     /// Requests that gather or are in one of these batches, and the bytes of these. They may wait long after their clients have
@@ -100,6 +103,7 @@ impl Proposer {
             started,
             gathering_since: None,
             gathering: 0,
+            waiters: Waiters::default(),
             formed: rustc_hash::FxHashMap::default(),
             in_flight: requests,
             dropped_told: 0,
@@ -148,8 +152,8 @@ impl Proposer {
         for effect in effects {
             match effect {
                 PoolEffect::Formed(id, payload, askers) => {
-                    let waiter = |Asker { client, tag, .. }| Waiter { client, tag };
-                    let waiters: Vec<Waiter> = askers.into_iter().map(waiter).collect();
+                    let waiters: Vec<Waiter> =
+                        askers.into_iter().map(|Asker { tag, .. }| self.waiters.take(tag)).collect();
                     let formed = Formed { requests: waiters.len(), bytes: payload.len(), unproposed: Some(now) };
                     if let Some(since) = self.gathering_since {
                         self.metrics.stages.note(Stage::Queue, now - since);
@@ -239,19 +243,19 @@ impl Actor for Proposer {
 impl Handler<Submit> for Proposer {
     type Result = ();
 
-    fn handle(&mut self, Submit { waiter, owner, header, action }: Submit, ctx: &mut Self::Context) {
+    fn handle(&mut self, Submit { waiter, header, action }: Submit, ctx: &mut Self::Context) {
         if self.pool.is_silent() {
             let message = "this node has a new store, and is not yet as far as the others: ask another one";
             let refusal = Refusal::refused(ErrorCode::Busy, message);
-            return self.neighbours.bank.reject.do_send(Reject { waiter, refusal });
+            return waiter.refuse(refusal);
         }
         if self.pool.waits_for_clock() {
             let message =
                 "this node was off, and nobody has confirmed yet for how long: see its log, or ask another one";
             let refusal = Refusal::refused(ErrorCode::Busy, message);
-            return self.neighbours.bank.reject.do_send(Reject { waiter, refusal });
+            return waiter.refuse(refusal);
         }
-        let Waiter { client, tag } = waiter;
+        let (owner, client) = (waiter.client.owner(), waiter.client.id());
         let room = Room { requests: self.in_flight.max_requests(), bytes: MAX_UNANSWERED };
         let full = self.in_flight.is_full();
         if full || !self.pool.has_room(owner, client, room) {
@@ -259,11 +263,12 @@ impl Handler<Submit> for Proposer {
             let message =
                 format!("too many requests {whose} wait already ({} on this node)", self.in_flight.requests());
             let refusal = Refusal::refused(ErrorCode::Busy, message);
-            return self.neighbours.bank.reject.do_send(Reject { waiter, refusal });
+            return waiter.refuse(refusal);
         }
         self.in_flight.take();
         self.gathering += 1;
         self.gathering_since.get_or_insert_with(Instant::now);
+        let tag = self.waiters.keep(waiter);
         self.pool.submit(self.now(), Asker { owner, client, tag }, &header, &action);
         self.schedule(ctx);
     }

@@ -101,25 +101,15 @@ impl<T> FairQueue<T> {
 
     /// Takes what is to be done next.
     pub fn pop(&mut self) -> Option<T> {
-        loop {
-            let (owner, client) = self.turns.pop()?;
-            // The queue of a client that has gone is not there.
-            let Some(queue) = self.queues.get_mut(&client) else { continue };
-            let work = queue.pop_front();
-            if queue.is_empty() {
-                self.queues.remove(&client);
-            } else {
-                self.turns.push(owner, client);
-            }
-            if work.is_some() {
-                return work;
-            }
+        let (owner, client) = self.turns.pop()?;
+        let queue = self.queues.get_mut(&client)?;
+        let work = queue.pop_front();
+        if queue.is_empty() {
+            self.queues.remove(&client);
+        } else {
+            self.turns.push(owner, client);
         }
-    }
-
-    /// Forgets the work of a client that has gone.
-    pub fn remove(&mut self, client: ClientId) {
-        self.queues.remove(&client);
+        work
     }
 
     /// Whether nothing waits.
@@ -168,19 +158,6 @@ mod tests {
         let place = |work| next.iter().position(|next| *next == work).unwrap();
         assert!(place(9_999) <= 1, "{:?}", &next[..8]);
         assert!(place(8_888) <= 4, "{:?}", &next[..8]);
-    }
-
-    #[test]
-    fn the_work_of_a_client_goes_with_it() {
-        let mut queue = FairQueue::default();
-        for work in 0..10 {
-            queue.push(owner(1), work % 2, work);
-        }
-        queue.remove(0);
-        assert_eq!(all(&mut queue), [1, 3, 5, 7, 9]);
-        queue.remove(1);
-        assert!(queue.is_empty());
-        assert_eq!(queue.pop(), None);
     }
 
     #[test]

@@ -4,27 +4,17 @@ use actix::prelude::*;
 use rabia_bank_messages::ids::Slot;
 
 use super::Bank;
-use crate::consensus::turns::ClientId;
 use crate::mail::bank::{Admitted, Doubt};
-use crate::mail::client_session::Answers;
+use crate::mail::client_session::{Answers, Client};
 use crate::mail::voter::OwnDigest;
 
 impl Bank {
     /// Sends answers to a client, once they may be sent.
-    pub(super) fn send(&self, client: ClientId, answers: Answers) {
+    pub(super) fn send(&self, client: &Client, answers: Answers) {
         if self.trust.in_doubt {
-            if self.clients.contains_key(&client) {
-                self.trust.held.borrow_mut().push((client, answers));
-            }
+            self.trust.held.borrow_mut().push((client.clone(), answers));
         } else {
-            self.send_now(client, answers);
-        }
-    }
-
-    /// Sends answers that tell nothing of what clients keep in the bank.
-    pub(super) fn send_now(&self, client: ClientId, answers: Answers) {
-        if let Some(client) = self.clients.get(&client) {
-            client.answers.do_send(answers);
+            client.tell(answers);
         }
     }
 
@@ -51,7 +41,7 @@ impl Handler<Doubt> for Bank {
         self.trust.in_doubt = in_doubt;
         if !in_doubt {
             for (client, answers) in self.trust.held.take() {
-                self.send_now(client, answers);
+                client.tell(answers);
             }
             self.ask_again(ctx);
         }

@@ -6,8 +6,8 @@ use rabia_bank_messages::bank::Success;
 use super::Bank;
 use super::tasks::{Follower, Job, Task};
 use crate::ledger::{Answer, Lookup};
-use crate::mail::bank::{Follow, Waiter};
-use crate::mail::client_session::{Answered, Done};
+use crate::mail::bank::Follow;
+use crate::mail::client_session::{Answered, Done, Waiter};
 
 /// Transactions that are looked at for a follower at a time. If none of them belongs to the feed, the follower is told how far that was.
 const FOLLOW_SCAN: u64 = 4096;
@@ -28,10 +28,10 @@ impl Bank {
         if !transactions.is_empty() || next - follower.asked >= FOLLOW_SCAN {
             let Waiter { client, tag } = follower.waiter;
             let result = Ok(Done::Followed { transactions, next });
-            self.tell(client, Answered { tag, slot: None, index: None, replayed: false, result });
+            self.tell(&client, Answered { tag, slot: None, index: None, replayed: false, result });
         } else if next <= self.ledger.newest_transaction() {
             // It came while the others were looked at.
-            self.do_later(Task { waiter: follower.waiter, deadline: None, job: Job::Follow(follower) }, ctx);
+            self.do_later(Task { waiter: follower.waiter.clone(), deadline: None, job: Job::Follow(follower) }, ctx);
         } else {
             self.work.followers.push(follower);
         }
@@ -42,7 +42,7 @@ impl Bank {
         let newest = self.ledger.newest_transaction();
         let mut followers = std::mem::take(&mut self.work.followers);
         for follower in followers.extract_if(.., |follower| follower.next <= newest) {
-            self.do_later(Task { waiter: follower.waiter, deadline: None, job: Job::Follow(follower) }, ctx);
+            self.do_later(Task { waiter: follower.waiter.clone(), deadline: None, job: Job::Follow(follower) }, ctx);
         }
         self.work.followers = followers;
     }
@@ -52,7 +52,7 @@ impl Handler<Follow> for Bank {
     type Result = ();
 
     fn handle(&mut self, Follow { waiter, feed, next }: Follow, ctx: &mut Self::Context) {
-        let follower = Follower { waiter, feed, asked: next, next };
+        let follower = Follower { waiter: waiter.clone(), feed, asked: next, next };
         self.do_later(Task { waiter, deadline: None, job: Job::Follow(follower) }, ctx);
     }
 }

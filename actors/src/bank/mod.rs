@@ -26,12 +26,10 @@ use tracing::info;
 
 use crate::applied::AppliedSlot;
 use crate::consensus::stores::{Standing, Stores};
-use crate::consensus::turns::{ClientId, Owner};
+use crate::consensus::turns::ClientId;
 use crate::ledger::{Applied, Ledger, Progress, RequestOutcome};
-use crate::mail::bank::{
-    Abandon, Apply, BankInbox, Expect, Register, Reject, StandingOf, Standpoint, TellStandpoint, Unregister, Waiter,
-};
-use crate::mail::client_session::{Answered, Answers, Done};
+use crate::mail::bank::{Abandon, Apply, BankInbox, Expect, StandingOf, Standpoint, TellStandpoint};
+use crate::mail::client_session::{Answered, Answers, Client, Done, Waiter};
 use crate::mail::node::{Failed, Stop};
 use crate::mail::proposer::{AppliedTime, ProposerInbox};
 use crate::mail::snapshotter::SnapshotterInbox;
@@ -65,18 +63,13 @@ const TELL_TIME: Millis = 1_000;
 /// How often a bank looks whether it is far behind, and drops work that nobody waits for any more.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// A client of this node.
-struct Client {
-    owner: Owner,
-    answers: Recipient<Answers>,
-}
-
 /// Owns the ledger.
 pub struct Bank {
     me: NodeId,
     genesis: Genesis,
     ledger: Ledger,
-    clients: FxHashMap<ClientId, Client>,
+    /// The answers of a batch, by client; empty between batches.
+    answers: FxHashMap<ClientId, (Client, Vec<Answered>)>,
     expected: FxHashMap<BatchId, Vec<Waiter>>,
     waiting: WaitingReads,
     work: Work,
@@ -156,7 +149,7 @@ impl Bank {
             log_hash: hash,
             frozen: (Vec::new(), Digest::ZERO),
             trust: Trust::default(),
-            clients: FxHashMap::default(),
+            answers: FxHashMap::default(),
             expected: FxHashMap::default(),
             told_time: 0,
             applied,
@@ -165,12 +158,12 @@ impl Bank {
         }
     }
 
-    fn answer(&self, waiter: Waiter, slot: Option<Slot>, result: Result<Success, Refusal>) {
+    fn answer(&self, waiter: &Waiter, slot: Option<Slot>, result: Result<Success, Refusal>) {
         let result = result.map(Done::Success);
-        self.tell(waiter.client, Answered { tag: waiter.tag, slot, index: None, replayed: false, result });
+        self.tell(&waiter.client, Answered { tag: waiter.tag, slot, index: None, replayed: false, result });
     }
 
-    fn tell(&self, client: ClientId, answered: Answered) {
+    fn tell(&self, client: &Client, answered: Answered) {
         self.send(client, Answers { answers: vec![answered], applied: None });
     }
 
@@ -178,7 +171,7 @@ impl Bank {
     fn abandon(&self, batches: impl IntoIterator<Item = Vec<Waiter>>) {
         let message = "this node does not know what became of the request (it was far behind, or its clock is ahead)";
         for waiter in batches.into_iter().flatten() {
-            self.answer(waiter, None, Err(Refusal::unknown(ErrorCode::NoQuorum, message)));
+            self.answer(&waiter, None, Err(Refusal::unknown(ErrorCode::NoQuorum, message)));
         }
     }
 
@@ -196,17 +189,19 @@ impl Bank {
             outcomes.len(),
             "a batch of this node in slot {slot} has other requests than it was given"
         );
-        let mut answers: FxHashMap<ClientId, Vec<Answered>> = FxHashMap::default();
-        for (index, (waiter, outcome)) in (0..).zip(waiters.iter().zip(outcomes)) {
-            if self.clients.contains_key(&waiter.client)
-                && let Some(answer) = self.render(*waiter, (slot, index), outcome)
+        let mut answers = std::mem::take(&mut self.answers);
+        for (index, (waiter, outcome)) in (0..).zip(waiters.into_iter().zip(outcomes)) {
+            let client = waiter.client.clone();
+            if !client.is_gone()
+                && let Some(answer) = self.render(waiter, (slot, index), outcome)
             {
-                answers.entry(waiter.client).or_default().push(answer);
+                answers.entry(client.id()).or_insert_with(|| (client, Vec::new())).1.push(answer);
             }
         }
-        for (client, answers) in answers {
-            self.send(client, Answers { answers, applied: Some(applied) });
+        for (_, (client, answers)) in answers.drain() {
+            self.send(&client, Answers { answers, applied: Some(applied) });
         }
+        self.answers = answers;
         self.go_on_working(ctx);
     }
 
@@ -263,14 +258,11 @@ impl Bank {
 impl From<&Addr<Bank>> for BankInbox {
     fn from(bank: &Addr<Bank>) -> BankInbox {
         BankInbox {
-            register: bank.clone().recipient(),
-            unregister: bank.clone().recipient(),
             ask: bank.clone().recipient(),
             subscribe: bank.clone().recipient(),
             follow: bank.clone().recipient(),
             expect: bank.clone().recipient(),
             abandon: bank.clone().recipient(),
-            reject: bank.clone().recipient(),
             apply: bank.clone().recipient(),
             read_at: bank.clone().recipient(),
             install: bank.clone().recipient(),
@@ -303,24 +295,6 @@ impl Actor for Bank {
     }
 }
 
-impl Handler<Register> for Bank {
-    type Result = ();
-
-    fn handle(&mut self, Register { client, owner, answers }: Register, _: &mut Self::Context) {
-        self.clients.insert(client, Client { owner, answers });
-    }
-}
-
-impl Handler<Unregister> for Bank {
-    type Result = ();
-
-    fn handle(&mut self, Unregister(client): Unregister, _: &mut Self::Context) {
-        self.clients.remove(&client);
-        self.work.remove(client);
-        self.trust.remove(client);
-    }
-}
-
 impl Handler<Expect> for Bank {
     type Result = ();
 
@@ -335,14 +309,6 @@ impl Handler<Abandon> for Bank {
     fn handle(&mut self, Abandon(id): Abandon, _: &mut Self::Context) {
         let waiters = self.expected.remove(&id);
         self.abandon(waiters);
-    }
-}
-
-impl Handler<Reject> for Bank {
-    type Result = ();
-
-    fn handle(&mut self, Reject { waiter, refusal }: Reject, _: &mut Self::Context) {
-        self.answer(waiter, None, Err(refusal));
     }
 }
 

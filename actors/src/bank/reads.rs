@@ -58,7 +58,7 @@ impl Bank {
         let query = match question {
             Question::Query(query) => query,
             Question::Subscribe(feed) => {
-                return self.answer(waiter, Some(self.ledger.applied()), self.begin_of(&feed));
+                return self.answer(&waiter, Some(self.ledger.applied()), self.begin_of(&feed));
             }
         };
         let job = match self.ledger.query(&query) {
@@ -66,7 +66,7 @@ impl Bank {
             Some(lookup) if lookup.is_ready() => {
                 let slot = lookup.slot();
                 if let Some(answer) = self.ledger.at_hand(lookup) {
-                    self.answer(waiter, Some(slot), answer);
+                    self.answer(&waiter, Some(slot), answer);
                 }
                 return;
             }

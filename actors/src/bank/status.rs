@@ -19,6 +19,7 @@ impl Bank {
         }
         self.waiting.sweep(Instant::now());
         self.work.sweep();
+        self.trust.sweep();
         self.tell_digest_when_idle();
     }
 
@@ -48,7 +49,7 @@ impl Bank {
             transactions: summary.transactions,
             total_balance: summary.total_balance,
             sessions: summary.sessions,
-            clients: self.clients.len() as u64,
+            clients: report.clients,
             max_clients: report.max_clients,
             descriptors: report.descriptors,
             chain_head: self.ledger.chain_head(),

@@ -7,9 +7,9 @@ use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::ids::Slot;
 
 use super::reader::Reader;
-use crate::consensus::turns::{ClientId, FairQueue};
+use crate::consensus::turns::FairQueue;
 use crate::ledger::Lookup;
-use crate::mail::bank::Waiter;
+use crate::mail::client_session::Waiter;
 
 /// What is to be done.
 pub(super) struct Task {
@@ -59,11 +59,16 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// Drops the work of a client that has gone.
-    pub(super) fn remove(&mut self, client: ClientId) {
-        self.ready.remove(client);
-        self.unread.remove(client);
-        self.followers.retain(|follower| follower.waiter.client != client);
+    /// Adds a task to those that can be done, in its client's turn.
+    pub(super) fn push(&mut self, task: Task) {
+        let (owner, client) = (task.waiter.client.owner(), task.waiter.client.id());
+        self.ready.push(owner, client, task);
+    }
+
+    /// Adds a task to those that wait for a block, in its client's turn.
+    pub(super) fn push_unread(&mut self, task: Task, block: u64) {
+        let (owner, client) = (task.waiter.client.owner(), task.waiter.client.id());
+        self.unread.push(owner, client, (task, block));
     }
 
     /// Drops followers that want no more.
@@ -86,6 +91,6 @@ pub(super) struct Follower {
 impl Follower {
     /// Whether the asker still wants to know.
     pub(super) fn is_there(&self) -> bool {
-        Arc::strong_count(&self.feed) > 1
+        Arc::strong_count(&self.feed) > 1 && !self.waiter.client.is_gone()
     }
 }

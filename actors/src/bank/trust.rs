@@ -6,8 +6,7 @@ use std::cell::RefCell;
 use rabia_bank_messages::bank::ReadLevel;
 use rabia_bank_messages::ids::Slot;
 
-use crate::consensus::turns::ClientId;
-use crate::mail::client_session::Answers;
+use crate::mail::client_session::{Answers, Client};
 
 /// What of the bank may be believed.
 #[derive(Default)]
@@ -15,7 +14,7 @@ pub(super) struct Trust {
     pub(super) in_doubt: bool,
     pub(super) admitted: bool,
     /// Answers that wait for the end of a doubt, of clients that are there: what they had asked before it.
-    pub(super) held: RefCell<Vec<(ClientId, Answers)>>,
+    pub(super) held: RefCell<Vec<(Client, Answers)>>,
     /// What was applied when the bank looked last, and the last slot whose digest it told.
     pub(super) seen: Slot,
     pub(super) told: Slot,
@@ -27,8 +26,8 @@ impl Trust {
         !self.in_doubt && (self.admitted || level == ReadLevel::Linearizable)
     }
 
-    /// A client has gone.
-    pub(super) fn remove(&mut self, client: ClientId) {
-        self.held.get_mut().retain(|(to, _)| *to != client);
+    /// Drops answers to clients that have gone.
+    pub(super) fn sweep(&mut self) {
+        self.held.get_mut().retain(|(client, _)| !client.is_gone());
     }
 }

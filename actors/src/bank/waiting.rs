@@ -8,7 +8,7 @@ use rabia_bank_messages::bank::{Query, ReadLevel};
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::ids::Slot;
 
-use crate::mail::bank::Waiter;
+use crate::mail::client_session::Waiter;
 
 /// What a client wants to know.
 #[derive(Debug)]
@@ -23,6 +23,12 @@ pub(super) struct WaitingRead {
     pub(super) waiter: Waiter,
     pub(super) question: Question,
     pub(super) deadline: Instant,
+}
+
+impl WaitingRead {
+    fn is_wanted(&self, now: Instant) -> bool {
+        self.deadline > now && !self.waiter.client.is_gone()
+    }
 }
 
 /// All of them.
@@ -40,10 +46,10 @@ pub(super) struct WaitingReads {
 impl WaitingReads {
     /// Without a quorum, or for a slot far ahead, reads would gather for ever.
     pub(super) fn sweep(&mut self, now: Instant) {
-        self.rounds.retain(|_, read| read.deadline > now);
-        self.untrusted.retain(|(_, read)| read.deadline > now);
+        self.rounds.retain(|_, read| read.is_wanted(now));
+        self.untrusted.retain(|(_, read)| read.is_wanted(now));
         self.at_slot.retain(|_, reads| {
-            reads.retain(|read| read.deadline > now);
+            reads.retain(|read| read.is_wanted(now));
             !reads.is_empty()
         });
     }

@@ -19,8 +19,7 @@ use super::Bank;
 use super::tasks::{Job, Purpose, Task};
 use crate::failure::Failure;
 use crate::ledger::{Block, Lookup, MOST_AT_ONCE, Progress};
-use crate::mail::bank::Waiter;
-use crate::mail::client_session::{Answered, Answers, Done};
+use crate::mail::client_session::{Answered, Answers, Done, Waiter};
 use crate::mail::node::Failed;
 use crate::snapshot::BooksError;
 
@@ -44,18 +43,14 @@ const MAX_READING: usize = 2;
 impl Bank {
     /// Makes an answer when it is its turn.
     pub(super) fn answer_later(&mut self, waiter: Waiter, purpose: Purpose, lookup: Lookup) {
-        if let Some(client) = self.clients.get(&waiter.client) {
-            let job = Job::Answer { lookup: Box::new(lookup), purpose, given: None };
-            self.work.ready.push(client.owner, waiter.client, Task { waiter, deadline: None, job });
-        }
+        let job = Job::Answer { lookup: Box::new(lookup), purpose, given: None };
+        self.work.push(Task { waiter, deadline: None, job });
     }
 
     /// Does something when it is its turn.
     pub(super) fn do_later(&mut self, task: Task, ctx: &mut Context<Self>) {
-        if let Some(client) = self.clients.get(&task.waiter.client) {
-            self.work.ready.push(client.owner, task.waiter.client, task);
-            self.go_on_working(ctx);
-        }
+        self.work.push(task);
+        self.go_on_working(ctx);
     }
 
     /// Lets a turn come if something is to be done.
@@ -69,7 +64,7 @@ impl Bank {
     fn is_wanted(&self, task: &Task, now: Instant) -> bool {
         let is_there = match &task.job {
             Job::Follow(follower) | Job::Answer { purpose: Purpose::Follow(follower), .. } => follower.is_there(),
-            Job::Status | Job::Answer { .. } => true,
+            Job::Status | Job::Answer { .. } => !task.waiter.client.is_gone(),
         };
         is_there && task.deadline.is_none_or(|deadline| deadline > now)
     }
@@ -103,7 +98,7 @@ impl Bank {
                 let result = Ok(Done::Success(Success::Status { status: Box::new(self.status()) }));
                 let slot = Some(self.ledger.applied());
                 let answers = vec![Answered { tag: waiter.tag, slot, index: None, replayed: false, result }];
-                self.send_now(waiter.client, Answers { answers, applied: None });
+                waiter.client.tell(Answers { answers, applied: None });
                 return STATUS;
             }
             Job::Follow(follower) => (Box::new(self.look_for(&follower)), Purpose::Follow(follower), None),
@@ -111,17 +106,17 @@ impl Bank {
         };
         let mut left = SLICE;
         let progress = self.ledger.go_on(&mut lookup, &mut left);
-        let Some(client) = self.clients.get(&waiter.client) else { return SLICE - left };
         match (progress, purpose) {
             (Progress::Done(answer), Purpose::Command { slot, index, replayed }) => {
                 let result = answer.map(Done::Success);
-                self.tell(waiter.client, Answered { tag: waiter.tag, slot: Some(slot), index, replayed, result });
+                let Waiter { client, tag } = waiter;
+                self.tell(&client, Answered { tag, slot: Some(slot), index, replayed, result });
             }
-            (Progress::Done(answer), Purpose::Query) => self.answer(waiter, Some(lookup.slot()), answer),
+            (Progress::Done(answer), Purpose::Query) => self.answer(&waiter, Some(lookup.slot()), answer),
             (Progress::Done(answer), Purpose::Follow(follower)) => self.followed(follower, answer, ctx),
             (Progress::Unfinished, purpose) => {
                 let job = Job::Answer { lookup, purpose, given };
-                self.work.ready.push(client.owner, waiter.client, Task { waiter, deadline, job });
+                self.work.push(Task { waiter, deadline, job });
             }
             // It would be read again, and again.
             (Progress::Block(number), _) if given == Some(number) => {
@@ -131,7 +126,7 @@ impl Bank {
             }
             (Progress::Block(number), purpose) => {
                 let job = Job::Answer { lookup, purpose, given };
-                self.work.unread.push(client.owner, waiter.client, (Task { waiter, deadline, job }, number));
+                self.work.push_unread(Task { waiter, deadline, job }, number);
                 self.read_blocks(ctx);
             }
         }

@@ -57,7 +57,7 @@ impl ClientSession {
         self.leaving = true;
         self.subscriptions.clear();
         if self.outlet.close(code, reason) {
-            debug!(client = self.client, owner = ?self.owner, %code, reason, "a connection is closed");
+            debug!(client = self.client.id(), owner = ?self.client.owner(), %code, reason, "a connection is closed");
             self.abort_after(CLOSING, ctx);
         }
     }
@@ -111,7 +111,7 @@ impl ClientSession {
 
     /// No sign of life for too long: there is nobody to say anything to.
     pub(super) fn give_up(&mut self, silent: Duration, ctx: &mut Context<Self>) {
-        debug!(client = self.client, ?silent, "no sign of life: the connection is dropped");
+        debug!(client = self.client.id(), ?silent, "no sign of life: the connection is dropped");
         self.abort(ctx);
     }
 

@@ -12,7 +12,8 @@ use rabia_bank_messages::client::{Feed, ServerMessage};
 use rabia_bank_messages::codec::Encoding;
 
 use super::{ClientSession, Kind, Subscription};
-use crate::mail::bank::{Follow, Subscribe, Waiter};
+use crate::mail::bank::{Follow, Subscribe};
+use crate::mail::client_session::Waiter;
 
 /// Subscriptions that a connection may have open.
 const MAX_SUBSCRIPTIONS: usize = 64;
@@ -42,7 +43,7 @@ impl ClientSession {
             let deadline = Instant::now() + self.settings.request_timeout;
             let subscription = Subscription { encoding, feed: Arc::new(feed.clone()), next: 0, asked: None };
             self.subscriptions.insert(request, subscription);
-            let waiter = Waiter { client: self.client, tag };
+            let waiter = Waiter { client: self.client.clone(), tag };
             return self.neighbours.bank.subscribe.do_send(Subscribe { waiter, feed, read, deadline });
         };
         self.waiting.give(self.message_bytes);
@@ -59,7 +60,7 @@ impl ClientSession {
         }
         self.tags += 1;
         subscription.asked = Some(self.tags);
-        let waiter = Waiter { client: self.client, tag: self.tags };
+        let waiter = Waiter { client: self.client.clone(), tag: self.tags };
         self.neighbours.bank.follow.do_send(Follow {
             waiter,
             feed: subscription.feed.clone(),

@@ -4,44 +4,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use actix::prelude::*;
-use rabia_bank_messages::bank::{Query, ReadLevel, Refusal};
+use rabia_bank_messages::bank::{Query, ReadLevel};
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::ids::{BatchId, Digest, NodeId, Slot, StoreId};
 use rabia_bank_storage::BooksView;
 
-use super::client_session::Answers;
-use crate::consensus::turns::{ClientId, Owner};
+use super::client_session::Waiter;
 use crate::ledger::Ledger;
 use crate::snapshot::Decision;
 
-/// Who waits for an answer, and the client's own mark on the request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Waiter {
-    /// The client.
-    pub client: ClientId,
-    /// Chosen by the client, handed back with the answer.
-    pub tag: u64,
-}
-
 // ----- of sessions -----
-
-/// A client has come. Its answers go there.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Register {
-    /// Who.
-    pub client: ClientId,
-    /// Whose work it is that the client asks for.
-    pub owner: Owner,
-    /// Where to.
-    pub answers: Recipient<Answers>,
-}
-
-/// A client has gone.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "()")]
-pub struct Unregister(pub ClientId);
 
 /// Answer this query.
 #[derive(Message, Debug)]
@@ -102,16 +75,6 @@ pub struct Expect {
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
 pub struct Abandon(pub BatchId);
-
-/// Tell this client that nothing was done.
-#[derive(Message, Debug)]
-#[rtype(result = "()")]
-pub struct Reject {
-    /// Whom.
-    pub waiter: Waiter,
-    /// Why.
-    pub refusal: Refusal,
-}
 
 // ----- of the voter -----
 
@@ -217,14 +180,11 @@ pub struct TakeSnapshot;
 #[derive(Clone)]
 #[allow(missing_docs)] // each is named after its message
 pub struct BankInbox {
-    pub register: Recipient<Register>,
-    pub unregister: Recipient<Unregister>,
     pub ask: Recipient<Ask>,
     pub subscribe: Recipient<Subscribe>,
     pub follow: Recipient<Follow>,
     pub expect: Recipient<Expect>,
     pub abandon: Recipient<Abandon>,
-    pub reject: Recipient<Reject>,
     pub apply: Recipient<Apply>,
     pub read_at: Recipient<ReadAt>,
     pub install: Recipient<Install>,

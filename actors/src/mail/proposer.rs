@@ -4,9 +4,8 @@ use actix::prelude::*;
 use rabia_bank_messages::batch::{Action, RequestHeader};
 use rabia_bank_messages::ids::{Millis, NodeId, StoreId};
 
-use super::bank::Waiter;
+use super::client_session::Waiter;
 use crate::consensus::agreement::Notice;
-use crate::consensus::turns::Owner;
 
 /// Put this request into the log. Its answer comes from the bank.
 #[derive(Message, Debug)]
@@ -14,8 +13,6 @@ use crate::consensus::turns::Owner;
 pub struct Submit {
     /// Who waits for the answer.
     pub waiter: Waiter,
-    /// Whose work it is.
-    pub owner: Owner,
     /// Whose request it is.
     pub header: RequestHeader,
     /// What it asks for.

@@ -2,3 +2,4 @@
 //! simulator, under virtual time: no rule of behaviour exists twice.
 
 pub mod log;
+pub mod waiters;

@@ -10,7 +10,7 @@ use rabia_bank_actors::consensus::agreement::{Agreement, Effect, Event};
 use rabia_bank_actors::consensus::pool::{Asker, Now, Pool, PoolEffect};
 use rabia_bank_actors::consensus::turns::Owner;
 use rabia_bank_messages::bank::{Amount, Command, Operation};
-use rabia_bank_messages::batch::{Action, RequestHeader};
+use rabia_bank_messages::batch::{Action, EncodedRequest, RequestHeader};
 use rabia_bank_messages::genesis::{Genesis, Replacements};
 use rabia_bank_messages::ids::{ClusterId, NodeId, SessionKey, StoreId};
 use rabia_bank_messages::peer::PeerMessage;
@@ -112,7 +112,11 @@ impl Cluster {
         let header = RequestHeader { session: 1, key: SessionKey([7; 16]), number: 1, acknowledged: 0 };
         let (now, delivered, mut wishes) = (self.now(), self.nodes[2].delivered, Vec::new());
         for _ in 0..REQUESTS {
-            self.nodes[0].pool.submit(now, Asker { owner: Owner::Host, client: 0, tag: 0 }, &header, action);
+            self.nodes[0].pool.submit(
+                now,
+                Asker { owner: Owner::Host, client: 0, tag: 0 },
+                EncodedRequest::new(&header, action),
+            );
         }
         self.nodes[0].pool.pump(now, &mut wishes);
         self.propose(0, wishes);

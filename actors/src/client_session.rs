@@ -312,12 +312,12 @@ impl ClientSession {
 
     fn submit_command(&self, session: SessionName, tag: u64, number: u64, acknowledged: u64, command: Command) {
         let header = RequestHeader { session: session.number, key: session.key, number, acknowledged };
-        self.submit(tag, header, Action::Command(command));
+        self.submit(tag, header, &Action::Command(command));
     }
 
-    fn submit(&self, tag: u64, header: RequestHeader, action: Action) {
+    fn submit(&self, tag: u64, header: RequestHeader, action: &Action) {
         let waiter = Waiter { client: self.client.clone(), tag };
-        self.neighbours.submit.do_send(Submit { waiter, header, action });
+        self.neighbours.submit.do_send(Submit::new(waiter, &header, action));
     }
 
     fn query(&mut self, encoding: Encoding, request: u64, query: Query, read: ReadLevel, ctx: &mut Context<Self>) {
@@ -386,7 +386,7 @@ impl ClientSession {
         match std::mem::replace(&mut self.session, Session::None) {
             Session::Open(SessionName { number, key }) if self.outlet.is_open() => {
                 let tag = self.track(0, Encoding::Json, Kind::Close);
-                self.submit(tag, RequestHeader { session: number, key, number: 0, acknowledged: 0 }, Action::Close);
+                self.submit(tag, RequestHeader { session: number, key, number: 0, acknowledged: 0 }, &Action::Close);
             }
             _ => self.close(CloseCode::Normal, "goodbye", ctx),
         }

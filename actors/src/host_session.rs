@@ -153,14 +153,18 @@ impl HostSession {
             self.opening = true;
             let waiter = self.track(Kind::Open, None);
             let header = RequestHeader { session: 0, key: self.key, number: 0, acknowledged: 0 };
-            self.neighbours.submit.do_send(Submit { waiter, header, action: Action::Open });
+            self.submit_action(waiter, &header, &Action::Open);
         }
     }
 
     fn submit(&self, waiter: Waiter, session: u64, number: u64, command: Command) {
         let acknowledged = if self.numbered { 0 } else { self.answered_below() };
         let header = RequestHeader { session, key: self.key, number, acknowledged };
-        self.neighbours.submit.do_send(Submit { waiter, header, action: Action::Command(command) });
+        self.submit_action(waiter, &header, &Action::Command(command));
+    }
+
+    fn submit_action(&self, waiter: Waiter, header: &RequestHeader, action: &Action) {
+        self.neighbours.submit.do_send(Submit::new(waiter, header, action));
     }
 
     /// The highest number up to which every command has its outcome.
@@ -252,7 +256,7 @@ impl HostSession {
         if let Some(session) = self.number {
             let waiter = Waiter { client: self.client.clone(), tag: 0 };
             let header = RequestHeader { session, key: self.key, number: 0, acknowledged: 0 };
-            self.neighbours.submit.do_send(Submit { waiter, header, action: Action::Close });
+            self.submit_action(waiter, &header, &Action::Close);
         }
         ctx.stop();
     }

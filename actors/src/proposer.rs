@@ -243,7 +243,7 @@ impl Actor for Proposer {
 impl Handler<Submit> for Proposer {
     type Result = ();
 
-    fn handle(&mut self, Submit { waiter, header, action }: Submit, ctx: &mut Self::Context) {
+    fn handle(&mut self, Submit { waiter, request }: Submit, ctx: &mut Self::Context) {
         if self.pool.is_silent() {
             let message = "this node has a new store, and is not yet as far as the others: ask another one";
             let refusal = Refusal::refused(ErrorCode::Busy, message);
@@ -269,7 +269,7 @@ impl Handler<Submit> for Proposer {
         self.gathering += 1;
         self.gathering_since.get_or_insert_with(Instant::now);
         let tag = self.waiters.keep(waiter);
-        self.pool.submit(self.now(), Asker { owner, client, tag }, &header, &action);
+        self.pool.submit(self.now(), Asker { owner, client, tag }, request);
         self.schedule(ctx);
     }
 }

@@ -52,7 +52,9 @@ fn batches(c: &mut Criterion) {
     let mut group = c.benchmark_group("batch");
     group.throughput(Throughput::Elements(MANY as u64));
     group.bench_function("build", |b| b.iter(|| black_box(build())));
-    group.bench_function("decode", |b| b.iter(|| payload.requests().unwrap().map(|r| r.unwrap().header.number).max()));
+    group.bench_function("decode", |b| {
+        b.iter(|| payload.requests::<Command>().unwrap().map(|r| r.unwrap().header.number).max())
+    });
 }
 
 fn peers(c: &mut Criterion) {

@@ -18,7 +18,8 @@
 //! ```
 //!
 //! Header and action are MessagePack in its [compact form](crate::msgpack): structs are arrays of their fields in the order of
-//! declaration, so a change of [`RequestHeader`], [`Action`] or the commands of the bank raises the version. Batches stay
+//! declaration, so a change of [`RequestHeader`], [`Action`] or the commands of the bank raises the version. (Where something else
+//! than the bank is replicated, its command takes the place of the bank's: see [`Batched`].) Batches stay
 //! in the log and in the hash of their id: a version, once released, is decoded for as long as logs hold it.
 //!
 //! # One encoding for one request
@@ -37,9 +38,12 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::bank::Command;
+use crate::batched::Reader;
 use crate::ids::{BatchId, Digest, Millis, NodeId, StoreId};
-use crate::request::{self, Reader};
+use crate::request;
 
+pub use crate::batched::{BadCommand, Batched};
 pub use crate::request::{Action, EncodedRequest, Request, RequestHeader};
 
 /// The version of the format of a payload with requests.
@@ -174,18 +178,19 @@ impl Payload {
         Ok(())
     }
 
-    /// Whether it can be applied: looks at all of it, and builds nothing. Passes exactly where [`Payload::contents`] succeeds.
+    /// Whether it can be applied where commands are of the type `C`: looks at all of it. Passes exactly where
+    /// [`Payload::contents`] succeeds.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn check(&self) -> Result<(), BadPayload> {
+    pub fn check<C: Batched>(&self) -> Result<(), BadPayload> {
         self.check_limits()?;
         if self.replacement()?.is_some() {
             return Ok(());
         }
         let mut reader = Reader(&self.0[PREFIX..]);
         for number in 1..=self.count()? {
-            reader.skip_request().map_err(|what| bad_request(number, what))?;
+            reader.skip_request::<C>().map_err(|what| bad_request(number, what))?;
         }
         nothing_behind(reader.0)
     }
@@ -194,7 +199,7 @@ impl Payload {
     ///
     /// # Errors
     /// What is wrong with it: then it can't be applied.
-    pub fn contents(&self) -> Result<Contents<'_>, BadPayload> {
+    pub fn contents<C: Batched>(&self) -> Result<Contents<'_, C>, BadPayload> {
         self.check_limits()?;
         match self.replacement()? {
             Some((node, store)) => Ok(Contents::Replacement(node, store)),
@@ -206,7 +211,7 @@ impl Payload {
     ///
     /// # Errors
     /// If the payload is too short or of another version, or replaces a store.
-    pub fn requests(&self) -> Result<impl Iterator<Item = Result<Request<'_>, BadPayload>>, BadPayload> {
+    pub fn requests<C: Batched>(&self) -> Result<impl Iterator<Item = Result<Request<'_, C>, BadPayload>>, BadPayload> {
         let (_, count) = self.prefix()?;
         let mut reader = Reader(&self.0[PREFIX..]);
         let (mut next, mut ended) = (1, false);
@@ -221,16 +226,16 @@ impl Payload {
             let request = reader.request().map_err(|what| bad_request(next, what));
             next += 1;
             ended = request.is_err();
-            Some(request.map(|(header, action, action_bytes)| Request { header, action, action_bytes }))
+            Some(request)
         }))
     }
 }
 
 /// A payload that can be applied, decoded.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Contents<'a> {
+pub enum Contents<'a, C = Command> {
     /// These requests, in their order.
-    Requests(Vec<Request<'a>>),
+    Requests(Vec<Request<'a, C>>),
     /// This member gets this store.
     Replacement(NodeId, StoreId),
 }
@@ -256,7 +261,7 @@ pub struct BatchBuilder {
 
 impl BatchBuilder {
     /// Adds a request behind those that are there.
-    pub fn push(&mut self, header: &RequestHeader, action: &Action) {
+    pub fn push<C: Batched>(&mut self, header: &RequestHeader, action: &Action<C>) {
         self.begin();
         request::write(&mut self.bytes, header, action);
         self.count += 1;

@@ -2,6 +2,7 @@
 
 pub mod bank;
 pub mod batch;
+mod batched;
 pub mod client;
 pub mod codec;
 pub mod escape;
@@ -9,6 +10,7 @@ pub mod genesis;
 pub mod ids;
 pub mod lineage;
 pub mod msgpack;
+mod named;
 mod number;
 mod open;
 pub mod peer;

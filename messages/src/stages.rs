@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::named::named;
+
 /// A stage on the way from a client's command to its answer, on one node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -26,24 +28,16 @@ pub enum Stage {
     Answer,
 }
 
-impl Stage {
-    /// All of them, in the order of a request's way.
-    pub const ALL: [Stage; 7] =
-        [Stage::Queue, Stage::Proposal, Stage::State, Stage::Sync, Stage::Vote, Stage::Apply, Stage::Answer];
-
-    /// As it is called on the wire.
-    pub fn name(self) -> &'static str {
-        match self {
-            Stage::Queue => "queue",
-            Stage::Proposal => "proposal",
-            Stage::State => "state",
-            Stage::Sync => "sync",
-            Stage::Vote => "vote",
-            Stage::Apply => "apply",
-            Stage::Answer => "answer",
-        }
-    }
-}
+// In the order of a request's way.
+named!(Stage {
+    Queue = "queue",
+    Proposal = "proposal",
+    State = "state",
+    Sync = "sync",
+    Vote = "vote",
+    Apply = "apply",
+    Answer = "answer",
+});
 
 /// How long every stage took, so far. A stage that never happened may be missing.
 pub type Stages = BTreeMap<Stage, Durations>;
@@ -51,8 +45,7 @@ pub type Stages = BTreeMap<Stage, Durations>;
 /// Reads the stages that this program knows, and passes over those of later versions.
 pub(crate) fn known<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Stages, D::Error> {
     let stages = BTreeMap::<String, Durations>::deserialize(deserializer)?;
-    let known = |name: &str| Stage::ALL.into_iter().find(|stage| stage.name() == name);
-    Ok(stages.into_iter().filter_map(|(name, durations)| Some((known(&name)?, durations))).collect())
+    Ok(stages.into_iter().filter_map(|(name, durations)| Some((Stage::named(&name)?, durations))).collect())
 }
 
 /// How often something took how long. Bucket i begins at i µs up to 4, then there are four buckets to each doubling:

@@ -260,7 +260,7 @@ impl Ledger {
     }
 
     fn apply_batch(&mut self, slot: Slot, id: &BatchId, payload: &Payload) -> Applied {
-        let (stamp, contents) = match payload.stamp().and_then(|stamp| Ok((stamp, payload.contents()?))) {
+        let (stamp, contents) = match payload.stamp().and_then(|stamp| Ok((stamp, payload.contents::<Command>()?))) {
             Ok(contents) => contents,
             Err(bad) => {
                 assert!(!is_broken(Rule::UnusableIsEmpty), "slot {slot} can't be applied: {bad}");

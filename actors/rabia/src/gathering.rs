@@ -12,10 +12,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use rabia_bank_messages::bank::Command;
-use rabia_bank_messages::batch::{
-    Action, BatchBuilder, EncodedRequest, FULL_BATCH_BYTES, MAX_BATCH_REQUESTS, RequestHeader,
-};
+use rabia_bank_messages::batch::{BatchBuilder, EncodedRequest, FULL_BATCH_BYTES, MAX_BATCH_REQUESTS};
 use rustc_hash::FxHashMap;
 
 use crate::turns::{ClientId, Owner, Turns};
@@ -72,7 +69,6 @@ impl Load {
 struct Waiting {
     tag: u64,
     request: EncodedRequest,
-    commands: u32,
 }
 
 impl Waiting {
@@ -139,12 +135,8 @@ impl Gathering {
             && fits(room.bytes, self.all.bytes, of_owner.bytes, of_client.bytes)
     }
 
-    pub(super) fn push(&mut self, now: Duration, from: Asker, header: &RequestHeader, action: &Action) {
-        let commands = match action {
-            Action::Command(Command::Bulk(bulk)) => u32::try_from(bulk.commands.len()).unwrap_or(u32::MAX).max(1),
-            Action::Command(Command::One(_)) | Action::Open | Action::Close => 1,
-        };
-        let waiting = Waiting { tag: from.tag, request: EncodedRequest::new(header, action), commands };
+    pub(super) fn push(&mut self, now: Duration, from: Asker, request: EncodedRequest) {
+        let waiting = Waiting { tag: from.tag, request };
         let bytes = waiting.request.len();
         self.all.add(bytes);
         self.owners.entry(from.owner).or_default().add(bytes);
@@ -214,11 +206,11 @@ impl Gathering {
     /// Takes a client's next request, and says whether the one behind it is long. None: there is none.
     fn take_one(&mut self, owner: Owner, client: ClientId, gathered: &mut Gathered) -> Option<bool> {
         let line = self.lines.get_mut(&client)?;
-        let Waiting { tag, request, commands } = line.requests.pop_front()?;
+        let Waiting { tag, request } = line.requests.pop_front()?;
         let bytes = request.len();
         gathered.batch.push_encoded(&request);
         gathered.askers.push(Asker { owner, client, tag });
-        gathered.commands += u64::from(commands);
+        gathered.commands += u64::from(request.weight());
         self.all.subtract(bytes);
         self.long_bytes -= if bytes > LONG { bytes } else { 0 };
         line.load.subtract(bytes);
@@ -238,7 +230,8 @@ impl Gathering {
 
 #[cfg(test)]
 mod tests {
-    use rabia_bank_messages::bank::{Amount, Bulk, Operation};
+    use rabia_bank_messages::bank::{Amount, Bulk, Command, Operation};
+    use rabia_bank_messages::batch::{Action, RequestHeader};
     use rabia_bank_messages::ids::SessionKey;
 
     use super::*;
@@ -262,7 +255,11 @@ mod tests {
         let room = gathering.has_room(owner, client, ROOM);
         if room {
             let header = RequestHeader { session: client, key: SessionKey([0; 16]), number: tag, acknowledged: 0 };
-            gathering.push(Duration::from_millis(now), Asker { owner, client, tag }, &header, action);
+            gathering.push(
+                Duration::from_millis(now),
+                Asker { owner, client, tag },
+                EncodedRequest::new(&header, action),
+            );
         }
         room
     }

@@ -65,7 +65,7 @@ impl ClientSession {
         self.session = Session::Opening(key);
         let tag = self.track(0, encoding, Kind::Open { welcome });
         let header = RequestHeader { session: 0, key, number: 0, acknowledged: 0 };
-        self.submit(tag, header, Action::Open);
+        self.submit(tag, header, &Action::Open);
     }
 
     pub(super) fn opened(

@@ -1,7 +1,7 @@
 //! What the proposer is told.
 
 use actix::prelude::*;
-use rabia_bank_messages::batch::{Action, RequestHeader};
+use rabia_bank_messages::batch::{Action, Batched, EncodedRequest, RequestHeader};
 use rabia_bank_messages::ids::{Millis, NodeId, StoreId};
 
 use super::client_session::Waiter;
@@ -13,10 +13,15 @@ use crate::consensus::agreement::Notice;
 pub struct Submit {
     /// Who waits for the answer.
     pub waiter: Waiter,
-    /// Whose request it is.
-    pub header: RequestHeader,
-    /// What it asks for.
-    pub action: Action,
+    /// What is asked for.
+    pub request: EncodedRequest,
+}
+
+impl Submit {
+    /// A request of this client.
+    pub fn new<C: Batched>(waiter: Waiter, header: &RequestHeader, action: &Action<C>) -> Submit {
+        Submit { waiter, request: EncodedRequest::new(header, action) }
+    }
 }
 
 /// Put into the log that this member has a new store. The bank's state tells when it is decided.

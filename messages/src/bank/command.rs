@@ -2,11 +2,13 @@
 
 use std::fmt;
 
-use serde::de::{EnumAccess, VariantAccess, Visitor};
+use serde::de::value::{EnumAccessDeserializer, StrDeserializer};
+use serde::de::{self, DeserializeSeed, EnumAccess, IntoDeserializer, VariantAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::amount::Amount;
 use super::record::AccountId;
+use crate::named::named;
 
 /// Commands in one bulk at most: what it costs to apply one keeps all others waiting.
 pub const MAX_BULK: usize = 10_000;
@@ -67,53 +69,65 @@ pub enum Command {
     Bulk(Bulk),
 }
 
-impl Serialize for Command {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+/// Which operation.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[allow(missing_docs)] // see `Operation`
+pub enum OperationKind {
+    CreateAccount,
+    Deposit,
+    Withdraw,
+    Transfer,
+}
+
+named!(OperationKind {
+    CreateAccount = "create_account",
+    Deposit = "deposit",
+    Withdraw = "withdraw",
+    Transfer = "transfer",
+});
+
+impl Operation {
+    /// Which one it is.
+    pub fn kind(&self) -> OperationKind {
         match self {
-            Command::One(operation) => operation.serialize(serializer),
-            Command::Bulk(bulk) => serializer.serialize_newtype_variant("Command", 4, "bulk", bulk),
+            Operation::CreateAccount { .. } => OperationKind::CreateAccount,
+            Operation::Deposit { .. } => OperationKind::Deposit,
+            Operation::Withdraw { .. } => OperationKind::Withdraw,
+            Operation::Transfer { .. } => OperationKind::Transfer,
         }
     }
 }
 
-const COMMANDS: &[&str] = &["create_account", "deposit", "withdraw", "transfer", "bulk"];
+/// The word for several operations, beside the names of each.
+const BULK: &str = "bulk";
+
+/// What a command may be, for who sends another one.
+const COMMANDS: [&str; OperationKind::ALL.len() + 1] = {
+    let mut commands = [BULK; OperationKind::ALL.len() + 1];
+    let mut place = 0;
+    while place < OperationKind::ALL.len() {
+        commands[place] = OperationKind::ALL[place].name();
+        place += 1;
+    }
+    commands
+};
+
+impl Serialize for Command {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Command::One(operation) => operation.serialize(serializer),
+            Command::Bulk(bulk) => {
+                let index = OperationKind::ALL.len() as u32;
+                serializer.serialize_newtype_variant("Command", index, BULK, bulk)
+            }
+        }
+    }
+}
 
 /// On the wire an operation and a bulk stand side by side, `{"transfer": {…}}` or `{"bulk": {…}}`. Written by hand
 /// because serde's untagged enums would copy a bulk of 10,000 into a tree first.
 impl<'de> Deserialize<'de> for Command {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        enum Name {
-            CreateAccount,
-            Deposit,
-            Withdraw,
-            Transfer,
-            Bulk,
-        }
-
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct CreateAccount {
-            account_id: AccountId,
-            initial_balance: Amount,
-        }
-
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct OneAccount {
-            account_id: AccountId,
-            amount: Amount,
-        }
-
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Transfer {
-            from_account: AccountId,
-            to_account: AccountId,
-            amount: Amount,
-        }
-
         struct ByName;
         impl<'de> Visitor<'de> for ByName {
             type Value = Command;
@@ -124,27 +138,59 @@ impl<'de> Deserialize<'de> for Command {
 
             fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<Command, A::Error> {
                 let (name, fields) = data.variant::<Name>()?;
-                Ok(match name {
-                    Name::CreateAccount => {
-                        let CreateAccount { account_id, initial_balance } = fields.newtype_variant()?;
-                        Command::One(Operation::CreateAccount { account_id, initial_balance })
+                match name {
+                    Name::Bulk => fields.newtype_variant().map(Command::Bulk),
+                    Name::One(kind) => {
+                        let operation = EnumAccessDeserializer::new(Known { kind, fields });
+                        Operation::deserialize(operation).map(Command::One)
                     }
-                    Name::Deposit => {
-                        let OneAccount { account_id, amount } = fields.newtype_variant()?;
-                        Command::One(Operation::Deposit { account_id, amount })
-                    }
-                    Name::Withdraw => {
-                        let OneAccount { account_id, amount } = fields.newtype_variant()?;
-                        Command::One(Operation::Withdraw { account_id, amount })
-                    }
-                    Name::Transfer => {
-                        let Transfer { from_account, to_account, amount } = fields.newtype_variant()?;
-                        Command::One(Operation::Transfer { from_account, to_account, amount })
-                    }
-                    Name::Bulk => Command::Bulk(fields.newtype_variant()?),
-                })
+                }
             }
         }
-        deserializer.deserialize_enum("Command", COMMANDS, ByName)
+        deserializer.deserialize_enum("Command", &COMMANDS, ByName)
+    }
+}
+
+/// What stands before the fields of a command.
+enum Name {
+    One(OperationKind),
+    Bulk,
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Name, D::Error> {
+        struct Word;
+        impl Visitor<'_> for Word {
+            type Value = Name;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a command")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Name, E> {
+                match OperationKind::named(name) {
+                    Some(kind) => Ok(Name::One(kind)),
+                    None if name == BULK => Ok(Name::Bulk),
+                    None => Err(E::unknown_variant(name, &COMMANDS)),
+                }
+            }
+        }
+        deserializer.deserialize_identifier(Word)
+    }
+}
+
+/// An operation of which the name has been read.
+struct Known<A> {
+    kind: OperationKind,
+    fields: A,
+}
+
+impl<'de, A: VariantAccess<'de>> EnumAccess<'de> for Known<A> {
+    type Error = A::Error;
+    type Variant = A;
+
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, A), A::Error> {
+        let name: StrDeserializer<'_, A::Error> = self.kind.name().into_deserializer();
+        Ok((seed.deserialize(name)?, self.fields))
     }
 }

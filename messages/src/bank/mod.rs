@@ -5,6 +5,7 @@
 
 mod amount;
 mod answer;
+mod batched;
 mod command;
 mod query;
 mod record;
@@ -14,7 +15,7 @@ mod status;
 
 pub use amount::{Amount, DEFAULT_TRANSACTION_LIMIT, MAX_BALANCE};
 pub use answer::{ItemResult, Success};
-pub use command::{Bulk, Command, MAX_BULK, Operation};
+pub use command::{Bulk, Command, MAX_BULK, Operation, OperationKind};
 pub use query::{DEFAULT_PAGE, HistoryFilter, MAX_PAGE, Query, ReadLevel};
 pub use record::{Account, AccountId, MAX_ACCOUNT_ID, Transaction, TransactionType, TypeName, is_valid_account_id};
 pub use refusal::{ErrorCode, Outcome, Refusal};

@@ -7,6 +7,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ids::{self, Digest, Millis, Slot};
+use crate::named::named;
 use crate::open::{self, OtherFields};
 
 /// The most characters in an account id.
@@ -71,21 +72,12 @@ pub enum TransactionType {
     Transfer,
 }
 
-impl TransactionType {
-    /// Each once, in a fixed order.
-    pub const ALL: [TransactionType; 4] =
-        [TransactionType::Opening, TransactionType::Deposit, TransactionType::Withdrawal, TransactionType::Transfer];
-
-    /// The word on the wire and in listings.
-    pub fn name(self) -> &'static str {
-        match self {
-            TransactionType::Opening => "opening",
-            TransactionType::Deposit => "deposit",
-            TransactionType::Withdrawal => "withdrawal",
-            TransactionType::Transfer => "transfer",
-        }
-    }
-}
+named!(TransactionType {
+    Opening = "opening",
+    Deposit = "deposit",
+    Withdrawal = "withdrawal",
+    Transfer = "transfer",
+});
 
 /// The kind of a transaction as a node says it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -135,8 +127,7 @@ impl Serialize for TypeName {
 impl<'de> Deserialize<'de> for TypeName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<TypeName, D::Error> {
         open::word(deserializer, |name| {
-            let known = TransactionType::ALL.into_iter().find(|kind| kind.name() == name);
-            known.map_or_else(|| TypeName::Other(name.into()), TypeName::Known)
+            TransactionType::named(name).map_or_else(|| TypeName::Other(name.into()), TypeName::Known)
         })
     }
 }

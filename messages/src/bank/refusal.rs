@@ -5,6 +5,7 @@ use std::fmt;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::named::named;
 use crate::open::{self, OtherFields};
 
 /// Why something was not done. Stable: programs may rely on the names.
@@ -56,60 +57,29 @@ pub enum ErrorCode {
     Other(Box<str>),
 }
 
-impl ErrorCode {
-    /// All but [`ErrorCode::Other`].
-    pub const ALL: [ErrorCode; 21] = [
-        ErrorCode::InvalidAccountId,
-        ErrorCode::InvalidAmount,
-        ErrorCode::AccountExists,
-        ErrorCode::AccountNotFound,
-        ErrorCode::TransactionNotFound,
-        ErrorCode::InsufficientFunds,
-        ErrorCode::BalanceOverflow,
-        ErrorCode::SameAccount,
-        ErrorCode::BulkEmpty,
-        ErrorCode::BulkTooLarge,
-        ErrorCode::RequestReused,
-        ErrorCode::RequestAcknowledged,
-        ErrorCode::SessionExpired,
-        ErrorCode::TooManySessions,
-        ErrorCode::Busy,
-        ErrorCode::NoQuorum,
-        ErrorCode::NotYetApplied,
-        ErrorCode::Malformed,
-        ErrorCode::TooLarge,
-        ErrorCode::NotAuthorised,
-        ErrorCode::Stopping,
-    ];
-
-    /// The word on the wire: stable.
-    pub fn name(&self) -> &str {
-        match self {
-            ErrorCode::InvalidAccountId => "invalid_account_id",
-            ErrorCode::InvalidAmount => "invalid_amount",
-            ErrorCode::AccountExists => "account_exists",
-            ErrorCode::AccountNotFound => "account_not_found",
-            ErrorCode::TransactionNotFound => "transaction_not_found",
-            ErrorCode::InsufficientFunds => "insufficient_funds",
-            ErrorCode::BalanceOverflow => "balance_overflow",
-            ErrorCode::SameAccount => "same_account",
-            ErrorCode::BulkEmpty => "bulk_empty",
-            ErrorCode::BulkTooLarge => "bulk_too_large",
-            ErrorCode::RequestReused => "request_reused",
-            ErrorCode::RequestAcknowledged => "request_acknowledged",
-            ErrorCode::SessionExpired => "session_expired",
-            ErrorCode::TooManySessions => "too_many_sessions",
-            ErrorCode::Busy => "busy",
-            ErrorCode::NoQuorum => "no_quorum",
-            ErrorCode::NotYetApplied => "not_yet_applied",
-            ErrorCode::Malformed => "malformed",
-            ErrorCode::TooLarge => "too_large",
-            ErrorCode::NotAuthorised => "not_authorised",
-            ErrorCode::Stopping => "stopping",
-            ErrorCode::Other(name) => name,
-        }
-    }
-}
+named!(ErrorCode or Other {
+    InvalidAccountId = "invalid_account_id",
+    InvalidAmount = "invalid_amount",
+    AccountExists = "account_exists",
+    AccountNotFound = "account_not_found",
+    TransactionNotFound = "transaction_not_found",
+    InsufficientFunds = "insufficient_funds",
+    BalanceOverflow = "balance_overflow",
+    SameAccount = "same_account",
+    BulkEmpty = "bulk_empty",
+    BulkTooLarge = "bulk_too_large",
+    RequestReused = "request_reused",
+    RequestAcknowledged = "request_acknowledged",
+    SessionExpired = "session_expired",
+    TooManySessions = "too_many_sessions",
+    Busy = "busy",
+    NoQuorum = "no_quorum",
+    NotYetApplied = "not_yet_applied",
+    Malformed = "malformed",
+    TooLarge = "too_large",
+    NotAuthorised = "not_authorised",
+    Stopping = "stopping",
+});
 
 impl fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -125,10 +95,7 @@ impl Serialize for ErrorCode {
 
 impl<'de> Deserialize<'de> for ErrorCode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ErrorCode, D::Error> {
-        open::word(deserializer, |name| {
-            let known = ErrorCode::ALL.into_iter().find(|code| code.name() == name);
-            known.unwrap_or_else(|| ErrorCode::Other(name.into()))
-        })
+        open::word(deserializer, ErrorCode::named)
     }
 }
 

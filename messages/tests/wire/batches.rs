@@ -17,7 +17,7 @@ fn node() -> NodeId {
 #[test]
 fn the_layout_is_the_documented_one() {
     let mut builder = BatchBuilder::default();
-    builder.push(&HEADER, &Action::Open);
+    builder.push(&HEADER, &Action::<Command>::Open);
     let deposit = Operation::Deposit { account_id: "al".into(), amount: Amount::new(3) };
     builder.push(&HEADER, &Action::Command(Command::One(deposit)));
     let (_, payload) = builder.finish(node(), 1, 1, 0x0102);
@@ -38,16 +38,16 @@ fn a_batch_without_requests_is_a_batch() {
     let (id, payload) = BatchBuilder::default().finish(node(), 1, 1, 77);
     assert!(payload.matches(&id));
     assert_eq!((payload.stamp(), payload.count()), (Ok(77), Ok(0)));
-    assert_eq!(payload.requests().unwrap().count(), 0);
+    assert_eq!(payload.requests::<Command>().unwrap().count(), 0);
 }
 
 #[test]
 fn a_builder_starts_anew_after_each_batch() {
     let mut builder = BatchBuilder::default();
-    builder.push(&HEADER, &Action::Open);
+    builder.push(&HEADER, &Action::<Command>::Open);
     let first = builder.finish(node(), 1, 1, 1);
     assert!(builder.is_empty(), "{} bytes", builder.len());
-    builder.push(&HEADER, &Action::Open);
+    builder.push(&HEADER, &Action::<Command>::Open);
     assert_eq!(builder.finish(node(), 1, 1, 1), first);
 }
 
@@ -55,7 +55,7 @@ fn a_builder_starts_anew_after_each_batch() {
 fn it_is_full_by_count_and_by_size() {
     let mut builder = BatchBuilder::default();
     while !builder.is_full() {
-        builder.push(&HEADER, &Action::Close);
+        builder.push(&HEADER, &Action::<Command>::Close);
     }
     assert!(builder.count() == MAX_BATCH_REQUESTS || builder.len() >= FULL_BATCH_BYTES);
     let mut builder = BatchBuilder::default();
@@ -86,11 +86,11 @@ fn the_largest_bulk_fits_everywhere() {
 #[test]
 fn a_damaged_payload_says_so_once() {
     let mut builder = BatchBuilder::default();
-    builder.push(&HEADER, &Action::Open);
-    builder.push(&HEADER, &Action::Close);
+    builder.push(&HEADER, &Action::<Command>::Open);
+    builder.push(&HEADER, &Action::<Command>::Close);
     let whole = builder.finish(node(), 1, 1, 1).1.bytes().to_vec();
     for end in 0..whole.len() {
-        match Payload::new(whole[..end].to_vec()).requests() {
+        match Payload::new(whole[..end].to_vec()).requests::<Command>() {
             Err(_) => assert!(end < 13),
             Ok(requests) => {
                 let results: Vec<_> = requests.collect();
@@ -100,7 +100,7 @@ fn a_damaged_payload_says_so_once() {
         }
     }
     let longer = [&whole[..], &[0xc0]].concat();
-    assert!(Payload::new(longer).requests().unwrap().last().is_some_and(|result| result.is_err()));
+    assert!(Payload::new(longer).requests::<Command>().unwrap().last().is_some_and(|result| result.is_err()));
     let other_version = [&[3], &whole[1..]].concat();
     assert!(Payload::new(other_version).stamp().is_err());
 }
@@ -110,14 +110,14 @@ fn a_damaged_payload_says_so_once() {
 fn what_no_honest_node_makes_does_not_pass() {
     let build = |requests: u32| {
         let mut builder = BatchBuilder::default();
-        (0..requests).for_each(|_| builder.push(&HEADER, &Action::Open));
+        (0..requests).for_each(|_| builder.push(&HEADER, &Action::<Command>::Open));
         builder.finish(node(), 1, 1, MAX_STAMP).1
     };
-    assert_eq!(build(MAX_BATCH_REQUESTS).check(), Ok(()));
+    assert_eq!(build(MAX_BATCH_REQUESTS).check::<Command>(), Ok(()));
     let fails = |payload: &Payload, why: &str| {
-        let said = payload.check().unwrap_err();
+        let said = payload.check::<Command>().unwrap_err();
         assert!(said.to_string().contains(why), "{said}");
-        assert_eq!(payload.contents(), Err(said));
+        assert_eq!(payload.contents::<Command>(), Err(said));
     };
     fails(&build(MAX_BATCH_REQUESTS + 1), "8193 requests, 8192 are the most");
     let stamped = |stamp: u64| {
@@ -125,7 +125,7 @@ fn what_no_honest_node_makes_does_not_pass() {
         bytes[1..9].copy_from_slice(&stamp.to_be_bytes());
         Payload::new(bytes)
     };
-    assert_eq!(stamped(MAX_STAMP).check(), Ok(()));
+    assert_eq!(stamped(MAX_STAMP).check::<Command>(), Ok(()));
     fails(&stamped(MAX_STAMP + 1), "the latest");
     fails(&stamped(u64::MAX), "the latest");
     fails(&Payload::new(vec![0; MAX_BATCH_BYTES + 1]), "are the most");
@@ -139,7 +139,7 @@ fn what_no_honest_node_makes_does_not_pass() {
         let bytes = [&build(1).bytes()[..13 + 22], b"\x81\xa7Command\x81\xa7deposit\x92\xa2al", amount].concat();
         Payload::new(bytes)
     };
-    assert_eq!(deposit(&[3]).check(), Ok(()));
+    assert_eq!(deposit(&[3]).check::<Command>(), Ok(()));
     fails(&deposit(&[0xcc, 3]), "shortest");
     fails(&deposit(&[0xc0]), "no number");
     fails(&deposit(&[3, 3]), "1 bytes after the last request");
@@ -171,7 +171,7 @@ fn a_store_is_replaced_by_a_payload_of_its_own() {
     assert_eq!(payload.bytes()[..], expected);
     assert_eq!(payload.replacement(), Ok(Some((node(), StoreId([7; 16])))));
     assert_eq!((payload.stamp(), payload.count()), (Ok(0x0102), Ok(0)));
-    assert!(payload.requests().is_err());
+    assert!(payload.requests::<Command>().is_err());
     assert_eq!(BatchBuilder::default().finish(node(), 1, 1, 77).1.replacement(), Ok(None));
     for damaged in [&expected[..25], &[&expected[..], &[0]].concat()] {
         assert!(Payload::new(damaged.to_vec()).replacement().is_err());

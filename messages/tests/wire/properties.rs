@@ -3,6 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
+use rabia_bank_messages::bank::Command;
 use rabia_bank_messages::batch::{BatchBuilder, Contents, MAX_STAMP, Payload};
 use rabia_bank_messages::codec::{self, Encoding};
 
@@ -23,8 +24,8 @@ fn decode_as_anything(bytes: &[u8]) {
 
 /// What passes the check can be read, and is written again as the same bytes; what does not can't be read.
 fn check_payload(payload: &Payload) {
-    let contents = payload.contents();
-    assert_eq!(payload.check(), contents.as_ref().map(|_| ()).map_err(Clone::clone));
+    let contents = payload.contents::<Command>();
+    assert_eq!(payload.check::<Command>(), contents.as_ref().map(|_| ()).map_err(Clone::clone));
     let again = match (contents, payload.stamp()) {
         (Ok(Contents::Replacement(node, store)), Ok(stamp)) => Payload::replacing(node, store, stamp),
         (Ok(Contents::Requests(requests)), Ok(stamp)) => {
@@ -98,13 +99,13 @@ proptest! {
         prop_assert!(payload.matches(&id));
         prop_assert_eq!((payload.stamp(), payload.count()), (Ok(stamp), Ok(requests.len() as u32)));
         let decoded: Vec<_> = payload
-            .requests()
+            .requests::<Command>()
             .unwrap()
             .map(|request| request.map(|request| (request.header, request.action)).unwrap())
             .collect();
         prop_assert_eq!(&decoded, &requests);
         check_payload(&payload);
-        prop_assert_eq!(payload.check(), Ok(()));
+        prop_assert_eq!(payload.check::<Command>(), Ok(()));
         prop_assert_eq!(build(&decoded), (id, payload));
     }
 
@@ -115,7 +116,7 @@ proptest! {
             builder.push(header, action);
         }
         let (_, payload) = builder.finish(rabia_bank_messages::ids::NodeId::new(1).unwrap(), 1, 1, 1);
-        let bytes: Vec<_> = payload.requests().unwrap().map(|request| request.unwrap().action_bytes).collect();
+        let bytes: Vec<_> = payload.requests::<Command>().unwrap().map(|request| request.unwrap().action_bytes).collect();
         prop_assert_eq!(bytes[0] == bytes[1], a.1 == b.1);
         prop_assert_eq!(bytes[1], bytes[2]);
     }

@@ -76,11 +76,11 @@ fn batches() {
     let (id, payload) = build().finish(node, 1, 1, 1_760_000_000_000);
     println!("{:<44} {:8} bytes", "batch: a transfer", payload.len() / COUNT as usize);
     measure("batch: decode a transfer", COUNT, || {
-        payload.requests().unwrap().for_each(|request| {
+        payload.requests::<Command>().unwrap().for_each(|request| {
             black_box(request.unwrap());
         });
     });
-    measure("batch: check a transfer", COUNT, || black_box(payload.check()).unwrap());
+    measure("batch: check a transfer", COUNT, || black_box(payload.check::<Command>()).unwrap());
     let mut frame = codec::start_frame();
     measure("peer: encode a batch of 100 transfers", 1, || {
         frame.truncate(1);

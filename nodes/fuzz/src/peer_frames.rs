@@ -1,5 +1,6 @@
 //! Frames between nodes, and the payloads in them.
 
+use rabia_bank_messages::bank::Command;
 use rabia_bank_messages::batch::{Action, BatchBuilder, Payload, RequestHeader};
 use rabia_bank_messages::client::ClientMessage;
 use rabia_bank_messages::codec::{self, Encoding};
@@ -26,7 +27,7 @@ pub fn check(input: &[u8]) {
 /// Requests that can be read can be written again, and say the same then.
 fn check_payload(input: &[u8]) {
     let payload = Payload::new(input.to_vec());
-    let (Ok(requests), Ok(stamp)) = (payload.requests(), payload.stamp()) else { return };
+    let (Ok(requests), Ok(stamp)) = (payload.requests::<Command>(), payload.stamp()) else { return };
     let Ok(requests) = requests.map(|request| request.map(|r| (r.header, r.action))).collect::<Result<Vec<_>, _>>()
     else {
         return;
@@ -36,7 +37,8 @@ fn check_payload(input: &[u8]) {
     let Some(node) = NodeId::new(1) else { return };
     let (id, again) = builder.finish(node, 1, 1, stamp);
     assert!(again.matches(&id));
-    let decoded = again.requests().map(|requests| requests.map(|request| request.map(|r| (r.header, r.action))));
+    let decoded =
+        again.requests::<Command>().map(|requests| requests.map(|request| request.map(|r| (r.header, r.action))));
     let decoded: Vec<_> = decoded.into_iter().flatten().flatten().collect();
     assert_eq!(decoded, requests);
 }
@@ -109,7 +111,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
 pub fn payload(origin: NodeId) -> (BatchId, Payload) {
     let key = SessionKey([7; 16]);
     let mut builder = BatchBuilder::default();
-    builder.push(&RequestHeader { session: 0, key, number: 0, acknowledged: 0 }, &Action::Open);
+    builder.push(&RequestHeader { session: 0, key, number: 0, acknowledged: 0 }, &Action::<Command>::Open);
     let messages = client_frames::seeds();
     let commands = messages.iter().filter_map(|seed| match Encoding::Json.decode_client(seed) {
         Ok(ClientMessage::Command { command, .. }) => Some(command),

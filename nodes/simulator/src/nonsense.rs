@@ -246,7 +246,7 @@ fn requests(random: &mut Rng, stamp: u64) -> Payload {
     let header = RequestHeader { session: 1, key: SessionKey([7; 16]), number: end(random), acknowledged: end(random) };
     let account_id = "nonsense".into();
     batch.push(&header, &Action::Command(Command::One(Operation::Deposit { account_id, amount: Amount::new(1) })));
-    batch.push(&header, &Action::Close);
+    batch.push(&header, &Action::<Command>::Close);
     let origin = NodeId::new(1).unwrap_or_else(|| unreachable!());
     batch.finish(origin, 1, 1, stamp).1
 }

@@ -50,7 +50,7 @@ fn each_is_applied_as_an_empty_batch_and_named() {
         let (id, payload) = named(sequence, bytes);
         let before = bank.ledger.summary();
         let Applied::Unusable(why) = bank.apply(Some((&id, &payload))) else { panic!("{payload:?} was applied") };
-        assert_eq!(payload.check(), Err(why));
+        assert_eq!(payload.check::<Command>(), Err(why));
         let after = bank.ledger.summary();
         let changed = (after.applied, after.decided_slots, after.unusable_batches);
         assert_eq!(changed, (before.applied + 1, before.decided_slots + 1, sequence));

@@ -255,7 +255,7 @@ impl Agreement {
             self.counters.bad_payloads += 1;
             return false;
         }
-        if let Err(why) = payload.check()
+        if let Err(why) = (self.check)(&payload)
             && !self.slots.is_undelivered(&id)
             && !is_broken(Rule::PayloadChecked)
         {

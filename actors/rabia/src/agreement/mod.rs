@@ -21,6 +21,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use rabia_bank_messages::bank::Command;
+use rabia_bank_messages::batch::{BadPayload, Payload};
 use rabia_bank_messages::genesis::{Genesis, Replacement, Replacements};
 use rabia_bank_messages::ids::{BatchId, Digest, NodeId, Slot as SlotNumber, StoreId};
 use rabia_bank_messages::lineage::Memory;
@@ -87,7 +89,11 @@ pub struct Agreement {
     catching_up: CatchUp,
     forks: Forks,
     counters: AgreementCounters,
+    check: PayloadCheck,
 }
+
+/// Whether a payload can be applied to what is replicated here; why not, otherwise.
+pub type PayloadCheck = fn(&Payload) -> Result<(), BadPayload>;
 
 impl Agreement {
     /// A replica with what its store remembers, and the replacements of stores up to the end of its log. Appends what it has to
@@ -110,6 +116,7 @@ impl Agreement {
             catching_up: CatchUp::default(),
             forks: Forks::new(me, setting.quorums.majority()),
             counters: AgreementCounters::default(),
+            check: Payload::check::<Command>,
             setting,
         };
         agreement.slots.restore(recovered, agreement.members.speaks(), effects);
@@ -117,6 +124,12 @@ impl Agreement {
         agreement.reserve_ahead(effects);
         agreement.move_window(Duration::ZERO, effects);
         agreement
+    }
+
+    /// The same where something else than the bank is replicated: `check` says which payloads of peers can be applied.
+    pub fn checking(mut self, check: PayloadCheck) -> Agreement {
+        self.check = check;
+        self
     }
 
     // ----- what is known of it -----

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
-use rabia_bank_messages::batch::{Action, MAX_BATCH_REQUESTS, Payload, RequestHeader};
+use rabia_bank_messages::batch::{EncodedRequest, MAX_BATCH_REQUESTS, Payload};
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{BatchId, Digest, MAX_NODES, Millis, NodeId, Slot, StoreId};
 use rabia_bank_messages::peer::{PeerMessage, Value};
@@ -159,11 +159,11 @@ impl Pool {
     }
 
     /// Adds a request. It is grouped and proposed by the next [`Pool::pump`].
-    pub fn submit(&mut self, now: Now, from: Asker, header: &RequestHeader, action: &Action) {
+    pub fn submit(&mut self, now: Now, from: Asker, request: EncodedRequest) {
         if self.gather.is_empty() {
             self.gather_order = self.queue.next_order();
         }
-        self.gather.push(now.elapsed, from, header, action);
+        self.gather.push(now.elapsed, from, request);
     }
 
     /// Whether another request of this client may wait, where so much may on this node.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rabia_bank_messages::bank::{Amount, Command, Operation};
-use rabia_bank_messages::batch::{Action, Payload, RequestHeader};
+use rabia_bank_messages::batch::{Action, EncodedRequest, Payload, RequestHeader};
 use rabia_bank_messages::genesis::{Genesis, Replacement, Replacements};
 use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, NodeId, RunId, SessionKey, Slot, StoreId};
 use rabia_bank_messages::lineage::{Memory, Secret, log_hash};
@@ -584,7 +584,7 @@ impl World {
         if let Some((node, store)) = batch.as_ref().and_then(|(_, payload)| payload.replacement().unwrap()) {
             self.stores.add(Replacement { slot, node, store });
         } else {
-            for request in batch.iter().flat_map(|(_, payload)| payload.requests().unwrap()) {
+            for request in batch.iter().flat_map(|(_, payload)| payload.requests::<Command>().unwrap()) {
                 self.delivered_requests.insert(request.unwrap().header.number);
             }
         }
@@ -619,8 +619,7 @@ impl World {
         self.nodes[index].pool.submit(
             now,
             Asker { owner: Owner::Host, client: 0, tag: 0 },
-            &header,
-            &Action::Command(Command::One(operation)),
+            EncodedRequest::new(&header, &Action::Command(Command::One(operation))),
         );
         self.pool(index, Vec::new());
     }

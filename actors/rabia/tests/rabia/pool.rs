@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use rabia_bank_messages::bank::{Amount, Bulk, Command, Operation};
-use rabia_bank_messages::batch::{Action, BatchBuilder, MAX_STAMP, Payload, RequestHeader};
+use rabia_bank_messages::batch::{Action, BatchBuilder, EncodedRequest, MAX_STAMP, Payload, RequestHeader};
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{BatchId, ClusterId, Millis, NodeId, SessionKey, StoreId};
 use rabia_bank_messages::peer::PeerMessage;
@@ -20,7 +20,7 @@ fn submit(pool: &mut Pool, now: Now, number: u64) {
     let header = RequestHeader { session: 1, key: SessionKey([1; 16]), number, acknowledged: 0 };
     let operation = Operation::Deposit { account_id: "a".into(), amount: Amount::new(1) };
     let from = Asker { owner: Owner::Host, client: 1, tag: number };
-    pool.submit(now, from, &header, &Action::Command(Command::One(operation)));
+    pool.submit(now, from, EncodedRequest::new(&header, &Action::Command(Command::One(operation))));
 }
 
 fn pump(pool: &mut Pool, now: Now) -> Vec<PoolEffect> {
@@ -191,7 +191,7 @@ fn a_backlog_waits_for_its_turn_and_not_in_formed_batches() {
     for number in 1..=30 {
         let header = RequestHeader { session: 1, key: SessionKey([1; 16]), number, acknowledged: 0 };
         let from = Asker { owner: Owner::Host, client: 1, tag: number };
-        pool.submit(at(10), from, &header, &Action::Command(bulk.clone()));
+        pool.submit(at(10), from, EncodedRequest::new(&header, &Action::Command(bulk.clone())));
     }
     let all_formed = |effects: Vec<PoolEffect>| -> Vec<(BatchId, Vec<Asker>)> {
         let formed = effects.into_iter().filter_map(|effect| match effect {
@@ -207,7 +207,7 @@ fn a_backlog_waits_for_its_turn_and_not_in_formed_batches() {
 
     let owner = Owner::at([127, 0, 0, 2].into());
     let header = RequestHeader { session: 2, key: SessionKey([2; 16]), number: 1, acknowledged: 0 };
-    pool.submit(at(12), Asker { owner, client: 2, tag: 7 }, &header, &Action::Close);
+    pool.submit(at(12), Asker { owner, client: 2, tag: 7 }, EncodedRequest::new(&header, &Action::<Command>::Close));
     let mut next = Vec::new();
     for (slot, (id, _)) in (1..).zip(&ahead) {
         if next.is_empty() {

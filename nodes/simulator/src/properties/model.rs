@@ -122,7 +122,7 @@ impl Model {
             return Ok(None);
         }
         // What can't be applied is an empty batch.
-        if payload.check().is_err() {
+        if payload.check::<Command>().is_err() {
             return Ok(None);
         }
         self.time = self.time.max(payload.stamp().map_err(|e| e.to_string())?);
@@ -134,7 +134,7 @@ impl Model {
             return Ok(None);
         }
         let mut replies = Vec::new();
-        for (index, request) in payload.requests().map_err(|e| e.to_string())?.enumerate() {
+        for (index, request) in payload.requests::<Command>().map_err(|e| e.to_string())?.enumerate() {
             let request = request.map_err(|e| e.to_string())?;
             self.requests += 1;
             replies.push(self.request(index, &request.header, &request.action));

@@ -3,6 +3,7 @@
 //!
 //! Source: PROTOCOL.md, "Replacing a lost store".
 
+use rabia_bank_messages::bank::Command;
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::genesis::{Genesis, Replacement};
 use rabia_bank_messages::ids::{NodeId, Slot, StoreId};
@@ -34,7 +35,7 @@ impl Stores {
             return Ok(());
         }
         self.end = slot;
-        let usable = payload.filter(|payload| payload.check().is_ok());
+        let usable = payload.filter(|payload| payload.check::<Command>().is_ok());
         let replacement = usable.map_or(Ok(None), Payload::replacement);
         let replacement = replacement.map_err(|bad| Violation { property: PROPERTY, what: bad.to_string() })?;
         if let Some((node, store)) = replacement.filter(|(_, store)| self.replaced_in(*store).is_none()) {

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rabia_bank_actors::consensus::agreement::{AHEAD, Event};
 use rabia_bank_actors::consensus::coin::coin;
+use rabia_bank_messages::bank::Command;
 use rabia_bank_messages::genesis::{Genesis, Quorums};
 use rabia_bank_messages::ids::{BatchId, ClusterId, MAX_NODES, NodeId, Phase, Slot};
 use rabia_bank_messages::peer::{PeerMessage, State, Value, Vote};
@@ -198,7 +199,7 @@ impl WeakMvc {
             PeerMessage::Proposal { slot, value, payload } => {
                 let brings = value
                     .zip(payload.as_ref())
-                    .is_some_and(|(id, payload)| payload.matches(&id) && payload.check().is_ok());
+                    .is_some_and(|(id, payload)| payload.matches(&id) && payload.check::<Command>().is_ok());
                 (*slot, *value, brings)
             }
             PeerMessage::State { slot, state: State::One(id), .. } => (*slot, Some(*id), false),

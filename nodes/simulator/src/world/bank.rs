@@ -8,8 +8,8 @@ use rabia_bank_actors::consensus::pool::{Asker, PoolEffect};
 use rabia_bank_actors::consensus::turns::Owner;
 use rabia_bank_actors::ledger::{Applied, Lookup, MOST_AT_ONCE, Progress, RequestOutcome};
 use rabia_bank_actors::snapshot::read_block;
-use rabia_bank_messages::bank::{ErrorCode, Query, ReadLevel};
-use rabia_bank_messages::batch::{Action, Payload, RequestHeader};
+use rabia_bank_messages::bank::{Command, ErrorCode, Query, ReadLevel};
+use rabia_bank_messages::batch::{Action, EncodedRequest, Payload, RequestHeader};
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::ids::{BatchId, Slot};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
@@ -76,7 +76,7 @@ impl World {
         node.tickets += 1;
         node.gathering.insert(node.tickets, waiter);
         let from = Asker { owner, client: waiter.client as u64, tag: node.tickets };
-        node.pool.submit(now, from, header, action);
+        node.pool.submit(now, from, EncodedRequest::new(header, action));
         self.machines[index].node = Some(node);
         self.mail(index, MAILBOX, Mail::Pump);
         Ok(())
@@ -138,7 +138,7 @@ impl World {
         })?;
         if first {
             let clocks = self.machines.iter().map(|machine| machine.highest_clock);
-            let payload = named.map(|(_, payload)| payload).filter(|payload| payload.check().is_ok());
+            let payload = named.map(|(_, payload)| payload).filter(|payload| payload.check::<Command>().is_ok());
             log_time::decided(slot, payload, clocks)?;
             self.log_time.has_not_leapt(slot, payload, self.now)?;
             let replies = self.model.apply(slot, named).map_err(|what| Violation { property: "validity", what })?;

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use rabia_bank_messages::batch::{Action, BatchBuilder, Payload, RequestHeader};
+use rabia_bank_messages::bank::Command;
+use rabia_bank_messages::batch::{Action, BatchBuilder, EncodedRequest, Payload, RequestHeader};
 use rabia_bank_messages::genesis::{Genesis, Replacements};
 use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, NodeId, Phase, SessionKey, Slot, StoreId};
 use rabia_bank_messages::peer::{PeerMessage, State, Value, Vote};
@@ -123,7 +124,8 @@ impl Cluster {
         let number = self.requests;
         let header = RequestHeader { session: 1, key: SessionKey([1; 16]), number, acknowledged: 0 };
         let now = self.clocks(node);
-        self.pool(node).submit(now, Asker { owner: Owner::Host, client: 0, tag: 0 }, &header, &Action::Close);
+        let request = EncodedRequest::new(&header, &Action::<Command>::Close);
+        self.pool(node).submit(now, Asker { owner: Owner::Host, client: 0, tag: 0 }, request);
         self.pump(node, Vec::new(), Vec::new());
     }
 

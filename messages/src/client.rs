@@ -44,7 +44,7 @@ pub struct OpenSession {
 /// The optional first message of a client: with a session to go on with, or one to open, or neither.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Hello {
-    /// [`CLIENT_VERSION`].
+    /// The version of the protocol that the client speaks: [`CLIENT_VERSION`].
     #[serde(deserialize_with = "number::whole")]
     pub version: u32,
     /// A session to go on with.
@@ -73,7 +73,7 @@ pub struct Feed {
 /// One message of a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ClientMessage {
-    /// Optional; comes first.
+    /// Says in which session this connection speaks. Optional, and the first message if it is sent.
     Hello(Hello),
     /// Asks for a change.
     Command {
@@ -84,7 +84,7 @@ pub enum ClientMessage {
         /// The client has the answers to all requests up to this number; 0 for none.
         acknowledged: u64,
     },
-    /// Asks for information.
+    /// Asks for something that the bank knows, and changes nothing.
     Query {
         /// The client's number of this request, from 1.
         request: u64,
@@ -102,12 +102,12 @@ pub enum ClientMessage {
         /// What the node must have applied before it looks for the account, and for the next transaction to come.
         read: ReadLevel,
     },
-    /// Ends a subscription.
+    /// Ends a subscription: no more transactions are told of.
     Unsubscribe {
         /// The number of the request that began it.
         subscription: u64,
     },
-    /// Ends the session.
+    /// Ends the session that this connection speaks in, in the log too.
     Goodbye,
 }
 
@@ -273,7 +273,7 @@ pub enum ServerMessage {
     },
     /// An error that belongs to no request. The connection is closed after it where it says so in the close frame.
     Error {
-        /// What is wrong.
+        /// The reason, with its code and what it means for requests.
         error: Refusal,
     },
 }
@@ -281,7 +281,7 @@ pub enum ServerMessage {
 /// The answer to a hello.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Welcome {
-    /// Which member answers.
+    /// The member at the other end of the connection.
     pub node: NodeId,
     /// The id of its cluster: a client can check that it is the one it expects.
     #[serde(with = "ids::text")]

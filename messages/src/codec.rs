@@ -19,7 +19,7 @@ const MAX_ERROR_TEXT: usize = 200;
 /// How a client's frame is encoded. Answers come in the encoding of the question.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Encoding {
-    /// Text frames.
+    /// JSON in text frames.
     Json,
     /// Binary frames: MessagePack with named fields.
     MessagePack,
@@ -29,7 +29,7 @@ pub enum Encoding {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Malformed {
-    /// For people.
+    /// A sentence for people; its words may change.
     pub message: String,
     /// The request number it has, where that much could be read.
     pub request: Option<u64>,

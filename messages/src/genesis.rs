@@ -120,7 +120,7 @@ impl Replacements {
         new
     }
 
-    /// All of them.
+    /// All replacements, in the order in which they were decided.
     pub fn list(&self) -> &[Replacement] {
         &self.0
     }
@@ -148,7 +148,7 @@ impl Quorums {
         self.members() - self.faults()
     }
 
-    /// ⌊n / 2⌋ + 1.
+    /// The least number of members that is more than half: ⌊n / 2⌋ + 1.
     pub fn majority(self) -> usize {
         self.members() / 2 + 1
     }

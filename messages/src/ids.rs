@@ -38,7 +38,7 @@ impl NodeId {
         (1..=MAX_NODES as u8).contains(&number).then_some(NodeId(number))
     }
 
-    /// 1 to [`MAX_NODES`].
+    /// The number of the member, 1 to [`MAX_NODES`].
     pub fn get(self) -> u8 {
         self.0
     }

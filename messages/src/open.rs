@@ -154,7 +154,7 @@ impl<'de> Visitor<'de> for Anything {
     }
 }
 
-/// Reads a word.
+/// Reads a text, and makes a word of the vocabulary of it.
 pub(crate) fn word<'de, T, D: Deserializer<'de>>(deserializer: D, make: impl FnOnce(&str) -> T) -> Result<T, D::Error> {
     struct Word<F>(F);
     impl<T, F: FnOnce(&str) -> T> Visitor<'_> for Word<F> {

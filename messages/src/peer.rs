@@ -47,7 +47,7 @@ pub struct Hello {
     pub cluster: ClusterId,
     /// Over all constants of the cluster.
     pub genesis: Digest,
-    /// The speaker.
+    /// The member that speaks.
     pub node: NodeId,
     /// The node that the speaker expects at the other end.
     pub to: NodeId,
@@ -120,7 +120,7 @@ pub enum RefusalReason {
 /// The first frame on a link that is refused.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct HelloRefused {
-    /// Why, for programs.
+    /// The kind of refusal, for programs.
     pub reason: RefusalReason,
     /// Why, for people: what was expected and what came.
     pub message: String,
@@ -143,14 +143,14 @@ pub enum Evidence {
 pub enum Opening {
     /// The link may be used.
     Hello(Hello),
-    /// It may not.
+    /// The link may not be used; it is closed after this frame.
     Refused(HelloRefused),
 }
 
 /// A decided slot, for a node that lacks it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Entry {
-    /// From 1.
+    /// The slot that was decided; slots are numbered from 1.
     pub slot: Slot,
     /// What it was decided on, with the payload.
     pub batch: Option<(BatchId, Payload)>,
@@ -161,34 +161,34 @@ pub struct Entry {
 pub enum PeerMessage {
     /// Rule 2. The owner sends the payload along; who only echoes does not.
     Proposal {
-        /// From 1.
+        /// The slot that this is about, from 1.
         slot: Slot,
         /// The batch; none for the null slot.
         value: Value,
         /// Present if the speaker made the batch.
         payload: Option<Payload>,
     },
-    /// Rules 3 and 5.
+    /// What the speaker goes into a phase with, by rules 3 and 5.
     State {
-        /// From 1.
+        /// The slot that this is about, from 1.
         slot: Slot,
-        /// From 1.
+        /// The phase of the slot, from 1.
         phase: Phase,
         /// Never changes within a phase.
         state: State,
     },
     /// Rule 4. Durable before it is sent.
     Vote {
-        /// From 1.
+        /// The slot that this is about, from 1.
         slot: Slot,
-        /// From 1.
+        /// The phase of the slot, from 1.
         phase: Phase,
         /// What the speaker binds itself to.
         vote: Vote,
     },
-    /// Rule 8.
+    /// A slot is decided: rule 8.
     Decide {
-        /// From 1.
+        /// The slot that this is about, from 1.
         slot: Slot,
         /// The same at every node.
         value: Value,
@@ -233,9 +233,9 @@ pub enum PeerMessage {
     },
     /// The answer to [`PeerMessage::ReadIndex`].
     ReadIndexAnswer {
-        /// As asked.
+        /// The start counter of the question.
         starts: u64,
-        /// As asked.
+        /// The round of the question.
         round: u64,
         /// 0 if there is none.
         slot: Slot,
@@ -250,7 +250,7 @@ pub enum PeerMessage {
     Entries {
         /// The hash of the speaker's log before the first of them. Who has another one there has another log.
         before: Digest,
-        /// With their payloads.
+        /// Decided slots, each with the payload of its batch.
         entries: Vec<Entry>,
         /// The speaker knows all decisions up to here.
         decided: Slot,
@@ -264,14 +264,14 @@ pub enum PeerMessage {
     GetSnapshot {
         /// Which one: the slot that it stands after. 0 for the newest.
         slot: Slot,
-        /// From where on.
+        /// The first row that the asker lacks.
         at: SnapshotCursor,
     },
     /// The answer to [`PeerMessage::GetSnapshot`].
     SnapshotRows {
         /// The slot that the rows stand after: another one than was asked for if the speaker has that no more.
         slot: Slot,
-        /// As asked.
+        /// The place that was asked for.
         at: SnapshotCursor,
         /// The part that the rows are of: a later one than was asked for if nothing was left in that.
         part: SnapshotPart,
@@ -291,19 +291,19 @@ pub enum PeerMessage {
     },
     /// What is the hash of your log up to this slot? Who is not that far, or has it no more, does not answer.
     GetHash {
-        /// From 1.
+        /// The slot that this is about, from 1.
         slot: Slot,
     },
     /// The answer to [`PeerMessage::GetHash`].
     LogHash {
-        /// From 1.
+        /// The slot that this is about, from 1.
         slot: Slot,
         /// If the receiver has another one there, the logs differ.
         hash: Digest,
     },
     /// The state's digest after a slot that is a multiple of [`DIGEST_INTERVAL`].
     StateDigest {
-        /// From 1.
+        /// The slot that this is about, from 1.
         slot: Slot,
         /// Over accounts, sessions and the head of the chain.
         digest: Digest,
@@ -320,7 +320,7 @@ pub enum SnapshotPart {
     State,
     /// Pages of accounts, by number.
     Accounts,
-    /// Sessions, by number.
+    /// Open sessions, by their numbers.
     Sessions,
 }
 

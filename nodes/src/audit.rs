@@ -49,7 +49,7 @@ pub enum AuditError {
     Block {
         /// The first transaction of the block.
         first: u64,
-        /// The last one.
+        /// The last transaction of the block.
         last: u64,
         /// What is wrong with it.
         what: BooksError,
@@ -59,7 +59,7 @@ pub enum AuditError {
     Transaction {
         /// The first one that is.
         id: u64,
-        /// How.
+        /// What is wrong with it, with the values.
         what: String,
     },
     /// An account is not what the history makes it.
@@ -67,7 +67,7 @@ pub enum AuditError {
     Account {
         /// The first one, in the order of their ids.
         account: Box<str>,
-        /// How.
+        /// What is wrong with it, with the values.
         what: String,
     },
     /// A figure over everything is not what the history makes it.
@@ -86,7 +86,7 @@ pub struct Books {
     snapshot: (Slot, u64),
 }
 
-/// What books say.
+/// Hashes over the books after a slot, to compare between nodes or to notarise.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Digests {
     /// The last slot of the log that is decided and here.
@@ -97,14 +97,14 @@ pub struct Digests {
     pub state_digest: Digest,
 }
 
-/// What was verified.
+/// How much was verified, and what it says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Verified {
     /// What the books say, which is right.
     pub digests: Digests,
     /// How many transactions there are.
     pub transactions: u64,
-    /// How many accounts.
+    /// How many accounts there are.
     pub accounts: u64,
     /// The sum of all balances, in minor units.
     pub total_balance: u64,

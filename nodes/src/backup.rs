@@ -51,7 +51,7 @@ pub enum BackupError {
     /// The file or socket can't be read or written.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The node refuses.
+    /// The node says why it writes no backup.
     #[error("the node says: {0}")]
     Refused(String),
     /// It is not what a node writes.
@@ -122,11 +122,11 @@ fn ended_sessions(view: &BooksView, state: &[u8]) -> Result<Vec<(u64, Vec<u8>)>,
 
 /// What a backup holds, ready for a new cluster.
 pub struct Backup {
-    /// The books.
+    /// Accounts, history and log time, without sessions.
     pub snapshot: Snapshot,
     /// The largest amount of one transaction, in minor units.
     pub transaction_limit: u64,
-    /// When sessions expire.
+    /// When sessions expire in the cluster that the backup is of.
     pub sessions: SessionLimits,
     /// How many transactions there are.
     pub transactions: u64,

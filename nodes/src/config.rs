@@ -60,7 +60,7 @@ pub const DEFAULT_PEER_PORT: u16 = 7_201;
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Member {
-    /// Its number.
+    /// The number of the member, from 1.
     pub node: NodeId,
     /// Its first store, fixed when the cluster was created. It stays here when the store is replaced: the log says by which.
     pub store: StoreId,
@@ -195,7 +195,7 @@ pub struct NodeConfig {
     pub owner_history: u64,
     /// The largest amount of one transaction, in minor units.
     pub transaction_limit: u64,
-    /// When sessions expire.
+    /// When sessions expire: the same at all members.
     pub sessions: SessionLimits,
     /// All members, this node included, node 1 first.
     pub members: Vec<Member>,
@@ -211,15 +211,15 @@ pub enum ConfigError {
     /// The file can't be read.
     #[error("can't read {}: {source}; `rabia-bank create` makes the folders of a new cluster", path.display())]
     Read {
-        /// Which file.
+        /// The configuration file.
         path: PathBuf,
-        /// Why not.
+        /// What the system says.
         source: std::io::Error,
     },
     /// It is not TOML, a key is missing, unknown, or of another type.
     #[error("{}: {source}", path.display())]
     Parse {
-        /// Which file.
+        /// The configuration file.
         path: PathBuf,
         /// What is wrong, with the line.
         source: Box<toml::de::Error>,
@@ -227,7 +227,7 @@ pub enum ConfigError {
     /// A value makes no sense.
     #[error("{}{}: {problem}", path.display(), line.map(|n| format!(", line {n}")).unwrap_or_default())]
     Invalid {
-        /// Which file.
+        /// The configuration file.
         path: PathBuf,
         /// In which line, from 1, where it belongs to one.
         line: Option<usize>,
@@ -365,7 +365,7 @@ impl NodeConfig {
         self.data_dir.join(BOOKS_FILE)
     }
 
-    /// The other members.
+    /// The members of the cluster but this one.
     pub fn peers(&self) -> impl Iterator<Item = &Member> {
         self.members.iter().filter(|member| member.node != self.node)
     }

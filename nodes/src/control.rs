@@ -38,10 +38,10 @@ const MAX_QUESTION: usize = 64;
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// Nobody listens.
+    /// No node listens on the control socket.
     #[error("nobody answers at {} ({source}); is the node running?", path.display())]
     Unreachable {
-        /// Where.
+        /// The path of the socket.
         path: PathBuf,
         /// What the system says.
         source: std::io::Error,
@@ -49,7 +49,7 @@ pub enum ControlError {
     /// The answer does not come.
     #[error("the node does not answer: {0}")]
     Io(#[from] std::io::Error),
-    /// The node refuses.
+    /// The node says why it does not do it.
     #[error("the node says: {0}")]
     Refused(String),
 }

@@ -42,7 +42,7 @@ pub struct NewCluster {
     pub window: u64,
     /// The largest amount of one transaction, in minor units.
     pub transaction_limit: u64,
-    /// When sessions expire.
+    /// When sessions expire in the new cluster.
     pub sessions: SessionLimits,
 }
 
@@ -63,10 +63,10 @@ impl NewCluster {
 /// Why a cluster was not created, or its folder can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterDirError {
-    /// There is something.
+    /// The folder holds something already.
     #[error("{} is not empty; choose another --data-dir, or delete it if nothing in it is needed", .0.display())]
     NotEmpty(PathBuf),
-    /// There is nothing.
+    /// The folder holds no cluster.
     #[error("there is no cluster in {}; `rabia-bank create --data-dir {}` makes one", .0.display(), .0.display())]
     NoNodes(PathBuf),
     /// There are other things, and no cluster.
@@ -75,7 +75,7 @@ pub enum ClusterDirError {
          nothing is yet", path.display()
     )]
     OtherThings {
-        /// The folder.
+        /// The folder that was named for the cluster.
         path: PathBuf,
         /// The name of one of them.
         found: String,
@@ -86,7 +86,7 @@ pub enum ClusterDirError {
     /// The folder holds another cluster.
     #[error("{} holds a cluster of {found}, not of {expected}; choose another folder", path.display())]
     OtherNodeCount {
-        /// The folder.
+        /// The folder that was named for the cluster.
         path: PathBuf,
         /// How many nodes it has.
         found: usize,
@@ -99,9 +99,9 @@ pub enum ClusterDirError {
     /// A folder or file can't be made.
     #[error("can't write {}: {source}", path.display())]
     Io {
-        /// Which one.
+        /// The file or folder that can't be written.
         path: PathBuf,
-        /// Why not.
+        /// What the system says.
         source: io::Error,
     },
     /// A store can't be made.
@@ -271,7 +271,7 @@ fn sync_dir(dir: &Path) -> Result<(), ClusterDirError> {
 /// A node's place in the folder of its cluster.
 #[derive(Debug)]
 pub struct NodePlace {
-    /// Which node.
+    /// The number of the member, from 1.
     pub node: NodeId,
     /// Where its configuration should be.
     pub config_path: PathBuf,

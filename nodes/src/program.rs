@@ -42,7 +42,7 @@ pub struct Cli {
     /// warn for everything else.
     #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER")]
     pub log: Option<String>,
-    /// What to do.
+    /// The subcommand, with its arguments.
     #[command(subcommand)]
     pub task: Task,
 }
@@ -61,14 +61,14 @@ Five minutes:
 
 ";
 
-/// The subcommands.
+/// What the program can do.
 #[derive(Subcommand, Debug)]
 pub enum Task {
     /// Run a whole cluster on this machine, one process a node; create it first if there is none.
     Cluster(cluster::Args),
     /// Create the folders of a new cluster without running it.
     Create(create::Args),
-    /// Run one node.
+    /// Run one node of a cluster until it is told to stop.
     Node(node::Args),
     /// Speak to a cluster: open accounts, move money, look things up.
     Client(client::Args),
@@ -109,19 +109,19 @@ pub enum ProgramError {
     /// The folder of the cluster.
     #[error(transparent)]
     ClusterDir(#[from] ClusterDirError),
-    /// The node.
+    /// A node refused to start, or has failed.
     #[error(transparent)]
     Node(#[from] NodeError),
     /// The books are wrong, or can't be audited.
     #[error(transparent)]
     Audit(#[from] AuditError),
-    /// A backup.
+    /// A backup can't be written, or can't be used.
     #[error(transparent)]
     Backup(#[from] BackupError),
     /// A node can't be asked.
     #[error(transparent)]
     Control(#[from] ControlError),
-    /// A new store.
+    /// A store can't be replaced.
     #[error(transparent)]
     Replace(#[from] ReplaceError),
     /// The command line, or a file that it names, can't be used.
@@ -133,9 +133,9 @@ pub enum ProgramError {
     /// It ended so, for this reason.
     #[error("{why}")]
     Ended {
-        /// How.
+        /// The exit code, which says how it ended.
         exit: Exit,
-        /// Why.
+        /// The reason, for people.
         why: String,
     },
     /// Anything else, with what to do.

@@ -33,12 +33,12 @@ pub enum ReplaceError {
          `rabia-bank restore --help`"
     )]
     TooFew(usize),
-    /// The node runs.
+    /// The node whose store is to be replaced runs.
     #[error("node {node} is running in {}; stop it first", folder.display())]
     Running {
-        /// Which node.
+        /// The number of the member.
         node: NodeId,
-        /// In which folder.
+        /// The folder that it runs in.
         folder: PathBuf,
     },
     /// There is nothing wrong with the store.
@@ -48,9 +48,9 @@ pub enum ReplaceError {
         folder.display()
     )]
     Whole {
-        /// Whose it is.
+        /// The number of the member whose store it is.
         node: NodeId,
-        /// Where it lies.
+        /// The folder that the store lies in.
         folder: PathBuf,
     },
     /// A store can't be made.
@@ -59,9 +59,9 @@ pub enum ReplaceError {
     /// Files can't be moved.
     #[error("can't write {}: {source}", path.display())]
     Io {
-        /// Which one.
+        /// The file or folder that can't be moved.
         path: PathBuf,
-        /// Why not.
+        /// What the system says.
         source: io::Error,
     },
     /// The other node does not do it.
@@ -72,7 +72,7 @@ pub enum ReplaceError {
 /// A store that waits to be told of.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Prepared {
-    /// Its id.
+    /// The id of the new store.
     pub store: StoreId,
     /// Where the files are now that were there before; none if there were none, or this store was there already.
     pub set_aside: Option<PathBuf>,

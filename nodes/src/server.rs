@@ -51,7 +51,7 @@ use crate::{NodeError, control};
 const PEER_PATH: &str = "/v1/peer";
 /// The wait before a peer is called again, at first …
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
-/// … and at most.
+/// The longest pause before a peer is dialled again.
 const BACKOFF_MAX: Duration = Duration::from_millis(300);
 /// Nodes that were started together have found one another within this time.
 const FIND_ONE_ANOTHER: Duration = Duration::from_secs(5);
@@ -64,7 +64,7 @@ const WRITE_BUFFER: usize = 64 << 10;
 
 /// The sockets that a node listens on.
 pub struct Listeners {
-    /// For clients.
+    /// Where clients connect.
     pub clients: TcpListener,
     /// For the other members.
     pub peers: TcpListener,

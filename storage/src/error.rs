@@ -153,7 +153,7 @@ pub enum StoreError {
     Contradiction {
         /// As the last commit left it.
         file: PathBuf,
-        /// What contradicts what.
+        /// What was found, and what it contradicts.
         what: String,
     },
     /// An earlier commit failed, so that nobody knows what it left.

@@ -50,7 +50,7 @@ impl Said {
 pub struct Record {
     /// From 1, and below what is reserved.
     pub slot: Slot,
-    /// From 1.
+    /// The phase that was reached, from 1.
     pub phase: Phase,
     /// Never an abstention, nor a State of phase 1: they bind nobody.
     pub said: Said,

@@ -109,7 +109,7 @@ enum SessionState {
     Expired(Refusal),
 }
 
-/// One connection.
+/// A connection to one node, from its welcome to its end.
 struct Connection {
     sink: Sink,
     stream: Stream,

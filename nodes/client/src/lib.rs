@@ -166,7 +166,7 @@ impl ClientOptions {
 /// What to ask of the bank.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request {
-    /// To change something.
+    /// Changes something, once.
     Command(Command),
     /// To look something up.
     Query(Query, ReadLevel),
@@ -324,7 +324,7 @@ impl Client {
 }
 
 impl Answered {
-    /// Decodes the answer.
+    /// What the answer says, or why it can't be read.
     fn into_applied(self) -> Result<Applied, CallError> {
         if let Some(refusal) = self.refusal {
             return Err(CallError::Refused(refusal));

@@ -24,9 +24,9 @@ const ACCOUNTS: u64 = 12;
 /// What a client asks of a node.
 #[derive(Clone, Debug)]
 pub(super) enum Ask {
-    /// For the log.
+    /// A request that goes through the log.
     Log(RequestHeader, Action),
-    /// For the bank.
+    /// A query, and how fresh its answer must be.
     Read(Query, ReadLevel),
     /// For the bank: transactions of a feed, from this id on, so many at most.
     Follow(Feed, u64, usize),
@@ -60,7 +60,7 @@ pub(super) struct InFlight {
     pub(super) patience: Duration,
 }
 
-/// A client.
+/// A client with one session: what it wants, and what it waits for.
 #[derive(Debug)]
 pub(super) struct Client {
     index: usize,

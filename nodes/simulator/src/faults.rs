@@ -99,7 +99,7 @@ impl Weather {
         Weather { kinds, loss, duplication, delay, damage }
     }
 
-    /// Nothing goes wrong.
+    /// The rates of a world in which nothing goes wrong.
     pub(super) fn calm() -> Weather {
         Weather { kinds: Vec::new(), loss: 0, duplication: 0, delay: 0, damage: 0 }
     }

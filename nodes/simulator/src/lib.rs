@@ -18,7 +18,7 @@ pub use jobs::{Jobs, name_seeds_of_panics};
 pub use properties::Violation;
 use trace::Trace;
 
-/// What to simulate.
+/// How large a run is, and whether its story is kept.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// 3, 4 or 5; none to take turns by seed.
@@ -32,13 +32,13 @@ pub struct Settings {
 /// What happened in a run, or in several.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Report {
-    /// Slots decided.
+    /// How many slots were decided, null slots among them.
     pub slots: u64,
-    /// Of them forfeited.
+    /// How many of the slots were forfeited.
     pub null_slots: u64,
-    /// Commands acknowledged.
+    /// How many commands were answered as applied.
     pub acknowledged: u64,
-    /// Reads answered.
+    /// How many queries were answered.
     pub reads: u64,
     /// Decisions by votes at single nodes: in phase 1, 2, 3, and 4 or later.
     pub phases: [u64; 4],
@@ -69,12 +69,12 @@ impl Report {
     }
 }
 
-/// A run.
+/// What came of one seed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Run {
-    /// What happened.
+    /// What happened, in figures.
     pub report: Report,
-    /// What was wrong.
+    /// The first property that was violated; none in a good run.
     pub violation: Option<Violation>,
     /// The story, if it was wanted.
     pub trace: Vec<String>,

@@ -20,7 +20,7 @@ impl Network {
         self.links[a.min(b) * self.members + a.max(b)]
     }
 
-    /// Whether it works.
+    /// Whether messages from `a` reach `b` now.
     pub(super) fn works(&self, a: usize, b: usize) -> bool {
         self.link(a, b) % 2 == 1
     }

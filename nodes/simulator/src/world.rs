@@ -80,7 +80,7 @@ struct WaitingRead {
     sees: Slot,
 }
 
-/// A running node.
+/// The parts of a node that runs.
 struct Node {
     /// Which run of its machine this is, with whatever store.
     run: u64,
@@ -219,7 +219,7 @@ enum Item {
         from: usize,
         link: u64,
         message: PeerMessage,
-        /// Its sender babbles.
+        /// Whether its sender says nonsense at times.
         nonsense: bool,
     },
     Mail {

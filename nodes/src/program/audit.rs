@@ -54,7 +54,7 @@ enum Task {
         /// Only those before this time.
         #[arg(long, value_name = "TIME", value_parser = parse_end)]
         to: Option<u64>,
-        /// How.
+        /// How to write them.
         #[arg(long, value_enum, default_value_t = Format::Csv)]
         format: Format,
     },

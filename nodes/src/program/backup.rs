@@ -40,10 +40,10 @@ on where the backup ends. Sessions of the old cluster do not act on the new one.
 clock where it was ahead. Check it before its first start with
 `rabia-bank audit verify --data-dir DIR/node-1`.")]
 pub struct RestoreArgs {
-    /// The backup.
+    /// The backup file.
     #[arg(value_name = "FILE")]
     from: PathBuf,
-    /// How many nodes.
+    /// How many nodes the new cluster has.
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=MAX_NODES as i64))]
     nodes: u8,
     /// Where to put the folders; must be absent or empty.

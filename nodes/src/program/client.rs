@@ -90,37 +90,37 @@ enum Task {
 /// What is one request and one answer.
 #[derive(clap::Subcommand, Debug)]
 enum Ask {
-    /// Open an account.
+    /// Open an account, with a first balance if you like.
     CreateAccount {
-        /// Its name.
+        /// The name of the new account.
         account: AccountId,
-        /// Its first balance.
+        /// What it begins with, in minor units.
         #[arg(default_value = "0", allow_negative_numbers = true, value_parser = amount)]
         initial_balance: Amount,
     },
-    /// Bring money in.
+    /// Bring money into an account from outside.
     Deposit {
-        /// Where it goes.
+        /// The account that gets it.
         account: AccountId,
-        /// How much.
+        /// The amount, in minor units.
         #[arg(allow_negative_numbers = true, value_parser = amount)]
         amount: Amount,
     },
-    /// Take money out.
+    /// Take money out of an account.
     Withdraw {
         /// Where it comes from.
         account: AccountId,
-        /// How much.
+        /// The amount, in minor units.
         #[arg(allow_negative_numbers = true, value_parser = amount)]
         amount: Amount,
     },
-    /// Move money.
+    /// Move money from one account to another.
     Transfer {
         /// Where it comes from.
         from: AccountId,
-        /// Where it goes.
+        /// The account that gets it.
         to: AccountId,
-        /// How much.
+        /// The amount, in minor units.
         #[arg(allow_negative_numbers = true, value_parser = amount)]
         amount: Amount,
     },
@@ -129,13 +129,13 @@ enum Ask {
         /// A file with commands as JSON, in an array or one a line, as {"transfer": {"from_account": …}}; - for stdin.
         #[arg(default_value = "-")]
         file: PathBuf,
-        /// All or none.
+        /// Carry out all commands, or none of them.
         #[arg(long)]
         atomic: bool,
     },
-    /// Show an account.
+    /// Show an account, with its balance.
     Account {
-        /// Which one.
+        /// The name of the account.
         account: AccountId,
     },
     /// List accounts by name.
@@ -147,9 +147,9 @@ enum Ask {
         #[arg(long, value_name = "N")]
         limit: Option<u32>,
     },
-    /// Show a balance.
+    /// Show the balance of an account.
     Balance {
-        /// Of which account.
+        /// The name of the account.
         account: AccountId,
     },
     /// List transactions, newest first.
@@ -172,9 +172,9 @@ enum Ask {
         #[arg(long, value_name = "N")]
         limit: Option<u32>,
     },
-    /// Show a transaction.
+    /// Show one transaction, with the balances after it.
     Transaction {
-        /// Its id, from 1.
+        /// The id of the transaction, from 1.
         id: u64,
     },
     /// Figures over the whole bank.

@@ -30,7 +30,7 @@ Exit codes, of every subcommand, with --json too:
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Exit {
-    /// All is well.
+    /// What was asked for is done.
     Done = 0,
     /// Something else went wrong.
     Failed = 1,

@@ -11,10 +11,10 @@ use serde_json::json;
 use super::terminal::{grouped, print};
 use super::{Exit, ProgramError};
 
-/// What to simulate.
+/// The command line of `simulate`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// The first seed.
+    /// The seed to run, or the first of several.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// How many seeds: up to the first that fails.

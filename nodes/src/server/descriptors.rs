@@ -31,7 +31,7 @@ const LEAST: usize = 16;
 /// How many descriptors this process may have.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Descriptors {
-    /// In all.
+    /// How many descriptors the process may have.
     pub(super) limit: usize,
 }
 

@@ -128,7 +128,7 @@ pub(super) struct Seats {
 /// Why there is no seat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Full {
-    /// All are taken.
+    /// All places of the node are taken.
     All,
     /// This address has as many as one may have.
     Address,
@@ -151,7 +151,7 @@ impl Seats {
         self.per_address
     }
 
-    /// Takes a seat.
+    /// A place for a connection from this address, if there is one.
     pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Result<Seat, Full> {
         let address = counted(address);
         let mut taken = self.lock();

@@ -21,7 +21,7 @@ pub(crate) const STATE_KEY: &[u8] = b"state";
 /// The longest row before it is compressed: a session with all the replies that it may keep.
 const MAX_ROW: usize = 64 << 20;
 
-/// Compresses a row.
+/// The row as it is on disk: its length, and its bytes compressed.
 pub(crate) fn pack(body: &[u8]) -> Vec<u8> {
     assert!(body.len() <= MAX_ROW, "a row of {} bytes", body.len());
     lz4_flex::block::compress_prepend_size(body)

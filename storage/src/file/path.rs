@@ -67,7 +67,7 @@ impl StorePath {
         }
     }
 
-    /// What redb answered.
+    /// An error of redb, with the file that it is about.
     pub(crate) fn redb(&self, error: impl Into<redb::Error>) -> StoreError {
         use redb::Error;
         let file = self.file();

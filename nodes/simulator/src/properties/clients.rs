@@ -21,7 +21,7 @@ pub(crate) struct Clients {
     /// The last place of anything that a client has seen: by an answer to a command, or by a linearizable read.
     seen: Position,
     acknowledged: Vec<((u64, u64), Position)>,
-    /// Answers to reads.
+    /// How many reads were answered so far.
     pub(crate) reads: u64,
 }
 

@@ -19,9 +19,9 @@ pub(super) mod weak_mvc;
 /// A property that does not hold.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Violation {
-    /// Which property.
+    /// The name of the property, as the table in SIMULATION.md has it.
     pub property: &'static str,
-    /// What was seen.
+    /// What contradicts it, with the values.
     pub what: String,
 }
 

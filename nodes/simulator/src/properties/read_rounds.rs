@@ -30,7 +30,7 @@ impl ReadRounds {
         ReadRounds { quorum, last: BTreeMap::new() }
     }
 
-    /// A node starts.
+    /// A start of this node begins: rounds of earlier ones are over.
     pub(crate) fn started(&mut self, node: NodeId) {
         self.last.remove(&node);
     }

@@ -21,7 +21,7 @@ use super::super::faults::{Fault, Weather};
 use super::super::properties::{Check, Violation, check};
 use super::{Books, File, Item, Loss, Machine, Mail, Node, World, store_violation};
 
-/// In milliseconds.
+/// A minute in milliseconds.
 const MINUTE: i64 = 60_000;
 
 /// Both files of a node, open.

@@ -48,11 +48,11 @@ pub(super) struct Books {
     pub done: u64,
 }
 
-/// What is measured.
+/// What the clients of one load have measured.
 pub(super) struct Measure {
     /// Of requests with an applied transfer.
     pub latency_us: Histogram<u64>,
-    /// Of reads.
+    /// Latency of reads, in µs.
     pub read_latency_us: Histogram<u64>,
     pub acknowledged: u64,
     pub reads: u64,

@@ -20,7 +20,7 @@ use crate::program::client::{read_level, seconds};
 /// as part of their latency.
 const OPEN_IN_FLIGHT: usize = 4_096;
 
-/// What is sent.
+/// What the clients send, how many they are, and for how long.
 #[derive(clap::Args, Clone, Debug)]
 pub(super) struct Load {
     /// Accounts to move money between.

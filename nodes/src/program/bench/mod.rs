@@ -165,7 +165,7 @@ async fn single(args: &Args, urls: &[NodeUrl]) -> Result<Result<Exit, ProgramErr
     Ok(report())
 }
 
-/// Runs one load.
+/// Puts the nodes under this load, and says what came of it and what the clients measured.
 async fn measure(urls: &[NodeUrl], load: &Load) -> Result<(Results, Measure), Trouble> {
     let keeper = Client::connect(load.options(urls.to_vec()));
     let prefix = format!("bench-{}-", hex_of(random::bytes()));

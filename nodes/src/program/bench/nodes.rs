@@ -48,7 +48,7 @@ pub(super) struct ClusterFigures {
 /// The states of the nodes; none of a node that does not answer.
 pub(super) struct States(Vec<Option<Box<Status>>>);
 
-/// Asks all nodes.
+/// The states of all nodes that answer.
 pub(super) async fn ask(urls: &[NodeUrl]) -> States {
     let ask = |url: &NodeUrl| {
         let client = Client::connect(ClientOptions::new(vec![url.clone()]));

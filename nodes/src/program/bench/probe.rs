@@ -24,7 +24,7 @@ const ECHO_BYTES: usize = 100;
 /// The longest latency that is told apart, in microseconds.
 const LONGEST_US: u64 = 60_000_000;
 
-/// What was measured.
+/// What the machine does without a bank: bare commits and echoes.
 #[derive(Serialize, Clone, Copy, PartialEq, Debug)]
 pub(super) struct Probe {
     /// A durable commit of one small value, one after the other.

@@ -51,7 +51,7 @@ pub(super) struct Results {
     pub probe: Option<Probe>,
 }
 
-/// Answered reads.
+/// How many reads were answered, and how fast.
 #[derive(Serialize, Clone, PartialEq, Debug)]
 pub(super) struct Reads {
     pub per_second: f64,

@@ -78,9 +78,9 @@ struct RowResults {
     load: &'static str,
     /// The median, in the unit of the mark.
     median: f64,
-    /// The lowest.
+    /// The lowest of all runs.
     lowest: f64,
-    /// The highest.
+    /// The highest of all runs.
     highest: f64,
     /// Whether the median meets the mark; absent where there was nothing to compare with.
     met: Option<bool>,

@@ -1,4 +1,5 @@
-//! The client session actor, one a connection: decoding, sessions, limits, deadlines and replies in flight.
+//! The client session actor, one a connection: decoding, budgets, and the way out. The rules of its session are those of
+//! [`parts::session`](crate::parts::session), which the session of a host shares.
 //!
 //! Requests go to the proposer (commands) or the bank (queries) and come back as answers, in any order. Everything that a
 //! client may make grow is bounded, for a connection, its owner and the node: requests in flight and their bytes (beyond: `busy`),
@@ -11,23 +12,22 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use futures_util::StreamExt;
-use rabia_bank_messages::bank::{Command, ErrorCode, Outcome, Query, ReadLevel, Refusal, Success};
-use rabia_bank_messages::batch::{Action, RequestHeader};
-use rabia_bank_messages::client::{Answer, AnswerResult, ClientMessage, Feed, ServerMessage, SessionName};
+use rabia_bank_messages::bank::{Command, ErrorCode, Outcome, Query, ReadLevel, Refusal};
+use rabia_bank_messages::client::{Answer, AnswerResult, ClientMessage, ServerMessage, SessionName};
 use rabia_bank_messages::codec::Encoding;
-use rabia_bank_messages::ids::{SessionKey, Slot};
 use rabia_bank_messages::stages::Stage;
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error as SocketError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Message as Frame};
 use tracing::debug;
 
 use crate::budget::{Account, Exceeded};
-use crate::mail::bank::Ask;
-use crate::mail::client_session::{Answered, Answers, Client, Done, Goaway, Waiter};
+use crate::mail::bank::{Ask, Follow, Subscribe};
+use crate::mail::client_session::{Answers, Client, Goaway, Waiter};
 use crate::mail::proposer::Submit;
 use crate::metrics::Metrics;
+use crate::parts::session::{Number, Out, Reply, Session};
 use crate::session::{self, SessionNeighbours, SessionSettings};
 use crate::socket::metered::Meter;
 use crate::socket::pace::Paced;
@@ -50,73 +50,15 @@ const CHECK: Duration = Duration::from_millis(100);
 const PING: Duration = Duration::from_secs(30);
 /// … and dropped after this time without one.
 const GONE: Duration = Duration::from_secs(90);
-/// The session that a connection speaks in.
-#[derive(Clone, Copy, Debug)]
-enum Session {
-    None,
-    /// The log has been asked to open it.
-    Opening(SessionKey),
-    Open(SessionName),
-}
-
-/// What a request in flight is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
-    Open {
-        /// A hello waits for the welcome.
-        welcome: bool,
-    },
-    Close,
-    Command {
-        /// No earlier attempt of it can exist.
-        first: bool,
-    },
-    Query(ReadLevel),
-    /// The bank is asked where a subscription begins. Its feed is in `subscriptions`.
-    Subscribe(ReadLevel),
-}
-
-impl Kind {
-    /// What is said where no answer came: a command may be executed yet, and nothing else changes anything.
-    fn unanswered(self, code: ErrorCode, message: impl Into<String>) -> Refusal {
-        match self {
-            Kind::Command { .. } | Kind::Open { .. } | Kind::Close => Refusal::unknown(code, message),
-            Kind::Query(_) | Kind::Subscribe(_) => Refusal::refused(code, message),
-        }
-    }
-
-    /// What is said at the deadline.
-    fn missed(self, applied: Slot, waited: Duration) -> Refusal {
-        match self {
-            Kind::Query(read) | Kind::Subscribe(read) => session::missed(read, applied, waited),
-            Kind::Command { .. } | Kind::Open { .. } | Kind::Close => {
-                let seconds = waited.as_secs_f32();
-                let message =
-                    format!("no quorum of nodes answered within {seconds} s; ask again with the same request number");
-                Refusal::unknown(ErrorCode::NoQuorum, message)
-            }
-        }
-    }
-}
-
+/// Who asked, in the words of the connection.
 #[derive(Debug)]
-struct InFlight {
+struct Asker {
+    /// The client's number of the request; 0 for a hello.
     request: u64,
     encoding: Encoding,
-    kind: Kind,
-    deadline: Instant,
+    subscribes: bool,
     /// Given back when the request is answered, or the connection gone.
-    _bytes: UnansweredBytes,
-}
-
-/// Where in the log an answer comes from: nothing of it for one that does not.
-#[derive(Clone, Copy, Default, Debug)]
-struct Place {
-    slot: Option<Slot>,
-    /// Of a command.
-    index: Option<u32>,
-    /// Of a command.
-    replayed: Option<bool>,
+    _bytes: Option<UnansweredBytes>,
 }
 
 /// The bytes of a request, counted while it waits for its answer.
@@ -132,25 +74,6 @@ impl Drop for UnansweredBytes {
     }
 }
 
-/// A subscription of this connection, by the number of its request.
-#[derive(Debug)]
-struct Subscription {
-    encoding: Encoding,
-    feed: Arc<Feed>,
-    /// The next transaction to look at. 0: the bank has not said where it begins.
-    next: u64,
-    /// The tag of the page that the bank was asked for; none while the subscription rests.
-    asked: Option<u64>,
-}
-
-/// A command that waits for the session to be open.
-struct Queued {
-    tag: u64,
-    number: u64,
-    acknowledged: u64,
-    command: Command,
-}
-
 /// One connection of a client.
 pub struct ClientSession {
     client: Client,
@@ -158,13 +81,13 @@ pub struct ClientSession {
     socket: Option<ClientSocket>,
     /// Let go of with this.
     _seat: Seat,
-    session: Session,
-    /// This node drew the key of the session for this connection, so no other connection spoke in it before.
-    own_key: bool,
+    session: Session<Asker>,
+    /// What the session says is to be done next.
+    outs: Vec<Out<Asker>>,
+    /// The zero of its times.
+    began: Instant,
     /// The session, until the client was told of it.
     announce: Option<SessionName>,
-    /// The highest request number seen on this connection.
-    highest: u64,
     /// The bytes of the message that is looked at.
     message_bytes: usize,
     /// The client has said something.
@@ -172,17 +95,13 @@ pub struct ClientSession {
     greeted: bool,
     /// A hello was refused, and there is no session from another one.
     hello_refused: bool,
-    /// When a command was answered last that its session has expired.
-    expired: Option<Instant>,
     /// The client has said goodbye, or is seen off.
     leaving: bool,
-    queued: VecDeque<Queued>,
     /// The pages that the bank is asked for, by tag, and those that it is yet to be asked for.
     pages: FxHashSet<u64>,
     more_pages: VecDeque<Ask>,
-    tags: u64,
-    in_flight: FxHashMap<u64, InFlight>,
-    subscriptions: BTreeMap<u64, Subscription>,
+    /// The encodings of its subscriptions, by the numbers of their requests.
+    subscriptions: BTreeMap<u64, Encoding>,
     /// Since when some of them rest because the client does not read.
     resting: Option<Instant>,
     outlet: Outlet,
@@ -205,6 +124,7 @@ impl ClientSession {
         metrics: Arc<Metrics>,
     ) -> ClientSession {
         let now = Instant::now();
+        let limits = settings.limits();
         let outlet = Outlet::new(settings.budgets.unread.open(owner));
         let waiting = Arc::new(settings.budgets.waiting.open(owner));
         let meter = socket.get_ref().meter().clone();
@@ -213,21 +133,17 @@ impl ClientSession {
             settings,
             socket: Some(socket),
             _seat: seat,
-            session: Session::None,
-            own_key: false,
+            session: Session::new(limits, session::draw_key),
+            outs: Vec::new(),
+            began: now,
             announce: None,
-            highest: 0,
             message_bytes: 0,
             said: false,
             greeted: false,
             hello_refused: false,
-            expired: None,
             leaving: false,
-            queued: VecDeque::new(),
             pages: FxHashSet::default(),
             more_pages: VecDeque::new(),
-            tags: 0,
-            in_flight: FxHashMap::default(),
             subscriptions: BTreeMap::new(),
             resting: None,
             outlet,
@@ -257,14 +173,19 @@ impl ClientSession {
             Ok(ClientMessage::Subscribe { request, feed, read }) => self.subscribe(encoding, request, feed, read, ctx),
             Ok(ClientMessage::Unsubscribe { subscription }) => {
                 self.subscriptions.remove(&subscription);
+                self.session.unsubscribe(subscription);
             }
-            Ok(ClientMessage::Goodbye) => self.goodbye(ctx),
+            Ok(ClientMessage::Goodbye) => {
+                self.leaving = true;
+                self.session.close(self.now(), &mut self.outs);
+            }
             Err(malformed) => {
                 self.hello_refused |= !self.greeted && encoding.is_hello(bytes);
                 let refusal = Refusal::refused(ErrorCode::Malformed, malformed.message);
                 self.refuse(encoding, malformed.request, refusal, ctx);
             }
         }
+        self.perform(ctx);
     }
 
     fn command(
@@ -275,65 +196,93 @@ impl ClientSession {
         acknowledged: u64,
         ctx: &mut Context<Self>,
     ) {
-        let refusal = if acknowledged >= number {
-            let message = format!("request {number} can't acknowledge its own answer, nor later ones ({acknowledged})");
-            Some(Refusal::refused(ErrorCode::Malformed, message))
-        } else {
-            self.no_session()
-        };
-        if let Some(refusal) = refusal {
+        if self.hello_refused {
+            let message =
+                "the hello of this connection was refused, so it has no session: say a right one on a new connection";
+            let refusal = Refusal::refused(ErrorCode::Malformed, message);
             return self.refuse(encoding, Some(number), refusal, ctx);
         }
-        let first = number > self.highest && (self.own_key || matches!(self.session, Session::None));
-        self.highest = self.highest.max(number);
-        if self.too_many(encoding, number, first, ctx) {
-            return;
+        let first = self.session.is_first(number);
+        let Some(asker) = self.take_bytes(encoding, number, first, ctx) else { return self.session.saw(number) };
+        let number = Number::Given { number, acknowledged };
+        self.session.command(self.now(), asker, number, command, &mut self.outs);
+    }
+
+    fn query(&mut self, encoding: Encoding, request: u64, query: Query, read: ReadLevel, ctx: &mut Context<Self>) {
+        self.session.saw(request);
+        if let Some(asker) = self.take_bytes(encoding, request, true, ctx) {
+            self.session.query(self.now(), asker, query, read, &mut self.outs);
         }
-        let tag = self.track(number, encoding, Kind::Command { first });
-        match self.session {
-            Session::Open(session) => self.submit_command(session, tag, number, acknowledged, command),
-            Session::Opening(_) => self.queued.push_back(Queued { tag, number, acknowledged, command }),
-            Session::None => {
-                self.queued.push_back(Queued { tag, number, acknowledged, command });
-                let mut key = [0; 16];
-                match getrandom::fill(&mut key) {
-                    Ok(()) => {
-                        self.own_key = true;
-                        self.open(SessionKey(key), encoding, false);
-                    }
-                    Err(error) => {
-                        debug!(%error, "no random key for a session");
-                        ctx.stop();
-                    }
-                }
+    }
+
+    /// Counts the bytes of a request that is to wait. If there are too many, the client is told so.
+    fn take_bytes(&mut self, encoding: Encoding, request: u64, first: bool, ctx: &mut Context<Self>) -> Option<Asker> {
+        let bytes = self.message_bytes;
+        match self.waiting.take(bytes) {
+            Ok(()) => {
+                let _bytes = Some(UnansweredBytes { bytes, waiting: self.waiting.clone() });
+                Some(Asker { request, encoding, subscribes: false, _bytes })
+            }
+            Err(exceeded) => {
+                let message = format!("too many bytes of requests of {} wait already", exceeded.whose());
+                let outcome = if first { Outcome::Refused } else { Outcome::Unknown };
+                let refusal = Refusal { outcome, ..Refusal::refused(ErrorCode::Busy, message) };
+                self.refuse(encoding, Some(request), refusal, ctx);
+                None
             }
         }
     }
 
-    fn submit_command(&self, session: SessionName, tag: u64, number: u64, acknowledged: u64, command: Command) {
-        let header = RequestHeader { session: session.number, key: session.key, number, acknowledged };
-        self.submit(tag, header, &Action::Command(command));
+    // ----- what follows -----
+
+    /// The time of the session.
+    fn now(&self) -> Duration {
+        self.began.elapsed()
     }
 
-    fn submit(&self, tag: u64, header: RequestHeader, action: &Action) {
-        let waiter = Waiter { client: self.client.clone(), tag };
-        self.neighbours.submit.do_send(Submit::new(waiter, &header, action));
+    /// Does what the session says, until that is all.
+    fn perform(&mut self, ctx: &mut Context<Self>) {
+        while !self.outs.is_empty() {
+            let mut outs = std::mem::take(&mut self.outs);
+            outs.drain(..).for_each(|out| self.follow_up(out, ctx));
+            if self.outs.is_empty() {
+                self.outs = outs;
+            }
+        }
     }
 
-    fn query(&mut self, encoding: Encoding, request: u64, query: Query, read: ReadLevel, ctx: &mut Context<Self>) {
-        self.highest = self.highest.max(request);
-        if self.too_many(encoding, request, true, ctx) {
-            return;
+    fn follow_up(&mut self, out: Out<Asker>, ctx: &mut Context<Self>) {
+        let waiter = |tag| Waiter { client: self.client.clone(), tag };
+        match out {
+            Out::Submit { tag, header, action } => {
+                self.neighbours.submit.do_send(Submit::new(waiter(tag), &header, &action));
+            }
+            Out::Ask { tag, query, read, deadline } => {
+                let is_page = matches!(query, Query::ListAccounts { .. } | Query::GetTransactionHistory(_));
+                let ask = Ask { waiter: waiter(tag), query, read, deadline: self.began + deadline };
+                if !is_page {
+                    return self.neighbours.bank.ask.do_send(ask);
+                }
+                self.more_pages.push_back(ask);
+                self.ask_for_pages();
+            }
+            Out::Subscribe { tag, feed, read, deadline } => {
+                let deadline = self.began + deadline;
+                self.neighbours.bank.subscribe.do_send(Subscribe { waiter: waiter(tag), feed, read, deadline });
+            }
+            Out::Follow { tag, feed, next } => {
+                self.neighbours.bank.follow.do_send(Follow { waiter: waiter(tag), feed, next });
+            }
+            Out::Answer { tag, asker, reply } => self.answered(tag, &asker, reply, ctx),
+            Out::Opened { asker: Some(Asker { encoding, .. }), new, .. } => self.welcome(encoding, new, ctx),
+            Out::Opened { asker: None, session, .. } => self.announce = Some(session),
+            Out::NotOpened { asker: Some(Asker { encoding, .. }), refusal } => self.not_opened(encoding, refusal, ctx),
+            Out::NotOpened { asker: None, .. } => {}
+            Out::Transactions { subscription, transactions, next } => {
+                self.followed(subscription, transactions, next, ctx);
+            }
+            Out::Closed => self.close(CloseCode::Normal, "goodbye", ctx),
         }
-        let tag = self.track(request, encoding, Kind::Query(read));
-        let deadline = Instant::now() + self.settings.request_timeout;
-        let is_page = matches!(query, Query::ListAccounts { .. } | Query::GetTransactionHistory(_));
-        let ask = Ask { waiter: Waiter { client: self.client.clone(), tag }, query, read, deadline };
-        if !is_page {
-            return self.neighbours.bank.ask.do_send(ask);
-        }
-        self.more_pages.push_back(ask);
-        self.ask_for_pages();
     }
 
     fn ask_for_pages(&mut self) {
@@ -343,132 +292,39 @@ impl ClientSession {
             && let Some(ask) = self.more_pages.pop_front()
         {
             // Those past their deadline were answered, or are about to be.
-            if self.in_flight.contains_key(&ask.waiter.tag) && ask.deadline > Instant::now() {
+            if self.session.waits_for(ask.waiter.tag) && ask.deadline > Instant::now() {
                 self.pages.insert(ask.waiter.tag);
                 self.neighbours.bank.ask.do_send(ask);
             }
         }
     }
 
-    /// The bank has answered this, or nobody waits for it any more.
-    fn page_came(&mut self, tag: u64) {
+    fn answered(&mut self, tag: u64, asker: &Asker, reply: Reply, ctx: &mut Context<Self>) {
         if self.pages.remove(&tag) {
             self.ask_for_pages();
         }
-    }
-
-    /// Whether a request may not wait, which it is told then. Else its bytes are counted, for [`track`](Self::track).
-    fn too_many(&mut self, encoding: Encoding, request: u64, first: bool, ctx: &mut Context<Self>) -> bool {
-        let message = if self.in_flight.len() >= self.settings.max_in_flight {
-            format!("{} requests of this connection wait already", self.in_flight.len())
-        } else if let Err(exceeded) = self.waiting.take(self.message_bytes) {
-            format!("too many bytes of requests of {} wait already", exceeded.whose())
-        } else {
-            return false;
-        };
-        let outcome = if first { Outcome::Refused } else { Outcome::Unknown };
-        let refusal = Refusal { outcome, ..Refusal::refused(ErrorCode::Busy, message) };
-        self.refuse(encoding, Some(request), refusal, ctx);
-        true
-    }
-
-    fn goodbye(&mut self, ctx: &mut Context<Self>) {
-        self.leaving = true;
-        self.leave_if_done(ctx);
-    }
-
-    /// Once all is answered, ends the session, then the connection. Not before: commands in flight come in any order, and
-    /// those that came behind the end of their session would not be executed.
-    fn leave_if_done(&mut self, ctx: &mut Context<Self>) {
-        if !self.leaving || !self.in_flight.is_empty() {
-            return;
-        }
-        match std::mem::replace(&mut self.session, Session::None) {
-            Session::Open(SessionName { number, key }) if self.outlet.is_open() => {
-                let tag = self.track(0, Encoding::Json, Kind::Close);
-                self.submit(tag, RequestHeader { session: number, key, number: 0, acknowledged: 0 }, &Action::Close);
-            }
-            _ => self.close(CloseCode::Normal, "goodbye", ctx),
+        let (goes_on, request) = (reply.result.is_ok(), asker.request);
+        self.answer(asker.encoding, request, reply, ctx);
+        match asker.subscribes {
+            false => {}
+            true if goes_on => self.follow(request),
+            true => _ = self.subscriptions.remove(&request),
         }
     }
 
-    // ----- what the node answers -----
-
-    fn track(&mut self, request: u64, encoding: Encoding, kind: Kind) -> u64 {
-        self.tags += 1;
-        let deadline = Instant::now() + self.settings.request_timeout;
-        let bytes = match kind {
-            Kind::Command { .. } | Kind::Query(_) | Kind::Subscribe(_) => self.message_bytes,
-            Kind::Open { .. } | Kind::Close => 0,
-        };
-        let _bytes = UnansweredBytes { bytes, waiting: self.waiting.clone() };
-        self.in_flight.insert(self.tags, InFlight { request, encoding, kind, deadline, _bytes });
-        self.tags
-    }
-
-    fn answered(&mut self, answered: Answered, ctx: &mut Context<Self>) {
-        let Answered { tag, slot, index, replayed, result } = answered;
-        let result = match result {
-            Ok(Done::Followed { transactions, next }) => return self.followed(tag, transactions, next, ctx),
-            result => result,
-        };
-        self.page_came(tag);
-        // After its deadline nobody waits any more, but for the opening of the session.
-        let Some(in_flight) = self.in_flight.remove(&tag) else { return };
-        let InFlight { request, encoding, kind, .. } = in_flight;
-        let place = Place { slot, index, replayed: (index.is_some() || replayed).then_some(replayed) };
-        match (kind, result) {
-            (Kind::Open { welcome }, Ok(Done::Opened { session, new })) => {
-                self.opened(session, new, welcome, encoding, ctx);
-            }
-            (Kind::Open { welcome }, Err(refusal)) => self.not_opened(refusal, welcome, encoding, ctx),
-            (Kind::Close, _) => {}
-            (Kind::Subscribe(_), Ok(Done::Success(Success::Subscribed { from }))) => {
-                self.answer(encoding, request, place, AnswerResult::Ok(Success::Subscribed { from }), ctx);
-                if let Some(subscription) = self.subscriptions.get_mut(&request) {
-                    subscription.next = from;
-                    self.follow(request);
-                }
-            }
-            (_, Ok(Done::Success(success))) => {
-                self.answer(encoding, request, place, AnswerResult::Ok(success), ctx);
-            }
-            (_, Err(mut refusal)) => {
-                if matches!(kind, Kind::Command { .. }) && refusal.code == ErrorCode::SessionExpired {
-                    self.expired = Some(Instant::now());
-                }
-                // This node can't tell whether an earlier attempt was executed.
-                let retry = kind == Kind::Command { first: false };
-                if retry && matches!(refusal.code, ErrorCode::Busy | ErrorCode::SessionExpired | ErrorCode::Stopping) {
-                    refusal.outcome = Outcome::Unknown;
-                }
-                if matches!(kind, Kind::Subscribe(_)) {
-                    self.subscriptions.remove(&request);
-                }
-                self.answer(encoding, request, place, AnswerResult::Error(refusal), ctx);
-            }
-            (kind, Ok(done)) => unreachable!("{kind:?} was answered with {done:?}"),
-        }
-        self.leave_if_done(ctx);
-    }
-
-    fn answer(
-        &mut self,
-        encoding: Encoding,
-        request: u64,
-        place: Place,
-        result: AnswerResult,
-        ctx: &mut Context<Self>,
-    ) {
+    fn answer(&mut self, encoding: Encoding, request: u64, reply: Reply, ctx: &mut Context<Self>) {
         let session = self.announce.take();
-        let Place { slot, index, replayed } = place;
+        let Reply { slot, index, replayed, result } = reply;
+        // What does not come from the log says nothing of that.
+        let replayed = (index.is_some() || replayed).then_some(replayed);
+        let result = result.map_or_else(AnswerResult::Error, AnswerResult::Ok);
         let answer = Answer { request, slot, index, session, result, replayed };
         self.send(encoding, &ServerMessage::Answer(Box::new(answer)), ctx);
     }
 
     fn refuse(&mut self, encoding: Encoding, request: Option<u64>, error: Refusal, ctx: &mut Context<Self>) {
         match request {
-            Some(request) => self.answer(encoding, request, Place::default(), AnswerResult::Error(error), ctx),
+            Some(request) => self.answer(encoding, request, error.into(), ctx),
             None => self.send(encoding, &ServerMessage::Error { error }, ctx),
         }
     }
@@ -476,19 +332,15 @@ impl ClientSession {
     // ----- time -----
 
     fn check(&mut self, ctx: &mut Context<Self>) {
-        let now = Instant::now();
-        let late = |(_, waiting): &(&u64, &InFlight)| waiting.deadline <= now;
-        let mut due: Vec<u64> = self.in_flight.iter().filter(late).map(|(tag, _)| *tag).collect();
-        due.sort_unstable();
-        for tag in due {
-            self.expire(tag, ctx);
-        }
+        self.session.check(self.now(), self.neighbours.applied.get(), &mut self.outs);
+        self.perform(ctx);
         if !self.outlet.is_open() {
             return;
         }
+        let now = Instant::now();
         self.check_progress(ctx);
         self.ask_for_pages();
-        self.leave_if_expired(now, ctx);
+        self.leave_if_expired(ctx);
         self.wake_subscriptions(now, ctx);
         if now.duration_since(self.heard) >= GONE {
             return self.give_up(now.duration_since(self.heard), ctx);
@@ -496,39 +348,6 @@ impl ClientSession {
         if now.duration_since(self.heard.max(self.pinged)) >= PING {
             self.pinged = now;
             self.push(Frame::Ping(Bytes::new()), ctx);
-        }
-        self.leave_if_done(ctx);
-    }
-
-    fn expire(&mut self, tag: u64, ctx: &mut Context<Self>) {
-        let Some(in_flight) = self.in_flight.get_mut(&tag) else { return };
-        let applied = self.neighbours.applied.get();
-        let refusal = in_flight.kind.missed(applied, self.settings.request_timeout);
-        let (request, encoding) = (in_flight.request, in_flight.encoding);
-        match in_flight.kind {
-            Kind::Open { welcome: true } => {
-                self.in_flight.remove(&tag);
-                let message = "the session was not opened in time; open it with the same key on a new connection";
-                self.not_opened(Refusal { message: message.into(), ..refusal }, true, encoding, ctx);
-            }
-            Kind::Open { welcome: false } => {
-                // It goes on waiting: commands behind it have their own deadlines.
-                in_flight.deadline += self.settings.request_timeout;
-                if self.leaving {
-                    self.in_flight.remove(&tag);
-                }
-            }
-            Kind::Close => {
-                self.in_flight.remove(&tag);
-            }
-            Kind::Command { .. } | Kind::Query(_) | Kind::Subscribe(_) => {
-                if matches!(in_flight.kind, Kind::Subscribe(_)) {
-                    self.subscriptions.remove(&request);
-                }
-                self.in_flight.remove(&tag);
-                self.page_came(tag);
-                self.refuse(encoding, Some(request), refusal, ctx);
-            }
         }
     }
 }
@@ -572,7 +391,7 @@ impl StreamHandler<Result<Frame, SocketError>> for ClientSession {
             Ok(Frame::Pong(pong)) => drop(self.meter.control_frame(pong.len(), false)),
             Ok(Frame::Frame(_)) => {}
             // Who has said goodbye need not wait for the end of what that set going.
-            Ok(Frame::Close(_)) if self.leaving && self.outlet.is_open() && !self.in_flight.is_empty() => {}
+            Ok(Frame::Close(_)) if self.leaving && self.outlet.is_open() && !self.session.is_idle() => {}
             Ok(Frame::Close(_)) => ctx.stop(),
             Err(error) => self.reading_failed_by(error, ctx),
         }
@@ -621,9 +440,11 @@ impl Handler<Answers> for ClientSession {
     type Result = ();
 
     fn handle(&mut self, Answers { answers, applied }: Answers, ctx: &mut Self::Context) {
+        let now = self.now();
         for answered in answers {
-            self.answered(answered, ctx);
+            self.session.answered(now, answered, &mut self.outs);
         }
+        self.perform(ctx);
         if let Some(applied) = applied {
             self.metrics.stages.note(Stage::Answer, applied.elapsed());
         }
@@ -634,12 +455,8 @@ impl Handler<Goaway> for ClientSession {
     type Result = ();
 
     fn handle(&mut self, _: Goaway, ctx: &mut Self::Context) {
-        for (_, in_flight) in std::mem::take(&mut self.in_flight) {
-            if in_flight.request > 0 {
-                let refusal = in_flight.kind.unanswered(ErrorCode::Stopping, "the node is stopping; ask another one");
-                self.refuse(in_flight.encoding, Some(in_flight.request), refusal, ctx);
-            }
-        }
+        self.session.stop("the node is stopping; ask another one", &mut self.outs);
+        self.perform(ctx);
         self.close(CloseCode::Away, "the node is stopping", ctx);
     }
 }

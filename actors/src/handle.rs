@@ -69,20 +69,20 @@ impl NodeHandle {
         self.node.do_send(Serve(visitor));
     }
 
-    /// A session of the program that this node lives in. It ends with [`Leave`](crate::mail::host_session::Leave), or with the node.
+    /// A session of the program that this node lives in. It ends with [`Close`](crate::mail::host_session::Close), or with the node.
     ///
     /// # Errors
     /// If the node has stopped.
     pub async fn open_session(&self, key: SessionKey) -> Result<Addr<HostSession>, Stopped> {
-        self.node.send(OpenSession { key, own_key: false }).await.map_err(|_| Stopped)
+        self.node.send(OpenSession { key: Some(key) }).await.map_err(|_| Stopped)
     }
 
-    /// The same with a key that was drawn for it, and that nobody else has: when it has expired, another takes its place.
+    /// The same with a key that is drawn for it, and that nobody else has: when it has expired, another takes its place.
     ///
     /// # Errors
     /// If the node has stopped.
-    pub async fn open_own_session(&self, key: SessionKey) -> Result<Addr<HostSession>, Stopped> {
-        self.node.send(OpenSession { key, own_key: true }).await.map_err(|_| Stopped)
+    pub async fn open_own_session(&self) -> Result<Addr<HostSession>, Stopped> {
+        self.node.send(OpenSession { key: None }).await.map_err(|_| Stopped)
     }
 
     /// Whether the link to this peer works, for reports.

@@ -22,8 +22,8 @@
 //!
 //! | actor | owns |
 //! | --- | --- |
-//! | [`ClientSession`](client_session), one a connection | decoding, limits, deadlines, replies in flight |
-//! | [`HostSession`](host_session), as many as the host wants | the same for the program that the node lives in |
+//! | [`ClientSession`](client_session), one a connection | the socket, decoding, budgets, and a [session](parts::session) |
+//! | [`HostSession`](host_session), as many as the host wants | a session of the program that the node lives in |
 //! | [`Proposer`](proposer) | the pool: what waits, how it is grouped, what to propose |
 //! | [`Voter`](voter) | the agreement core, and what the node promised and heard |
 //! | [`Log`](log) | the store: the one writer, group commit |
@@ -34,7 +34,7 @@
 //!
 //! Actors know one another by the inboxes in [`mail`], where all messages are. [`start`] builds and wires them, and
 //! [`handle`] is what the holder of a node has of it. Actors count in [`metrics`], which steer nothing. What the
-//! simulator drives in the same way is in [`parts`], free of actors: which writes share a commit.
+//! simulator drives in the same way is in [`parts`], free of actors: which writes share a commit, and the rules of sessions.
 //!
 //! # What is guaranteed
 //!

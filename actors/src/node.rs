@@ -15,7 +15,7 @@ use crate::consensus::turns::{ClientId, Owner};
 use crate::failure::Failure;
 use crate::host_session::HostSession;
 use crate::mail::client_session::{Client, Goaway};
-use crate::mail::host_session::Leave;
+use crate::mail::host_session::Close;
 use crate::mail::node::{Failed, Serve, Stop};
 use crate::metrics::Metrics;
 use crate::session::{SessionNeighbours, SessionSettings};
@@ -33,10 +33,8 @@ const LOOK: Duration = Duration::from_millis(10);
 #[derive(Message)]
 #[rtype(result = "Addr<HostSession>")]
 pub(crate) struct OpenSession {
-    /// Its key.
-    pub(crate) key: SessionKey,
-    /// Whether the key was drawn for it, so that nobody else has it.
-    pub(crate) own_key: bool,
+    /// Its key; none: it draws one that nobody else has.
+    pub(crate) key: Option<SessionKey>,
 }
 
 /// The actors that a node watches and stops.
@@ -62,7 +60,7 @@ pub struct Node {
     /// The number of the newest session.
     clients: ClientId,
     sessions: Vec<Recipient<Goaway>>,
-    host_sessions: Vec<Recipient<Leave>>,
+    host_sessions: Vec<Recipient<Close>>,
     failure: watch::Sender<Option<Failure>>,
 }
 
@@ -138,13 +136,13 @@ impl Handler<Serve> for Node {
 impl Handler<OpenSession> for Node {
     type Result = MessageResult<OpenSession>;
 
-    fn handle(&mut self, OpenSession { key, own_key }: OpenSession, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, OpenSession { key }: OpenSession, _: &mut Self::Context) -> Self::Result {
         self.clients += 1;
         let (settings, neighbours) = (self.settings.clone(), self.neighbours.clone());
         let (id, metrics) = (self.clients, self.metrics.clone());
         let session = HostSession::create(|ctx| {
             let client = Client::new(id, Owner::Host, ctx.address().recipient());
-            HostSession::new(client, key, own_key, settings, neighbours, metrics)
+            HostSession::new(client, key, &settings, neighbours, metrics)
         });
         self.host_sessions.push(session.clone().recipient());
         MessageResult(session)
@@ -157,7 +155,7 @@ impl Handler<Stop> for Node {
     fn handle(&mut self, stop: Stop, ctx: &mut Self::Context) -> Self::Result {
         let (sessions, host_sessions) = (std::mem::take(&mut self.sessions), std::mem::take(&mut self.host_sessions));
         sessions.iter().for_each(|session| session.do_send(Goaway));
-        host_sessions.iter().for_each(|session| session.do_send(Leave { close: false }));
+        host_sessions.iter().for_each(|session| session.do_send(Close { in_log: false }));
         // A link that stayed open would keep its peer from calling the node that takes the place of this one.
         let Crew { proposer, voter, bank, snapshotter, links, log, log_thread, held } = &self.crew;
         links.iter().chain([proposer, bank, snapshotter]).for_each(|actor| actor.do_send(stop));

@@ -33,14 +33,14 @@
 //!     let bank = node.session().await?;
 //!     for (name, cents) in [("alice", 1_000), ("bob", 0)] {
 //!         let (account_id, initial_balance) = (name.into(), Amount::new(cents));
-//!         let opened = bank.execute(Command::One(Operation::CreateAccount { account_id, initial_balance })).await;
+//!         let opened = bank.command(Command::One(Operation::CreateAccount { account_id, initial_balance })).await;
 //!         println!("{opened:?}"); // the second time it is there already: account_exists
 //! #       opened?;
 //!     }
 //!     let (from_account, to_account) = ("alice".into(), "bob".into());
 //!     let transfer = Operation::Transfer { from_account, to_account, amount: Amount::new(300) };
-//!     bank.execute(Command::One(transfer)).await?;
-//!     let read = bank.look(Query::GetBalance { account_id: "bob".into() }, ReadLevel::Linearizable).await?;
+//!     bank.command(Command::One(transfer)).await?;
+//!     let read = bank.query(Query::GetBalance { account_id: "bob".into() }, ReadLevel::Linearizable).await?;
 //!     println!("{:?} as of slot {:?}", read.success, read.slot);
 //! #   assert_eq!(read.success, rabia_bank_messages::bank::Success::Balance { balance: 300 });
 //!     Ok(node.stop().await?)
@@ -53,15 +53,15 @@
 //! # Inside an actix System
 //!
 //! [`Embedded::start`] runs the node's actors on the arbiter that it is called on, beside your own. What you send to the bank are
-//! typed messages ([`Execute`], [`Look`], [`Listen`]) to the actor behind a [`Session`] ([`Session::address`]): from an
-//! actor of yours, `session.address().send(Execute::new(command))` is a future like that of any other actor. Starting
+//! typed messages ([`Command`], [`Query`], [`Subscribe`]) to the actor behind a [`Session`] ([`Session::address`]): from an
+//! actor of yours, `session.address().send(Command::new(command))` is a future like that of any other actor. Starting
 //! blocks the thread while the books are read. The node stops nothing but itself: your System is yours.
 //!
 //! # What a host should know
 //!
 //! - **Sessions.** A [`Session`] is one of the bank's own sessions, so a command in it is executed once. [`Embedded::session`]
 //!   draws a key and closes the session in the log when the [`Session`] is dropped. [`Embedded::session_with`] opens one with
-//!   a key that you remember: after a restart, or at another node, the same key and the same number ([`Execute::numbered`])
+//!   a key that you remember: after a restart, or at another node, the same key and the same number ([`Command::numbered`])
 //!   get the same answer. Such a session stays until it expires.
 //! - **Outcomes.** `Ok`: applied, and on the disks of a majority. `Err`: the [`Refusal`]'s `outcome` says whether it was certainly
 //!   not executed (`Refused`) or whether nobody knows (`Unknown`). A numbered command with an unknown outcome may be asked again.
@@ -80,16 +80,16 @@ use std::sync::Arc;
 use actix::Addr;
 use rabia_bank_actors::failure::Stopped;
 use rabia_bank_actors::handle::NodeHandle;
-use rabia_bank_messages::bank::{Command, ErrorCode, Outcome, Query, ReadLevel, Refusal, Status, Success};
+use rabia_bank_messages::bank::{self, ErrorCode, Outcome, ReadLevel, Refusal, Status, Success};
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::ids::SessionKey;
 use tokio::sync::watch;
 
 pub use rabia_bank_actors::host_session::HostSession;
-pub use rabia_bank_actors::mail::host_session::{Execute, Happened, Heard, Leave, Listen, Look, Reply};
+pub use rabia_bank_actors::mail::host_session::{Close, Command, Happened, Heard, Query, Reply, Subscribe};
 
 use crate::config::NodeConfig;
-use crate::{NodeError, random, server};
+use crate::{NodeError, server};
 
 /// A node inside this program. Clones are handles of the same node; it stops when it is told to, or when the last of them is
 /// dropped.
@@ -162,7 +162,7 @@ impl Embedded {
     /// # Errors
     /// If the node has stopped.
     pub async fn session(&self) -> Result<Session, Stopped> {
-        let actor = self.handle.open_own_session(SessionKey(random::bytes())).await?;
+        let actor = self.handle.open_own_session().await?;
         Ok(Session { actor, close: true })
     }
 
@@ -186,7 +186,7 @@ impl Embedded {
     /// If the node has stopped.
     pub async fn status(&self) -> Result<Status, Stopped> {
         let session = self.session().await?;
-        match session.look(Query::GetStatus {}, ReadLevel::Local).await {
+        match session.query(bank::Query::GetStatus {}, ReadLevel::Local).await {
             Ok(Reply { success: Success::Status { status }, .. }) => Ok(*status),
             Ok(Reply { success: other, .. }) => unreachable!("asked for the status, the bank answered {other:?}"),
             Err(_) => Err(Stopped),
@@ -213,7 +213,7 @@ impl Embedded {
     }
 }
 
-/// A session of this program with its node. Dropping it ends the actor behind it; commands that wait are unknown then.
+/// A session of this program with its node. Dropping it ends the actor behind it, and the session where nobody else has its key.
 #[derive(Debug)]
 pub struct Session {
     actor: Addr<HostSession>,
@@ -225,35 +225,35 @@ impl Session {
     ///
     /// # Errors
     /// Refused, or unknown: see the [module](self).
-    pub async fn execute(&self, command: Command) -> Heard {
-        heard(self.actor.send(Execute::new(command)).await, Outcome::Unknown)
+    pub async fn command(&self, command: bank::Command) -> Heard {
+        heard(self.actor.send(Command::new(command)).await, Outcome::Unknown)
     }
 
     /// Carries the command with this number out, once; or tells again what came of it.
     ///
     /// # Errors
     /// Refused, or unknown: see the [module](self).
-    pub async fn execute_numbered(&self, number: u64, command: Command) -> Heard {
-        heard(self.actor.send(Execute::numbered(number, command)).await, Outcome::Unknown)
+    pub async fn command_numbered(&self, number: u64, command: bank::Command) -> Heard {
+        heard(self.actor.send(Command::numbered(number, command)).await, Outcome::Unknown)
     }
 
     /// Looks something up.
     ///
     /// # Errors
     /// Refused: see the [module](self).
-    pub async fn look(&self, query: Query, read: ReadLevel) -> Heard {
-        heard(self.actor.send(Look { query, read }).await, Outcome::Refused)
+    pub async fn query(&self, query: bank::Query, read: ReadLevel) -> Heard {
+        heard(self.actor.send(Query { query, read }).await, Outcome::Refused)
     }
 
     /// Has a recipient told of transactions as they are applied, until the session or the recipient ends.
     ///
     /// # Errors
     /// Refused: see the [module](self).
-    pub async fn listen(&self, feed: Feed, to: actix::Recipient<Happened>) -> Heard {
-        heard(self.actor.send(Listen { feed, to }).await, Outcome::Refused)
+    pub async fn subscribe(&self, feed: Feed, to: actix::Recipient<Happened>) -> Heard {
+        heard(self.actor.send(Subscribe { feed, to }).await, Outcome::Refused)
     }
 
-    /// The actor, for messages from actors of the host: [`Execute`], [`Look`], [`Listen`].
+    /// The actor, for messages from actors of the host: [`Command`], [`Query`], [`Subscribe`].
     pub fn address(&self) -> &Addr<HostSession> {
         &self.actor
     }
@@ -267,6 +267,6 @@ fn heard(answer: Result<Heard, actix::MailboxError>, otherwise: Outcome) -> Hear
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.actor.do_send(Leave { close: self.close });
+        self.actor.do_send(Close { in_log: self.close });
     }
 }

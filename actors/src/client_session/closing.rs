@@ -55,6 +55,7 @@ impl ClientSession {
     /// Sends a close frame behind what waits already, and sees to it that the connection ends.
     pub(super) fn close(&mut self, code: CloseCode, reason: &'static str, ctx: &mut Context<Self>) {
         self.leaving = true;
+        self.session.leave();
         self.subscriptions.clear();
         if self.outlet.close(code, reason) {
             debug!(client = self.client.id(), owner = ?self.client.owner(), %code, reason, "a connection is closed");

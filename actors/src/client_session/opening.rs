@@ -4,17 +4,15 @@
 //! to be executed in another session: where the log was asked in vain, the connection ends, and where the hello itself was
 //! wrong, commands are refused. The next attempt is the next connection's.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::prelude::*;
-use rabia_bank_messages::bank::{ErrorCode, Outcome, Refusal};
-use rabia_bank_messages::batch::{Action, RequestHeader};
-use rabia_bank_messages::client::{CLIENT_VERSION, Hello, ServerMessage, SessionName, Welcome};
+use rabia_bank_messages::bank::{ErrorCode, Refusal};
+use rabia_bank_messages::client::{CLIENT_VERSION, Hello, ServerMessage, Welcome};
 use rabia_bank_messages::codec::Encoding;
-use rabia_bank_messages::ids::SessionKey;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use super::{ClientSession, Kind, Session};
+use super::{Asker, ClientSession};
 
 /// A connection whose session has expired is closed when nothing waits for an answer for so long: what was on its way when the
 /// client heard of it is answered yet.
@@ -38,19 +36,17 @@ impl ClientSession {
         }
         self.greeted = true;
         if let Some(open) = hello.open {
-            return self.open(open.key, encoding, true);
+            let asker = Asker { request: 0, encoding, subscribes: false, _bytes: None };
+            return self.session.open(self.now(), open.key, Some(asker), &mut self.outs);
         }
         if let Some(session) = hello.session {
-            self.session = Session::Open(session);
+            self.session.go_on(session);
         }
         self.welcome(encoding, false, ctx);
     }
 
-    fn welcome(&mut self, encoding: Encoding, opened: bool, ctx: &mut Context<Self>) {
-        let session = match self.session {
-            Session::Open(session) => Some(session.number),
-            Session::None | Session::Opening(_) => None,
-        };
+    pub(super) fn welcome(&mut self, encoding: Encoding, opened: bool, ctx: &mut Context<Self>) {
+        let session = self.session.name().map(|session| session.number);
         let welcome = Welcome {
             node: self.settings.node,
             cluster: self.settings.cluster,
@@ -61,74 +57,18 @@ impl ClientSession {
         self.send(encoding, &ServerMessage::Welcome { welcome }, ctx);
     }
 
-    pub(super) fn open(&mut self, key: SessionKey, encoding: Encoding, welcome: bool) {
-        self.session = Session::Opening(key);
-        let tag = self.track(0, encoding, Kind::Open { welcome });
-        let header = RequestHeader { session: 0, key, number: 0, acknowledged: 0 };
-        self.submit(tag, header, &Action::Open);
+    /// A hello was turned away, or had no answer in time, and so are the commands that waited for it. The connection ends: its
+    /// next command would get another session, and a retry be executed twice.
+    pub(super) fn not_opened(&mut self, encoding: Encoding, refusal: Refusal, ctx: &mut Context<Self>) {
+        let code = if refusal.code == ErrorCode::SessionExpired { CloseCode::Policy } else { CloseCode::Again };
+        self.refuse(encoding, None, refusal, ctx);
+        self.close(code, "the session was not opened", ctx);
     }
 
-    pub(super) fn opened(
-        &mut self,
-        number: u64,
-        new: bool,
-        welcome: bool,
-        encoding: Encoding,
-        ctx: &mut Context<Self>,
-    ) {
-        let Session::Opening(key) = self.session else { return };
-        let session = SessionName { number, key };
-        self.session = Session::Open(session);
-        if welcome {
-            self.welcome(encoding, new, ctx);
-        } else {
-            self.announce = Some(session);
-        }
-        for queued in std::mem::take(&mut self.queued) {
-            // Those past their deadline were answered.
-            if self.in_flight.contains_key(&queued.tag) {
-                self.submit_command(session, queued.tag, queued.number, queued.acknowledged, queued.command);
-            }
-        }
-    }
-
-    /// The opening was turned away, or had no answer in time, and so are the commands that waited for it. If the client had
-    /// named the key, the connection ends: its next command would get another session, and a retry be executed twice.
-    pub(super) fn not_opened(&mut self, refusal: Refusal, welcome: bool, encoding: Encoding, ctx: &mut Context<Self>) {
-        self.session = Session::None;
-        for queued in std::mem::take(&mut self.queued) {
-            let Some(in_flight) = self.in_flight.remove(&queued.tag) else { continue };
-            let mut refusal = refusal.clone();
-            if in_flight.kind == (Kind::Command { first: false }) {
-                refusal.outcome = Outcome::Unknown;
-            }
-            self.refuse(in_flight.encoding, Some(in_flight.request), refusal, ctx);
-        }
-        if welcome {
-            let code = if refusal.code == ErrorCode::SessionExpired { CloseCode::Policy } else { CloseCode::Again };
-            self.refuse(encoding, None, refusal, ctx);
-            self.close(code, "the session was not opened", ctx);
-        }
-    }
-
-    /// Why this connection may not ask for a change, if so.
-    pub(super) fn no_session(&self) -> Option<Refusal> {
-        if self.hello_refused {
-            let message =
-                "the hello of this connection was refused, so it has no session: say a right one on a new connection";
-            return Some(Refusal::refused(ErrorCode::Malformed, message));
-        }
-        self.expired.map(|_| {
-            let message =
-                "the session of this connection has ended: open another, with another key, on a new connection";
-            Refusal::unknown(ErrorCode::SessionExpired, message)
-        })
-    }
-
-    /// Ends a connection whose session has expired, if nothing is on its way any more.
-    pub(super) fn leave_if_expired(&mut self, now: Instant, ctx: &mut Context<Self>) {
-        let over = self.expired.is_some_and(|at| now.duration_since(at) >= EXPIRED);
-        if over && self.in_flight.is_empty() {
+    /// Ends a connection whose session has ended, if nothing is on its way any more.
+    pub(super) fn leave_if_expired(&mut self, ctx: &mut Context<Self>) {
+        let over = self.session.ended().is_some_and(|at| self.now() - at >= EXPIRED);
+        if over && self.session.is_idle() {
             self.close(CloseCode::Policy, "the session has ended", ctx);
         }
     }

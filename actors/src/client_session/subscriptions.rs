@@ -3,7 +3,6 @@
 //! A subscription asks the bank for transactions a page at a time, and for the next page only when the client has read most of
 //! what was sent. So a slow subscriber costs its node nothing; one that reads nothing at all is closed.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use actix::prelude::*;
@@ -11,9 +10,7 @@ use rabia_bank_messages::bank::{ErrorCode, ReadLevel, Refusal, Transaction};
 use rabia_bank_messages::client::{Feed, ServerMessage};
 use rabia_bank_messages::codec::Encoding;
 
-use super::{ClientSession, Kind, Subscription};
-use crate::mail::bank::{Follow, Subscribe};
-use crate::mail::client_session::Waiter;
+use super::{Asker, ClientSession};
 
 /// Subscriptions that a connection may have open.
 const MAX_SUBSCRIPTIONS: usize = 64;
@@ -29,51 +26,38 @@ impl ClientSession {
         read: ReadLevel,
         ctx: &mut Context<Self>,
     ) {
-        self.highest = self.highest.max(request);
-        if self.too_many(encoding, request, true, ctx) {
-            return;
-        }
+        self.session.saw(request);
+        let Some(asker) = self.take_bytes(encoding, request, true, ctx) else { return };
         let refusal = if self.subscriptions.contains_key(&request) {
             Refusal::refused(ErrorCode::Malformed, format!("there is a subscription {request} on this connection"))
         } else if self.subscriptions.len() >= MAX_SUBSCRIPTIONS {
             let message = format!("{MAX_SUBSCRIPTIONS} subscriptions are open on this connection");
             Refusal::refused(ErrorCode::Busy, message)
         } else {
-            let tag = self.track(request, encoding, Kind::Subscribe(read));
-            let deadline = Instant::now() + self.settings.request_timeout;
-            let subscription = Subscription { encoding, feed: Arc::new(feed.clone()), next: 0, asked: None };
-            self.subscriptions.insert(request, subscription);
-            let waiter = Waiter { client: self.client.clone(), tag };
-            return self.neighbours.bank.subscribe.do_send(Subscribe { waiter, feed, read, deadline });
+            self.subscriptions.insert(request, encoding);
+            let asker = Asker { subscribes: true, ..asker };
+            return self.session.subscribe(self.now(), asker, request, feed, read, &mut self.outs);
         };
-        self.waiting.give(self.message_bytes);
         self.refuse(encoding, Some(request), refusal, ctx);
     }
 
     /// Asks for the next page of a subscription, unless the client has much to read already.
     pub(super) fn follow(&mut self, request: u64) {
-        let Some(subscription) = self.subscriptions.get_mut(&request) else { return };
         if self.outlet.unread.bytes() > FEED_AHEAD {
-            subscription.asked = None;
             self.resting.get_or_insert_with(Instant::now);
-            return;
+        } else {
+            self.session.more(request, &mut self.outs);
         }
-        self.tags += 1;
-        subscription.asked = Some(self.tags);
-        let waiter = Waiter { client: self.client.clone(), tag: self.tags };
-        self.neighbours.bank.follow.do_send(Follow {
-            waiter,
-            feed: subscription.feed.clone(),
-            next: subscription.next,
-        });
     }
 
-    pub(super) fn followed(&mut self, tag: u64, transactions: Vec<Transaction>, next: u64, ctx: &mut Context<Self>) {
-        let mut asked = self.subscriptions.iter_mut().filter(|(_, subscription)| subscription.asked == Some(tag));
-        // It may have been ended meanwhile.
-        let Some((&request, subscription)) = asked.next() else { return };
-        let encoding = subscription.encoding;
-        subscription.next = next;
+    pub(super) fn followed(
+        &mut self,
+        request: u64,
+        transactions: Vec<Transaction>,
+        next: u64,
+        ctx: &mut Context<Self>,
+    ) {
+        let Some(&encoding) = self.subscriptions.get(&request) else { return };
         if transactions.is_empty() {
             let reached = ServerMessage::Reached { subscription: request, reached: next - 1 };
             self.send(encoding, &reached, ctx);
@@ -90,12 +74,8 @@ impl ClientSession {
         let Some(since) = self.resting else { return };
         if self.outlet.unread.bytes() <= FEED_AHEAD {
             self.resting = None;
-            let resting =
-                |(request, of): (&u64, &Subscription)| (of.next > 0 && of.asked.is_none()).then_some(*request);
-            let requests: Vec<u64> = self.subscriptions.iter().filter_map(resting).collect();
-            for request in requests {
-                self.follow(request);
-            }
+            self.session.more_of_all(&mut self.outs);
+            self.perform(ctx);
         } else {
             self.close_if_too_slow(since, now, ctx);
         }

@@ -1,7 +1,7 @@
 //! What the session of a host is told.
 
 use actix::prelude::*;
-use rabia_bank_messages::bank::{Command, Query, ReadLevel, Refusal, Success, Transaction};
+use rabia_bank_messages::bank::{self, ReadLevel, Refusal, Success, Transaction};
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::ids::Slot;
 
@@ -24,32 +24,32 @@ pub type Heard = Result<Reply, Refusal>;
 /// Carry this command out, once.
 #[derive(Message, Clone, Debug)]
 #[rtype(result = "Heard")]
-pub struct Execute {
+pub struct Command {
     /// What to do.
-    pub command: Command,
+    pub command: bank::Command,
     /// Its number in the session, from 1; none: the session numbers it.
     pub number: Option<u64>,
 }
 
-impl Execute {
+impl Command {
     /// A command that the session numbers.
-    pub fn new(command: Command) -> Execute {
-        Execute { command, number: None }
+    pub fn new(command: bank::Command) -> Command {
+        Command { command, number: None }
     }
 
     /// A command that the host numbers, to be able to ask again. A session whose host numbers its commands acknowledges none:
     /// its replies are kept until it ends.
-    pub fn numbered(number: u64, command: Command) -> Execute {
-        Execute { command, number: Some(number) }
+    pub fn numbered(number: u64, command: bank::Command) -> Command {
+        Command { command, number: Some(number) }
     }
 }
 
 /// Answer this query.
 #[derive(Message, Clone, Debug)]
 #[rtype(result = "Heard")]
-pub struct Look {
+pub struct Query {
     /// What to look up.
-    pub query: Query,
+    pub query: bank::Query,
     /// How fresh the answer must be.
     pub read: ReadLevel,
 }
@@ -58,7 +58,7 @@ pub struct Look {
 /// page when it has handled the one before, so a slow one costs nothing; the feed ends with the recipient or the session.
 #[derive(Message)]
 #[rtype(result = "Heard")]
-pub struct Listen {
+pub struct Subscribe {
     /// Of which transactions, and from which on.
     pub feed: Feed,
     /// Whom.
@@ -70,10 +70,11 @@ pub struct Listen {
 #[rtype(result = "()")]
 pub struct Happened(pub Vec<Transaction>);
 
-/// End. The commands that wait are unknown.
+/// End.
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
-pub struct Leave {
-    /// End the session in the log, too: nobody goes on with it.
-    pub close: bool,
+pub struct Close {
+    /// End the session in the log, too, when all that waits is answered: nobody goes on with it. Otherwise what waits is answered
+    /// `stopping`, and its outcome is unknown.
+    pub in_log: bool,
 }

@@ -2,4 +2,5 @@
 //! simulator, under virtual time: no rule of behaviour exists twice.
 
 pub mod log;
+pub mod session;
 pub mod waiters;

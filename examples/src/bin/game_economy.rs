@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use actix::prelude::*;
 use rabia_bank::create::{NewCluster, create_or_open};
-use rabia_bank::embed::{Embedded, Execute, Happened, HostSession, Listen, Look};
+use rabia_bank::embed::{self, Embedded, Happened, HostSession, Subscribe};
 use rabia_bank_messages::bank::{
     Amount, Command, ErrorCode, Operation, Outcome, Query, ReadLevel, Refusal, Success, TransactionType,
 };
@@ -65,7 +65,7 @@ impl Market {
         async move {
             let mut outcome = Err(Refusal::unknown(ErrorCode::Stopping, "the bank has gone"));
             for _ in 0..TRIES {
-                let order = Execute::numbered(number, Command::One(operation.clone()));
+                let order = embed::Command::numbered(number, Command::One(operation.clone()));
                 match bank.send(order).await {
                     Ok(Ok(reply)) => return Ok(reply.success),
                     Ok(Err(refusal)) if refusal.outcome == Outcome::Refused => return Err(refusal),
@@ -187,7 +187,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let market = Market { bank: bank.clone(), orders: 0, bags: BTreeMap::new() }.start();
     let feed = Feed { min_amount: Some(BIG), ..Feed::default() };
-    bank.send(Listen { feed, to: Herald.start().recipient() }).await??;
+    bank.send(Subscribe { feed, to: Herald.start().recipient() }).await??;
 
     for player in [SHOP, "ada", "bob"] {
         market.send(Join(player)).await??;
@@ -201,8 +201,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     market.send(Earn("bob", 200)).await??;
     market.send(Buy { buyer: "bob", seller: Some("ada"), item: "sword", gold: 200 }).await??;
     println!("ada: {:?}, bob: {:?}", market.send(Bag("ada")).await?, market.send(Bag("bob")).await?);
-    let look = Look { query: Query::GetBalance { account_id: "ada".into() }, read: ReadLevel::Linearizable };
-    if let Success::Balance { balance } = bank.send(look).await??.success {
+    let query = Query::GetBalance { account_id: "ada".into() };
+    let query = embed::Query { query, read: ReadLevel::Linearizable };
+    if let Success::Balance { balance } = bank.send(query).await??.success {
         println!("ada has {balance} gold");
     }
     node.stop().await?;

@@ -71,13 +71,13 @@ impl Bank {
     }
 
     /// Executes a command once for each key, at one node or another.
-    async fn execute(&self, key: &str, command: Command) -> Heard {
+    async fn command(&self, key: &str, command: Command) -> Heard {
         let hash = blake3::hash(format!("rest-service idempotency key {key}").as_bytes());
         let (halves, _) = hash.as_bytes().as_chunks::<16>();
         let mut heard = Err(stopped());
         for node in self.turns() {
             let Ok(session) = self.nodes[node].session_with(SessionKey(halves[0])).await else { continue };
-            heard = session.execute_numbered(1, command.clone()).await;
+            heard = session.command_numbered(1, command.clone()).await;
             match &heard {
                 // No node knows more.
                 Err(refusal) if refusal.code == ErrorCode::SessionExpired => break,
@@ -88,10 +88,10 @@ impl Bank {
         heard
     }
 
-    async fn look(&self, query: Query) -> Heard {
+    async fn query(&self, query: Query) -> Heard {
         let mut heard = Err(stopped());
         for node in self.turns() {
-            heard = self.sessions[node].look(query.clone(), ReadLevel::Linearizable).await;
+            heard = self.sessions[node].query(query.clone(), ReadLevel::Linearizable).await;
             if !matches!(&heard, Err(refusal) if refusal.code == ErrorCode::Stopping) {
                 break;
             }
@@ -160,13 +160,13 @@ async fn transfer(request: HttpRequest, bank: web::Data<Bank>, body: web::Json<T
 
 async fn account(bank: web::Data<Bank>, account: web::Path<String>) -> HttpResponse {
     let account_id = account.into_inner().into();
-    answer(bank.look(Query::GetAccount { account_id }).await, StatusCode::OK)
+    answer(bank.query(Query::GetAccount { account_id }).await, StatusCode::OK)
 }
 
 async fn history(bank: web::Data<Bank>, account: web::Path<String>, page: web::Query<Page>) -> HttpResponse {
     let account_id = Some(account.into_inner().into());
     let filter = HistoryFilter { account_id, limit: page.limit, before: page.before, ..HistoryFilter::default() };
-    answer(bank.look(Query::GetTransactionHistory(filter)).await, StatusCode::OK)
+    answer(bank.query(Query::GetTransactionHistory(filter)).await, StatusCode::OK)
 }
 
 async fn status(bank: web::Data<Bank>) -> HttpResponse {
@@ -183,7 +183,7 @@ async fn status(bank: web::Data<Bank>) -> HttpResponse {
 async fn execute(request: &HttpRequest, bank: &Bank, operation: Operation) -> HttpResponse {
     let key = request.headers().get("Idempotency-Key").and_then(|key| key.to_str().ok());
     match key.filter(|key| !key.is_empty()) {
-        Some(key) => answer(bank.execute(key, Command::One(operation)).await, StatusCode::CREATED),
+        Some(key) => answer(bank.command(key, Command::One(operation)).await, StatusCode::CREATED),
         None => {
             let message =
                 "a POST needs an Idempotency-Key: a text of your choice, the same when you repeat the request";

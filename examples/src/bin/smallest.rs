@@ -17,13 +17,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let bank = node.session().await?;
     let open = Operation::CreateAccount { account_id: "jar".into(), initial_balance: Amount::new(0) };
-    match bank.execute(Command::One(open)).await {
+    match bank.command(Command::One(open)).await {
         Ok(_) => println!("opened the jar"),
         Err(refusal) if refusal.code == ErrorCode::AccountExists => {}
         Err(refusal) => return Err(refusal.into()),
     }
-    bank.execute(Command::One(Operation::Deposit { account_id: "jar".into(), amount: Amount::new(25) })).await?;
-    let read = bank.look(Query::GetBalance { account_id: "jar".into() }, ReadLevel::Linearizable).await?;
+    bank.command(Command::One(Operation::Deposit { account_id: "jar".into(), amount: Amount::new(25) })).await?;
+    let read = bank.query(Query::GetBalance { account_id: "jar".into() }, ReadLevel::Linearizable).await?;
     if let Success::Balance { balance } = read.success {
         println!("the jar has {balance}");
     }

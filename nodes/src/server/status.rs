@@ -6,16 +6,14 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use rabia_bank_actors::handle::NodeHandle;
-use rabia_bank_actors::mail::host_session::{Leave, Look};
+use rabia_bank_actors::mail::host_session;
 use rabia_bank_actors::socket::ClientSocket;
 use rabia_bank_messages::bank::{ErrorCode, Query, ReadLevel, Refusal, Success};
 use rabia_bank_messages::client::{Answer, AnswerResult, ClientMessage, ServerMessage, Welcome};
 use rabia_bank_messages::codec::Encoding;
-use rabia_bank_messages::ids::SessionKey;
 use tokio_tungstenite::tungstenite::Message as Frame;
 
 use crate::config::NodeConfig;
-use crate::random;
 
 /// How long a connection may last.
 const LASTS: Duration = Duration::from_secs(5);
@@ -54,7 +52,7 @@ async fn reply(message: ClientMessage, handle: &NodeHandle, config: &NodeConfig)
             let (node, cluster, applied_slot) = (config.node, config.cluster, handle.applied_slot());
             ServerMessage::Welcome { welcome: Welcome { node, cluster, session: None, opened: false, applied_slot } }
         }
-        ClientMessage::Query { request, query: Query::GetStatus {}, .. } => match look(handle).await {
+        ClientMessage::Query { request, query: Query::GetStatus {}, .. } => match query(handle).await {
             Ok((slot, success)) => {
                 let result = AnswerResult::Ok(success);
                 ServerMessage::Answer(Box::new(Answer {
@@ -79,12 +77,12 @@ async fn reply(message: ClientMessage, handle: &NodeHandle, config: &NodeConfig)
     }
 }
 
-async fn look(handle: &NodeHandle) -> Result<(Option<u64>, Success), Refusal> {
+async fn query(handle: &NodeHandle) -> Result<(Option<u64>, Success), Refusal> {
     let stopping = || Refusal::refused(ErrorCode::Stopping, "the node is stopping");
     // No session is opened in the log for a query.
-    let session = handle.open_session(SessionKey(random::bytes())).await.map_err(|_| stopping())?;
-    let answer = session.send(Look { query: Query::GetStatus {}, read: ReadLevel::Local }).await;
-    session.do_send(Leave { close: false });
+    let session = handle.open_own_session().await.map_err(|_| stopping())?;
+    let answer = session.send(host_session::Query { query: Query::GetStatus {}, read: ReadLevel::Local }).await;
+    session.do_send(host_session::Close { in_log: false });
     let reply = answer.unwrap_or_else(|_| Err(stopping()))?;
     Ok((reply.slot, reply.success))
 }

@@ -23,7 +23,7 @@ fn create() -> Command {
 
 async fn balance(session: &Session) -> u64 {
     let query = Query::GetBalance { account_id: "a".into() };
-    match session.look(query, ReadLevel::Linearizable).await.unwrap().success {
+    match session.query(query, ReadLevel::Linearizable).await.unwrap().success {
         Success::Balance { balance } => balance,
         other => panic!("{other:?}"),
     }
@@ -62,11 +62,11 @@ fn three_nodes_on_threads_of_one_process_serve_their_host() {
         let sessions: Vec<Session> =
             futures_util::future::join_all(nodes.iter().map(async |node| node.session().await.unwrap())).await;
         let feed = Feed { account_id: Some("a".into()), ..Feed::default() };
-        let nobody = sessions[1].listen(feed.clone(), ear.clone().recipient()).await.unwrap_err();
+        let nobody = sessions[1].subscribe(feed.clone(), ear.clone().recipient()).await.unwrap_err();
         assert_eq!(nobody.code, ErrorCode::AccountNotFound);
-        sessions[0].execute(create()).await.unwrap();
-        sessions[1].listen(feed, ear.clone().recipient()).await.unwrap();
-        let deposits = (0..300).map(|n| sessions[n % 3].execute(deposit(n as u64 + 1)));
+        sessions[0].command(create()).await.unwrap();
+        sessions[1].subscribe(feed, ear.clone().recipient()).await.unwrap();
+        let deposits = (0..300).map(|n| sessions[n % 3].command(deposit(n as u64 + 1)));
         for done in futures_util::future::join_all(deposits).await {
             assert!(!done.unwrap().replayed);
         }
@@ -84,20 +84,20 @@ fn three_nodes_on_threads_of_one_process_serve_their_host() {
         let mut slots = Vec::new();
         for node in [first, second, first] {
             let session = node.session_with(key).await.unwrap();
-            let reply = session.execute_numbered(7, deposit(1_000)).await.unwrap();
+            let reply = session.command_numbered(7, deposit(1_000)).await.unwrap();
             assert_eq!(reply.replayed, !slots.is_empty());
             slots.push(reply.slot);
-            let other = session.execute_numbered(7, deposit(1_001)).await.unwrap_err();
+            let other = session.command_numbered(7, deposit(1_001)).await.unwrap_err();
             assert_eq!((other.code, other.outcome), (ErrorCode::RequestReused, Outcome::Refused));
         }
         assert_eq!(slots, [slots[0]; 3]);
 
         nodes[0].stop().await.unwrap();
-        let gone: Refusal = sessions[0].execute(deposit(1)).await.unwrap_err();
+        let gone: Refusal = sessions[0].command(deposit(1)).await.unwrap_err();
         assert_eq!((gone.code, gone.outcome), (ErrorCode::Stopping, Outcome::Unknown));
         assert!(nodes[0].session().await.is_err() && nodes[0].status().await.is_err());
         nodes[0].ended().await.unwrap();
-        sessions[1].execute(deposit(5)).await.unwrap();
+        sessions[1].command(deposit(5)).await.unwrap();
 
         let again = Embedded::start_on_thread(configs[0].clone()).unwrap();
         let session = again.session().await.unwrap();
@@ -108,10 +108,10 @@ fn three_nodes_on_threads_of_one_process_serve_their_host() {
         // Without a quorum a command is unknown after its time, and done once there is one again.
         nodes[1].stop().await.unwrap();
         nodes[2].stop().await.unwrap();
-        let waited = session.execute_numbered(1, deposit(50)).await.unwrap_err();
+        let waited = session.command_numbered(1, deposit(50)).await.unwrap_err();
         assert_eq!((waited.code, waited.outcome), (ErrorCode::NoQuorum, Outcome::Unknown));
         let back = Embedded::start_on_thread(configs[1].clone()).unwrap();
-        session.execute_numbered(1, deposit(50)).await.unwrap();
+        session.command_numbered(1, deposit(50)).await.unwrap();
         assert_eq!(balance(&session).await, 300 * 301 / 2 + 1_055);
         drop(session);
         again.stop().await.unwrap();
@@ -130,21 +130,21 @@ fn a_host_goes_on_after_its_session_has_expired() {
         let (own, other) = (node.session().await.unwrap(), node.session().await.unwrap());
         let key = SessionKey([8; 16]);
         let named = node.session_with(key).await.unwrap();
-        own.execute(create()).await.unwrap();
-        named.execute_numbered(1, deposit(1)).await.unwrap();
+        own.command(create()).await.unwrap();
+        named.command_numbered(1, deposit(1)).await.unwrap();
         for round in 0..2 {
             tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
             // Time passes in the log with what others do.
-            other.execute(deposit(1)).await.ok();
-            other.execute(deposit(1)).await.unwrap();
-            let refused = own.execute(deposit(10)).await.unwrap_err();
+            other.command(deposit(1)).await.ok();
+            other.command(deposit(1)).await.unwrap();
+            let refused = own.command(deposit(10)).await.unwrap_err();
             assert_eq!((refused.code, refused.outcome), (ErrorCode::SessionExpired, Outcome::Refused), "round {round}");
-            own.execute(deposit(100)).await.unwrap();
-            own.execute(deposit(100)).await.unwrap();
+            own.command(deposit(100)).await.unwrap();
+            own.command(deposit(100)).await.unwrap();
             // What the host numbers may have been said by others: it is unknown, and stays so.
             for _ in 0..2 {
                 for session in [&named, &node.session_with(key).await.unwrap()] {
-                    let unknown = session.execute_numbered(1, deposit(1)).await.unwrap_err();
+                    let unknown = session.command_numbered(1, deposit(1)).await.unwrap_err();
                     assert_eq!((unknown.code, unknown.outcome), (ErrorCode::SessionExpired, Outcome::Unknown));
                 }
             }

@@ -1,9 +1,9 @@
 //! Sessions: what makes a request apply once, however often it is sent.
 //!
 //! A session keeps the outcome of each command until its client acknowledges it, that is, says that it has the answers
-//! to all requests up to a number. A command goes to the books only through a [`Vacancy`], the place where its outcome
-//! will be kept, and there is one only for a number that is neither acknowledged nor taken. Refusals by the books are
-//! outcomes like any other: they are kept and replayed too.
+//! to all requests up to a number. A command goes to the machine only through a [`Vacancy`], the place where its outcome
+//! will be kept, and there is one only for a number that is neither acknowledged nor taken. An outcome that
+//! says no is one like any other: it is kept and replayed too.
 //!
 //! A session ends by a goodbye, when it was idle for too long, or to make room for another where as many are open as may be
 //! and none was idle for longer. How long it was idle is log time, so it ends at the same request everywhere. Its key is used
@@ -28,8 +28,8 @@ use rabia_bank_messages::sabotage::{Rule, is_broken};
 use serde::{Deserialize, Serialize};
 
 use super::ended::{Ended, EndedRow};
-use super::kept::{KeptOutcome, most_bytes};
-use super::outcomes::Rejection;
+use super::machine::{Kept, StateMachine};
+use super::rejection::Rejection;
 use super::rows::{self, BadRow};
 use super::set_hash::SetHash;
 
@@ -42,7 +42,9 @@ pub(super) const MAX_SHARED: usize = 128 << 20;
 /// Where as many sessions are open as may be, one that was idle for so long makes room for another: an hour of log time. A
 /// client that is still there has said something meanwhile, and one that is not has given up.
 pub(super) const MAKES_ROOM_AFTER: Millis = 60 * 60 * 1_000;
-/// So many new replies are hashed in one go: see the same of the accounts.
+/// What a kept reply takes besides its outcome, in bytes: its entry in the tree of its session, fingerprint, slot.
+const REPLY_BYTES: usize = 128;
+/// So many new replies are hashed in one go. More would stall an answer by more than half a millisecond.
 const REHASH_AT: usize = 4096;
 
 /// Tells commands apart: the first half of the BLAKE3 hash of the encoded action. Only the holder of a session's key
@@ -102,20 +104,25 @@ pub(super) struct Place {
 }
 
 #[derive(Debug)]
-struct Reply {
+struct Reply<S: StateMachine> {
     fingerprint: Fingerprint,
     /// The request's position in the log, counted in requests.
     position: u64,
     /// Of the first application.
     place: Place,
-    outcome: KeptOutcome,
+    outcome: S::Kept,
     /// Whether the hash of all sessions has it.
     hashed: bool,
     /// Whether a snapshot has it.
     saved: bool,
 }
 
-impl Reply {
+impl<S: StateMachine> Reply<S> {
+    /// What it takes, in bytes.
+    fn bytes(&self) -> usize {
+        REPLY_BYTES + self.outcome.bytes()
+    }
+
     fn set_hash(&self, session: u64, number: u64) -> SetHash {
         let mut bytes = Vec::with_capacity(96);
         bytes.extend_from_slice(b"reply");
@@ -129,7 +136,7 @@ impl Reply {
 }
 
 #[derive(Debug)]
-struct Session {
+struct Session<S: StateMachine> {
     key: SessionKey,
     /// The client has the answers up to this number.
     acknowledged: u64,
@@ -138,7 +145,7 @@ struct Session {
     /// An earlier such time, or the same.
     filed: Millis,
     /// By request number, all above `acknowledged`.
-    replies: BTreeMap<u64, Reply>,
+    replies: BTreeMap<u64, Reply<S>>,
     /// What `replies` take, in bytes.
     kept: usize,
     /// What the hash of all sessions holds for this one, beside its replies.
@@ -148,8 +155,8 @@ struct Session {
     unsaved: bool,
 }
 
-impl Session {
-    fn new(key: SessionKey, now: Millis) -> Session {
+impl<S: StateMachine> Session<S> {
+    fn new(key: SessionKey, now: Millis) -> Session<S> {
         Session {
             key,
             acknowledged: 0,
@@ -178,14 +185,14 @@ impl Session {
     }
 
     /// Drops the replies up to `acknowledged`.
-    fn acknowledge(&mut self, session: u64, acknowledged: u64, kept: &mut Kept) {
+    fn acknowledge(&mut self, session: u64, acknowledged: u64, kept: &mut Sums) {
         self.acknowledged = self.acknowledged.max(acknowledged);
         while let Some(first) = self.replies.first_entry()
             && *first.key() <= self.acknowledged
         {
             let (number, reply) = first.remove_entry();
             let before = self.kept;
-            self.kept -= reply.outcome.bytes();
+            self.kept -= reply.bytes();
             kept.shared -= shared(before) - shared(self.kept);
             if reply.hashed {
                 kept.hash.subtract(reply.set_hash(session, number));
@@ -204,7 +211,7 @@ fn shared(kept: usize) -> usize {
 
 /// The sums over all sessions and their replies.
 #[derive(Debug, Default)]
-struct Kept {
+struct Sums {
     /// What they keep of the shared part, in bytes.
     shared: usize,
     hash: SetHash,
@@ -215,34 +222,34 @@ struct Kept {
 }
 
 /// What a session says to a command.
-pub(super) enum Admission<'a> {
+pub(super) enum Admission<'a, S: StateMachine> {
     /// It is new: carry it out and keep its outcome here.
-    Vacant(Vacancy<'a>),
+    Vacant(Vacancy<'a, S>),
     /// It was carried out at this place, with this outcome.
-    Replayed(Place, KeptOutcome),
+    Replayed(Place, S::Kept),
     /// It may not be carried out.
     Rejected(Rejection),
 }
 
 /// The place for the outcome of a command that was not carried out yet.
-pub(super) struct Vacancy<'a> {
-    session: &'a mut Session,
-    kept: &'a mut Kept,
+pub(super) struct Vacancy<'a, S: StateMachine> {
+    session: &'a mut Session<S>,
+    kept: &'a mut Sums,
     name: (u64, u64),
     fingerprint: Fingerprint,
 }
 
-impl Vacancy<'_> {
+impl<S: StateMachine> Vacancy<'_, S> {
     /// Keeps the outcome of the command, applied at this place and position of the log.
-    pub(super) fn keep(self, position: u64, place: Place, outcome: KeptOutcome) {
+    pub(super) fn keep(self, position: u64, place: Place, outcome: S::Kept) {
         if is_broken(Rule::RepliesKept) {
             return;
         }
         let Vacancy { session, kept, name, fingerprint } = self;
         let before = session.kept;
-        session.kept += outcome.bytes();
-        kept.shared += shared(session.kept) - shared(before);
         let reply = Reply { fingerprint, position, place, outcome, hashed: false, saved: false };
+        session.kept += reply.bytes();
+        kept.shared += shared(session.kept) - shared(before);
         let other = session.replies.insert(name.1, reply);
         assert!(other.is_none(), "request {name:?} was applied twice, first as {other:?}");
         kept.unhashed.push(name);
@@ -251,15 +258,15 @@ impl Vacancy<'_> {
 
 /// All open sessions, and the keys of those that ended.
 #[derive(Debug)]
-pub(super) struct Sessions {
+pub(super) struct Sessions<S: StateMachine> {
     limits: SessionLimits,
-    open: BTreeMap<u64, Session>,
+    open: BTreeMap<u64, Session<S>>,
     by_key: BTreeMap<SessionKey, u64>,
     /// Every session by `filed` and number. It is filed anew only when it comes first here, so that using a session costs
     /// nothing.
     by_use: BTreeSet<(Millis, u64)>,
     ended: Ended,
-    kept: Kept,
+    kept: Sums,
     /// Sessions that changed since they were hashed.
     changed: Vec<u64>,
     /// Sessions that changed, or ended, since they were saved.
@@ -268,18 +275,18 @@ pub(super) struct Sessions {
 
 /// What changed of the sessions, for a snapshot: by key. It is encoded as it is asked for.
 #[derive(Debug)]
-pub(super) struct UnsavedRows(std::vec::IntoIter<(u64, Unsaved)>);
+pub(super) struct UnsavedRows<S: StateMachine>(std::vec::IntoIter<(u64, Unsaved<S>)>);
 
 /// What became of a row.
 #[derive(Debug)]
-enum Unsaved {
+enum Unsaved<S: StateMachine> {
     Gone,
     Session(SessionRow),
-    Reply { session: u64, number: u64, fingerprint: Fingerprint, place: Place, outcome: KeptOutcome },
+    Reply { session: u64, number: u64, fingerprint: Fingerprint, place: Place, outcome: S::Kept },
     Ended(EndedRow),
 }
 
-impl Unsaved {
+impl<S: StateMachine> Unsaved<S> {
     fn encode(self) -> Option<Vec<u8>> {
         Some(rows::encode(&match self {
             Unsaved::Gone => return None,
@@ -295,7 +302,7 @@ impl Unsaved {
     }
 }
 
-impl UnsavedRows {
+impl<S: StateMachine> UnsavedRows<S> {
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.0.len()
@@ -308,8 +315,8 @@ impl UnsavedRows {
     }
 }
 
-impl Sessions {
-    pub(super) fn new(limits: SessionLimits) -> Sessions {
+impl<S: StateMachine> Sessions<S> {
+    pub(super) fn new(limits: SessionLimits) -> Sessions<S> {
         assert!(limits.open > 0, "no session may be open: {limits:?}");
         Sessions {
             limits,
@@ -317,7 +324,7 @@ impl Sessions {
             by_key: BTreeMap::new(),
             by_use: BTreeSet::new(),
             ended: Ended::default(),
-            kept: Kept::default(),
+            kept: Sums::default(),
             changed: Vec::new(),
             unsaved: Vec::new(),
         }
@@ -329,9 +336,9 @@ impl Sessions {
     }
 
     /// What changed since it was saved: all of it goes into a snapshot now.
-    pub(super) fn save(&mut self) -> UnsavedRows {
+    pub(super) fn save(&mut self) -> UnsavedRows<S> {
         let gone = std::mem::take(&mut self.kept.gone);
-        let mut rows: Vec<(u64, Unsaved)> = gone.into_iter().map(|position| (position, Unsaved::Gone)).collect();
+        let mut rows: Vec<(u64, Unsaved<S>)> = gone.into_iter().map(|position| (position, Unsaved::Gone)).collect();
         let mut numbers = std::mem::take(&mut self.unsaved);
         numbers.sort_unstable();
         numbers.dedup();
@@ -383,16 +390,16 @@ impl Sessions {
         let ReplyRow { session: name, number, fingerprint, slot, index, outcome } = row;
         let bad = |what: &str| BadRow(format!("the reply to request {number} of session {name}: {what}"));
         let session = self.open.get_mut(&name).ok_or_else(|| bad("there is no such session"))?;
-        let outcome = KeptOutcome::decode(&outcome).ok_or_else(|| bad("no outcome"))?;
+        let outcome = S::Kept::decode(&outcome).ok_or_else(|| bad("no outcome"))?;
         let place = Place { slot, index };
         let fingerprint = Fingerprint(fingerprint);
+        let reply = Reply { fingerprint, position, place, outcome, hashed: false, saved: true };
         let before = session.kept;
-        session.kept += outcome.bytes();
+        session.kept += reply.bytes();
         self.kept.shared += shared(session.kept) - shared(before);
         if number <= session.acknowledged || session.kept > MAX_KEPT || self.kept.shared > MAX_SHARED {
             return Err(bad("it is not kept any more, or too much is"));
         }
-        let reply = Reply { fingerprint, position, place, outcome, hashed: false, saved: true };
         if session.replies.insert(number, reply).is_some() {
             return Err(bad("it is there twice"));
         }
@@ -400,10 +407,10 @@ impl Sessions {
         Ok(())
     }
 
-    /// Whether all replies speak of accounts and transactions that are there, of which there are so many.
-    pub(super) fn speak_of(&self, accounts: usize, transactions: u64) -> bool {
+    /// Whether all replies speak of what is in the machine.
+    pub(super) fn speak_of(&self, machine: &S) -> bool {
         let mut replies = self.open.values().flat_map(|session| session.replies.values());
-        replies.all(|reply| reply.outcome.speaks_of(accounts, transactions))
+        replies.all(|reply| reply.outcome.speaks_of(machine))
     }
 
     /// How many are open.
@@ -498,14 +505,14 @@ impl Sessions {
         }
     }
 
-    /// What becomes of a command with up to `results` results, encoded as `action_bytes`.
+    /// What becomes of a command that is encoded as `action_bytes`.
     pub(super) fn admit(
         &mut self,
         header: &RequestHeader,
+        command: &S::Command,
         action_bytes: &[u8],
-        results: usize,
         now: Millis,
-    ) -> Admission<'_> {
+    ) -> Admission<'_, S> {
         let RequestHeader { session: name, key, number, acknowledged } = *header;
         let Sessions { open, changed, kept, unsaved, .. } = self;
         let Some(session) = touch(open, changed, unsaved, name, key, now) else {
@@ -517,7 +524,7 @@ impl Sessions {
         }
         let fingerprint = Fingerprint::of(action_bytes);
         match session.replies.get(&number) {
-            None => match room(session.kept, kept.shared, most_bytes(results)) {
+            None => match room(session.kept, kept.shared, REPLY_BYTES + S::Kept::most_bytes(command)) {
                 Ok(()) => Admission::Vacant(Vacancy { session, kept, name: (name, number), fingerprint }),
                 Err(rejection) => Admission::Rejected(rejection),
             },
@@ -568,14 +575,14 @@ fn room(kept: usize, all_shared: usize, most: usize) -> Result<(), Rejection> {
 }
 
 /// The session with this number and key, used now.
-fn touch<'a>(
-    open: &'a mut BTreeMap<u64, Session>,
+fn touch<'a, S: StateMachine>(
+    open: &'a mut BTreeMap<u64, Session<S>>,
     changed: &mut Vec<u64>,
     unsaved: &mut Vec<u64>,
     number: u64,
     key: SessionKey,
     now: Millis,
-) -> Option<&'a mut Session> {
+) -> Option<&'a mut Session<S>> {
     let session = open.get_mut(&number).filter(|session| session.key == key)?;
     session.last_used = now;
     if !session.changed {

@@ -19,8 +19,8 @@ use rustc_hash::FxHashMap;
 
 use super::account::{AccountIndex, AccountRow, AccountState, Standing};
 use super::ranks::{Measure, Ranks};
-use super::rows::{self, BadRow};
-use super::set_hash::SetHash;
+use crate::rows::{self, BadRow};
+use crate::set_hash::SetHash;
 
 /// Accounts on a page: about as much as the disk writes anyway to change one.
 const PAGE: usize = 64;

@@ -15,7 +15,7 @@ use super::account::AccountIndex;
 use super::accounts::Accounts;
 use super::block::{BLOCK, Block, BlockRecord};
 use super::chain::{Link, type_index};
-use super::rows::BadRow;
+use crate::rows::BadRow;
 
 /// Records that stay in memory though they are in durable blocks, so that recent questions and replays need no disk:
 /// about 10 MB.
@@ -23,7 +23,7 @@ const KEEP: u64 = 1 << 16;
 
 /// When something is applied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Moment {
+pub(super) struct When {
     /// The slot that is applied.
     pub(super) slot: Slot,
     /// Log time; for a record never before that of an earlier one.
@@ -84,7 +84,7 @@ pub(super) struct Record {
     pub(super) movement: Movement,
     /// Minor units, above 0.
     pub(super) amount: u64,
-    pub(super) moment: Moment,
+    pub(super) moment: When,
     /// The transaction before it of the same type; 0 if it is the first.
     pub(super) previous_of_type: u64,
     pub(super) hash: Digest,
@@ -92,7 +92,7 @@ pub(super) struct Record {
 
 /// Where the history stands, in the row of the state.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) struct HistoryRow {
+pub struct HistoryRow {
     pub(super) transactions: u64,
     pub(super) head: Digest,
     pub(super) newest_of_type: [u64; 4],
@@ -114,14 +114,14 @@ pub(super) struct History {
     /// So many of the oldest are in durable blocks only: all those of whole blocks.
     forgotten: u64,
     /// The hash of the newest record of these, and when it was applied.
-    before: (Digest, Moment),
+    before: (Digest, When),
     /// By [`type_index`]; 0 where there is none.
     newest_of_type: [u64; 4],
 }
 
 impl Default for History {
     fn default() -> History {
-        let before = (Digest::ZERO, Moment { slot: 0, time: 0 });
+        let before = (Digest::ZERO, When { slot: 0, time: 0 });
         History { blocks: VecDeque::new(), forgotten: 0, before, newest_of_type: [0; 4] }
     }
 }
@@ -134,7 +134,7 @@ impl History {
     }
 
     /// The hash of the newest record, and when it was applied.
-    fn newest(&self) -> (Digest, Moment) {
+    fn newest(&self) -> (Digest, When) {
         let newest = self.blocks.back().and_then(|block| block.last());
         newest.map_or(self.before, |record| (record.hash, record.moment))
     }
@@ -172,7 +172,7 @@ impl History {
     }
 
     /// Adds a record and returns its id.
-    pub(super) fn append(&mut self, movement: Movement, amount: u64, moment: Moment, accounts: &Accounts) -> u64 {
+    pub(super) fn append(&mut self, movement: Movement, amount: u64, moment: When, accounts: &Accounts) -> u64 {
         let id = self.len() + 1;
         let (previous, before) = self.newest();
         assert!(before.slot <= moment.slot && before.time <= moment.time, "record {id} at {moment:?} after {before:?}");
@@ -181,7 +181,7 @@ impl History {
         }
         let side = |side: Option<&Side>| side.map(|side| (&*accounts.get(side.account).name, side.balance));
         let kind = movement.transaction_type();
-        let Moment { time, slot } = moment;
+        let When { time, slot } = moment;
         let link = Link { id, kind, amount, time, slot, from: side(movement.from()), to: side(movement.to()) };
         let hash = link.hash(previous);
         let previous_of_type = std::mem::replace(&mut self.newest_of_type[type_index(kind)], id);
@@ -235,7 +235,7 @@ impl History {
 
     /// What a snapshot has of it beside the blocks.
     pub(super) fn to_row(&self) -> HistoryRow {
-        let (head, Moment { slot, time }) = self.newest();
+        let (head, When { slot, time }) = self.newest();
         HistoryRow { transactions: self.len(), head, newest_of_type: self.newest_of_type, slot, time }
     }
 
@@ -246,7 +246,7 @@ impl History {
         let mut history = History {
             blocks: VecDeque::new(),
             forgotten: transactions,
-            before: (head, Moment { slot, time }),
+            before: (head, When { slot, time }),
             newest_of_type,
         };
         let Some(block) = last else { return Ok(history) };
@@ -261,7 +261,7 @@ impl History {
             history.push(record);
         }
         // The moment before the block is not known, and not after that of its first transaction.
-        history.before = (block.before(), Moment { slot: 0, time: 0 });
+        history.before = (block.before(), When { slot: 0, time: 0 });
         if (history.len(), history.head()) != (transactions, head) {
             let (found, at) = (history.head(), history.len());
             return Err(BadRow(format!(
@@ -315,7 +315,7 @@ impl Record {
             TransactionType::Withdrawal => Movement::Withdrawal(from()?),
             TransactionType::Transfer => Movement::Transfer { from: from()?, to: to()? },
         };
-        let moment = Moment { slot: transaction.slot, time: transaction.timestamp };
+        let moment = When { slot: transaction.slot, time: transaction.timestamp };
         let (amount, hash) = (transaction.amount, transaction.hash);
         Some(Record { movement, amount, moment, previous_of_type: *previous_of_type, hash })
     }

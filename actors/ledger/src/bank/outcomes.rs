@@ -7,11 +7,11 @@
 
 use std::sync::Arc;
 
-use rabia_bank_messages::bank::{ErrorCode, MAX_ACCOUNT_ID, MAX_BALANCE, MAX_BULK, Outcome, Refusal};
+use rabia_bank_messages::bank::{ErrorCode, MAX_ACCOUNT_ID, MAX_BALANCE, MAX_BULK, Refusal};
 
 use super::account::AccountIndex;
 
-/// What came of a command. [`Ledger::render`](super::Ledger::render) makes an answer of it, now or later.
+/// What came of a command. [`Replicated::render`](crate::replicated::Replicated::render) makes an answer of it, now or later.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CommandOutcome(pub(super) Kind);
 
@@ -102,82 +102,6 @@ impl OperationRefusal {
             }
         };
         Refusal::refused(self.code(), message)
-    }
-}
-
-/// Why the rules of sessions keep a request from the books. Nothing was executed for it now.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Rejection {
-    /// There is no session of this number with this key: closed, expired, or never opened.
-    SessionExpired {
-        /// The number that the request named.
-        session: u64,
-    },
-    /// The key to open a session with is that of one that has ended.
-    KeyUsed,
-    /// As many sessions are open as may be, and the one that was idle for longest was not idle for long enough to make room.
-    TooManySessions {
-        /// How many are open.
-        open: u64,
-    },
-    /// The client said that it has the answer to this request, so the answer is gone.
-    RequestAcknowledged {
-        /// The request.
-        number: u64,
-        /// What the client has acknowledged, in any request so far.
-        acknowledged: u64,
-    },
-    /// The number belongs to another command.
-    RequestReused {
-        /// The number.
-        number: u64,
-    },
-    /// There is no room for the reply: too many are kept that were not acknowledged.
-    RepliesFull {
-        /// What they take, in bytes.
-        kept: usize,
-        /// Whether these are the replies of all sessions, rather than of this one.
-        all: bool,
-    },
-}
-
-impl Rejection {
-    /// The answer that a client gets.
-    pub fn refusal(&self) -> Refusal {
-        let (code, outcome, message) = match self {
-            Rejection::SessionExpired { session } => {
-                (ErrorCode::SessionExpired, Outcome::Unknown, format!("session {session} is not open with this key"))
-            }
-            Rejection::RequestAcknowledged { number, acknowledged } => (
-                ErrorCode::RequestAcknowledged,
-                Outcome::Unknown,
-                format!("request {number} is not above {acknowledged}, which was acknowledged: its answer is gone"),
-            ),
-            Rejection::RequestReused { number } => (
-                ErrorCode::RequestReused,
-                Outcome::Refused,
-                format!("request number {number} was used for another command"),
-            ),
-            Rejection::KeyUsed => (
-                ErrorCode::SessionExpired,
-                Outcome::Unknown,
-                "the session with this key has ended: open another one, with another key".into(),
-            ),
-            Rejection::TooManySessions { open } => (
-                ErrorCode::TooManySessions,
-                Outcome::Refused,
-                format!("{open} sessions are open, and all were used lately: try again later"),
-            ),
-            Rejection::RepliesFull { kept, all } => (
-                ErrorCode::Busy,
-                Outcome::Unknown,
-                format!(
-                    "unacknowledged answers of {} take {kept} bytes: acknowledge some, then ask again",
-                    if *all { "all sessions" } else { "this session" }
-                ),
-            ),
-        };
-        Refusal { outcome, ..Refusal::refused(code, message) }
     }
 }
 

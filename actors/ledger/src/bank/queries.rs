@@ -1,42 +1,47 @@
-//! Answers to queries. What needs the history is begun here, and finished in `lookup`.
+//! Answers to queries. What needs the history is begun here, and finished in `answers`.
 
 use rabia_bank_messages::bank::{
     DEFAULT_PAGE, ErrorCode, HistoryFilter, MAX_PAGE, Query, Refusal, Success, is_valid_account_id,
 };
 
+use super::Bank;
 use super::account::AccountState;
-use super::books::Books;
-use super::lookup::{Page, Task, Trail};
+use super::answers::{Page, Task, Trail};
 use super::outcomes::{OperationRefusal, shortened};
+use crate::machine::Begun;
 
-impl Books {
-    /// Begins the answer to a query; `None` to one that is not about the bank.
-    pub(super) fn query(&self, query: &Query) -> Option<Task> {
-        Some(match query {
-            Query::GetAccount { account_id } => Task::Ready(
-                self.account(account_id).map(|state| Success::Account { account: state.as_now(), transaction: None }),
-            ),
-            Query::GetBalance { account_id } => {
-                Task::Ready(self.account(account_id).map(|state| Success::Balance { balance: state.balance }))
+impl Bank {
+    /// Begins the answer to a query.
+    pub(super) fn query(&self, query: &Query) -> Begun<Bank> {
+        let task = match query {
+            Query::GetAccount { account_id } => {
+                let account = self.account(account_id);
+                return Begun::Done(
+                    account.map(|state| Success::Account { account: state.as_now(), transaction: None }),
+                );
             }
-            Query::ListAccounts { after, limit } => match page_size(*limit) {
-                Ok(limit) => Task::Accounts { after: after.clone(), limit },
-                Err(refusal) => Task::Ready(Err(refusal)),
-            },
-            Query::GetTransactionHistory(filter) => match self.history(filter) {
-                Ok(page) => Task::Page(page),
-                Err(refusal) => Task::Ready(Err(refusal)),
-            },
-            Query::GetTransaction { transaction_id: id @ 1.. } if *id <= self.history.len() => Task::Transaction(*id),
-            Query::GetTransaction { transaction_id } => Task::Ready(Err(Refusal::refused(
+            Query::GetBalance { account_id } => {
+                return Begun::Done(self.account(account_id).map(|state| Success::Balance { balance: state.balance }));
+            }
+            Query::ListAccounts { after, limit } => {
+                page_size(*limit).map(|limit| Task::Accounts { after: after.clone(), limit })
+            }
+            Query::GetTransactionHistory(filter) => self.page(filter).map(Task::Page),
+            Query::GetTransaction { transaction_id: id @ 1.. } if *id <= self.history.len() => {
+                Ok(Task::Transaction(*id))
+            }
+            Query::GetTransaction { transaction_id } => Err(Refusal::refused(
                 ErrorCode::TransactionNotFound,
                 format!("there is no transaction {transaction_id}; the newest is {}", self.history.len()),
-            ))),
+            )),
             Query::GetStatistics { large_amount } => {
-                Task::Statistics { large_amount: large_amount.unwrap_or((self.transaction_limit / 10).max(1)) }
+                Ok(Task::Statistics { large_amount: large_amount.unwrap_or((self.transaction_limit / 10).max(1)) })
             }
-            Query::GetStatus {} => return None,
-        })
+            Query::GetStatus {} => {
+                Err(Refusal::refused(ErrorCode::Malformed, "the status is the node's, not the bank's"))
+            }
+        };
+        task.map_or_else(|refusal| Begun::Done(Err(refusal)), Begun::Task)
     }
 
     fn account(&self, name: &str) -> Result<&AccountState, Refusal> {
@@ -46,7 +51,7 @@ impl Books {
         }
     }
 
-    fn history(&self, filter: &HistoryFilter) -> Result<Page, Refusal> {
+    fn page(&self, filter: &HistoryFilter) -> Result<Page, Refusal> {
         let HistoryFilter { account_id, transaction_type, from_time, to_time, before, limit } = filter;
         let trail = match (account_id, transaction_type) {
             (Some(name), _) => self.account_trail(name)?,

@@ -5,25 +5,20 @@
 
 use std::sync::Arc;
 
-use rabia_bank_messages::bank::{Bulk, Command, Operation};
+use rabia_bank_messages::bank::{Bulk, Command, MAX_BULK, Operation};
 
+use super::Bank;
 use super::account::AccountIndex;
 use super::outcomes::{CommandOutcome, Done, Kind, OperationOutcome, OperationRefusal, shortened};
+use crate::machine::Kept;
 
-/// What a kept reply takes besides its results, in bytes: its entry in the tree of its session, fingerprint, slot.
-const REPLY_BYTES: usize = 128;
 /// What one result takes, in bytes.
 const RESULT_BYTES: usize = size_of::<KeptResult>();
 const _: () = assert!(RESULT_BYTES == 16, "kept results have grown, and with them what sessions may take");
 
-/// The most bytes that the reply to a command with up to so many results takes while it is kept.
-pub(super) const fn most_bytes(results: usize) -> usize {
-    REPLY_BYTES + results * RESULT_BYTES
-}
-
 /// What is kept of a [`CommandOutcome`].
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum KeptOutcome {
+pub enum KeptOutcome {
     One(KeptResult),
     Bulk(Arc<[KeptResult]>),
     BulkUndone { index: u32, refusal: KeptRefusal },
@@ -33,7 +28,7 @@ pub(super) enum KeptOutcome {
 
 /// What is kept of the outcome of one operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum KeptResult {
+pub enum KeptResult {
     // The fields of `Done` lie here side by side with the refusal's, which takes fewer bytes than one in the other.
     Created(AccountIndex),
     Opened(u64),
@@ -43,7 +38,7 @@ pub(super) enum KeptResult {
 
 /// What is kept of a refusal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum KeptRefusal {
+pub enum KeptRefusal {
     InvalidAccountId(Side),
     /// The least that is allowed.
     InvalidAmount(u64),
@@ -57,14 +52,13 @@ pub(super) enum KeptRefusal {
 
 /// Which account of an operation is spoken of: the destination of a transfer, or else the first one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Side {
+pub enum Side {
     First,
     Second,
 }
 
-impl KeptOutcome {
-    /// What to keep of what came of `command`.
-    pub(super) fn of(outcome: &CommandOutcome, command: &Command) -> KeptOutcome {
+impl Kept<Bank> for KeptOutcome {
+    fn of(outcome: &CommandOutcome, command: &Command) -> KeptOutcome {
         match &outcome.0 {
             Kind::One(outcome) => KeptOutcome::One(KeptResult::of(outcome, operation(command, 0))),
             Kind::Bulk(outcomes) => {
@@ -80,8 +74,7 @@ impl KeptOutcome {
         }
     }
 
-    /// The outcome again, given the command that it came of.
-    pub(super) fn restore(&self, command: &Command) -> CommandOutcome {
+    fn restore(&self, command: &Command) -> CommandOutcome {
         CommandOutcome(match self {
             KeptOutcome::One(result) => Kind::One(result.restore(operation(command, 0))),
             KeptOutcome::Bulk(results) => {
@@ -97,8 +90,15 @@ impl KeptOutcome {
         })
     }
 
-    /// Whether it speaks of accounts and transactions that are there, of which there are so many.
-    pub(super) fn speaks_of(&self, accounts: usize, transactions: u64) -> bool {
+    fn most_bytes(command: &Command) -> usize {
+        match command {
+            Command::One(_) => RESULT_BYTES,
+            Command::Bulk(bulk) => RESULT_BYTES * bulk.commands.len().clamp(1, MAX_BULK),
+        }
+    }
+
+    fn speaks_of(&self, bank: &Bank) -> bool {
+        let (accounts, transactions) = (bank.accounts.len(), bank.history.len());
         let results = match self {
             KeptOutcome::One(result) => std::slice::from_ref(result),
             KeptOutcome::Bulk(results) => results,
@@ -111,12 +111,57 @@ impl KeptOutcome {
         })
     }
 
-    /// What it takes while it is kept, in bytes.
-    pub(super) fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         match self {
-            KeptOutcome::Bulk(results) => most_bytes(results.len()),
-            _ => most_bytes(1),
+            KeptOutcome::Bulk(results) => RESULT_BYTES * results.len(),
+            _ => RESULT_BYTES,
         }
+    }
+
+    fn encode(&self, bytes: &mut Vec<u8>) {
+        match self {
+            KeptOutcome::One(result) => {
+                bytes.push(tag::ONE);
+                result.encode(bytes);
+            }
+            KeptOutcome::Bulk(results) => {
+                bytes.push(tag::BULK);
+                put(bytes, results.len() as u64);
+                results.iter().for_each(|result| result.encode(bytes));
+            }
+            KeptOutcome::BulkUndone { index, refusal } => {
+                bytes.push(tag::BULK_UNDONE);
+                put(bytes, u64::from(*index));
+                KeptResult::Refused(*refusal).encode(bytes);
+            }
+            KeptOutcome::BulkEmpty => bytes.push(tag::BULK_EMPTY),
+            KeptOutcome::BulkTooLarge { commands } => {
+                bytes.push(tag::BULK_TOO_LARGE);
+                put(bytes, *commands);
+            }
+        }
+    }
+
+    fn decode(mut bytes: &[u8]) -> Option<KeptOutcome> {
+        let rest = &mut bytes;
+        let outcome = match take_byte(rest)? {
+            tag::ONE => KeptOutcome::One(KeptResult::take(rest)?),
+            tag::BULK => {
+                let count = usize::try_from(take(rest)?).ok()?;
+                // A result has a byte at least, so no length makes this take more than there is.
+                (count <= rest.len()).then_some(())?;
+                KeptOutcome::Bulk((0..count).map(|_| KeptResult::take(rest)).collect::<Option<_>>()?)
+            }
+            tag::BULK_UNDONE => {
+                let index = u32::try_from(take(rest)?).ok()?;
+                let KeptResult::Refused(refusal) = KeptResult::take(rest)? else { return None };
+                KeptOutcome::BulkUndone { index, refusal }
+            }
+            tag::BULK_EMPTY => KeptOutcome::BulkEmpty,
+            tag::BULK_TOO_LARGE => KeptOutcome::BulkTooLarge { commands: take(rest)? },
+            _ => return None,
+        };
+        rest.is_empty().then_some(outcome)
     }
 }
 
@@ -202,56 +247,6 @@ mod tag {
     pub(super) const BULK_UNDONE: u8 = 3;
     pub(super) const BULK_EMPTY: u8 = 4;
     pub(super) const BULK_TOO_LARGE: u8 = 5;
-}
-
-impl KeptOutcome {
-    /// Adds the bytes.
-    pub(super) fn encode(&self, bytes: &mut Vec<u8>) {
-        match self {
-            KeptOutcome::One(result) => {
-                bytes.push(tag::ONE);
-                result.encode(bytes);
-            }
-            KeptOutcome::Bulk(results) => {
-                bytes.push(tag::BULK);
-                put(bytes, results.len() as u64);
-                results.iter().for_each(|result| result.encode(bytes));
-            }
-            KeptOutcome::BulkUndone { index, refusal } => {
-                bytes.push(tag::BULK_UNDONE);
-                put(bytes, u64::from(*index));
-                KeptResult::Refused(*refusal).encode(bytes);
-            }
-            KeptOutcome::BulkEmpty => bytes.push(tag::BULK_EMPTY),
-            KeptOutcome::BulkTooLarge { commands } => {
-                bytes.push(tag::BULK_TOO_LARGE);
-                put(bytes, *commands);
-            }
-        }
-    }
-
-    /// The outcome of these bytes, all of them. `None` if they are not what [`encode`](KeptOutcome::encode) gives.
-    pub(super) fn decode(mut bytes: &[u8]) -> Option<KeptOutcome> {
-        let rest = &mut bytes;
-        let outcome = match take_byte(rest)? {
-            tag::ONE => KeptOutcome::One(KeptResult::take(rest)?),
-            tag::BULK => {
-                let count = usize::try_from(take(rest)?).ok()?;
-                // A result has a byte at least, so no length makes this take more than there is.
-                (count <= rest.len()).then_some(())?;
-                KeptOutcome::Bulk((0..count).map(|_| KeptResult::take(rest)).collect::<Option<_>>()?)
-            }
-            tag::BULK_UNDONE => {
-                let index = u32::try_from(take(rest)?).ok()?;
-                let KeptResult::Refused(refusal) = KeptResult::take(rest)? else { return None };
-                KeptOutcome::BulkUndone { index, refusal }
-            }
-            tag::BULK_EMPTY => KeptOutcome::BulkEmpty,
-            tag::BULK_TOO_LARGE => KeptOutcome::BulkTooLarge { commands: take(rest)? },
-            _ => return None,
-        };
-        rest.is_empty().then_some(outcome)
-    }
 }
 
 impl KeptResult {

@@ -6,11 +6,11 @@ use rabia_bank_messages::bank::{Account, OtherFields};
 use rabia_bank_messages::ids::Millis;
 use serde::{Deserialize, Serialize};
 
-use super::set_hash::SetHash;
+use crate::set_hash::SetHash;
 
 /// The place of an account in the table.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(super) struct AccountIndex(u32);
+pub struct AccountIndex(u32);
 
 impl AccountIndex {
     /// The place with this number, from 0.

@@ -2,14 +2,14 @@
 
 use rabia_bank_messages::bank::{OtherFields, Statistics, Success};
 
+use super::Bank;
 use super::account::AccountState;
-use super::books::Books;
 use super::ranks::Measure;
 
 /// How many accounts or transactions each list of the statistics names.
 pub(super) const TOP: usize = 10;
 
-impl Books {
+impl Bank {
     /// The accounts with names above `after`, `limit` at most.
     pub(super) fn list_accounts(&self, after: Option<&str>, limit: usize) -> Success {
         let mut accounts: Vec<_> = self.accounts.list(after).take(limit + 1).map(AccountState::as_now).collect();

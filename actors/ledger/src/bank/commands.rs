@@ -1,74 +1,35 @@
-//! The books: accounts and history, and the operations that change both.
+//! The commands: what they check, and how they change accounts and history.
 //!
-//! An operation first makes all checks of its row in BANK.md, in their order, then changes the books; so a refused one
+//! An operation first makes all checks of its row in BANK.md, in their order, then changes the bank; so a refused one
 //! has nothing to undo. An atomic bulk runs its operations one by one and, where one is refused, takes back what they did,
 //! the newest first. The running figures count a request's records only once the request stands.
 
 use rabia_bank_messages::bank::{Amount, Bulk, Command, MAX_BALANCE, MAX_BULK, Operation, is_valid_account_id};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 
+use super::Bank;
 use super::account::{AccountIndex, Last};
-use super::accounts::Accounts;
-use super::history::{History, Moment, Movement, Side};
+use super::history::{Movement, Side, When};
 use super::outcomes::{CommandOutcome, Done, Kind, OperationOutcome, OperationRefusal, shortened};
-use super::statistics::Totals;
-
-/// Accounts, history and running figures.
-///
-/// Invariants, asserted:
-/// - The sum of all balances is `total_balance`, and never above 2^53 − 1; so no balance is either.
-/// - The figures count every record of the history, between requests.
-#[derive(Debug)]
-pub(super) struct Books {
-    pub(super) transaction_limit: u64,
-    pub(super) accounts: Accounts,
-    pub(super) history: History,
-    pub(super) totals: Totals,
-    pub(super) total_balance: u64,
-    /// What the accounts were that the command at hand has changed, in the order of the changes.
-    undo: Vec<Before>,
-}
 
 /// An account before a change.
 #[derive(Debug)]
-struct Before {
+pub(super) struct Before {
     account: AccountIndex,
     balance: u64,
     last: Option<Last>,
 }
 
-/// A state of the books to go back to.
+/// A state to go back to.
 #[derive(Clone, Copy)]
 struct Mark {
     accounts: usize,
     transactions: u64,
 }
 
-impl Books {
-    pub(super) fn new(transaction_limit: u64) -> Books {
-        Books {
-            transaction_limit,
-            accounts: Accounts::default(),
-            history: History::default(),
-            totals: Totals::default(),
-            total_balance: 0,
-            undo: Vec::new(),
-        }
-    }
-
-    /// The books of a snapshot.
-    pub(super) fn restored(
-        transaction_limit: u64,
-        accounts: Accounts,
-        history: History,
-        totals: Totals,
-        total_balance: u64,
-    ) -> Books {
-        Books { transaction_limit, accounts, history, totals, total_balance, undo: Vec::new() }
-    }
-
+impl Bank {
     /// Carries out a command, or refuses it and changes nothing.
-    pub(super) fn execute(&mut self, command: &Command, moment: Moment) -> CommandOutcome {
+    pub(super) fn execute(&mut self, command: &Command, moment: When) -> CommandOutcome {
         let mark = self.mark();
         self.undo.clear();
         let outcome = match command {
@@ -90,7 +51,7 @@ impl Books {
         CommandOutcome(outcome)
     }
 
-    fn all_or_none(&mut self, bulk: &Bulk, moment: Moment, mark: Mark) -> Kind {
+    fn all_or_none(&mut self, bulk: &Bulk, moment: When, mark: Mark) -> Kind {
         let mut outcomes = Vec::with_capacity(bulk.commands.len());
         for (index, operation) in (0..).zip(&bulk.commands) {
             match self.operate(operation, moment) {
@@ -128,7 +89,7 @@ impl Books {
         self.accounts.truncate(mark.accounts);
     }
 
-    fn operate(&mut self, operation: &Operation, moment: Moment) -> OperationOutcome {
+    fn operate(&mut self, operation: &Operation, moment: When) -> OperationOutcome {
         match operation {
             Operation::CreateAccount { account_id, initial_balance } => {
                 self.create_account(account_id, *initial_balance, moment)
@@ -141,7 +102,7 @@ impl Books {
         }
     }
 
-    fn create_account(&mut self, name: &str, initial_balance: Amount, moment: Moment) -> OperationOutcome {
+    fn create_account(&mut self, name: &str, initial_balance: Amount, moment: When) -> OperationOutcome {
         check_name(name)?;
         let amount = self.check_amount(initial_balance, 0)?;
         if self.accounts.find(name).is_some() {
@@ -157,7 +118,7 @@ impl Books {
         Ok(Done::Opened(self.history.append(movement, amount, moment, &self.accounts)))
     }
 
-    fn deposit(&mut self, name: &str, amount: Amount, moment: Moment) -> OperationOutcome {
+    fn deposit(&mut self, name: &str, amount: Amount, moment: When) -> OperationOutcome {
         let amount = self.check_amount(amount, 1).or_else(|refusal| refuse_after(&[name], refusal))?;
         let account = self.check_account(name).or_else(|refusal| refuse_after(&[name], refusal))?;
         self.total_balance = self.check_total(amount)?;
@@ -166,7 +127,7 @@ impl Books {
         Ok(Done::Moved(self.history.append(movement, amount, moment, &self.accounts)))
     }
 
-    fn withdraw(&mut self, name: &str, amount: Amount, moment: Moment) -> OperationOutcome {
+    fn withdraw(&mut self, name: &str, amount: Amount, moment: When) -> OperationOutcome {
         let amount = self.check_amount(amount, 1).or_else(|refusal| refuse_after(&[name], refusal))?;
         let account = self.check_account(name).or_else(|refusal| refuse_after(&[name], refusal))?;
         let balance = self.check_funds(account, amount)?;
@@ -177,7 +138,7 @@ impl Books {
 
     /// BANK.md has a last check here, `balance_overflow`. It can't fail: what one account gains another has lost, so no
     /// balance passes the sum of all, which is within the bound. It is asserted where the balance is set.
-    fn transfer(&mut self, from: &str, to: &str, amount: Amount, moment: Moment) -> OperationOutcome {
+    fn transfer(&mut self, from: &str, to: &str, amount: Amount, moment: When) -> OperationOutcome {
         let names = [from, to];
         let amount = self.check_amount(amount, 1).or_else(|refusal| refuse_after(&names, refusal))?;
         if from == to {
@@ -229,7 +190,7 @@ impl Books {
     }
 
     /// Gives an account a new balance, by the transaction that comes next.
-    fn set_balance(&mut self, account: AccountIndex, balance: u64, moment: Moment) -> Side {
+    fn set_balance(&mut self, account: AccountIndex, balance: u64, moment: When) -> Side {
         let total = self.total_balance;
         assert!(balance <= total && total <= MAX_BALANCE, "balance {balance} in a total of {total} ({MAX_BALANCE})");
         let transaction = self.history.len() + 1;

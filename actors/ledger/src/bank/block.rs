@@ -17,7 +17,8 @@ use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use super::chain::{chain_hash, type_index};
-use super::rows::{self, BadRow};
+use crate::machine;
+use crate::rows::{self, BadRow};
 
 /// Transactions in a full block. More would make a page of one busy account's history cheaper and every other one dearer.
 pub const BLOCK: u64 = 512;
@@ -169,6 +170,30 @@ impl Block {
             return Err(bad(format!("its hashes lead to {hash}, but it ends with {last}")));
         }
         Ok(Block { number, before, records })
+    }
+}
+
+impl machine::Block for Block {
+    const ENTRIES: u64 = BLOCK;
+
+    fn decode(number: u64, row: &[u8]) -> Result<Block, BadRow> {
+        Block::decode(number, row)
+    }
+
+    fn number(&self) -> u64 {
+        self.number
+    }
+
+    fn before(&self) -> Digest {
+        self.before
+    }
+
+    fn len(&self) -> u64 {
+        self.records.len() as u64
+    }
+
+    fn hash_of(&self, id: u64) -> Option<Digest> {
+        self.find(id).map(|record| record.transaction.hash)
     }
 }
 

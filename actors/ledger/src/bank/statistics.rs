@@ -36,7 +36,7 @@ pub(super) struct Totals {
 
 /// The figures in the row of the state.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct TotalsRow {
+pub struct TotalsRow {
     all: Volume,
     by_type: [Volume; 4],
     by_hour: Vec<HourVolume>,

@@ -1,0 +1,242 @@
+//! The bank: accounts, the history of their balances, and what can be asked about both.
+//!
+//! A [command](commands) is checked and changes accounts and [history](History); the running [figures](statistics) follow. Outcomes are
+//! compact ([`outcomes`]); an [answer](answers) is made of one only on the node where a client waits. A record's timestamp is log
+//! time, but never before that of the record before it: where a backup with a log time that was ahead came to a new cluster, log
+//! time is right there, and timestamps stand still until it reaches them.
+//!
+//! Accounts and the newest part of the history are in memory. Transactions that are safe in the store leave it, in blocks
+//! ([`Block`]).
+//!
+//! # The chain of hashes
+//!
+//! Each transaction has a hash over itself and the hash before it. It is BLAKE3 over these bytes; numbers are unsigned
+//! and big-endian:
+//!
+//! ```text
+//! the hash of the transaction before it (32 bytes; zeros for transaction 1)
+//! transaction_id u64 | amount u64 | timestamp u64 | slot u64
+//! type u8: 1 opening, 2 deposit, 3 withdrawal, 4 transfer
+//! source      | length of its name u8, its name in ASCII, its balance after the transaction u64;
+//!             | one byte 0 if there is no source
+//! destination | likewise
+//! ```
+//!
+//! So whoever has the transactions as clients see them can recompute all hashes, in any language.
+
+use rabia_bank_messages::bank::{Command, MAX_BALANCE, Query, Success};
+use rabia_bank_messages::client::Feed;
+
+use crate::machine::{self, Ask, Begun, Figures, Moment, Rows, StateMachine};
+use crate::rows::BadRow;
+use crate::state::StateRow;
+use accounts::Accounts;
+use answers::Task;
+use commands::Before;
+use history::{History, When};
+use kept::KeptOutcome;
+use state::Head;
+use statistics::Totals;
+
+mod account;
+mod accounts;
+mod answers;
+mod block;
+mod chain;
+mod commands;
+mod history;
+mod kept;
+mod outcomes;
+mod overview;
+mod queries;
+mod ranks;
+mod state;
+mod statistics;
+
+pub use answers::{MOST_AT_ONCE, TELL};
+pub use block::{BLOCK, Block, BlockRecord};
+pub use chain::chain_hash;
+pub use outcomes::CommandOutcome;
+pub use state::Head as BankHead;
+
+/// Pages of accounts that take as long as a block of the history.
+const PAGES: usize = 32;
+
+/// Accounts, history and running figures.
+///
+/// Invariants, asserted:
+/// - No balance is below 0 or above 2^53 − 1; the sum of all is `total_balance`, and neither.
+/// - The figures count every record of the history, between commands.
+/// - Transaction ids count up from 1. Timestamps and slots never go down with rising ids.
+/// - A record points only to records with lower ids, and an account's newest record says its balance.
+#[derive(Debug)]
+pub struct Bank {
+    transaction_limit: u64,
+    accounts: Accounts,
+    history: History,
+    totals: Totals,
+    total_balance: u64,
+    /// What the accounts were that the command at hand has changed, in the order of the changes.
+    undo: Vec<Before>,
+    /// The newest transaction that a snapshot took.
+    saved: u64,
+    /// A snapshot that is being taken.
+    taking: Option<Blocks>,
+}
+
+/// The blocks of a snapshot that is being taken.
+#[derive(Debug)]
+struct Blocks {
+    /// The newest transaction.
+    end: u64,
+    next: u64,
+    done: Vec<(u64, Vec<u8>)>,
+}
+
+impl Bank {
+    /// An empty bank, in which one transaction moves at most `transaction_limit` minor units.
+    ///
+    /// # Panics
+    /// If the limit is not from 1 to [`MAX_BALANCE`].
+    pub fn new(transaction_limit: u64) -> Bank {
+        assert!(
+            (1..=MAX_BALANCE).contains(&transaction_limit),
+            "a limit per transaction of {transaction_limit} is not from 1 to {MAX_BALANCE}"
+        );
+        Bank {
+            transaction_limit,
+            accounts: Accounts::default(),
+            history: History::default(),
+            totals: Totals::default(),
+            total_balance: 0,
+            undo: Vec::new(),
+            saved: 0,
+            taking: None,
+        }
+    }
+
+    /// The largest amount of one transaction, in minor units.
+    pub fn transaction_limit(&self) -> u64 {
+        self.transaction_limit
+    }
+}
+
+/// The answer to a query costs by its length, with four exceptions. A history with `to_time` first looks for that time,
+/// halving what is left at each step. One of an account or a type with `before` or `to_time` then looks for where its
+/// page begins: in as many steps as the account or type has newer records, or as lie between there and its next
+/// older one, whichever is less. One account's history of a type passes over the account's records of other types.
+/// The statistics look at every account again where the lists of top accounts are not complete.
+impl StateMachine for Bank {
+    const NAME: &'static str = "rabia-bank state 2";
+
+    type Command = Command;
+    type Outcome = CommandOutcome;
+    type Kept = KeptOutcome;
+    type Query = Query;
+    type Answer = Success;
+    type Task = Task;
+    type Feed = Feed;
+    type Block = Block;
+    type Head = Head;
+
+    fn apply(&mut self, command: &Command, at: Moment) -> CommandOutcome {
+        // Log time may have been set back when the books came to a new cluster. Records stay in order all the same.
+        self.execute(command, When { slot: at.slot, time: at.time.max(self.history.newest_time()) })
+    }
+
+    fn settle(&mut self) {
+        self.accounts.rehash_if_many();
+    }
+
+    fn begin(&self, ask: Ask<'_, Bank>) -> Begun<Bank> {
+        match ask {
+            Ask::Outcome(outcome) => Begun::Task(Task::Outcome(outcome.clone(), Vec::new())),
+            Ask::Query(query) => self.query(query),
+            Ask::Feed { feed, next, scan, limit } => {
+                let next = next.max(1);
+                let end = self.history.len().min(next.saturating_add(scan) - 1);
+                Begun::Task(Task::Ascending { feed: feed.clone(), next, end, limit, found: Vec::new() })
+            }
+        }
+    }
+
+    fn is_about_node(query: &Query) -> bool {
+        matches!(query, Query::GetStatus {})
+    }
+
+    fn state_hash(&mut self) -> [u8; 32] {
+        self.accounts.set_hash().to_bytes()
+    }
+
+    fn history(&self) -> machine::History {
+        machine::History { entries: self.history.len(), head: self.history.head() }
+    }
+
+    fn figures(&self) -> Figures {
+        Figures { accounts: self.accounts.len() as u64, total_balance: self.total_balance }
+    }
+
+    fn head(&self) -> Head {
+        Head {
+            transaction_limit: self.transaction_limit,
+            total_balance: self.total_balance,
+            accounts: self.accounts.len() as u64,
+            history: self.history.to_row(),
+            totals: self.totals.to_row(),
+        }
+    }
+
+    fn freeze(&mut self) -> usize {
+        let pages = self.accounts.freeze();
+        let (end, next) = (self.history.len(), self.saved / BLOCK);
+        self.taking = Some(Blocks { end, next, done: Vec::new() });
+        (end - next * BLOCK).div_ceil(BLOCK) as usize + pages.div_ceil(PAGES)
+    }
+
+    /// A step is a block of the history, or 32 pages of accounts.
+    fn collect(&mut self, steps: usize) -> Option<Rows> {
+        let Some(Blocks { end, next, done }) = &mut self.taking else { panic!("no snapshot is being taken") };
+        for _ in 0..steps {
+            if *next * BLOCK >= *end {
+                break;
+            }
+            done.push((*next, self.history.block(*next, *end, &self.accounts).encode()));
+            *next += 1;
+        }
+        if *next * BLOCK < *end {
+            return None;
+        }
+        let pages = self.accounts.collect(PAGES * steps)?;
+        let Blocks { end, done: blocks, .. } = self.taking.take()?;
+        self.saved = end;
+        Some(Rows { pages, blocks, entries: end })
+    }
+
+    fn forget(&mut self, entries: u64) {
+        self.history.forget(entries);
+    }
+
+    fn load(head: &Head) -> Bank {
+        Bank { transaction_limit: head.transaction_limit, ..Bank::new(MAX_BALANCE) }
+    }
+
+    fn load_page(&mut self, page: u32, row: &[u8]) -> Result<(), BadRow> {
+        self.accounts.load(page, row)
+    }
+
+    fn loaded(&mut self, head: Head, last: Option<&Block>) -> Result<(), BadRow> {
+        self.load_rest(head, last)
+    }
+
+    fn history_of(head: &Head) -> machine::History {
+        machine::History { entries: head.history.transactions, head: head.history.head }
+    }
+
+    fn encode_state(state: StateRow, head: Head) -> Vec<u8> {
+        state::encode(state, head)
+    }
+
+    fn decode_state(row: &[u8], of_backup: bool) -> Result<(StateRow, Head), BadRow> {
+        state::decode(row, of_backup)
+    }
+}

@@ -1,0 +1,148 @@
+//! The row of the state, in the form of files that are older than the machine: one array, in which the bank's fields stand between
+//! the others.
+
+use rabia_bank_messages::genesis::{Replacement, SessionLimits};
+use rabia_bank_messages::ids::{BatchId, Digest, Millis, Slot};
+use serde::{Deserialize, Serialize};
+
+use super::Bank;
+use super::block::Block;
+use super::history::{History, HistoryRow};
+use super::statistics::{Totals, TotalsRow};
+use crate::rows::{self, BadRow};
+use crate::state::StateRow;
+
+/// The version of all rows. A bank of another version is not read.
+const VERSION: u32 = 2;
+/// The version of program 0.1.0. Its state, accounts and history read alike, so that its backups can be restored.
+const VERSION_0_1_0: u32 = 1;
+
+/// What the row of the state holds of the bank.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Head {
+    pub(super) transaction_limit: u64,
+    pub(super) total_balance: u64,
+    pub(super) accounts: u64,
+    pub(super) history: HistoryRow,
+    pub(super) totals: TotalsRow,
+}
+
+impl Head {
+    /// The largest amount of one transaction, in minor units.
+    pub fn transaction_limit(&self) -> u64 {
+        self.transaction_limit
+    }
+
+    /// The timestamp of the newest transaction, in milliseconds since the Unix epoch; 0 if there is none.
+    pub fn newest_timestamp(&self) -> Millis {
+        self.history.time
+    }
+}
+
+/// The whole row.
+#[derive(Serialize, Deserialize)]
+struct Row {
+    version: u32,
+    transaction_limit: u64,
+    session_limits: SessionLimits,
+    applied: Slot,
+    time: Millis,
+    requests: u64,
+    decided_slots: u64,
+    null_slots: u64,
+    repeated_batches: u64,
+    total_balance: u64,
+    accounts: u64,
+    sessions: u64,
+    history: HistoryRow,
+    totals: TotalsRow,
+    batches: Vec<Vec<(u64, u64)>>,
+    digest: Digest,
+    #[serde(default)]
+    replacements: Vec<Replacement>,
+    #[serde(default)]
+    ended_sessions: u64,
+    #[serde(default)]
+    unusable_batches: u64,
+    #[serde(default)]
+    newest_unusable: Vec<(Slot, BatchId)>,
+}
+
+pub(super) fn encode(state: StateRow, head: Head) -> Vec<u8> {
+    rows::encode(&Row {
+        version: VERSION,
+        transaction_limit: head.transaction_limit,
+        session_limits: state.session_limits,
+        applied: state.applied,
+        time: state.time,
+        requests: state.requests,
+        decided_slots: state.decided_slots,
+        null_slots: state.null_slots,
+        repeated_batches: state.repeated_batches,
+        total_balance: head.total_balance,
+        accounts: head.accounts,
+        sessions: state.sessions,
+        history: head.history,
+        totals: head.totals,
+        batches: state.batches,
+        digest: state.digest,
+        replacements: state.replacements,
+        ended_sessions: state.ended_sessions,
+        unusable_batches: state.unusable_batches,
+        newest_unusable: state.newest_unusable,
+    })
+}
+
+pub(super) fn decode(row: &[u8], of_backup: bool) -> Result<(StateRow, Head), BadRow> {
+    let row: Row = rows::decode(|| "the row of the state".into(), row)?;
+    if row.version != VERSION && !(of_backup && row.version == VERSION_0_1_0) {
+        let found = row.version;
+        return Err(BadRow::new(format!(
+            "the books are of version {found}, this program knows {VERSION}: restore a backup of them"
+        )));
+    }
+    let head = Head {
+        transaction_limit: row.transaction_limit,
+        total_balance: row.total_balance,
+        accounts: row.accounts,
+        history: row.history,
+        totals: row.totals,
+    };
+    let state = StateRow {
+        session_limits: row.session_limits,
+        applied: row.applied,
+        time: row.time,
+        requests: row.requests,
+        decided_slots: row.decided_slots,
+        null_slots: row.null_slots,
+        repeated_batches: row.repeated_batches,
+        sessions: row.sessions,
+        batches: row.batches,
+        digest: row.digest,
+        replacements: row.replacements,
+        ended_sessions: row.ended_sessions,
+        unusable_batches: row.unusable_batches,
+        newest_unusable: row.newest_unusable,
+    };
+    Ok((state, head))
+}
+
+impl Bank {
+    /// All pages of accounts are there: looks whether they are those of this head, and adds what else is in it.
+    pub(super) fn load_rest(&mut self, head: Head, last: Option<&Block>) -> Result<(), BadRow> {
+        self.accounts.loaded()?;
+        let (found, expected) = (self.accounts.len() as u64, head.accounts);
+        if found != expected {
+            return Err(BadRow::new(format!("there are {found} accounts, where {expected} should be")));
+        }
+        self.history = History::from_row(&head.history, last, &self.accounts)?;
+        self.totals = Totals::from_row(head.totals);
+        let sum: u128 = self.accounts.iter().map(|account| u128::from(account.balance)).sum();
+        if sum != u128::from(head.total_balance) {
+            return Err(BadRow::new(format!("the balances add up to {sum}, not {}", head.total_balance)));
+        }
+        self.total_balance = head.total_balance;
+        self.saved = head.history.transactions;
+        Ok(())
+    }
+}

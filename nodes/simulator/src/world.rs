@@ -37,13 +37,13 @@ use super::clients::{Ask, Client};
 use super::disk::Disk;
 use super::faults::Weather;
 use super::network::Network;
-use super::properties::model::{Answer, Model};
 use super::properties::{
     Check, Violation, agreement, books as book_keeping, check, clients, digests, log_time, old_copies, promises, quiet,
     read_rounds, stores as members_stores, weak_mvc,
 };
 use super::trace::Trace;
 use super::{Report, Settings};
+use rabia_bank_model::{Answer, Model};
 
 /// How long a message between the parts of a node waits.
 const MAILBOX: Duration = Duration::from_micros(20);

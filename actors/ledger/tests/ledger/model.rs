@@ -1,151 +1,14 @@
-//! The ledger against a naive model: balances in a map, every rule as BANK.md states it, nothing clever.
-
-use std::collections::BTreeMap;
+//! The ledger against the reference model, over logs that are made up.
 
 use proptest::prelude::*;
-use rabia_bank_ledger::{Rejection, RequestOutcome};
-use rabia_bank_messages::bank::{Command, ErrorCode, MAX_BALANCE, Operation, Query, Refusal, Success, TransactionType};
+use rabia_bank_ledger::{Applied, Rejection, RequestOutcome};
+use rabia_bank_messages::bank::{Command, MAX_BALANCE, Operation, Query, Success};
 use rabia_bank_messages::batch::{Action, RequestHeader};
-use rabia_bank_messages::ids::{Digest, SessionKey};
+use rabia_bank_messages::genesis::SessionLimits;
+use rabia_bank_messages::ids::SessionKey;
+use rabia_bank_model::{Model, Reply, plain, replay};
 
 use crate::support::*;
-
-/// A transaction: its type, amount, and the sides with their balances after it.
-type Moved = (TransactionType, u64, Option<(String, u64)>, Option<(String, u64)>);
-
-/// What one operation answers: the id of its transaction, or 0; or a code.
-type Answer = Result<u64, ErrorCode>;
-
-#[derive(Clone, Default)]
-struct Books {
-    balances: BTreeMap<String, u64>,
-    moved: Vec<Moved>,
-}
-
-/// What a command answers: one answer for each operation, or the index and code of a refused bulk.
-type Answers = Result<Vec<Answer>, (Option<u32>, ErrorCode)>;
-
-struct Model {
-    limit: u64,
-    books: Books,
-    /// By session and request number: what was asked, and what came of it.
-    replies: BTreeMap<(u64, u64), (Command, Answers)>,
-    acknowledged: BTreeMap<u64, u64>,
-}
-
-impl Books {
-    fn change(&mut self, kind: TransactionType, amount: u64, from: Option<&str>, to: Option<&str>) -> Answer {
-        let mut side = |name: &str, change: &dyn Fn(u64) -> u64| {
-            let balance = self.balances.entry(name.to_string()).or_insert(0);
-            *balance = change(*balance);
-            (name.to_string(), *balance)
-        };
-        let from = from.map(|name| side(name, &|balance| balance - amount));
-        let to = to.map(|name| side(name, &|balance| balance + amount));
-        self.moved.push((kind, amount, from, to));
-        Ok(self.moved.len() as u64)
-    }
-
-    fn operate(&mut self, operation: &Operation, limit: u64) -> Answer {
-        let total: u64 = self.balances.values().sum();
-        let balance = |name: &str| self.balances.get(name).copied().ok_or(ErrorCode::AccountNotFound);
-        let ensure = |holds: bool, code: ErrorCode| if holds { Ok(()) } else { Err(code) };
-        let allowed = |c: char| c.is_ascii_alphanumeric() || "_-.:".contains(c);
-        let valid =
-            |id: &str| ensure(!id.is_empty() && id.len() <= 50 && id.chars().all(allowed), ErrorCode::InvalidAccountId);
-        match operation {
-            Operation::CreateAccount { account_id: id, initial_balance } => {
-                let amount = initial_balance.get();
-                valid(id)?;
-                ensure(amount <= limit, ErrorCode::InvalidAmount)?;
-                ensure(balance(id).is_err(), ErrorCode::AccountExists)?;
-                ensure(total + amount <= MAX_BALANCE, ErrorCode::BalanceOverflow)?;
-                self.balances.insert(id.to_string(), 0);
-                if amount == 0 { Ok(0) } else { self.change(TransactionType::Opening, amount, None, Some(id)) }
-            }
-            Operation::Deposit { account_id: id, amount } => {
-                let amount = amount.get();
-                valid(id)?;
-                ensure((1..=limit).contains(&amount), ErrorCode::InvalidAmount)?;
-                balance(id)?;
-                ensure(total + amount <= MAX_BALANCE, ErrorCode::BalanceOverflow)?;
-                self.change(TransactionType::Deposit, amount, None, Some(id))
-            }
-            Operation::Withdraw { account_id: id, amount } => {
-                let amount = amount.get();
-                valid(id)?;
-                ensure((1..=limit).contains(&amount), ErrorCode::InvalidAmount)?;
-                ensure(balance(id)? >= amount, ErrorCode::InsufficientFunds)?;
-                self.change(TransactionType::Withdrawal, amount, Some(id), None)
-            }
-            Operation::Transfer { from_account: from, to_account: to, amount } => {
-                let amount = amount.get();
-                valid(from)?;
-                valid(to)?;
-                ensure((1..=limit).contains(&amount), ErrorCode::InvalidAmount)?;
-                ensure(from != to, ErrorCode::SameAccount)?;
-                let (from_balance, to_balance) = (balance(from)?, balance(to)?);
-                ensure(from_balance >= amount, ErrorCode::InsufficientFunds)?;
-                ensure(to_balance + amount <= MAX_BALANCE, ErrorCode::BalanceOverflow)?;
-                self.change(TransactionType::Transfer, amount, Some(from), Some(to))
-            }
-        }
-    }
-}
-
-impl Model {
-    fn execute(&mut self, command: &Command) -> Answers {
-        match command {
-            Command::One(operation) => Ok(vec![self.books.operate(operation, self.limit)]),
-            Command::Bulk(bulk) if bulk.commands.is_empty() => Err((None, ErrorCode::BulkEmpty)),
-            Command::Bulk(bulk) => {
-                let before = self.books.clone();
-                let answers: Vec<_> = bulk.commands.iter().map(|one| self.books.operate(one, self.limit)).collect();
-                match (0..).zip(&answers).find_map(|(index, answer)| Some((index, answer.clone().err()?))) {
-                    Some((index, code)) if bulk.atomic => {
-                        self.books = before;
-                        Err((Some(index), code))
-                    }
-                    _ => Ok(answers),
-                }
-            }
-        }
-    }
-
-    /// Whether it is a replay, and what the command answers; or why it is kept away.
-    fn request(&mut self, header: &RequestHeader, command: &Command) -> Result<(bool, Answers), Rejection> {
-        let RequestHeader { session, key: _, number, acknowledged } = *header;
-        let Some(so_far) = self.acknowledged.get_mut(&session) else {
-            return Err(Rejection::SessionExpired { session });
-        };
-        *so_far = (*so_far).max(acknowledged.min(number - 1));
-        if number <= *so_far {
-            return Err(Rejection::RequestAcknowledged { number, acknowledged: *so_far });
-        }
-        if let Some((first, answers)) = self.replies.get(&(session, number)) {
-            let same = first == command;
-            return if same { Ok((true, answers.clone())) } else { Err(Rejection::RequestReused { number }) };
-        }
-        let answers = self.execute(command);
-        self.replies.insert((session, number), (command.clone(), answers.clone()));
-        Ok((false, answers))
-    }
-}
-
-/// What the ledger answered, in the words of the model.
-fn plain(command: &Command, answer: Result<Success, Refusal>) -> Answers {
-    let one = |answer: &Result<Success, Refusal>| match answer {
-        Ok(Success::Account { transaction, .. }) => Ok(transaction.as_ref().map_or(0, |t| t.transaction_id)),
-        Ok(Success::Transaction { transaction }) => Ok(transaction.transaction_id),
-        Ok(other) => panic!("{other:?}"),
-        Err(refusal) => Err(refusal.code.clone()),
-    };
-    match (command, &answer) {
-        (Command::One(_), answer) => Ok(vec![one(answer)]),
-        (Command::Bulk(_), Err(refusal)) => Err((refusal.index, refusal.code.clone())),
-        (Command::Bulk(_), Ok(_)) => Ok(results(answer).iter().map(one).collect()),
-    }
-}
 
 const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "not valid"];
 const MODEL_LIMIT: u64 = MAX_BALANCE - 100;
@@ -195,25 +58,48 @@ fn logs() -> impl Strategy<Value = Vec<(i64, Vec<(RequestHeader, Command)>)>> {
     })
 }
 
+/// What the ledger answered, in the words of the model.
+fn reply(bank: &mut Bank, outcome: &RequestOutcome) -> Reply {
+    match outcome {
+        RequestOutcome::Opened { session, .. } => Reply::Opened(*session),
+        RequestOutcome::Closed => Reply::Closed,
+        RequestOutcome::Command { slot, index, replayed, outcome } => {
+            let place = (*slot, Some(*index as usize));
+            Reply::Command { place, replayed: *replayed, answer: Box::new(plain(bank.render(outcome))) }
+        }
+        RequestOutcome::Rejected(rejection) => Reply::Rejected(rejection.refusal().code),
+    }
+}
+
+/// The numbers in a rejection are those of the request, and of what was acknowledged before or by it.
+fn check_numbers(rejection: &Rejection, header: &RequestHeader) {
+    match *rejection {
+        Rejection::SessionExpired { session } => assert_eq!(session, header.session),
+        Rejection::RequestAcknowledged { number, acknowledged } => {
+            assert_eq!(number, header.number);
+            assert!(acknowledged >= number.max(header.acknowledged.min(number - 1)), "{rejection:?} to {header:?}");
+        }
+        Rejection::RequestReused { number } => assert_eq!(number, header.number),
+        ref other => panic!("{other:?}"),
+    }
+}
+
 /// `reloads` says, by bits, after which batches the ledger is saved and made again of its rows.
 fn check(log: &[(i64, Vec<(RequestHeader, Command)>)], reloads: u32) {
+    let mut model = Model::new(MODEL_LIMIT, SessionLimits::default());
     let mut bank = Bank::with_limit(MODEL_LIMIT);
-    let other = bank.batch(&[open(SessionKey([9; 16]))]);
-    assert_eq!(other, [RequestOutcome::Opened { session: 3, new: true }]);
-    let mut model = Model {
-        limit: MODEL_LIMIT,
-        books: Books::default(),
-        replies: BTreeMap::new(),
-        acknowledged: BTreeMap::from([(SESSION, 0), (3, 0)]),
-    };
-    let mut times = Vec::new(); // the slot and log time of each transaction
-    let mut time = bank.stamp;
+    // The sessions of a new bank, and one more.
+    let (id, payload) = Bank::opening();
+    model.apply(1, Some((&id, &payload))).unwrap();
+    let (id, payload) = bank.payload(&[open(SessionKey([9; 16]))]);
+    bank.apply(Some((&id, &payload)));
+    let opened = model.apply(2, Some((&id, &payload))).unwrap();
+    assert_eq!(opened, Some(vec![Reply::Opened(3)]));
     for (round, (step, requests)) in log.iter().enumerate() {
         if reloads >> round & 1 == 1 {
             bank.reload();
         }
         bank.stamp = bank.stamp.saturating_add_signed(*step);
-        time = time.max(bank.stamp);
         let keyed: Vec<_> = requests
             .iter()
             .map(|(header, command)| {
@@ -221,71 +107,36 @@ fn check(log: &[(i64, Vec<(RequestHeader, Command)>)], reloads: u32) {
                 (RequestHeader { key, ..*header }, Action::Command(command.clone()))
             })
             .collect();
-        let outcomes = bank.batch(&keyed);
-        assert_eq!(outcomes.len(), requests.len());
-        for (outcome, (header, command)) in outcomes.into_iter().zip(requests) {
-            let found = match outcome {
-                RequestOutcome::Command { replayed, outcome, .. } => {
-                    Ok((replayed, plain(command, bank.render(&outcome))))
-                }
-                RequestOutcome::Rejected(rejection) => Err(rejection),
-                other => panic!("{other:?}"),
-            };
-            assert_eq!(found, model.request(header, command), "{header:?} {command:?}");
-        }
-        times.resize(model.books.moved.len(), (bank.ledger.applied(), time));
-    }
-    check_history(&mut bank, &model, &times);
-    check_balances(&mut bank, &model);
-}
-
-/// Every transaction is the model's, and the chain of hashes can be recomputed from what clients see.
-fn check_history(bank: &mut Bank, model: &Model, times: &[(u64, u64)]) {
-    let transactions = bank.transactions();
-    let mut hash = Digest::ZERO;
-    assert_eq!(transactions.len(), model.books.moved.len());
-    for (t, ((kind, amount, from, to), (slot, time))) in transactions.iter().zip(model.books.moved.iter().zip(times)) {
-        let side = |name: &Option<Box<str>>, balance: Option<u64>| Some((name.as_ref()?.to_string(), balance?));
-        assert!(t.transaction_type == *kind && t.amount == *amount, "{t:?}");
-        assert_eq!(side(&t.from_account, t.from_balance), *from);
-        assert_eq!(side(&t.to_account, t.to_balance), *to);
-        assert_eq!((t.slot, t.timestamp), (*slot, *time));
-        hash = chain_hash(&hash, t);
-        assert_eq!(t.hash, hash, "transaction {}", t.transaction_id);
-    }
-    assert_eq!(bank.ledger.chain_head(), hash);
-}
-
-/// The accounts are the model's, replaying the history gives their balances, and no money came or went unseen.
-fn check_balances(bank: &mut Bank, model: &Model) {
-    let Ok(Success::Accounts { accounts, next: None }) = bank.query(&Query::ListAccounts { after: None, limit: None })
-    else {
-        panic!("no list of accounts");
-    };
-    let found: BTreeMap<_, _> = accounts.iter().map(|a| (a.account_id.to_string(), a.balance)).collect();
-    assert_eq!(found, model.books.balances);
-    let (mut replayed, mut counts, mut total) = (BTreeMap::new(), BTreeMap::new(), 0);
-    for t in bank.transactions() {
-        match t.transaction_type.known() {
-            Some(TransactionType::Opening | TransactionType::Deposit) => total += t.amount,
-            Some(TransactionType::Withdrawal) => total -= t.amount,
-            Some(TransactionType::Transfer) => {}
-            None => panic!("{t:?}"),
-        }
-        for (account, balance) in [(t.from_account, t.from_balance), (t.to_account, t.to_balance)] {
-            if let (Some(account), Some(balance)) = (account, balance) {
-                *counts.entry(account.clone()).or_insert(0) += 1;
-                replayed.insert(account, (balance, t.timestamp));
+        let (id, payload) = bank.payload(&keyed);
+        let Applied::Batch(outcomes) = bank.apply(Some((&id, &payload))) else { panic!("a new batch is applied") };
+        let expected = model.apply(bank.ledger.applied(), Some((&id, &payload))).unwrap();
+        for (outcome, (header, _)) in outcomes.iter().zip(requests) {
+            if let RequestOutcome::Rejected(rejection) = outcome {
+                check_numbers(rejection, header);
             }
         }
+        let found: Vec<_> = outcomes.iter().map(|outcome| reply(&mut bank, outcome)).collect();
+        assert_eq!(Some(found), expected, "{requests:?}");
     }
+    check_books(&mut bank, &model);
+}
+
+/// History and accounts are the model's, the history leads to the balances and the head of the chain, and no money came or went
+/// unseen.
+fn check_books(bank: &mut Bank, model: &Model) {
+    let transactions = bank.transactions();
+    assert_eq!(transactions, model.history());
+    let replayed = replay(&transactions).unwrap();
+    assert_eq!((bank.ledger.chain_head(), bank.ledger.summary().total_balance), (replayed.head, replayed.total));
+    let all = Query::ListAccounts { after: None, limit: None };
+    let accounts = bank.query(&all);
+    assert_eq!(accounts, model.query(&all, bank.ledger.applied()));
+    let Ok(Success::Accounts { accounts, next: None }) = accounts else { panic!("{accounts:?}") };
     for account in &accounts {
-        let (balance, at) = replayed.get(&account.account_id).map_or((0, None), |(balance, at)| (*balance, Some(*at)));
-        assert_eq!((account.balance, account.last_transaction_at), (balance, at), "{}", account.account_id);
-        assert_eq!(account.transaction_count, counts.get(&account.account_id).copied().unwrap_or(0));
+        let balance = replayed.balances.get(&account.account_id).copied().unwrap_or(0);
+        assert_eq!(account.balance, balance, "{account:?}");
     }
-    assert_eq!(bank.ledger.summary().total_balance, total);
-    assert_eq!(found.values().sum::<u64>(), total);
+    assert_eq!(accounts.iter().map(|account| account.balance).sum::<u64>(), replayed.total);
 }
 
 proptest! {

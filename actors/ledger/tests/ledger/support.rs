@@ -12,7 +12,7 @@ use rabia_bank_messages::bank::{
 };
 use rabia_bank_messages::batch::{Action, BatchBuilder, Payload, RequestHeader};
 use rabia_bank_messages::genesis::SessionLimits;
-use rabia_bank_messages::ids::{BatchId, Digest, NodeId, SessionKey};
+use rabia_bank_messages::ids::{BatchId, NodeId, SessionKey};
 
 pub const LIMIT: u64 = 1_000_000_000;
 pub const KEY: SessionKey = SessionKey([7; 16]);
@@ -114,6 +114,13 @@ impl Bank {
         let opened = [SESSION, OWN.0].map(|session| RequestOutcome::Opened { session, new: true });
         assert_eq!(bank.batch(&[open(KEY), open(OWN.1)]), opened);
         bank
+    }
+
+    /// The first batch of every such bank.
+    pub fn opening() -> (BatchId, Payload) {
+        let ledger = Ledger::new(LIMIT, SessionLimits::default());
+        let mut bank = Bank { ledger, stamp: 1_000, next_batch: 1, next_request: 1, rows: Rows::default() };
+        bank.payload(&[open(KEY), open(OWN.1)])
     }
 
     pub fn payload(&mut self, requests: &[(RequestHeader, Action)]) -> (BatchId, Payload) {
@@ -241,32 +248,4 @@ pub fn results(answer: Result<Success, Refusal>) -> Vec<Result<Success, Refusal>
         ItemResult::Error(refusal) => Err(refusal),
     };
     results.into_iter().map(plain).collect()
-}
-
-/// The chain of hashes, recomputed from what clients see, as the ledger's documentation tells any client to.
-pub fn chain_hash(previous: &Digest, transaction: &Transaction) -> Digest {
-    let mut bytes = previous.0.to_vec();
-    let t = transaction;
-    for number in [t.transaction_id, t.amount, t.timestamp, t.slot] {
-        bytes.extend(number.to_be_bytes());
-    }
-    bytes.push(match t.transaction_type.name() {
-        "opening" => 1,
-        "deposit" => 2,
-        "withdrawal" => 3,
-        "transfer" => 4,
-        other => panic!("type {other}"),
-    });
-    for (name, balance) in [(&t.from_account, t.from_balance), (&t.to_account, t.to_balance)] {
-        match (name, balance) {
-            (None, None) => bytes.push(0),
-            (Some(name), Some(balance)) => {
-                bytes.push(name.len().try_into().unwrap());
-                bytes.extend(name.bytes());
-                bytes.extend(balance.to_be_bytes());
-            }
-            half => panic!("half a side in transaction {}: {half:?}", t.transaction_id),
-        }
-    }
-    Digest(*blake3::hash(&bytes).as_bytes())
 }

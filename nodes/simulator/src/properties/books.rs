@@ -11,8 +11,8 @@ use rabia_bank_messages::bank::{HistoryFilter, Query, Success, TransactionType};
 use rabia_bank_messages::ids::{NodeId, Slot};
 use rabia_bank_storage::BooksReader;
 
-use super::model::{Model, Reply, plain};
 use super::{Check, check};
+use rabia_bank_model::{Model, Reply, plain};
 
 /// A ledger applied a slot for the first time anywhere: the model must answer the same.
 pub(crate) fn same_replies(

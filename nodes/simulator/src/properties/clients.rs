@@ -9,8 +9,8 @@ use rabia_bank_messages::bank::{Query, ReadLevel};
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::ids::Slot;
 
-use super::model::{Answer, Model, plain};
 use super::{Check, check};
+use rabia_bank_model::{Answer, Model, plain};
 
 /// A place in the order of all commands.
 pub(crate) type Position = (Slot, usize);

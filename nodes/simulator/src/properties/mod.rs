@@ -8,7 +8,6 @@ pub(super) mod books;
 pub(super) mod clients;
 pub(super) mod digests;
 pub(super) mod log_time;
-pub(super) mod model;
 pub(super) mod old_copies;
 pub(super) mod promises;
 pub(super) mod quiet;

@@ -15,9 +15,9 @@ use rabia_bank_messages::ids::{BatchId, Slot};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 
 use super::super::clients::{Ask, Bounds};
-use super::super::properties::model::plain;
 use super::super::properties::{Check, Violation, books, check, log_time};
 use super::{CLIENT_PACE, ClientReply, Item, MAILBOX, Mail, Node, Waiter, WaitingRead, World, store_violation};
+use rabia_bank_model::plain;
 
 /// Nodes compare their states after every slot that is a multiple of this.
 const COMPARED: Slot = 8;

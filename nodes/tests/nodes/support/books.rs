@@ -6,7 +6,7 @@
 
 #![allow(clippy::print_stdout)] // the result of every check, for those who run it with --nocapture
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use rabia_bank::client::{CallError, Client, ClientOptions, NodeUrl};
 use rabia_bank_messages::bank::{
     Account, Amount, Command, ErrorCode, HistoryFilter, MAX_PAGE, Operation, Query, ReadLevel, Status, Success,
-    Transaction, TransactionType,
+    Transaction,
 };
-use rabia_bank_messages::ids::Digest;
+use rabia_bank_model::{amount_of, is_result_of};
 
 /// Accounts that money is moved between.
 const ACCOUNTS: usize = 40;
@@ -346,94 +346,20 @@ fn operation(random: &mut fastrand::Rng, amount: u64) -> Operation {
     }
 }
 
-fn amount_of(operation: &Operation) -> u64 {
-    match operation {
-        Operation::CreateAccount { initial_balance: amount, .. }
-        | Operation::Deposit { amount, .. }
-        | Operation::Withdraw { amount, .. }
-        | Operation::Transfer { amount, .. } => amount.get(),
-    }
-}
-
-fn is_result_of(transaction: &Transaction, operation: &Operation) -> bool {
-    let (kind, from, to) = match operation {
-        Operation::CreateAccount { account_id, .. } => (TransactionType::Opening, None, Some(account_id)),
-        Operation::Deposit { account_id, .. } => (TransactionType::Deposit, None, Some(account_id)),
-        Operation::Withdraw { account_id, .. } => (TransactionType::Withdrawal, Some(account_id), None),
-        Operation::Transfer { from_account, to_account, .. } => {
-            (TransactionType::Transfer, Some(from_account), Some(to_account))
-        }
-    };
-    transaction.transaction_type == kind
-        && transaction.from_account.as_ref() == from
-        && transaction.to_account.as_ref() == to
-        && transaction.amount == amount_of(operation)
-}
-
-/// Replays the history from nothing: every hash, every balance after every transaction, and the balances now.
+/// Replays the history from nothing, and compares it with the balances and the status now.
 fn replay(history: &[Transaction], accounts: &[Account], status: &Status) {
-    let mut balances: BTreeMap<&str, u64> = accounts.iter().map(|account| (&*account.account_id, 0)).collect();
-    let (mut head, mut in_and_out) = (Digest::ZERO, 0u64);
-    let (mut slot, mut time) = (0, 0);
-    for (transaction, id) in history.iter().zip(1..) {
-        assert_eq!(transaction.transaction_id, id, "{transaction:?}");
-        assert!(transaction.slot >= slot && transaction.timestamp >= time, "{transaction:?} after {slot}, {time}");
-        (slot, time) = (transaction.slot, transaction.timestamp);
-        if let Some(from) = &transaction.from_account {
-            let balance = balances.get_mut(&**from).expect("the source is an account");
-            *balance = balance.checked_sub(transaction.amount).expect("no balance below 0");
-            assert_eq!(transaction.from_balance, Some(*balance), "{transaction:?}");
-        }
-        if let Some(to) = &transaction.to_account {
-            let balance = balances.get_mut(&**to).expect("the destination is an account");
-            *balance += transaction.amount;
-            assert_eq!(transaction.to_balance, Some(*balance), "{transaction:?}");
-        }
-        match transaction.transaction_type.known() {
-            Some(TransactionType::Opening | TransactionType::Deposit) => in_and_out += transaction.amount,
-            Some(TransactionType::Withdrawal) => in_and_out -= transaction.amount,
-            Some(TransactionType::Transfer) => {}
-            None => panic!("{transaction:?}"),
-        }
-        head = hash(head, transaction);
-        assert_eq!(transaction.hash, head, "the chain of hashes is broken at {transaction:?}");
-    }
+    let replayed = rabia_bank_model::replay(history).unwrap();
+    let mut balances = replayed.balances;
     for account in accounts {
-        assert_eq!(account.balance, balances[&*account.account_id], "the history gives another balance: {account:?}");
+        let balance = balances.remove(&account.account_id).unwrap_or(0);
+        assert_eq!(account.balance, balance, "the history gives another balance: {account:?}");
     }
+    assert!(balances.is_empty(), "accounts that are not listed have transactions: {balances:?}");
     let sum: u64 = accounts.iter().map(|account| account.balance).sum();
-    assert_eq!(sum, in_and_out, "sum of balances, and what came in and went out");
+    assert_eq!(sum, replayed.total, "sum of balances, and what came in and went out");
     assert_eq!(status.total_balance, sum);
     assert_eq!(status.transactions, history.len() as u64);
-    assert_eq!(status.chain_head, head);
-}
-
-/// The hash of a transaction, from the bytes that the ledger's documentation lists.
-fn hash(before: Digest, transaction: &Transaction) -> Digest {
-    let mut bytes = before.0.to_vec();
-    for number in [transaction.transaction_id, transaction.amount, transaction.timestamp, transaction.slot] {
-        bytes.extend(number.to_be_bytes());
-    }
-    bytes.push(match transaction.transaction_type.name() {
-        "opening" => 1,
-        "deposit" => 2,
-        "withdrawal" => 3,
-        _ => 4,
-    });
-    let sides =
-        [(&transaction.from_account, transaction.from_balance), (&transaction.to_account, transaction.to_balance)];
-    for (name, balance) in sides {
-        match (name, balance) {
-            (Some(name), Some(balance)) => {
-                bytes.push(name.len() as u8);
-                bytes.extend(name.as_bytes());
-                bytes.extend(balance.to_be_bytes());
-            }
-            (None, None) => bytes.push(0),
-            half => panic!("half a side, {half:?}, in {transaction:?}"),
-        }
-    }
-    Digest::of(&bytes)
+    assert_eq!(status.chain_head, replayed.head);
 }
 
 /// All transactions, oldest first.

@@ -2,13 +2,16 @@
 //! balances in a map, the history in a vector; every question reads all of it. It keeps all that ever was, so that it can
 //! be asked about the state after any slot.
 //!
+//! It is the one model of the bank: the simulator compares every reply and every page with it, the tests of the ledger every log
+//! that they make up, and the tests of whole clusters what clients got. Nothing that ships to users depends on it but the simulator.
+//!
 //! Source: BANK.md, "Commands", "Queries", "Records", "Sessions and retries".
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use rabia_bank_messages::bank::{
-    Account, Command, DEFAULT_PAGE, ErrorCode, HistoryFilter, HourVolume, ItemResult, MAX_BALANCE, MAX_BULK, MAX_PAGE,
-    Operation, OtherFields, Query, Refusal, Statistics, Success, Transaction, TransactionType, Volume,
+    Account, AccountId, Command, DEFAULT_PAGE, ErrorCode, HistoryFilter, HourVolume, ItemResult, MAX_BALANCE, MAX_BULK,
+    MAX_PAGE, Operation, OtherFields, Query, Refusal, Statistics, Success, Transaction, TransactionType, Volume,
 };
 use rabia_bank_messages::batch::{Action, Payload, RequestHeader};
 use rabia_bank_messages::client::Feed;
@@ -16,28 +19,35 @@ use rabia_bank_messages::genesis::SessionLimits;
 use rabia_bank_messages::ids::{BatchId, Digest, Millis, NodeId, SessionKey, Slot};
 
 /// What the bank answers. Messages of refusals are for people, and left empty here.
-pub(crate) type Answer = Result<Success, Refusal>;
+pub type Answer = Result<Success, Refusal>;
 
 /// What came of a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Reply {
+pub enum Reply {
     /// The session is open.
     Opened(u64),
     /// The session is closed.
     Closed,
     /// The command was carried out or refused, in this slot and place of it.
-    Command { place: (Slot, Option<usize>), replayed: bool, answer: Box<Answer> },
+    Command {
+        /// Its slot, and its place among the requests of the slot.
+        place: (Slot, Option<usize>),
+        /// Whether it had been carried out or refused before.
+        replayed: bool,
+        /// What the client is told.
+        answer: Box<Answer>,
+    },
     /// The rules of sessions kept it out.
     Rejected(ErrorCode),
 }
 
 /// Where a command was applied, and what came of it.
 #[derive(Clone, Debug)]
-pub(crate) struct Applied {
+pub struct Applied {
     /// Its slot, and its place there.
-    pub(crate) position: (Slot, usize),
+    pub position: (Slot, usize),
     /// What the client is told.
-    pub(crate) answer: Answer,
+    pub answer: Answer,
     command: Command,
 }
 
@@ -54,7 +64,7 @@ struct Session {
 
 /// The bank.
 #[derive(Debug)]
-pub(crate) struct Model {
+pub struct Model {
     limit: u64,
     session_limits: SessionLimits,
     balances: BTreeMap<String, u64>,
@@ -65,7 +75,7 @@ pub(crate) struct Model {
     touching: BTreeMap<String, Vec<usize>>,
     sessions: BTreeMap<u64, Session>,
     /// All commands that were carried out or refused by the bank, by session and request number.
-    pub(crate) applied: BTreeMap<(u64, u64), Applied>,
+    pub applied: BTreeMap<(u64, u64), Applied>,
     batches: BTreeSet<(NodeId, u64, u64)>,
     time: Millis,
     requests: u64,
@@ -73,7 +83,8 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    pub(crate) fn new(limit: u64, session_limits: SessionLimits) -> Model {
+    /// An empty bank, in which one transaction moves at most `limit` minor units.
+    pub fn new(limit: u64, session_limits: SessionLimits) -> Model {
         Model {
             limit,
             session_limits,
@@ -91,31 +102,27 @@ impl Model {
     }
 
     /// The sum of all balances.
-    pub(crate) fn total(&self) -> u64 {
+    pub fn total(&self) -> u64 {
         self.balances.values().sum()
     }
 
     /// All transactions, oldest first.
-    pub(crate) fn history(&self) -> &[Transaction] {
+    pub fn history(&self) -> &[Transaction] {
         &self.history
     }
 
     /// Whether this session is open after the last slot.
-    pub(crate) fn is_open(&self, session: u64) -> bool {
+    pub fn is_open(&self, session: u64) -> bool {
         self.sessions.get(&session).is_some_and(|session| session.open)
     }
 
     /// Whether a session with this key has ended by now.
-    pub(crate) fn has_ended(&self, key: SessionKey) -> bool {
+    pub fn has_ended(&self, key: SessionKey) -> bool {
         self.sessions.values().any(|session| session.key == key && !session.open)
     }
 
     /// Applies the next slot. None if it is no business of clients: forfeited, a batch that was applied before, or a new store.
-    pub(crate) fn apply(
-        &mut self,
-        slot: Slot,
-        batch: Option<(&BatchId, &Payload)>,
-    ) -> Result<Option<Vec<Reply>>, String> {
+    pub fn apply(&mut self, slot: Slot, batch: Option<(&BatchId, &Payload)>) -> Result<Option<Vec<Reply>>, String> {
         self.slot = slot;
         let Some((id, payload)) = batch else { return Ok(None) };
         if !self.batches.insert((id.origin, id.incarnation, id.sequence)) {
@@ -228,22 +235,11 @@ impl Model {
 
     /// Carries out an operation that was checked.
     fn perform(&mut self, operation: &Operation) -> Success {
-        let (kind, from, to, amount) = match operation {
-            Operation::CreateAccount { account_id, initial_balance } => {
-                self.created.insert(account_id.to_string(), (self.slot, self.time));
-                self.balances.insert(account_id.to_string(), 0);
-                (TransactionType::Opening, None, Some(account_id), initial_balance.get())
-            }
-            Operation::Deposit { account_id, amount } => {
-                (TransactionType::Deposit, None, Some(account_id), amount.get())
-            }
-            Operation::Withdraw { account_id, amount } => {
-                (TransactionType::Withdrawal, Some(account_id), None, amount.get())
-            }
-            Operation::Transfer { from_account, to_account, amount } => {
-                (TransactionType::Transfer, Some(from_account), Some(to_account), amount.get())
-            }
-        };
+        let (kind, from, to, amount) = sides(operation);
+        if let Operation::CreateAccount { account_id, .. } = operation {
+            self.created.insert(account_id.to_string(), (self.slot, self.time));
+            self.balances.insert(account_id.to_string(), 0);
+        }
         if kind == TransactionType::Opening && amount == 0 {
             let account = self.account(to.map_or("", |name| name), self.slot);
             return Success::Account {
@@ -322,7 +318,7 @@ impl Model {
     }
 
     /// The answer to a query after a slot.
-    pub(crate) fn query(&self, query: &Query, slot: Slot) -> Answer {
+    pub fn query(&self, query: &Query, slot: Slot) -> Answer {
         let account_of = |name: &str| {
             well_formed(name).map_err(refusal)?;
             self.account(name, slot).ok_or_else(|| refusal(ErrorCode::AccountNotFound))
@@ -365,7 +361,7 @@ impl Model {
     }
 
     /// Transactions of a feed with ids from `from` on, oldest first: `limit` at most, of the next `scan`. And where it goes on.
-    pub(crate) fn feed(&self, feed: &Feed, from: u64, scan: u64, limit: usize, slot: Slot) -> Answer {
+    pub fn feed(&self, feed: &Feed, from: u64, scan: u64, limit: usize, slot: Slot) -> Answer {
         let history = self.until(slot);
         let (mut next, mut transactions) = (from.max(1), Vec::new());
         let end = (history.len() as u64).min(next.saturating_add(scan) - 1);
@@ -417,7 +413,7 @@ impl Model {
 }
 
 /// An answer without the words for people.
-pub(crate) fn plain(answer: Answer) -> Answer {
+pub fn plain(answer: Answer) -> Answer {
     let wordless = |refusal: Refusal| Refusal { message: String::new(), ..refusal };
     let item = |item| match item {
         ItemResult::Error(refusal) => ItemResult::Error(wordless(refusal)),
@@ -515,8 +511,95 @@ fn volume<'a>(transactions: impl Iterator<Item = &'a Transaction>) -> Volume {
     })
 }
 
+/// What an operation brings in, takes out or moves, in minor units.
+pub fn amount_of(operation: &Operation) -> u64 {
+    sides(operation).3
+}
+
+/// Why money moves, from where, where to, and how much.
+fn sides(operation: &Operation) -> (TransactionType, Option<&AccountId>, Option<&AccountId>, u64) {
+    match operation {
+        Operation::CreateAccount { account_id, initial_balance } => {
+            (TransactionType::Opening, None, Some(account_id), initial_balance.get())
+        }
+        Operation::Deposit { account_id, amount } => (TransactionType::Deposit, None, Some(account_id), amount.get()),
+        Operation::Withdraw { account_id, amount } => {
+            (TransactionType::Withdrawal, Some(account_id), None, amount.get())
+        }
+        Operation::Transfer { from_account, to_account, amount } => {
+            (TransactionType::Transfer, Some(from_account), Some(to_account), amount.get())
+        }
+    }
+}
+
+/// Whether a transaction may be what came of an operation, as far as can be seen without the balances.
+pub fn is_result_of(transaction: &Transaction, operation: &Operation) -> bool {
+    let (kind, from, to, amount) = sides(operation);
+    transaction.transaction_type == kind
+        && (transaction.from_account.as_ref(), transaction.to_account.as_ref()) == (from, to)
+        && transaction.amount == amount
+}
+
+/// What a whole history leads to.
+#[derive(Debug)]
+pub struct Replayed {
+    /// Of each account that any transaction names.
+    pub balances: BTreeMap<AccountId, u64>,
+    /// The hash of the last transaction.
+    pub head: Digest,
+    /// What came in less what went out: the sum of all balances.
+    pub total: u64,
+}
+
+/// Replays a history from nothing: ids, order, every hash, and every balance after every transaction.
+///
+/// # Errors
+/// What is wrong with which transaction.
+pub fn replay(history: &[Transaction]) -> Result<Replayed, String> {
+    let mut replayed = Replayed { balances: BTreeMap::new(), head: Digest::ZERO, total: 0 };
+    let (mut slot, mut time) = (0, 0);
+    for (transaction, id) in history.iter().zip(1..) {
+        let ensure =
+            |holds: bool, what: &str| if holds { Ok(()) } else { Err(format!("{what}: {transaction:?}, number {id}")) };
+        ensure(transaction.transaction_id == id, "another id")?;
+        ensure(transaction.slot >= slot && transaction.timestamp >= time, "it goes back")?;
+        (slot, time) = (transaction.slot, transaction.timestamp);
+        let (from, to) = (&transaction.from_account, &transaction.to_account);
+        let is_opening = transaction.transaction_type == TransactionType::Opening;
+        let known = |account: &AccountId| replayed.balances.contains_key(account);
+        ensure(!to.as_ref().is_some_and(|to| is_opening && known(to)), "opened twice")?;
+        if let Some(from) = from {
+            let balance = replayed.balances.entry(from.clone()).or_default();
+            ensure(*balance >= transaction.amount, "a balance below 0")?;
+            *balance -= transaction.amount;
+            ensure(transaction.from_balance == Some(*balance), "another balance of the source")?;
+        }
+        if let Some(to) = to {
+            let balance = replayed.balances.entry(to.clone()).or_default();
+            *balance += transaction.amount;
+            ensure(transaction.to_balance == Some(*balance), "another balance of the destination")?;
+        }
+        let sides = (from.is_some(), to.is_some());
+        match transaction.transaction_type.known() {
+            Some(TransactionType::Opening | TransactionType::Deposit) => {
+                ensure(sides == (false, true), "other sides")?;
+                replayed.total += transaction.amount;
+            }
+            Some(TransactionType::Withdrawal) => {
+                ensure(sides == (true, false), "other sides")?;
+                replayed.total -= transaction.amount;
+            }
+            Some(TransactionType::Transfer) => ensure(sides == (true, true), "other sides")?,
+            None => ensure(false, "a type that the model does not know")?,
+        }
+        replayed.head = chained(transaction, replayed.head);
+        ensure(transaction.hash == replayed.head, "the chain of hashes is broken")?;
+    }
+    Ok(replayed)
+}
+
 /// The hash of a transaction behind the one with the hash `previous`, as the ledger's documentation lists its bytes.
-fn chained(transaction: &Transaction, previous: Digest) -> Digest {
+pub fn chained(transaction: &Transaction, previous: Digest) -> Digest {
     let mut bytes = previous.0.to_vec();
     let numbers = [transaction.transaction_id, transaction.amount, transaction.timestamp, transaction.slot];
     bytes.extend(numbers.into_iter().flat_map(u64::to_be_bytes));

@@ -21,13 +21,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
+use futures_util::future::LocalBoxFuture;
 use rabia_bank_messages::bank::{ErrorCode, Outcome, ReadLevel, Refusal, Transaction};
+use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::ids::SessionKey;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::mail::bank::{self, Ask, Follow};
+use crate::mail::bank::{self, Ask};
 use crate::mail::client_session::{Answers, Client, Waiter};
-use crate::mail::host_session::{Close, Command, Happened, Heard, Query, Reply, Subscribe};
+use crate::mail::host_session::{Close, Command, Follow, Happened, Heard, Query, Reply, Subscribe, Transactions};
 use crate::mail::proposer::Submit;
 use crate::metrics::Metrics;
 use crate::parts::session::{self, Number, Out, Session};
@@ -44,6 +46,31 @@ struct Asker {
     subscription: Option<u64>,
 }
 
+/// Who is told of transactions.
+enum Subscriber {
+    Actor(Recipient<Happened>),
+    Stream(mpsc::Sender<Vec<Transaction>>),
+}
+
+impl Subscriber {
+    /// Hands a page over. What is returned resolves when there is room for the next; false: nobody is there any more.
+    fn tell(&self, page: Vec<Transaction>) -> LocalBoxFuture<'static, bool> {
+        match self {
+            Subscriber::Actor(actor) => {
+                let handled = actor.send(Happened(page));
+                Box::pin(async { handled.await.is_ok() })
+            }
+            Subscriber::Stream(stream) => {
+                let stream = stream.clone();
+                Box::pin(async move { stream.send(page).await.is_ok() })
+            }
+        }
+    }
+}
+
+/// Pages that wait for the reader of a stream, besides the one that it has and the one that is next.
+const PAGES_AHEAD: usize = 1;
+
 /// A session of the program that the node lives in.
 pub struct HostSession {
     client: Client,
@@ -53,7 +80,7 @@ pub struct HostSession {
     /// The zero of its times.
     began: Instant,
     /// Who subscribed, by the names of the subscriptions: 1, 2, 3 …
-    subscribers: BTreeMap<u64, Recipient<Happened>>,
+    subscribers: BTreeMap<u64, Subscriber>,
     subscriptions: u64,
     metrics: Arc<Metrics>,
     neighbours: Arc<SessionNeighbours>,
@@ -116,7 +143,7 @@ impl HostSession {
                 self.neighbours.bank.subscribe.do_send(bank::Subscribe { waiter: waiter(tag), feed, read, deadline });
             }
             Out::Follow { tag, feed, next } => {
-                self.neighbours.bank.follow.do_send(Follow { waiter: waiter(tag), feed, next });
+                self.neighbours.bank.follow.do_send(bank::Follow { waiter: waiter(tag), feed, next });
             }
             Out::Answer { asker, reply, .. } => self.answer(asker, reply),
             Out::Transactions { subscription, transactions, .. } => self.tell(subscription, transactions, ctx),
@@ -143,18 +170,32 @@ impl HostSession {
         if transactions.is_empty() {
             return self.session.more(name, &mut self.outs);
         }
-        let handled = subscriber.send(Happened(transactions)).into_actor(self);
-        ctx.spawn(handled.map(move |handled, session, ctx| {
-            match handled {
-                Ok(()) => session.session.more(name, &mut session.outs),
-                // The subscriber is gone.
-                Err(_) => {
-                    session.subscribers.remove(&name);
-                    session.session.unsubscribe(name);
-                }
+        let told = subscriber.tell(transactions).into_actor(self);
+        ctx.spawn(told.map(move |is_there, session, ctx| {
+            if is_there {
+                session.session.more(name, &mut session.outs);
+            } else {
+                session.subscribers.remove(&name);
+                session.session.unsubscribe(name);
             }
             session.perform(ctx);
         }));
+    }
+
+    fn subscribe(
+        &mut self,
+        feed: Feed,
+        subscriber: Subscriber,
+        ctx: &mut Context<Self>,
+    ) -> impl Future<Output = Heard> + use<> {
+        let (to, answer) = oneshot::channel();
+        self.subscriptions += 1;
+        let name = self.subscriptions;
+        self.subscribers.insert(name, subscriber);
+        let asker = Asker { to, subscription: Some(name) };
+        self.session.subscribe(self.now(), asker, name, feed, ReadLevel::Linearizable, &mut self.outs);
+        self.perform(ctx);
+        hear(answer, Outcome::Refused)
     }
 
     fn check(&mut self, ctx: &mut Context<Self>) {
@@ -211,15 +252,18 @@ impl Handler<Query> for HostSession {
 impl Handler<Subscribe> for HostSession {
     type Result = ResponseFuture<Heard>;
 
-    fn handle(&mut self, Subscribe { feed, to: subscriber }: Subscribe, ctx: &mut Self::Context) -> Self::Result {
-        let (to, answer) = oneshot::channel();
-        self.subscriptions += 1;
-        let name = self.subscriptions;
-        self.subscribers.insert(name, subscriber);
-        let asker = Asker { to, subscription: Some(name) };
-        self.session.subscribe(self.now(), asker, name, feed, ReadLevel::Linearizable, &mut self.outs);
-        self.perform(ctx);
-        Box::pin(hear(answer, Outcome::Refused))
+    fn handle(&mut self, Subscribe { feed, to }: Subscribe, ctx: &mut Self::Context) -> Self::Result {
+        Box::pin(self.subscribe(feed, Subscriber::Actor(to), ctx))
+    }
+}
+
+impl Handler<Follow> for HostSession {
+    type Result = ResponseFuture<Result<Transactions, Refusal>>;
+
+    fn handle(&mut self, Follow(feed): Follow, ctx: &mut Self::Context) -> Self::Result {
+        let (stream, pages) = mpsc::channel(PAGES_AHEAD);
+        let subscribed = self.subscribe(feed, Subscriber::Stream(stream), ctx);
+        Box::pin(async { subscribed.await.map(|_| Transactions::new(pages)) })
     }
 }
 

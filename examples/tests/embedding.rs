@@ -27,8 +27,7 @@ fn free_base_port(nodes: u16) -> u16 {
 }
 
 fn run(program: &str, folder: &Path) -> String {
-    let port = free_base_port(1).to_string();
-    let Output { status, stdout, stderr } = Command::new(program).arg(folder).arg(port).output().unwrap();
+    let Output { status, stdout, stderr } = Command::new(program).arg(folder).output().unwrap();
     let said = String::from_utf8_lossy(&stdout).into_owned();
     assert!(status.success(), "{said}{}", String::from_utf8_lossy(&stderr));
     said

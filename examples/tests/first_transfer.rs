@@ -20,7 +20,7 @@ fn the_first_transfer_is_made() {
         config.client_listen = clients.local_addr().unwrap();
         config.peer_listen = peers.local_addr().unwrap();
         let url = format!("ws://{}", config.client_listen);
-        let node = actix_rt::spawn(run_on(config, Listeners { clients, peers }, std::future::pending()));
+        let node = actix_rt::spawn(run_on(config, Listeners::tcp(clients, peers), std::future::pending()));
         let mut example = Command::new(env!("CARGO_BIN_EXE_first_transfer"));
         let output = tokio::time::timeout(Duration::from_secs(30), example.arg(url).kill_on_drop(true).output()).await;
         assert!(!node.is_finished(), "the node stopped: {:?}", node.await);

@@ -12,10 +12,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use browser::Browser;
-use rabia_bank::client::{Client, ClientOptions, NodeUrl};
+use rabia_bank::bank::MAX_BALANCE;
+use rabia_bank::client::{BankCalls, Client, ClientOptions, NodeUrl};
 use rabia_bank::create::{NewCluster, create_or_open};
 use rabia_bank::embed::Embedded;
-use rabia_bank_messages::bank::MAX_BALANCE;
 use serde_json::json;
 
 const PATIENCE: Duration = Duration::from_secs(60);

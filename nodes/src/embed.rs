@@ -7,48 +7,44 @@
 //! ```text
 //! cargo new shop
 //! cd shop
-//! cargo add --path ../rabia-bank/nodes
-//! cargo add --path ../rabia-bank/messages
+//! cargo add --path ../rabia-bank/nodes --no-default-features --features embed
 //! cargo add tokio --features rt,macros
 //! ```
 //!
 //! `src/main.rs`, the whole of it:
 //!
 //! ```
-//! use rabia_bank::create::{NewCluster, create_or_open};
-//! use rabia_bank::embed::Embedded;
-//! use rabia_bank_messages::bank::{Amount, Command, Operation, Query, ReadLevel};
+//! use rabia_bank::bank::ReadLevel;
+//! use rabia_bank::embed::{BankCalls, Embedded};
 //!
 //! #[tokio::main(flavor = "current_thread")]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     // A cluster of one node, whose data lies in this folder; the next run goes on with it.
-//!     let new = NewCluster::new("bank-data", 1);
 //! #   let folder = tempfile::tempdir()?;
-//! #   let base_port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().min(65_000);
-//! #   let new = NewCluster { base_port, ..NewCluster::new(folder.path().join("bank"), 1) };
-//!     let mut members = create_or_open(&new)?;
-//!     // On a thread of its own: beside tokio, async-std, a game loop, or nothing.
-//!     let node = Embedded::start_on_thread(members.remove(0))?;
-//!
+//! #   std::env::set_current_dir(folder.path())?;
+//!     // A bank of one node, on a thread of its own. Its data lies in this folder; the next run goes on with it.
+//!     let node = Embedded::single("bank-data")?;
 //!     let bank = node.session().await?;
 //!     for (name, cents) in [("alice", 1_000), ("bob", 0)] {
-//!         let (account_id, initial_balance) = (name.into(), Amount::new(cents));
-//!         let opened = bank.command(Command::One(Operation::CreateAccount { account_id, initial_balance })).await;
-//!         println!("{opened:?}"); // the second time it is there already: account_exists
-//! #       opened?;
+//!         println!("{:?}", bank.create_account(name, cents).await); // the second time it is there: account_exists
 //!     }
-//!     let (from_account, to_account) = ("alice".into(), "bob".into());
-//!     let transfer = Operation::Transfer { from_account, to_account, amount: Amount::new(300) };
-//!     bank.command(Command::One(transfer)).await?;
-//!     let read = bank.query(Query::GetBalance { account_id: "bob".into() }, ReadLevel::Linearizable).await?;
-//!     println!("{:?} as of slot {:?}", read.success, read.slot);
-//! #   assert_eq!(read.success, rabia_bank_messages::bank::Success::Balance { balance: 300 });
+//!     bank.transfer("alice", "bob", 300).await?;
+//!     let bob = bank.balance("bob", ReadLevel::Linearizable).await?;
+//!     println!("bob has {} as of slot {}", bob.value, bob.slot);
+//! #   assert_eq!(bob.value, 300);
 //!     Ok(node.stop().await?)
 //! }
 //! ```
 //!
-//! `rabia-bank client status --connect ws://127.0.0.1:7101` shows it from outside meanwhile. In the examples, `smallest` is a program
-//! like this one, `game_economy` has its own actor as a client, and `rest_service` puts HTTP before three nodes.
+//! [`Embedded::cluster`] runs several nodes in this process instead, linked in memory. Neither opens a port. In the examples,
+//! `smallest` is a program like this one, `game_economy` has its own actor as a client, and `rest_service` puts HTTP before three
+//! nodes. For tests of your program, see [`testing`](crate::testing).
+//!
+//! # With ports
+//!
+//! [`create_or_open`] makes or finds the folder of a cluster and gives the configurations of its members. [`Embedded::start`] and
+//! [`Embedded::start_on_thread`] run a node on the addresses of its configuration: members find one another as separate processes
+//! do, in this process or on many machines, and WebSocket clients are served besides, so that `rabia-bank client status` works
+//! against your program. A [`Reach`] says otherwise: no port for clients, no peers at all, or peers in this process.
 //!
 //! # Inside an actix System
 //!
@@ -71,25 +67,83 @@
 //! - **Failure.** A node is fail-stop. [`Embedded::ended`] resolves when it has stopped, with the reason; what was asked of it and
 //!   has no answer is unknown. Build with `panic = "abort"`, or see to it that a panic in your own code does not take the node's
 //!   thread along unnoticed: `ended` tells of that, too.
-//! - **More than one node.** Nothing is global: start as many [`Embedded`] as you like, in one process or in many. They find one
-//!   another by the addresses in their configurations, as separate processes do. Sessions can be used at any of them.
-//! - **WebSocket clients** are served besides, on `client_listen`, so that `rabia-bank client status` works against your program.
+//! - **More than one node.** Nothing is global: start as many [`Embedded`] as you like, in one process or in many. Sessions can be
+//!   used at any of them.
+//! - **Feeds.** [`Session::subscribe`] gives the transactions of a feed as a stream. An actor is told of them by [`Subscribe`].
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use actix::Addr;
 use rabia_bank_actors::failure::Stopped;
 use rabia_bank_actors::handle::NodeHandle;
 use rabia_bank_messages::bank::{self, ErrorCode, Outcome, ReadLevel, Refusal, Status, Success};
-use rabia_bank_messages::client::Feed;
-use rabia_bank_messages::ids::SessionKey;
 use tokio::sync::watch;
 
 pub use rabia_bank_actors::host_session::HostSession;
-pub use rabia_bank_actors::mail::host_session::{Close, Command, Happened, Heard, Query, Reply, Subscribe};
+pub use rabia_bank_actors::mail::host_session::{
+    Close, Command, Follow, Happened, Heard, Query, Reply, Subscribe, Transactions,
+};
+pub use rabia_bank_client::{Applied, BankCalls, Receipt, Request};
+pub use rabia_bank_messages::client::Feed;
+pub use rabia_bank_messages::genesis::SessionLimits;
+pub use rabia_bank_messages::ids::{SessionKey, Slot};
 
+use crate::NodeError;
 use crate::config::NodeConfig;
-use crate::{NodeError, server};
+use crate::create::{ClusterDirError, NewCluster, create_or_open};
+use crate::server::{self, Listeners, Peers};
+
+pub use crate::server::LocalNetwork;
+
+/// How a node is reached, besides by the program that it lives in.
+#[derive(Clone, Debug)]
+pub struct Reach {
+    /// Whether clients are served, on the address of the configuration.
+    pub clients: bool,
+    /// How the other members reach it, and it them.
+    pub peers: PeerLinks,
+}
+
+/// What the links to the other members run over.
+#[derive(Clone, Debug)]
+pub enum PeerLinks {
+    /// There are no other members.
+    None,
+    /// TCP, at the addresses of the configurations.
+    Tcp,
+    /// Memory: all members are in this process, and have this network.
+    Local(LocalNetwork),
+}
+
+impl Reach {
+    /// By clients and peers, on the addresses of the configuration.
+    pub fn sockets() -> Reach {
+        Reach { clients: true, peers: PeerLinks::Tcp }
+    }
+
+    /// By nobody. The node is the only member of its cluster.
+    pub fn alone() -> Reach {
+        Reach { clients: false, peers: PeerLinks::None }
+    }
+
+    /// By the members in this process that have the same network.
+    pub fn within(network: &LocalNetwork) -> Reach {
+        Reach { clients: false, peers: PeerLinks::Local(network.clone()) }
+    }
+
+    async fn listen(self, config: &NodeConfig) -> Result<Listeners, NodeError> {
+        let clients = if self.clients { Some(server::listen_for_clients(config).await?) } else { None };
+        let peers = match self.peers {
+            PeerLinks::None => Peers::None,
+            PeerLinks::Tcp => Peers::Tcp(server::listen_for_peers(config).await?),
+            PeerLinks::Local(network) => Peers::Local(network),
+        };
+        let listeners = Listeners { clients, peers };
+        listeners.check(config)?;
+        Ok(listeners)
+    }
+}
 
 /// A node inside this program. Clones are handles of the same node; it stops when it is told to, or when the last of them is
 /// dropped.
@@ -101,16 +155,44 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Starts a node on the arbiter of the actix System that this is called in. Blocks the thread while the books are read and
-    /// the log behind them is applied.
+    /// A bank of one node, on a thread of its own, that nobody but this program reaches. Its folder is made if there is none.
+    ///
+    /// # Errors
+    /// Why it refuses to start: the folder, or the files in it.
+    pub fn single(folder: impl Into<PathBuf>) -> Result<Embedded, NodeError> {
+        let mut members = create_or_open(&NewCluster::new(folder, 1)).map_err(refused)?;
+        Embedded::start_on_thread_with(members.remove(0), Reach::alone())
+    }
+
+    /// A cluster of so many nodes, 1 to 7, each on a thread of its own, linked in memory. Nobody but this program reaches them.
+    /// Its folder is made if there is none.
+    ///
+    /// # Errors
+    /// Why one of them refuses to start: the folder, or the files in it.
+    pub fn cluster(folder: impl Into<PathBuf>, nodes: usize) -> Result<Vec<Embedded>, NodeError> {
+        let network = LocalNetwork::new();
+        let members = create_or_open(&NewCluster::new(folder, nodes)).map_err(refused)?;
+        members.into_iter().map(|config| Embedded::start_on_thread_with(config, Reach::within(&network))).collect()
+    }
+
+    /// Starts a node on the arbiter of the actix System that this is called in, reached on the addresses of its configuration.
+    /// Blocks the thread while the books are read and the log behind them is applied.
     ///
     /// # Errors
     /// Why it refuses to start: its files, or its addresses.
     pub async fn start(config: NodeConfig) -> Result<Embedded, NodeError> {
+        Embedded::start_with(config, Reach::sockets()).await
+    }
+
+    /// The same, reached as is said.
+    ///
+    /// # Errors
+    /// Why it refuses to start: its files, its addresses, or that it could not reach the other members.
+    pub async fn start_with(config: NodeConfig, reach: Reach) -> Result<Embedded, NodeError> {
         let (stop, mut stopping) = watch::channel(false);
         let (end, ended) = watch::channel(None);
         let handle = server::start(&config)?;
-        let listeners = match server::listen_all(&config).await {
+        let listeners = match reach.listen(&config).await {
             Ok(listeners) => listeners,
             Err(error) => {
                 server::stop(&handle).await;
@@ -129,16 +211,25 @@ impl Embedded {
         Ok(Embedded { handle, stop: Arc::new(stop), ended })
     }
 
-    /// Starts a node on a thread of its own, with an actix System of its own. Blocks until it serves, or does not.
+    /// Starts a node on a thread of its own, with an actix System of its own, reached on the addresses of its configuration.
+    /// Blocks until it serves, or does not.
     ///
     /// # Errors
     /// Why it refuses to start: its files, or its addresses.
     pub fn start_on_thread(config: NodeConfig) -> Result<Embedded, NodeError> {
+        Embedded::start_on_thread_with(config, Reach::sockets())
+    }
+
+    /// The same, reached as is said.
+    ///
+    /// # Errors
+    /// Why it refuses to start: its files, its addresses, or that it could not reach the other members.
+    pub fn start_on_thread_with(config: NodeConfig, reach: Reach) -> Result<Embedded, NodeError> {
         let (started, starting) = std::sync::mpsc::channel();
         let name = format!("node-{}", config.node);
         let run = move || {
             actix::System::new().block_on(async move {
-                match Embedded::start(config).await {
+                match Embedded::start_with(config, reach).await {
                     Ok(node) => {
                         let mut ended = node.ended.clone();
                         // This thread's own handle must not keep the node alive.
@@ -245,12 +336,12 @@ impl Session {
         heard(self.actor.send(Query { query, read }).await, Outcome::Refused)
     }
 
-    /// Has a recipient told of transactions as they are applied, until the session or the recipient ends.
+    /// The transactions of a feed as they are applied, until the session ends.
     ///
     /// # Errors
     /// Refused: see the [module](self).
-    pub async fn subscribe(&self, feed: Feed, to: actix::Recipient<Happened>) -> Heard {
-        heard(self.actor.send(Subscribe { feed, to }).await, Outcome::Refused)
+    pub async fn subscribe(&self, feed: Feed) -> Result<Transactions, Refusal> {
+        self.actor.send(Follow(feed)).await.unwrap_or_else(|_| Err(ended()))
     }
 
     /// The actor, for messages from actors of the host: [`Command`], [`Query`], [`Subscribe`].
@@ -259,10 +350,29 @@ impl Session {
     }
 }
 
+impl BankCalls for Session {
+    type Error = Refusal;
+
+    async fn call(&self, request: Request) -> Result<Applied, Refusal> {
+        let Reply { slot, index, replayed, success } = match request {
+            Request::Command(command) => self.command(command).await?,
+            Request::Query(query, read) => self.query(query, read).await?,
+        };
+        Ok(Applied { slot, index, replayed, success })
+    }
+}
+
 /// The answer; with this outcome if the actor has ended.
 fn heard(answer: Result<Heard, actix::MailboxError>, otherwise: Outcome) -> Heard {
-    let stopping = || Refusal::refused(ErrorCode::Stopping, "the session or its node has ended");
-    answer.unwrap_or_else(|_| Err(Refusal { outcome: otherwise, ..stopping() }))
+    answer.unwrap_or_else(|_| Err(Refusal { outcome: otherwise, ..ended() }))
+}
+
+fn ended() -> Refusal {
+    Refusal::refused(ErrorCode::Stopping, "the session or its node has ended")
+}
+
+fn refused(error: ClusterDirError) -> NodeError {
+    NodeError::Refused(error.to_string())
 }
 
 impl Drop for Session {

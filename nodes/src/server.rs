@@ -10,6 +10,8 @@
 
 mod clients;
 mod descriptors;
+mod network;
+mod peers;
 mod places;
 mod rate;
 mod status;
@@ -25,49 +27,69 @@ use std::time::Duration;
 use rabia_bank_actors::bank::SnapshotPolicy;
 use rabia_bank_actors::failure::Failure;
 use rabia_bank_actors::handle::NodeHandle;
-use rabia_bank_actors::socket::{link_socket, opening_socket};
 use rabia_bank_actors::start::{self, NodeSettings};
-use rabia_bank_messages::ids::NodeId;
 use rabia_bank_messages::promise::Identity;
 use rabia_bank_storage::{LogReader, StoreError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::http::StatusCode;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tracing::{debug, info, warn};
 
-use self::descriptors::{Descriptors, MAX_PEER_HANDSHAKES, RESERVE};
-use self::places::{Places, Seats};
+use self::descriptors::{Descriptors, RESERVE};
+use self::places::Seats;
 use self::rate::Rate;
 use crate::config::NodeConfig;
 use crate::{NodeError, control};
 
-/// The path of the WebSocket endpoint for peers.
-const PEER_PATH: &str = "/v1/peer";
-/// The wait before a peer is called again, at first …
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
-/// The longest pause before a peer is dialled again.
-const BACKOFF_MAX: Duration = Duration::from_millis(300);
-/// Nodes that were started together have found one another within this time.
-const FIND_ONE_ANOTHER: Duration = Duration::from_secs(5);
-/// A link that lasted so long was no failed attempt.
-const LASTED: Duration = Duration::from_secs(5);
+pub use self::network::LocalNetwork;
+
+/// The pause after a connection that could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What the actors of a node need to end.
 const SETTLE: Duration = Duration::from_millis(50);
 /// Answers are written to the socket once so many bytes wait, or none follow.
 const WRITE_BUFFER: usize = 64 << 10;
 
-/// The sockets that a node listens on.
+/// Where a node is reached.
+#[derive(Debug)]
 pub struct Listeners {
-    /// Where clients connect.
-    pub clients: TcpListener,
-    /// For the other members.
-    pub peers: TcpListener,
+    /// By clients; none: it serves the program that it lives in, and nobody else.
+    pub clients: Option<TcpListener>,
+    /// By the other members.
+    pub peers: Peers,
+}
+
+/// How members reach one another.
+#[derive(Debug)]
+pub enum Peers {
+    /// Not at all: the node is the only member of its cluster.
+    None,
+    /// Over TCP, at the addresses of their configurations.
+    Tcp(TcpListener),
+    /// In this process.
+    Local(LocalNetwork),
+}
+
+impl Listeners {
+    /// A node with these two listeners.
+    pub fn tcp(clients: TcpListener, peers: TcpListener) -> Listeners {
+        Listeners { clients: Some(clients), peers: Peers::Tcp(peers) }
+    }
+
+    /// Whether a node with this configuration can work with them.
+    pub(crate) fn check(&self, config: &NodeConfig) -> Result<(), NodeError> {
+        let members = config.members.len();
+        match self.peers {
+            Peers::None if members > 1 => {
+                Err(NodeError::Refused(format!("a node of {members} needs a way to reach the others")))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Runs the node on the addresses of its configuration until `shutdown` resolves. Must run inside an actix System.
@@ -114,6 +136,7 @@ pub async fn run_on(
     listeners: Listeners,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
+    listeners.check(&config)?;
     let handle = start(&config)?;
     serve(config, handle, listeners, shutdown).await
 }
@@ -145,11 +168,19 @@ pub(crate) fn start(config: &NodeConfig) -> Result<NodeHandle, NodeError> {
 }
 
 /// Listens on the addresses of the configuration.
-pub(crate) async fn listen_all(config: &NodeConfig) -> Result<Listeners, NodeError> {
-    Ok(Listeners {
-        clients: listen(config.client_listen, "client_listen").await?,
-        peers: listen(config.peer_listen, "peer_listen").await?,
-    })
+async fn listen_all(config: &NodeConfig) -> Result<Listeners, NodeError> {
+    let clients = listen_for_clients(config).await?;
+    Ok(Listeners::tcp(clients, listen_for_peers(config).await?))
+}
+
+/// Listens for clients on the address of the configuration.
+pub(crate) async fn listen_for_clients(config: &NodeConfig) -> Result<TcpListener, NodeError> {
+    listen(config.client_listen, "client_listen").await
+}
+
+/// Listens for peers on the address of the configuration.
+pub(crate) async fn listen_for_peers(config: &NodeConfig) -> Result<TcpListener, NodeError> {
+    listen(config.peer_listen, "peer_listen").await
 }
 
 async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener, NodeError> {
@@ -193,18 +224,17 @@ pub(crate) async fn serve(
     );
     info!(
         node = %config.node,
-        clients = %config.client_listen,
-        peers = %config.peer_listen,
+        clients = listeners.clients.as_ref().map(|_| tracing::field::display(config.client_listen)),
+        peers = matches!(listeners.peers, Peers::Tcp(_)).then_some(tracing::field::display(config.peer_listen)),
         slot = handle.applied_slot(),
         "serving"
     );
-    let clients = clients::Door::new(handle.clone(), config.clone(), descriptors, seats, &listeners.clients);
-    tasks.spawn_local(clients.open(listeners.clients));
-    tasks.spawn_local(watch::links(handle.clone(), config.genesis(), config.node));
-    tasks.spawn_local(accept_peers(listeners.peers, handle.clone(), config.clone()));
-    for member in config.peers().filter(|member| member.node > config.node) {
-        tasks.spawn_local(dial(member.node, member.address.clone(), handle.clone(), config.clone()));
+    if let Some(listener) = listeners.clients {
+        let clients = clients::Door::new(handle.clone(), config.clone(), descriptors, seats, &listener);
+        tasks.spawn_local(clients.open(listener));
     }
+    tasks.spawn_local(watch::links(handle.clone(), config.genesis(), config.node));
+    peers::link(&mut tasks, listeners.peers, &handle, &config);
     let control = control::listen(&config.data_dir);
     let answering = async {
         match &control {
@@ -247,49 +277,9 @@ async fn accept(listener: &TcpListener, trouble: &Rate) -> (TcpStream, IpAddr) {
                 if let Some(times) = trouble.count() {
                     warn!(%error, times, "can't accept a connection");
                 }
-                tokio::time::sleep(BACKOFF_MIN).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
-    }
-}
-
-#[allow(clippy::result_large_err)] // the handshake's answer is tungstenite's type
-async fn accept_peers(listener: TcpListener, handle: NodeHandle, config: Rc<NodeConfig>) {
-    let places = Places::new(MAX_PEER_HANDSHAKES, MAX_PEER_HANDSHAKES);
-    let trouble = Rate::default();
-    loop {
-        let (stream, address) = accept(&listener, &trouble).await;
-        let mut place = places.enter(address);
-        let (handle, config) = (handle.clone(), config.clone());
-        let (met, has_met) = oneshot::channel();
-        tokio::task::spawn_local(async move {
-            let check = |request: &Request, response: Response| {
-                if request.uri().path() != PEER_PATH {
-                    Err(turned_away(StatusCode::NOT_FOUND, "there is nothing here; nodes use /v1/peer"))
-                } else if request.headers().contains_key("origin") {
-                    Err(turned_away(StatusCode::FORBIDDEN, "web pages have no business here"))
-                } else {
-                    Ok(response)
-                }
-            };
-            let mut link = Box::pin(async {
-                match upgrade(stream, check, opening_socket(), &config).await {
-                    Some(socket) => handle.serve_peer(socket, met).await,
-                    None => "no handshake".into(),
-                }
-            });
-            let ended = tokio::select! {
-                reason = &mut link => Some(reason),
-                Ok(()) = has_met => None,
-                () = place.lost() => Some("too many peers are in their handshake".into()),
-            };
-            drop(place);
-            let reason = match ended {
-                Some(reason) => reason,
-                None => link.await,
-            };
-            debug!(reason, "a link that a peer called has ended");
-        });
     }
 }
 
@@ -317,48 +307,6 @@ fn turned_away(status: StatusCode, why: &str) -> ErrorResponse {
     let mut response = ErrorResponse::new(Some(format!("{why}\n")));
     *response.status_mut() = status;
     response
-}
-
-/// Calls a peer, and again whenever the link has ended.
-async fn dial(peer: NodeId, address: String, handle: NodeHandle, config: Rc<NodeConfig>) {
-    let mut backoff = BACKOFF_MIN;
-    let mut told = String::new();
-    // Nodes that start together find one another after a few calls: that is no trouble yet.
-    let first = tokio::time::Instant::now();
-    loop {
-        let began = tokio::time::Instant::now();
-        let reason = match call(&address, &config).await {
-            Ok(socket) => handle.call_peer(peer, socket).await,
-            Err(reason) => reason,
-        };
-        // The same trouble is told once.
-        if reason != told {
-            if first.elapsed() < FIND_ONE_ANOTHER {
-                debug!(%peer, address, reason, "no link to the peer; calling again");
-            } else {
-                warn!(%peer, address, reason, "no link to the peer; calling again");
-                told = reason;
-            }
-        }
-        if began.elapsed() >= LASTED {
-            backoff = BACKOFF_MIN;
-        }
-        tokio::time::sleep(backoff).await;
-        backoff = (backoff * 2).min(BACKOFF_MAX);
-    }
-}
-
-async fn call(address: &str, config: &NodeConfig) -> Result<WebSocketStream<TcpStream>, String> {
-    let calling = async {
-        let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
-        let url = format!("ws://{address}{PEER_PATH}");
-        let request = url.into_client_request().map_err(|error| error.to_string())?;
-        let connected = tokio_tungstenite::client_async_with_config(request, stream, Some(link_socket())).await;
-        connected.map(|(socket, _)| socket).map_err(|error| error.to_string())
-    };
-    let timeout = config.limits.handshake_timeout();
-    tokio::time::timeout(timeout, calling).await.unwrap_or_else(|_| Err(format!("no answer within {timeout:?}")))
 }
 
 #[cfg(test)]

@@ -1,9 +1,15 @@
 //! What the session of a host is told.
 
+use std::pin::Pin;
+use std::task::{self, Poll, ready};
+use std::vec;
+
 use actix::prelude::*;
+use futures_util::Stream;
 use rabia_bank_messages::bank::{self, ReadLevel, Refusal, Success, Transaction};
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::ids::Slot;
+use tokio::sync::mpsc;
 
 /// What came of a command or a query.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -63,6 +69,46 @@ pub struct Subscribe {
     pub feed: Feed,
     /// Whom.
     pub to: Recipient<Happened>,
+}
+
+/// Hand out the transactions of a feed, as they are applied, as a stream: for a host without actors.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "Result<Transactions, Refusal>")]
+pub struct Follow(pub Feed);
+
+/// The transactions of a feed, as they are applied, oldest first. The node reads some pages ahead of whoever takes them, and no
+/// more, so a slow one costs nothing. It ends with the session or its node.
+#[derive(Debug)]
+pub struct Transactions {
+    pages: mpsc::Receiver<Vec<Transaction>>,
+    page: vec::IntoIter<Transaction>,
+}
+
+impl Transactions {
+    pub(crate) fn new(pages: mpsc::Receiver<Vec<Transaction>>) -> Transactions {
+        Transactions { pages, page: Vec::new().into_iter() }
+    }
+
+    /// The next one; none if the session has ended.
+    pub async fn next(&mut self) -> Option<Transaction> {
+        std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
+    }
+}
+
+impl Stream for Transactions {
+    type Item = Transaction;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<Transaction>> {
+        loop {
+            if let Some(transaction) = self.page.next() {
+                return Poll::Ready(Some(transaction));
+            }
+            match ready!(self.pages.poll_recv(cx)) {
+                Some(page) => self.page = page.into_iter(),
+                None => return Poll::Ready(None),
+            }
+        }
+    }
 }
 
 /// Transactions of a feed, oldest first.

@@ -1,7 +1,6 @@
 //! Sockets of clients and peers: their types, their limits, and what is measured on them.
 
 use rabia_bank_messages::codec::{MAX_OPENING_FRAME, MAX_PEER_FRAME};
-use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
@@ -10,11 +9,14 @@ use metered::Metered;
 
 pub mod metered;
 pub(crate) mod pace;
+mod peer_stream;
+
+pub use peer_stream::PeerStream;
 
 /// A socket to a client.
 pub type ClientSocket = WebSocketStream<Metered>;
 /// A socket to a peer.
-pub type PeerSocket = WebSocketStream<TcpStream>;
+pub type PeerSocket = WebSocketStream<PeerStream>;
 
 /// What is let go of when a connection has ended.
 pub type Seat = Box<dyn std::any::Any + Send>;

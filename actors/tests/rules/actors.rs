@@ -21,6 +21,7 @@ use rabia_bank_actors::metrics::Metrics;
 use rabia_bank_actors::peer_link::PeerLink;
 use rabia_bank_actors::proposer::Proposer;
 use rabia_bank_actors::snapshotter::Snapshotter;
+use rabia_bank_actors::socket::PeerStream;
 use rabia_bank_actors::voter::{Voter, VoterNeighbours};
 use rabia_bank_messages::genesis::Replacements;
 use rabia_bank_messages::ids::{Digest, NodeId, RunId};
@@ -309,7 +310,7 @@ fn who_needs_to_know_hears_when_a_link_has_ended() {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let theirs = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let (ours, _) = listener.accept().await.unwrap();
-            let socket = WebSocketStream::from_raw_socket(ours, Role::Server, None).await;
+            let socket = WebSocketStream::from_raw_socket(PeerStream::Tcp(ours), Role::Server, None).await;
             let store = genesis().stores[1];
             let link = LinkUp { store, dialled: false, decided: 0, log_hash: Digest::ZERO };
             half.link.do_send(Attach { socket, link, run: RunId([2; 16]) });

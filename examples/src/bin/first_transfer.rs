@@ -5,8 +5,8 @@
 use std::error::Error;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rabia_bank::client::{CallError, Client, ClientOptions, NodeUrl};
-use rabia_bank_messages::bank::{ErrorCode, ReadLevel};
+use rabia_bank::bank::{ErrorCode, ReadLevel};
+use rabia_bank::client::{BankCalls, CallError, Client, ClientOptions, NodeUrl};
 
 #[tokio::main(flavor = "current_thread")]
 #[allow(clippy::print_stdout)] // a program for people

@@ -1,6 +1,6 @@
 //! A game whose money lives in a bank inside it: actors of the game speak to the bank's actors, in one actix System.
 //!
-//! `cargo run -p rabia-bank-examples --bin game_economy [FOLDER [BASE-PORT]]`
+//! `cargo run -p rabia-bank-examples --bin game_economy [FOLDER]`
 //!
 //! - The `Market` owns a session with the bank. Players earn gold (a deposit), buy from the shop and trade with one another
 //!   (transfers). An item changes hands only after the bank has applied the payment: a player without gold gets nothing, and a
@@ -10,12 +10,9 @@
 use std::collections::BTreeMap;
 
 use actix::prelude::*;
+use rabia_bank::bank::{Amount, Command, ErrorCode, Operation, Outcome, ReadLevel, Refusal, Success, TransactionType};
 use rabia_bank::create::{NewCluster, create_or_open};
-use rabia_bank::embed::{self, Embedded, Happened, HostSession, Subscribe};
-use rabia_bank_messages::bank::{
-    Amount, Command, ErrorCode, Operation, Outcome, Query, ReadLevel, Refusal, Success, TransactionType,
-};
-use rabia_bank_messages::client::Feed;
+use rabia_bank::embed::{self, BankCalls, Embedded, Feed, Happened, HostSession, Reach, Subscribe};
 
 const SHOP: &str = "shop";
 /// Purchases of at least so much are news.
@@ -177,11 +174,9 @@ impl Handler<Happened> for Herald {
 #[actix::main]
 #[allow(clippy::print_stdout)] // a program for people
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let folder = arguments.next().unwrap_or_else(|| "game-data".into());
-    let base_port = arguments.next().map_or(Ok(7551), |port| port.parse())?;
-    let mut members = create_or_open(&NewCluster { base_port, ..NewCluster::new(folder, 1) })?;
-    let node = Embedded::start(members.remove(0)).await?;
+    let folder = std::env::args().nth(1).unwrap_or_else(|| "game-data".into());
+    let mut members = create_or_open(&NewCluster::new(folder, 1))?;
+    let node = Embedded::start_with(members.remove(0), Reach::alone()).await?;
     let session = node.session().await?;
     let bank = session.address().clone();
 
@@ -201,11 +196,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     market.send(Earn("bob", 200)).await??;
     market.send(Buy { buyer: "bob", seller: Some("ada"), item: "sword", gold: 200 }).await??;
     println!("ada: {:?}, bob: {:?}", market.send(Bag("ada")).await?, market.send(Bag("bob")).await?);
-    let query = Query::GetBalance { account_id: "ada".into() };
-    let query = embed::Query { query, read: ReadLevel::Linearizable };
-    if let Success::Balance { balance } = bank.send(query).await??.success {
-        println!("ada has {balance} gold");
-    }
+    println!("ada has {} gold", session.balance("ada", ReadLevel::Linearizable).await?.value);
     node.stop().await?;
     Ok(())
 }

@@ -12,9 +12,8 @@ use std::error::Error;
 use std::time::Duration;
 
 use clap::Parser;
-use rabia_bank::client::{ClientOptions, NodeUrl, Subscription};
-use rabia_bank_messages::bank::{Transaction, TransactionType};
-use rabia_bank_messages::client::Feed;
+use rabia_bank::bank::{Transaction, TransactionType};
+use rabia_bank::client::{ClientOptions, Feed, NodeUrl, Subscription};
 
 /// Raises alerts from the live feed of a cluster.
 #[derive(Parser)]

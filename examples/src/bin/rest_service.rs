@@ -29,14 +29,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use actix_web::http::StatusCode;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use clap::Parser;
-use rabia_bank::config::MAX_SESSIONS;
-use rabia_bank::create::{NewCluster, create_or_open};
-use rabia_bank::embed::{Embedded, Heard, Reply, Session};
-use rabia_bank_messages::bank::{
+use rabia_bank::bank::{
     AccountId, Amount, Command, ErrorCode, HistoryFilter, Operation, Outcome, Query, ReadLevel, Refusal,
 };
-use rabia_bank_messages::genesis::SessionLimits;
-use rabia_bank_messages::ids::SessionKey;
+use rabia_bank::config::MAX_SESSIONS;
+use rabia_bank::create::{NewCluster, create_or_open};
+use rabia_bank::embed::{Embedded, Heard, Reply, Session, SessionKey, SessionLimits};
 use serde::Deserialize;
 use serde_json::json;
 

@@ -3,7 +3,7 @@
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use rabia_bank_client::bank::ReadLevel;
-//! use rabia_bank_client::{Client, ClientOptions, NodeUrl};
+//! use rabia_bank_client::{BankCalls, Client, ClientOptions, NodeUrl};
 //!
 //! let urls = NodeUrl::list("ws://127.0.0.1:7101,ws://127.0.0.1:7102,ws://127.0.0.1:7103")?;
 //! let client = Client::connect(ClientOptions::new(urls));
@@ -34,7 +34,7 @@
 //! [`TypeName::Other`]: rabia_bank_messages::bank::TypeName::Other
 //!
 //! [`Client::command`] and [`Client::query`] take and give the messages as they are on the wire; the calls beside them,
-//! such as [`Client::transfer`], are typed. [`Client::accounts`] and [`Client::history`] are streams that read page after
+//! such as [`transfer`](BankCalls::transfer), are typed. [`accounts`](BankCalls::accounts) and [`history`](BankCalls::history) are streams that read page after
 //! page. A [`Subscription`] is told of transactions as they are applied.
 //!
 //! A call whose future is dropped goes on in the background; its outcome is lost.
@@ -63,7 +63,7 @@ pub use rabia_bank_messages::client::Feed;
 pub use rabia_bank_messages::codec::Encoding;
 pub use rabia_bank_messages::ids::Slot;
 pub use subscription::Subscription;
-pub use typed::Receipt;
+pub use typed::{BankCalls, Receipt};
 
 /// How long a call may take where [`ClientOptions`] does not say: longer than a node waits for a quorum.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);

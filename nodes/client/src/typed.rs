@@ -1,20 +1,22 @@
 //! Typed calls: what a command or a query brings, as the type that it is, and pages as streams.
 
+use std::pin::Pin;
+
 use futures_util::stream::{self, Stream, TryStreamExt};
 use rabia_bank_messages::bank::{
-    Account, AccountId, Amount, Bulk, Command, HistoryFilter, ItemResult, MAX_PAGE, Operation, Query, ReadLevel,
-    Statistics, Status, Success, Transaction,
+    Account, AccountId, Amount, Bulk, Command, ErrorCode, HistoryFilter, ItemResult, MAX_PAGE, Operation, Outcome,
+    Query, ReadLevel, Refusal, Statistics, Status, Success, Transaction,
 };
 use rabia_bank_messages::ids::Slot;
 
-use super::{Applied, CallError, Client, Unknown};
+use super::{Applied, CallError, Client, Request, Unknown};
 
 /// What a call brought.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Receipt<T> {
     /// The slot that it was applied in or read at. A read [`at least`](ReadLevel::AtLeast) at this slot, on any node, sees it.
     pub slot: Slot,
-    /// Of a command: its place in that slot, from 0. Commands are ordered by slot and index.
+    /// Of a command: its place in that slot, from 0.
     pub index: Option<u32>,
     /// Whether a command had been applied by an earlier attempt.
     pub replayed: bool,
@@ -23,31 +25,40 @@ pub struct Receipt<T> {
 }
 
 impl<T> Receipt<T> {
-    fn of(applied: Applied, pick: impl FnOnce(Success) -> Option<T>) -> Result<Receipt<T>, CallError> {
+    fn of(applied: Applied, pick: impl FnOnce(Success) -> Option<T>) -> Result<Receipt<T>, Refusal> {
         let Applied { slot, index, replayed, success } = applied;
-        let unknown = |why: String| CallError::Unknown(Unknown { why, last: None });
-        let Some(slot) = slot else { return Err(unknown("an answer that names no slot".into())) };
+        let unknown = |why: &str| Refusal::unknown(ErrorCode::Malformed, why);
+        let Some(slot) = slot else { return Err(unknown("an answer that names no slot")) };
         match pick(success) {
             Some(value) => Ok(Receipt { slot, index, replayed, value }),
-            None => Err(unknown("an answer to another question".into())),
+            None => Err(unknown("an answer to another question")),
         }
     }
 }
 
-/// Every call fails as the [module](super) says.
-impl Client {
-    /// Opens an account.
+/// Typed calls to a bank. A [`Client`] makes them over a connection, and the session of a program that has a node inside makes
+/// them without one. What is written against this trait runs with either.
+pub trait BankCalls: Sync {
+    /// Why a call brought no success.
+    type Error: From<Refusal> + Send;
+
+    /// Carries a command out, once, or answers a query.
     ///
     /// # Errors
-    /// See the [module](super).
-    pub async fn create_account(
+    /// Why it brought no success.
+    fn call(&self, request: Request) -> impl Future<Output = Result<Applied, Self::Error>> + Send;
+
+    /// Opens an account. Its opening balance, in minor units, may be 0.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    fn create_account(
         &self,
         account_id: impl Into<AccountId>,
         initial_balance: u64,
-    ) -> Result<Receipt<Account>, CallError> {
+    ) -> impl Future<Output = Result<Receipt<Account>, Self::Error>> + Send {
         let (account_id, initial_balance) = (account_id.into(), Amount::new(initial_balance));
-        let applied = self.command(Command::One(Operation::CreateAccount { account_id, initial_balance })).await?;
-        Receipt::of(applied, |success| match success {
+        ask(self, operation(Operation::CreateAccount { account_id, initial_balance }), |success| match success {
             Success::Account { account, .. } => Some(account),
             _ => None,
         })
@@ -56,52 +67,53 @@ impl Client {
     /// Brings money in.
     ///
     /// # Errors
-    /// See the [module](super).
-    pub async fn deposit(
+    /// As [`call`](Self::call).
+    fn deposit(
         &self,
         account_id: impl Into<AccountId>,
         amount: u64,
-    ) -> Result<Receipt<Transaction>, CallError> {
-        self.move_money(Operation::Deposit { account_id: account_id.into(), amount: Amount::new(amount) }).await
+    ) -> impl Future<Output = Result<Receipt<Transaction>, Self::Error>> + Send {
+        let (account_id, amount) = (account_id.into(), Amount::new(amount));
+        ask(self, operation(Operation::Deposit { account_id, amount }), transaction)
     }
 
     /// Takes money out.
     ///
     /// # Errors
-    /// See the [module](super).
-    pub async fn withdraw(
+    /// As [`call`](Self::call).
+    fn withdraw(
         &self,
         account_id: impl Into<AccountId>,
         amount: u64,
-    ) -> Result<Receipt<Transaction>, CallError> {
-        self.move_money(Operation::Withdraw { account_id: account_id.into(), amount: Amount::new(amount) }).await
+    ) -> impl Future<Output = Result<Receipt<Transaction>, Self::Error>> + Send {
+        let (account_id, amount) = (account_id.into(), Amount::new(amount));
+        ask(self, operation(Operation::Withdraw { account_id, amount }), transaction)
     }
 
     /// Moves money.
     ///
     /// # Errors
-    /// See the [module](super).
-    pub async fn transfer(
+    /// As [`call`](Self::call).
+    fn transfer(
         &self,
         from_account: impl Into<AccountId>,
         to_account: impl Into<AccountId>,
         amount: u64,
-    ) -> Result<Receipt<Transaction>, CallError> {
-        let (from_account, to_account) = (from_account.into(), to_account.into());
-        self.move_money(Operation::Transfer { from_account, to_account, amount: Amount::new(amount) }).await
-    }
-
-    async fn move_money(&self, operation: Operation) -> Result<Receipt<Transaction>, CallError> {
-        Receipt::of(self.command(Command::One(operation)).await?, transaction)
+    ) -> impl Future<Output = Result<Receipt<Transaction>, Self::Error>> + Send {
+        let (from_account, to_account, amount) = (from_account.into(), to_account.into(), Amount::new(amount));
+        ask(self, operation(Operation::Transfer { from_account, to_account, amount }), transaction)
     }
 
     /// Applies several operations in one step. `atomic`: all or none; else each has its own result.
     ///
     /// # Errors
-    /// See the [module](super).
-    pub async fn bulk(&self, commands: Vec<Operation>, atomic: bool) -> Result<Receipt<Vec<ItemResult>>, CallError> {
-        let applied = self.command(Command::Bulk(Bulk { commands, atomic })).await?;
-        Receipt::of(applied, |success| match success {
+    /// As [`call`](Self::call).
+    fn bulk(
+        &self,
+        commands: Vec<Operation>,
+        atomic: bool,
+    ) -> impl Future<Output = Result<Receipt<Vec<ItemResult>>, Self::Error>> + Send {
+        ask(self, Request::Command(Command::Bulk(Bulk { commands, atomic })), |success| match success {
             Success::Results { results } => Some(results),
             _ => None,
         })
@@ -110,14 +122,14 @@ impl Client {
     /// Looks an account up.
     ///
     /// # Errors
-    /// See the [module](super).
-    pub async fn account(
+    /// As [`call`](Self::call).
+    fn account(
         &self,
         account_id: impl Into<AccountId>,
         read: ReadLevel,
-    ) -> Result<Receipt<Account>, CallError> {
-        let applied = self.query(Query::GetAccount { account_id: account_id.into() }, read).await?;
-        Receipt::of(applied, |success| match success {
+    ) -> impl Future<Output = Result<Receipt<Account>, Self::Error>> + Send {
+        let query = Query::GetAccount { account_id: account_id.into() };
+        ask(self, Request::Query(query, read), |success| match success {
             Success::Account { account, .. } => Some(account),
             _ => None,
         })
@@ -126,10 +138,14 @@ impl Client {
     /// Looks a balance up, in minor units.
     ///
     /// # Errors
-    /// See the [module](super).
-    pub async fn balance(&self, account_id: impl Into<AccountId>, read: ReadLevel) -> Result<Receipt<u64>, CallError> {
-        let applied = self.query(Query::GetBalance { account_id: account_id.into() }, read).await?;
-        Receipt::of(applied, |success| match success {
+    /// As [`call`](Self::call).
+    fn balance(
+        &self,
+        account_id: impl Into<AccountId>,
+        read: ReadLevel,
+    ) -> impl Future<Output = Result<Receipt<u64>, Self::Error>> + Send {
+        let query = Query::GetBalance { account_id: account_id.into() };
+        ask(self, Request::Query(query, read), |success| match success {
             Success::Balance { balance } => Some(balance),
             _ => None,
         })
@@ -138,34 +154,36 @@ impl Client {
     /// Looks a transaction up.
     ///
     /// # Errors
-    /// See the [module](super).
-    pub async fn transaction(&self, id: u64, read: ReadLevel) -> Result<Receipt<Transaction>, CallError> {
-        Receipt::of(self.query(Query::GetTransaction { transaction_id: id }, read).await?, transaction)
+    /// As [`call`](Self::call).
+    fn transaction(
+        &self,
+        transaction_id: u64,
+        read: ReadLevel,
+    ) -> impl Future<Output = Result<Receipt<Transaction>, Self::Error>> + Send {
+        ask(self, Request::Query(Query::GetTransaction { transaction_id }, read), transaction)
     }
 
     /// Figures over the whole bank; transactions of at least `large_amount` are listed.
     ///
     /// # Errors
-    /// See the [module](super).
-    pub async fn statistics(
+    /// As [`call`](Self::call).
+    fn statistics(
         &self,
         large_amount: Option<u64>,
         read: ReadLevel,
-    ) -> Result<Receipt<Statistics>, CallError> {
-        let applied = self.query(Query::GetStatistics { large_amount }, read).await?;
-        Receipt::of(applied, |success| match success {
+    ) -> impl Future<Output = Result<Receipt<Statistics>, Self::Error>> + Send {
+        ask(self, Request::Query(Query::GetStatistics { large_amount }, read), |success| match success {
             Success::Statistics { statistics } => Some(*statistics),
             _ => None,
         })
     }
 
-    /// The state of the node that this client is connected to.
+    /// The state of the node that answers.
     ///
     /// # Errors
-    /// See the [module](super).
-    pub async fn status(&self) -> Result<Receipt<Status>, CallError> {
-        let applied = self.query(Query::GetStatus {}, ReadLevel::Local).await?;
-        Receipt::of(applied, |success| match success {
+    /// As [`call`](Self::call).
+    fn status(&self) -> impl Future<Output = Result<Receipt<Status>, Self::Error>> + Send {
+        ask(self, Request::Query(Query::GetStatus {}, ReadLevel::Local), |success| match success {
             Success::Status { status } => Some(*status),
             _ => None,
         })
@@ -173,52 +191,81 @@ impl Client {
 
     /// All accounts by id, in byte order, from the one after `after` on. They are read page by page, as the stream is: an
     /// account that is opened meanwhile may or may not be among them. The stream ends after an error.
-    pub fn accounts(
+    fn accounts(
         &self,
         after: Option<AccountId>,
         read: ReadLevel,
-    ) -> impl Stream<Item = Result<Account, CallError>> + Unpin + '_ {
-        let page = move |after: Option<AccountId>| async move {
+    ) -> impl Stream<Item = Result<Account, Self::Error>> + Unpin + Send {
+        pages(after, move |after| {
             let query = Query::ListAccounts { after, limit: Some(MAX_PAGE) };
-            let page = Receipt::of(self.query(query, read).await?, |success| match success {
+            let page = ask(self, Request::Query(query, read), |success| match success {
                 Success::Accounts { accounts, next } => Some((accounts, next)),
                 _ => None,
-            })?;
-            Ok(page.value)
-        };
-        pages(after, move |after| Box::pin(page(after)))
+            });
+            Box::pin(async { Ok(page.await?.value) })
+        })
     }
 
     /// The transactions that meet every condition of the filter, newest first, however many there are. The filter's `limit` is
     /// the size of the pages that are read. The stream ends after an error.
-    pub fn history(
+    fn history(
         &self,
         filter: HistoryFilter,
         read: ReadLevel,
-    ) -> impl Stream<Item = Result<Transaction, CallError>> + Unpin + '_ {
-        let page = move |filter: HistoryFilter| async move {
-            let page =
-                Receipt::of(self.query(Query::GetTransactionHistory(filter), read).await?, |success| match success {
-                    Success::Transactions { transactions, next } => Some((transactions, next)),
-                    _ => None,
-                })?;
-            Ok(page.value)
-        };
+    ) -> impl Stream<Item = Result<Transaction, Self::Error>> + Unpin + Send {
         let limit = filter.limit.or(Some(MAX_PAGE));
-        let first = filter.before;
-        pages(first, move |before| Box::pin(page(HistoryFilter { before, limit, ..filter.clone() })))
+        pages(filter.before, move |before| {
+            let query = Query::GetTransactionHistory(HistoryFilter { before, limit, ..filter.clone() });
+            let page = ask(self, Request::Query(query, read), |success| match success {
+                Success::Transactions { transactions, next } => Some((transactions, next)),
+                _ => None,
+            });
+            Box::pin(async { Ok(page.await?.value) })
+        })
     }
 }
 
+impl BankCalls for Client {
+    type Error = CallError;
+
+    async fn call(&self, request: Request) -> Result<Applied, CallError> {
+        self.ask(request).await?.into_applied()
+    }
+}
+
+impl From<Refusal> for CallError {
+    fn from(refusal: Refusal) -> CallError {
+        match refusal.outcome {
+            Outcome::Refused => CallError::Refused(refusal),
+            Outcome::Unknown => CallError::Unknown(Unknown { why: refusal.to_string(), last: None }),
+        }
+    }
+}
+
+fn operation(operation: Operation) -> Request {
+    Request::Command(Command::One(operation))
+}
+
+async fn ask<B: BankCalls + ?Sized, T>(
+    bank: &B,
+    request: Request,
+    pick: fn(Success) -> Option<T>,
+) -> Result<Receipt<T>, B::Error> {
+    Ok(Receipt::of(bank.call(request).await?, pick)?)
+}
+
+type Page<'a, T, At, E> = Pin<Box<dyn Future<Output = Result<(Vec<T>, Option<At>), E>> + Send + 'a>>;
+
 /// The items of all pages, each page beginning where the one before says.
-fn pages<'a, T: 'a, At: 'a>(
+fn pages<'a, T: Send + 'a, At: Send + 'a, E: Send + 'a>(
     first: Option<At>,
-    page: impl Fn(Option<At>) -> std::pin::Pin<Box<dyn Future<Output = Result<(Vec<T>, Option<At>), CallError>> + 'a>> + 'a,
-) -> impl Stream<Item = Result<T, CallError>> + Unpin + 'a {
+    page: impl Fn(Option<At>) -> Page<'a, T, At, E> + Send + 'a,
+) -> impl Stream<Item = Result<T, E>> + Unpin + Send + 'a {
     // None: there are no more pages.
     let pages = stream::try_unfold((Some(first), page), |(at, page)| async move {
-        let Some(at) = at else { return Ok::<_, CallError>(None) };
-        let (items, next) = page(at).await?;
+        let Some(at) = at else { return Ok::<_, E>(None) };
+        let next_page = page(at);
+        let (items, next) = next_page.await?;
         let items = stream::iter(items.into_iter().map(Ok));
         Ok(Some((items, (next.map(Some), page))))
     });

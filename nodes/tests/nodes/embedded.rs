@@ -2,11 +2,14 @@
 
 use crate::support::{PATIENCE, free_base_port};
 use actix::prelude::*;
+use futures_util::TryStreamExt;
 use rabia_bank::NodeError;
+use rabia_bank::client::{Client, ClientOptions};
 use rabia_bank::create::{NewCluster, create_or_open};
-use rabia_bank::embed::{Embedded, Happened, Session};
+use rabia_bank::embed::{BankCalls, Embedded, Happened, LocalNetwork, PeerLinks, Reach, Session, Subscribe};
+use rabia_bank::testing::TestCluster;
 use rabia_bank_messages::bank::{
-    Amount, Command, ErrorCode, Operation, Outcome, Query, ReadLevel, Refusal, Success, Transaction,
+    Account, AccountId, Amount, Command, ErrorCode, Operation, Outcome, Query, ReadLevel, Refusal, Success, Transaction,
 };
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::genesis::SessionLimits;
@@ -62,10 +65,11 @@ fn three_nodes_on_threads_of_one_process_serve_their_host() {
         let sessions: Vec<Session> =
             futures_util::future::join_all(nodes.iter().map(async |node| node.session().await.unwrap())).await;
         let feed = Feed { account_id: Some("a".into()), ..Feed::default() };
-        let nobody = sessions[1].subscribe(feed.clone(), ear.clone().recipient()).await.unwrap_err();
+        let subscribe = || Subscribe { feed: feed.clone(), to: ear.clone().recipient() };
+        let nobody = sessions[1].address().send(subscribe()).await.unwrap().unwrap_err();
         assert_eq!(nobody.code, ErrorCode::AccountNotFound);
         sessions[0].command(create()).await.unwrap();
-        sessions[1].subscribe(feed, ear.clone().recipient()).await.unwrap();
+        sessions[1].address().send(subscribe()).await.unwrap().unwrap();
         let deposits = (0..300).map(|n| sessions[n % 3].command(deposit(n as u64 + 1)));
         for done in futures_util::future::join_all(deposits).await {
             assert!(!done.unwrap().replayed);
@@ -151,5 +155,140 @@ fn a_host_goes_on_after_its_session_has_expired() {
         }
         assert!((403..=405).contains(&balance(&own).await), "{}", balance(&own).await);
         node.stop().await.unwrap();
+    });
+}
+
+/// What a program does that runs with either: over a connection, or with the node inside.
+async fn pay<B: BankCalls>(bank: &B, from: &str, to: &str) -> u64
+where
+    B::Error: std::fmt::Debug,
+{
+    bank.create_account(from, 100).await.unwrap();
+    bank.create_account(to, 0).await.unwrap();
+    let paid = bank.transfer(from, to, 30).await.unwrap();
+    assert!(bank.transfer(from, to, 71).await.is_err());
+    bank.balance(to, ReadLevel::AtLeast(paid.slot)).await.unwrap().value
+}
+
+fn is_send<T: Send>(value: T) -> T {
+    value
+}
+
+#[test]
+fn typed_calls_are_the_same_over_a_connection_and_inside() {
+    let dir = tempfile::tempdir().unwrap();
+    let new = NewCluster { base_port: free_base_port(1), ..NewCluster::new(dir.path().join("data"), 1) };
+    let config = create_or_open(&new).unwrap().remove(0);
+    let url = config.client_listen.to_string().parse().unwrap();
+    let node = Embedded::start_on_thread(config).unwrap();
+    actix::System::new().block_on(async {
+        let (inside, outside) = (node.session().await.unwrap(), Client::connect(ClientOptions::new(vec![url])));
+        assert_eq!(is_send(pay(&inside, "a", "b")).await, 30);
+        assert_eq!(is_send(pay(&outside, "c", "d")).await, 30);
+        let poor = inside.withdraw("a", 71).await.unwrap_err();
+        assert_eq!((poor.code, poor.outcome), (ErrorCode::InsufficientFunds, Outcome::Refused));
+        let names = |accounts: Vec<Account>| accounts.into_iter().map(|account| account.account_id).collect::<Vec<_>>();
+        let here: Vec<Account> = inside.accounts(None, ReadLevel::Linearizable).try_collect().await.unwrap();
+        let there: Vec<Account> = outside.accounts(None, ReadLevel::Linearizable).try_collect().await.unwrap();
+        assert_eq!(names(here), ["a", "b", "c", "d"].map(AccountId::from));
+        assert_eq!(there.len(), 4);
+        assert_eq!(inside.status().await.unwrap().value.accounts, 4);
+        outside.close().await;
+        node.stop().await.unwrap();
+    });
+}
+
+#[test]
+fn a_bank_without_a_port_goes_on_with_its_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("bank");
+    // On the ports of its configuration nobody listens: they may be somebody else's.
+    let config = create_or_open(&NewCluster::new(&folder, 1)).unwrap().remove(0);
+    let taken: Vec<_> = [config.client_listen, config.peer_listen].map(std::net::TcpListener::bind).into();
+    actix::System::new().block_on(async {
+        for balance in [10, 20] {
+            let node = Embedded::single(&folder).unwrap();
+            let bank = node.session().await.unwrap();
+            if balance == 10 {
+                bank.create_account("a", 0).await.unwrap();
+            }
+            bank.deposit("a", 10).await.unwrap();
+            assert_eq!(bank.balance("a", ReadLevel::Linearizable).await.unwrap().value, balance);
+            node.stop().await.unwrap();
+        }
+    });
+    drop(taken);
+}
+
+#[test]
+fn a_member_without_a_way_to_the_others_refuses_to_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = create_or_open(&NewCluster::new(dir.path().join("data"), 3)).unwrap().remove(0);
+    let reach = Reach { clients: false, peers: PeerLinks::None };
+    let refused = Embedded::start_on_thread_with(config.clone(), reach).err();
+    assert!(
+        matches!(&refused, Some(NodeError::Refused(why)) if why.contains("a way to reach the others")),
+        "{refused:?}"
+    );
+    // It has let go of its files.
+    let node = Embedded::start_on_thread_with(config, Reach::within(&LocalNetwork::new())).unwrap();
+    actix::System::new().block_on(node.stop()).unwrap();
+}
+
+#[test]
+fn a_cluster_in_memory_bears_a_node_that_is_away() {
+    let mut cluster = TestCluster::start(3).unwrap();
+    assert_eq!(cluster.size(), 3);
+    actix::System::new().block_on(async {
+        let bank = cluster.session(0).await.unwrap();
+        bank.create_account("a", 0).await.unwrap();
+        let mut feed = bank.subscribe(Feed { account_id: Some("a".into()), ..Feed::default() }).await.unwrap();
+        for away in [1, 2, 1] {
+            cluster.stop(away).await.unwrap();
+            assert!(cluster.node(away).is_none() && cluster.session(away).await.is_err());
+            for _ in 0..100 {
+                bank.deposit("a", 1).await.unwrap();
+            }
+            cluster.restart(away).unwrap();
+            let back = cluster.session(away).await.unwrap();
+            let here = bank.balance("a", ReadLevel::Linearizable).await.unwrap().value;
+            assert_eq!(tokio::time::timeout(PATIENCE, settled(&back)).await.unwrap(), here);
+        }
+        for id in 1..=300 {
+            let transaction = tokio::time::timeout(PATIENCE, feed.next()).await.unwrap().unwrap();
+            assert_eq!((transaction.transaction_id, transaction.to_balance), (id, Some(id)));
+        }
+        let nobody = bank.subscribe(Feed { account_id: Some("b".into()), ..Feed::default() }).await.unwrap_err();
+        assert_eq!(nobody.code, ErrorCode::AccountNotFound);
+        cluster.end().await.unwrap();
+        assert_eq!(feed.next().await, None, "it ends with its node");
+    });
+}
+
+/// The balance by a node that may still be catching up.
+async fn settled(bank: &Session) -> u64 {
+    loop {
+        if let Ok(read) = bank.balance("a", ReadLevel::Linearizable).await {
+            return read.value;
+        }
+    }
+}
+
+#[test]
+fn a_feed_that_nobody_reads_waits_at_its_node() {
+    let cluster = TestCluster::start(1).unwrap();
+    actix::System::new().block_on(async {
+        let bank = cluster.session(0).await.unwrap();
+        bank.create_account("a", 0).await.unwrap();
+        let mut feed = bank.subscribe(Feed::default()).await.unwrap();
+        let unread = bank.subscribe(Feed::default()).await.unwrap();
+        let deposit = || Operation::Deposit { account_id: "a".into(), amount: Amount::new(1) };
+        bank.bulk((0..10_000).map(|_| deposit()).collect(), true).await.unwrap();
+        for id in 1..=10_000 {
+            assert_eq!(feed.next().await.unwrap().transaction_id, id);
+        }
+        drop((feed, unread));
+        bank.deposit("a", 1).await.unwrap();
+        cluster.end().await.unwrap();
     });
 }

@@ -1,17 +1,27 @@
 //! Three nodes in one process, started through the library: no global state, listeners and shutdown as arguments.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use rabia_bank::client::{Client, ClientOptions, NodeUrl};
 use rabia_bank::config::NodeConfig;
 use rabia_bank::create::{NewCluster, create};
-use rabia_bank::server::{Listeners, run_on};
+use rabia_bank::server::{Listeners, Peers, run_on};
 use rabia_bank_messages::bank::{Amount, Command, Operation, Query, ReadLevel, Status, Success};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+fn client_address(listeners: &Listeners) -> SocketAddr {
+    listeners.clients.as_ref().unwrap().local_addr().unwrap()
+}
+
+fn peer_address(listeners: &Listeners) -> SocketAddr {
+    let Peers::Tcp(listener) = &listeners.peers else { panic!("{listeners:?}") };
+    listener.local_addr().unwrap()
+}
 
 /// Gives every node of a new cluster listeners on free ports.
 async fn bind(configs: &mut [NodeConfig]) -> Vec<Listeners> {
@@ -19,13 +29,13 @@ async fn bind(configs: &mut [NodeConfig]) -> Vec<Listeners> {
     for _ in 0..configs.len() {
         let clients = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peers = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        listeners.push(Listeners { clients, peers });
+        listeners.push(Listeners::tcp(clients, peers));
     }
     for config in configs {
-        config.client_listen = listeners[config.node.index()].clients.local_addr().unwrap();
-        config.peer_listen = listeners[config.node.index()].peers.local_addr().unwrap();
+        config.client_listen = client_address(&listeners[config.node.index()]);
+        config.peer_listen = peer_address(&listeners[config.node.index()]);
         for member in &mut config.members {
-            member.address = listeners[member.node.index()].peers.local_addr().unwrap().to_string();
+            member.address = peer_address(&listeners[member.node.index()]).to_string();
         }
     }
     listeners
@@ -114,10 +124,8 @@ fn three_nodes_in_one_process_keep_the_same_books() {
 async fn start_again(config: &NodeConfig, stop: &watch::Sender<bool>) -> actix_rt::task::JoinHandle<()> {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
-        let listeners = Listeners {
-            clients: TcpListener::bind(config.client_listen).await.unwrap(),
-            peers: TcpListener::bind(config.peer_listen).await.unwrap(),
-        };
+        let clients = TcpListener::bind(config.client_listen).await.unwrap();
+        let listeners = Listeners::tcp(clients, TcpListener::bind(config.peer_listen).await.unwrap());
         let mut stopped = stop.subscribe();
         let mut node = actix_rt::spawn(run_on(config.clone(), listeners, async move {
             let _ = stopped.wait_for(|stop| *stop).await;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::support::books::block_on;
 use crate::support::{Cluster, Node, PATIENCE, wait_until};
 use futures_util::TryStreamExt;
-use rabia_bank::client::{CallError, Client, ClientOptions, NodeUrl, Receipt};
+use rabia_bank::client::{BankCalls, CallError, Client, ClientOptions, NodeUrl, Receipt};
 use rabia_bank_messages::bank::{HistoryFilter, ReadLevel, Transaction};
 
 const ACCOUNTS: usize = 3;

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use crate::support::books::block_on;
 use crate::support::bulks::{Bulks, LONG, OPENING, account, clients, opening, transfer};
 use crate::support::{Cluster, Node, PATIENCE, audited, from_environment, program, wait_for, wait_until};
-use rabia_bank::client::{Client, ClientOptions, NodeUrl};
+use rabia_bank::client::{BankCalls, Client, ClientOptions, NodeUrl};
 use rabia_bank::config::{BOOKS_FILE, LOG_FILE, NodeConfig};
 use rabia_bank_messages::bank::{Account, HistoryFilter, MAX_PAGE, Query, ReadLevel, Success, Transaction};
 use rabia_bank_messages::codec::Encoding;

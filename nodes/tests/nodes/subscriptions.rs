@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::support::books::{Books, Writing, block_on};
 use crate::support::{Cluster, Connection, Node, PATIENCE, SharedCluster, wait_until};
 use futures_util::TryStreamExt;
-use rabia_bank::client::{CallError, Client, ClientOptions, NodeUrl, Subscription};
+use rabia_bank::client::{BankCalls, CallError, Client, ClientOptions, NodeUrl, Subscription};
 use rabia_bank::config::NodeConfig;
 use rabia_bank_messages::bank::{Account, Amount, ErrorCode, HistoryFilter, Operation, ReadLevel, Transaction};
 use rabia_bank_messages::client::Feed;

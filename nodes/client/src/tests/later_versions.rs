@@ -109,6 +109,7 @@ fn hold(id: u64) -> Value {
 
 #[tokio::test]
 async fn records_of_a_later_version_come_out_as_they_came() {
+    use crate::BankCalls;
     use futures_util::StreamExt;
     let node = FakeNode::new().await;
     let client = Client::connect(options(&[&node]));

@@ -31,6 +31,8 @@ use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::genesis::SessionLimits;
 use rabia_bank_messages::ids::{Digest, Millis};
 
+#[doc = include_str!("../ADDING_A_COMMAND.md")]
+pub mod adding_a_command {}
 pub mod bank;
 mod batches;
 mod ended;

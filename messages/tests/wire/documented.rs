@@ -1,6 +1,8 @@
 //! The page that describes the client protocol is true: its examples are understood, its tables complete.
 
-use rabia_bank_messages::bank::{DEFAULT_PAGE, ErrorCode, MAX_ACCOUNT_ID, MAX_BULK, MAX_PAGE, Transaction};
+use rabia_bank_messages::bank::{
+    DEFAULT_PAGE, ErrorCode, MAX_ACCOUNT_ID, MAX_BULK, MAX_PAGE, OperationKind, Transaction, TransactionType,
+};
 use rabia_bank_messages::client::{CLIENT_PATH, CLIENT_VERSION, MAX_CLIENT_MESSAGE};
 use rabia_bank_messages::codec::Encoding;
 use rabia_bank_messages::ids::Digest;
@@ -47,6 +49,17 @@ fn every_example_of_a_node_is_what_nodes_say() {
         let said: serde_json::Value = serde_json::from_slice(&Encoding::Json.encode(&message)).unwrap();
         let shown: serde_json::Value = serde_json::from_str(&example).unwrap();
         assert_eq!(said, shown);
+    }
+}
+
+#[test]
+fn every_command_has_its_row_and_every_type_its_word() {
+    for name in OperationKind::ALL.map(OperationKind::name) {
+        let rows = PAGE.lines().filter(|line| line.starts_with(&format!("| `{name}` |"))).count();
+        assert_eq!(rows, 1, "{name}");
+    }
+    for name in TransactionType::ALL.map(TransactionType::name) {
+        assert!(PAGE.contains(&format!("`{name}`")), "nothing is said of {name}");
     }
 }
 

@@ -25,17 +25,13 @@ fn amount() -> impl Strategy<Value = Amount> {
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
-    prop_oneof![
-        (account_id(), amount())
-            .prop_map(|(account_id, amount)| Operation::CreateAccount { account_id, initial_balance: amount }),
-        (account_id(), amount()).prop_map(|(account_id, amount)| Operation::Deposit { account_id, amount }),
-        (account_id(), amount()).prop_map(|(account_id, amount)| Operation::Withdraw { account_id, amount }),
-        (account_id(), account_id(), amount()).prop_map(|(from_account, to_account, amount)| Operation::Transfer {
-            from_account,
-            to_account,
-            amount
-        }),
-    ]
+    let kind = proptest::sample::select(&OperationKind::ALL[..]);
+    (kind, account_id(), account_id(), amount()).prop_map(|(kind, account_id, other, amount)| match kind {
+        OperationKind::CreateAccount => Operation::CreateAccount { account_id, initial_balance: amount },
+        OperationKind::Deposit => Operation::Deposit { account_id, amount },
+        OperationKind::Withdraw => Operation::Withdraw { account_id, amount },
+        OperationKind::Transfer => Operation::Transfer { from_account: account_id, to_account: other, amount },
+    })
 }
 
 fn command() -> impl Strategy<Value = Command> {

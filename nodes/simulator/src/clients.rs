@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use rabia_bank_messages::bank::{
-    Amount, Bulk, Command, HistoryFilter, MAX_BALANCE, Operation, Query, ReadLevel, TransactionType,
+    Amount, Bulk, Command, HistoryFilter, MAX_BALANCE, Operation, OperationKind, Query, ReadLevel, TransactionType,
 };
 use rabia_bank_messages::batch::{Action, RequestHeader};
 use rabia_bank_messages::client::Feed;
@@ -262,15 +262,21 @@ fn amount(world: &Bounds, random: &mut Rng) -> Amount {
 }
 
 fn operation(world: &Bounds, random: &mut Rng) -> Operation {
-    match random.u32(..10) {
-        0 => {
+    let kind = match random.u32(..10) {
+        0 => OperationKind::CreateAccount,
+        1..=3 => OperationKind::Deposit,
+        4 | 5 => OperationKind::Withdraw,
+        _ => OperationKind::Transfer,
+    };
+    match kind {
+        OperationKind::CreateAccount => {
             let empty = random.u32(..3) == 0;
             let initial_balance = if empty { Amount::new(0) } else { amount(world, random) };
             Operation::CreateAccount { account_id: name(random), initial_balance }
         }
-        1..=3 => Operation::Deposit { account_id: name(random), amount: amount(world, random) },
-        4 | 5 => Operation::Withdraw { account_id: name(random), amount: amount(world, random) },
-        _ => {
+        OperationKind::Deposit => Operation::Deposit { account_id: name(random), amount: amount(world, random) },
+        OperationKind::Withdraw => Operation::Withdraw { account_id: name(random), amount: amount(world, random) },
+        OperationKind::Transfer => {
             Operation::Transfer { from_account: name(random), to_account: name(random), amount: amount(world, random) }
         }
     }

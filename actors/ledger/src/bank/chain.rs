@@ -20,7 +20,10 @@ pub(super) struct Link<'a> {
     pub(super) to: Option<(&'a str, u64)>,
 }
 
-/// The place of a type in an array of all four.
+/// How many types there are.
+pub(super) const TYPES: usize = TransactionType::ALL.len();
+
+/// The place of a type in an array of all.
 pub(super) fn type_index(kind: TransactionType) -> usize {
     match kind {
         TransactionType::Opening => 0,

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::account::AccountIndex;
 use super::accounts::Accounts;
 use super::block::{BLOCK, Block, BlockRecord};
-use super::chain::{Link, type_index};
+use super::chain::{Link, TYPES, type_index};
 use crate::rows::BadRow;
 
 /// Records that stay in memory though they are in durable blocks, so that recent questions and replays need no disk:
@@ -95,6 +95,7 @@ pub(super) struct Record {
 pub struct HistoryRow {
     pub(super) transactions: u64,
     pub(super) head: Digest,
+    // A type more changes this row: what is read of files that have four must be extended.
     pub(super) newest_of_type: [u64; 4],
     /// Of the newest transaction; 0 if there is none.
     pub(super) slot: Slot,
@@ -116,13 +117,13 @@ pub(super) struct History {
     /// The hash of the newest record of these, and when it was applied.
     before: (Digest, When),
     /// By [`type_index`]; 0 where there is none.
-    newest_of_type: [u64; 4],
+    newest_of_type: [u64; TYPES],
 }
 
 impl Default for History {
     fn default() -> History {
         let before = (Digest::ZERO, When { slot: 0, time: 0 });
-        History { blocks: VecDeque::new(), forgotten: 0, before, newest_of_type: [0; 4] }
+        History { blocks: VecDeque::new(), forgotten: 0, before, newest_of_type: [0; TYPES] }
     }
 }
 

@@ -9,7 +9,7 @@ use rabia_bank_messages::bank::{HourVolume, MAX_BALANCE, TransactionType, TypeNa
 use rabia_bank_messages::ids::Millis;
 use serde::{Deserialize, Serialize};
 
-use super::chain::type_index;
+use super::chain::{TYPES, type_index};
 use super::history::Record;
 
 /// An hour of log time, in milliseconds.
@@ -25,7 +25,7 @@ const ENTRIES: usize = 1 << 14;
 #[derive(Debug, Default)]
 pub(super) struct Totals {
     pub(super) all: Volume,
-    by_type: [Volume; 4],
+    by_type: [Volume; TYPES],
     /// The latest hours that had any transaction, oldest first.
     by_hour: VecDeque<HourVolume>,
     /// The largest amount of each [`LARGEST_OF`] transactions …

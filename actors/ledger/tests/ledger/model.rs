@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use rabia_bank_ledger::{Applied, Rejection, RequestOutcome};
-use rabia_bank_messages::bank::{Command, MAX_BALANCE, Operation, Query, Success};
+use rabia_bank_messages::bank::{Command, MAX_BALANCE, Operation, OperationKind, Query, Success};
 use rabia_bank_messages::batch::{Action, RequestHeader};
 use rabia_bank_messages::genesis::SessionLimits;
 use rabia_bank_messages::ids::SessionKey;
@@ -21,12 +21,14 @@ fn operations() -> impl Strategy<Value = Operation> {
             1 => proptest::sample::select(vec![0, MODEL_LIMIT - 50, MODEL_LIMIT, MODEL_LIMIT + 1, u64::MAX]),
         ]
     };
-    prop_oneof![
-        2 => (name(), amount()).prop_map(|(account, amount)| create(account, amount)),
-        2 => (name(), amount()).prop_map(|(account, amount)| deposit(account, amount)),
-        2 => (name(), amount()).prop_map(|(account, amount)| withdraw(account, amount)),
-        5 => (name(), name(), amount()).prop_map(|(from, to, amount)| transfer(from, to, amount)),
-    ]
+    // A transfer is twice as frequent as the others.
+    let kinds = [&OperationKind::ALL[..], &[OperationKind::Transfer]].concat();
+    (proptest::sample::select(kinds), name(), name(), amount()).prop_map(|(kind, account, other, amount)| match kind {
+        OperationKind::CreateAccount => create(account, amount),
+        OperationKind::Deposit => deposit(account, amount),
+        OperationKind::Withdraw => withdraw(account, amount),
+        OperationKind::Transfer => transfer(account, other, amount),
+    })
 }
 
 fn commands() -> impl Strategy<Value = Command> {

@@ -57,9 +57,9 @@ impl Snapshot {
     /// The rows, for the store.
     pub fn into_rows(self) -> rabia_bank_storage::Snapshot {
         let Snapshot { changes, decisions, log_hash } = self;
-        let Changes { slot, state, accounts, sessions, blocks, .. } = changes;
+        let Changes { slot, state, accounts, sessions, new_sessions, blocks, .. } = changes;
         let state = msgpack::encode(&State { ledger: state, decisions, log_hash });
-        rabia_bank_storage::Snapshot { slot, state, accounts, sessions, blocks }
+        rabia_bank_storage::Snapshot { slot, state, accounts, sessions, new_sessions, blocks }
     }
 }
 

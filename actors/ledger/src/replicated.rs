@@ -41,6 +41,8 @@ pub struct Replicated<S: StateMachine> {
     pub(crate) time: Millis,
     /// Requests of all batches applied: the log position of the last one.
     pub(crate) requests: u64,
+    /// The log position of the last request that a snapshot took.
+    pub(crate) saved_requests: u64,
     pub(crate) decided_slots: u64,
     pub(crate) null_slots: u64,
     pub(crate) repeated_batches: u64,
@@ -128,6 +130,7 @@ impl<S: StateMachine> Replicated<S> {
             applied: 0,
             time: 0,
             requests: 0,
+            saved_requests: 0,
             decided_slots: 0,
             null_slots: 0,
             repeated_batches: 0,

@@ -71,7 +71,7 @@ enum SessionsRow {
 }
 
 /// The key of the row with the first sessions that ended. No log has so many requests.
-const ENDED_ROWS: u64 = 1 << 63;
+pub(super) const ENDED_ROWS: u64 = 1 << 63;
 
 /// An open session.
 #[derive(Debug, Clone, Serialize, Deserialize)]

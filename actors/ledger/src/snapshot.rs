@@ -4,6 +4,8 @@
 //! The row of the state carries the digest, so a ledger that was made of rows is compared with the one that they were
 //! taken from: a row that is wrong, missing or too many is found.
 
+use std::ops::Range;
+
 use rabia_bank_messages::genesis::{Replacements, SessionLimits};
 use rabia_bank_messages::ids::{Millis, Slot};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
@@ -12,7 +14,7 @@ use crate::batches::AppliedBatches;
 use crate::machine::{Block, History, Rows, StateMachine};
 use crate::replicated::Replicated;
 use crate::rows::BadRow;
-use crate::sessions::Sessions;
+use crate::sessions::{ENDED_ROWS, Sessions};
 use crate::state::StateRow;
 use crate::taking::Taking;
 use crate::unusable::UnusableBatches;
@@ -33,6 +35,9 @@ pub struct Changes {
     pub accounts: Vec<(u32, Vec<u8>)>,
     /// Sessions, their replies, and those that ended, by key; none for what went.
     pub sessions: Vec<(u64, Option<Vec<u8>>)>,
+    /// With these keys there is nothing but what is in `sessions`. Books that came from a peer may have more: replies that this
+    /// ledger gave, and was told to be known, between two snapshots of its own.
+    pub new_sessions: Range<u64>,
     /// Blocks of the history, by number. The last one may be partly filled.
     pub blocks: Vec<(u64, Vec<u8>)>,
 }
@@ -48,8 +53,10 @@ impl<S: StateMachine> Replicated<S> {
         let state = S::encode_state(state, self.machine.head());
         let machine_steps = self.machine.freeze();
         let unsaved_sessions = self.sessions.save();
+        let new_sessions = self.saved_requests + 1..ENDED_ROWS;
+        self.saved_requests = self.requests;
         let steps = machine_steps + unsaved_sessions.len().div_ceil(ROWS);
-        self.taking = Some(Taking { slot: self.applied, state, unsaved_sessions, sessions: Vec::new() });
+        self.taking = Some(Taking { slot: self.applied, state, unsaved_sessions, sessions: Vec::new(), new_sessions });
         steps
     }
 
@@ -64,8 +71,8 @@ impl<S: StateMachine> Replicated<S> {
             return None;
         }
         let Rows { pages, blocks, entries } = self.machine.collect(steps)?;
-        let Taking { slot, state, sessions, .. } = self.taking.take()?;
-        Some(Changes { slot, transactions: entries, state, accounts: pages, sessions, blocks })
+        let Taking { slot, state, sessions, new_sessions, .. } = self.taking.take()?;
+        Some(Changes { slot, transactions: entries, state, accounts: pages, sessions, new_sessions, blocks })
     }
 
     /// The snapshots with this much of the history are durable: it may leave memory.
@@ -245,6 +252,7 @@ impl<S: StateMachine> Loading<S> {
             applied: state.applied,
             time: state.time,
             requests: state.requests,
+            saved_requests: state.requests,
             decided_slots: state.decided_slots,
             null_slots: state.null_slots,
             repeated_batches: state.repeated_batches,

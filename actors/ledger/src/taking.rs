@@ -1,5 +1,7 @@
 //! A snapshot that is being taken, bit by bit: see `snapshot`.
 
+use std::ops::Range;
+
 use rabia_bank_messages::ids::Slot;
 
 use super::machine::StateMachine;
@@ -12,4 +14,5 @@ pub(super) struct Taking<S: StateMachine> {
     pub(super) state: Vec<u8>,
     pub(super) unsaved_sessions: UnsavedRows<S>,
     pub(super) sessions: Vec<(u64, Option<Vec<u8>>)>,
+    pub(super) new_sessions: Range<u64>,
 }

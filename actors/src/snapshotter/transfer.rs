@@ -275,7 +275,7 @@ impl Transfer {
         let accounts = std::mem::take(&mut self.accounts);
         let sessions = std::mem::take(&mut self.sessions);
         let blocks = blocks.unwrap_or_default();
-        books.install(&Snapshot { slot: self.slot, state, accounts, sessions, blocks })?;
+        books.install(&Snapshot { slot: self.slot, state, accounts, sessions, new_sessions: 0..0, blocks })?;
         Ok(Taken::Installed(Box::new(ledger), decisions, log_hash))
     }
 }

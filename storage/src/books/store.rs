@@ -1,5 +1,6 @@
 //! Writing the books, one snapshot after the other.
 
+use std::ops::Range;
 use std::path::Path;
 
 use rabia_bank_messages::ids::{Slot, StoreId};
@@ -27,6 +28,8 @@ pub struct Snapshot {
     pub accounts: Vec<(u32, Vec<u8>)>,
     /// Sessions, by number; none for one that ended.
     pub sessions: Vec<(u64, Option<Vec<u8>>)>,
+    /// With these numbers there is nothing but what is in `sessions`. Books that came from a peer may have more.
+    pub new_sessions: Range<u64>,
     /// Blocks of the history, by number.
     pub blocks: Vec<(u64, Vec<u8>)>,
 }
@@ -190,13 +193,16 @@ struct Writer<'t> {
 
 impl Writer<'_> {
     fn put(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
-        let Snapshot { slot, state, accounts, sessions, blocks } = snapshot;
+        let Snapshot { slot, state, accounts, sessions, new_sessions, blocks } = snapshot;
         self.put_blocks(blocks)?;
         let mut rows = Rows::write(self.transaction, ACCOUNTS, self.place)?;
         for (page, body) in accounts {
             rows.put(&page.to_be_bytes(), &pack(body))?;
         }
         let mut rows = Rows::write(self.transaction, SESSIONS, self.place)?;
+        if !new_sessions.is_empty() {
+            rows.remove_range(&new_sessions.start.to_be_bytes(), &(new_sessions.end - 1).to_be_bytes())?;
+        }
         for (number, body) in sessions {
             match body {
                 Some(body) => rows.put(&number.to_be_bytes(), &pack(body))?,

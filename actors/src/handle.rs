@@ -24,9 +24,10 @@ use crate::mail::bank::{BankInbox, StandingOf, TakeSnapshot};
 use crate::mail::node::{Serve, Stop};
 use crate::mail::peer_link::{Attach, IsUp, Links, MayAttach, STANDS};
 use crate::mail::proposer::{AcceptClock, ProposerInbox, Replace};
-use crate::mail::voter::{Introduce, LinkUp, Meet, VoterInbox};
+use crate::mail::voter::{Introduce, Meet, VoterInbox};
 use crate::metrics::Metrics;
 use crate::node::{Node, OpenSession};
+use crate::parts::voter::LinkUp;
 use crate::peer_link::{refused_by, refused_by_caller};
 use crate::socket::metered::Meter;
 use crate::socket::{PeerSocket, Visitor, link_socket};
@@ -148,7 +149,7 @@ impl NodeHandle {
             Ok(Opening::Refused(refused)) => return refused_by_caller(&refused),
             Err(refused) => return self.refuse(socket, refused).await,
         };
-        let (peer, run, link) = (hello.node, hello.run.run, link_up(&hello, false));
+        let (peer, run, link) = (hello.node, hello.run.run, LinkUp::of(&hello, false));
         if let Some(link) = self.cores.links.to(peer) {
             if !self.is_called_by(peer) {
                 let message = format!("node {peer} is called by this node, and does not call it");
@@ -207,7 +208,7 @@ impl NodeHandle {
             let refused = HelloRefused { reason: RefusalReason::Node, message, evidence: None };
             return self.refuse(socket, refused).await;
         }
-        let (link, run) = (link_up(&hello, true), hello.run.run);
+        let (link, run) = (LinkUp::of(&hello, true), hello.run.run);
         match self.cores.voter.meet.send(Meet(hello)).await {
             Ok(Ok(_)) => self.attach(peer, link, run, socket).await,
             Ok(Err(refused)) => self.refuse(socket, refused).await,
@@ -243,10 +244,6 @@ impl NodeHandle {
         // A node that is gone needs no stopping.
         let _ = self.node.send(Stop).await;
     }
-}
-
-fn link_up(hello: &peer::Hello, dialled: bool) -> LinkUp {
-    LinkUp { store: hello.store, dialled, decided: hello.decided, log_hash: hello.log_hash }
 }
 
 /// How long a peer may take to introduce itself.

@@ -99,6 +99,7 @@ pub struct PeerLink {
     due: Due,
     dropped: u64,
     rate: Rate,
+    started: Instant,
 }
 
 /// What goes to a peer whose store does not speak for it: answers, and this node's own questions.
@@ -128,7 +129,8 @@ impl PeerLink {
             messages: 0,
             due: Due::Never,
             dropped: 0,
-            rate: Rate::new(LINES, LINE_EVERY, Instant::now()),
+            rate: Rate::new(LINES, LINE_EVERY, Duration::ZERO),
+            started: Instant::now(),
         }
     }
 
@@ -139,7 +141,7 @@ impl PeerLink {
 
     /// Whether the log has room for what becomes of a link: who speaks in the peer's name makes and loses links as it likes.
     fn may_tell(&mut self) -> bool {
-        let untold = self.rate.count(Instant::now());
+        let untold = self.rate.count(self.started.elapsed());
         if let Some(untold @ 1..) = untold {
             info!(peer = %self.peer, untold, "links came and went without a line");
         }

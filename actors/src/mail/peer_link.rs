@@ -4,7 +4,7 @@ use actix::prelude::*;
 use rabia_bank_messages::ids::{NodeId, RunId};
 use rabia_bank_messages::peer::PeerMessage;
 
-use super::voter::LinkUp;
+use crate::parts::voter::LinkUp;
 use crate::socket::PeerSocket;
 
 /// Say this to the peer.
@@ -50,9 +50,6 @@ pub struct Standing {
 #[derive(Message, Clone, Debug)]
 #[rtype(result = "()")]
 pub struct Break(pub String);
-
-/// Why a link is broken where the store at its other end has become a member's, or is none any more.
-pub const MEET_AGAIN: &str = "the peer's store has become a member's, or is none any more: the two nodes meet again";
 
 /// Where the link to a peer is told.
 #[derive(Clone)]

@@ -1,11 +1,12 @@
 //! What the voter is told.
 
 use actix::prelude::*;
-use rabia_bank_messages::ids::{Digest, NodeId, Slot, StoreId};
+use rabia_bank_messages::ids::{Digest, NodeId, Slot};
 use rabia_bank_messages::peer::{Evidence, Hello, HelloRefused, PeerMessage};
 
 use crate::consensus::agreement::{Event, Ticket};
 use crate::ledger::Ledger;
+use crate::parts::voter::LinkUp;
 use crate::snapshot::Decision;
 
 /// The pool's wishes.
@@ -38,19 +39,6 @@ pub struct LinkState {
     pub peer: NodeId,
     /// What there is to know of it, if it works.
     pub up: Option<LinkUp>,
-}
-
-/// A link that works.
-#[derive(Clone, Copy, Debug)]
-pub struct LinkUp {
-    /// The store that the peer speaks from.
-    pub store: StoreId,
-    /// Whether this node called.
-    pub dialled: bool,
-    /// The peer knows all decisions up to this slot …
-    pub decided: Slot,
-    /// … and this is the hash of its log there.
-    pub log_hash: Digest,
 }
 
 /// What does this node say of itself to this peer?

@@ -3,4 +3,5 @@
 
 pub mod log;
 pub mod session;
+pub mod voter;
 pub mod waiters;

@@ -6,6 +6,7 @@
 mod babble;
 mod bank;
 mod books;
+mod links;
 mod stores;
 mod trouble;
 mod voter;
@@ -14,24 +15,25 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fastrand::Rng;
-use rabia_bank_actors::consensus::agreement::{Agreement, Event, Notice, TICK, Ticket};
+use rabia_bank_actors::consensus::agreement::{Event, Notice, TICK, Ticket};
 use rabia_bank_actors::consensus::clocks::Witness;
-use rabia_bank_actors::consensus::handshake::Handshake;
 use rabia_bank_actors::consensus::pool::{Now, Pool};
 use rabia_bank_actors::ledger::Ledger;
 use rabia_bank_actors::parts::log::Log;
+use rabia_bank_actors::parts::voter::{Call, Voter};
 use rabia_bank_actors::snapshot::Decision;
 use rabia_bank_messages::bank::ErrorCode;
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::genesis::{Genesis, SessionLimits};
 use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, Millis, NodeId, Slot, StoreId};
-use rabia_bank_messages::peer::{PeerMessage, SnapshotCursor};
+use rabia_bank_messages::peer::{Opening, PeerMessage, SnapshotCursor};
 use rabia_bank_messages::promise::{Commit, Identity};
 use rabia_bank_storage::{BooksStore, LogStore};
 
 use self::babble::Babble;
 use self::bank::{OpenAnswer, Question};
 use self::books::Books;
+use self::links::Meeting;
 use self::stores::SetAside;
 use super::clients::{Ask, Client};
 use super::disk::Disk;
@@ -85,21 +87,21 @@ struct Node {
     /// Which run of its machine this is, with whatever store.
     run: u64,
     store: LogStore,
-    core: Agreement,
+    voter: Voter,
     pool: Pool,
     ledger: Ledger,
-    handshake: Handshake,
     started: Duration,
     log: Log,
     /// What is being written.
     writing: Option<Commit>,
     books: Books,
-    /// Peers that were met, by the write that remembers them and their link.
-    meeting: Vec<(Ticket, usize, u64)>,
+    /// Hellos that the voter has not answered.
+    meeting: Vec<Meeting>,
+    calls: Call,
     /// The number of the link that is in use, by peer.
     attached: Vec<u64>,
-    /// What each peer said of its log in the handshake.
-    heard: Vec<Option<(Slot, Digest)>>,
+    /// The number of the last link on which a peer was let in as a member.
+    let_in: Vec<u64>,
     /// Who waits for requests that gather, by the number that they were given.
     gathering: BTreeMap<u64, Waiter>,
     tickets: u64,
@@ -170,46 +172,22 @@ enum File {
 
 enum Mail {
     Events(Vec<Event>),
+    Persisted(Ticket),
     Notices(Vec<Notice>),
     Pump,
     Apply(Slot, Option<(BatchId, Payload)>),
     ReadAt(u64, Slot),
     Write,
     Written,
-    Entries {
-        to: usize,
-        from: Slot,
-        decided: Slot,
-    },
-    Stored {
-        to: usize,
-        id: BatchId,
-    },
-    Hash {
-        to: Option<usize>,
-        slot: Slot,
-    },
+    Entries { to: usize, from: Slot, decided: Slot },
+    Stored { to: usize, id: BatchId },
+    Hash { to: Option<usize>, slot: Slot },
     Collect,
     Worked,
-    Offer {
-        to: usize,
-        slot: Slot,
-        at: SnapshotCursor,
-    },
-    Installed {
-        slot: Slot,
-        hash: Digest,
-        ledger: Box<Ledger>,
-        decisions: Vec<Decision>,
-    },
-    Install {
-        hash: Digest,
-        ledger: Box<Ledger>,
-        decisions: Vec<Decision>,
-    },
+    Offer { to: usize, slot: Slot, at: SnapshotCursor },
+    Installed { slot: Slot, hash: Digest, ledger: Box<Ledger>, decisions: Vec<Decision> },
+    Install { hash: Digest, ledger: Box<Ledger>, decisions: Vec<Decision> },
     GoOn(OpenAnswer),
-    /// The node takes note that no majority has its log.
-    Stop,
     Tick,
 }
 
@@ -221,6 +199,13 @@ enum Item {
         message: PeerMessage,
         /// Whether its sender says nonsense at times.
         nonsense: bool,
+    },
+    /// What a node says first on a link.
+    Opening {
+        to: usize,
+        from: usize,
+        link: u64,
+        opening: Opening,
     },
     Mail {
         node: usize,
@@ -494,7 +479,7 @@ impl World {
                     "node {} applied {}, open slots {}, undecided {:?}",
                     machine.id,
                     node.ledger.applied(),
-                    node.core.open_slots(),
+                    node.voter.core().open_slots(),
                     node.pool.undecided()
                 ),
             })
@@ -566,7 +551,10 @@ impl World {
             return check(false, "liveness", || "nothing is left to happen");
         };
         self.now = at;
-        if let Item::Message { to: node, .. } | Item::Mail { node, .. } | Item::Request { node, .. } = item
+        if let Item::Message { to: node, .. }
+        | Item::Opening { to: node, .. }
+        | Item::Mail { node, .. }
+        | Item::Request { node, .. } = item
             && self.machines[node].paused > self.now
         {
             let left = self.machines[node].paused - self.now;
@@ -575,6 +563,7 @@ impl World {
         }
         match item {
             Item::Message { to, from, link, message, nonsense } => self.arrive(to, from, link, message, nonsense),
+            Item::Opening { to, from, link, opening } => self.open(to, from, link, opening),
             Item::Mail { node, run, mail } => {
                 if self.machines[node].node.as_ref().is_some_and(|running| running.run == run) {
                     self.open_mail(node, mail)?;
@@ -609,7 +598,8 @@ impl World {
 
     fn open_mail(&mut self, index: usize, mail: Mail) -> Check {
         match mail {
-            Mail::Events(events) => events.into_iter().try_for_each(|event| self.event(index, event)),
+            Mail::Events(events) => events.into_iter().try_for_each(|event| self.tell(index, event)),
+            Mail::Persisted(ticket) => self.persisted(index, ticket),
             Mail::Notices(notices) => self.notices(index, notices),
             Mail::Pump => self.pump(index),
             Mail::Apply(slot, batch) => self.apply(index, slot, batch),
@@ -631,14 +621,13 @@ impl World {
             Mail::Installed { slot, hash, ledger, decisions } => self.installed(index, (slot, hash), ledger, decisions),
             Mail::Install { hash, ledger, decisions } => self.install(index, *ledger, hash, decisions),
             Mail::GoOn(open) => self.go_on(index, open),
-            Mail::Stop => self.crash(index, "no majority says that it has this log"),
             Mail::Tick => {
-                self.event(index, Event::Tick)?;
+                self.voter(index, Voter::tick)?;
                 self.babble_now_and_then(index);
                 self.pump(index)?;
                 self.keep_time(index);
                 self.ask_rows_again(index)?;
-                self.look_after_store(index)?;
+                self.look_after_store(index);
                 self.mail(index, TICK, Mail::Tick);
                 Ok(())
             }

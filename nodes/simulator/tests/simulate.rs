@@ -38,7 +38,7 @@ fn hundreds_of_seeds_are_clean() {
     let mut sum = Report::default();
     for (seed, run) in runs(None, 300, settings(200)) {
         assert_eq!(run.violation, None, "seed {seed}");
-        assert!(run.report.slots > 60 && run.report.acknowledged > 20, "seed {seed}: {:?}", run.report);
+        assert!(run.report.slots > 50 && run.report.acknowledged > 20, "seed {seed}: {:?}", run.report);
         sum.add(&run.report);
     }
     assert!(sum.faults.len() >= 38, "only these faults were met: {:?}", sum.faults);
@@ -152,7 +152,7 @@ const NOTICED: &[(Rule, &[&str])] = &[
     (Rule::PromiseCounts, &["old copies"]),
     (Rule::StoreMadeOnce, &["handshake", "one message per sender"]),
     (Rule::NewStoreByLog, &["handshake", "one store a member"]),
-    (Rule::NewStoreWindow, &["one store a member"]),
+    (Rule::NewStoreWindow, &["one store a member", "handshake"]),
     (Rule::NewStoreReads, &["one store a member"]),
     (Rule::Window, &["window"]),
     // Batches of the far future are those that somebody made up.
@@ -173,8 +173,8 @@ const NOTICED: &[(Rule, &[&str])] = &[
     (Rule::MonotonicTime, &["the ledger is the model", "assertions"]),
     (Rule::OverflowChecked, &["assertions"]),
 ];
-/// What "a few" is. A hundred seeds that find nothing take ten seconds.
-const FEW: u64 = 100;
+/// What "a few" is. Two hundred seeds that find nothing take twenty seconds.
+const FEW: u64 = 200;
 
 /// Which property catches a broken rule first, and with which seed.
 fn caught(rule: Rule, seeds: u64, operations: u64) -> Option<(u64, &'static str, String)> {

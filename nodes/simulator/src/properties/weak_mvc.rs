@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rabia_bank_actors::consensus::agreement::{AHEAD, Event};
+use rabia_bank_actors::consensus::agreement::AHEAD;
 use rabia_bank_actors::consensus::coin::coin;
 use rabia_bank_messages::bank::Command;
 use rabia_bank_messages::genesis::{Genesis, Quorums};
@@ -161,13 +161,13 @@ impl WeakMvc {
         }
     }
 
-    /// Something is about to happen to a node.
-    pub(crate) fn begins(&mut self, event: &Event) {
+    /// Something is about to happen to a node; if it is a message, this one.
+    pub(crate) fn begins(&mut self, message: Option<&PeerMessage>) {
         let brings = |message: &PeerMessage| match message {
             PeerMessage::Proposal { payload, .. } => payload.is_some(),
             message => matches!(message, PeerMessage::Entries { .. }),
         };
-        self.exact = !matches!(event, Event::Received(_, message) if brings(message));
+        self.exact = !message.is_some_and(brings);
     }
 
     /// A node writes what it binds itself to. Never Undecided where it has seen a majority.

@@ -117,11 +117,11 @@ impl World {
 
     /// A node that starts has a check with the same bug.
     pub(super) fn hold_unusable(&mut self, index: usize) -> Check {
-        self.unusable.clone().into_iter().try_for_each(|(id, payload)| self.handle(index, Event::Hold(id, payload)))
+        self.unusable.clone().into_iter().try_for_each(|(id, payload)| self.tell(index, Event::Hold(id, payload)))
     }
 
     fn hearer(&self, index: usize) -> Option<Hearer> {
-        let decided = self.machines[index].node.as_ref()?.core.frontier();
+        let decided = self.machines[index].node.as_ref()?.voter.core().frontier();
         Some(Hearer { members: self.machines.len(), decided, next: self.agreement.decided(decided + 1) })
     }
 
@@ -139,9 +139,9 @@ impl World {
     }
 
     /// What names a batch that nobody has takes the place of what its sender said before, if that waits for its payload too.
-    fn hears_of_nothing(&mut self, index: usize, event: &Event) {
-        self.weak_mvc.begins(event);
-        let (Event::Received(from, message), machine) = (event, &self.machines[index]) else { return };
+    fn hears_of_nothing(&mut self, index: usize, from: usize, message: &PeerMessage) {
+        self.weak_mvc.begins(Some(message));
+        let (machine, from) = (&self.machines[index], &self.machines[from]);
         let Some(node) = &machine.node else { return };
         let (slot, names) = match message {
             PeerMessage::Proposal { slot, value, .. } => (*slot, value.is_some()),
@@ -149,16 +149,18 @@ impl World {
             PeerMessage::Vote { slot, vote, .. } => (*slot, matches!(vote, Vote::One(_))),
             _ => return,
         };
-        let (store, frontier) = (self.machines[from.index()].store, node.core.frontier());
-        if names && self.stores.counts(*from, store, slot, frontier) && !node.core.has_other_log(*from) {
-            self.weak_mvc.hears(machine.id, *from, frontier, message, |_| false);
+        let core = node.voter.core();
+        let frontier = core.frontier();
+        if names && self.stores.counts(from.id, from.store, slot, frontier) && !core.has_other_log(from.id) {
+            self.weak_mvc.hears(machine.id, from.id, frontier, message, |_| false);
         }
     }
 
     /// A node hears nonsense.
     pub(super) fn hear_nonsense(&mut self, index: usize, from: usize, message: PeerMessage) -> Check {
-        let event = Event::Received(self.machines[from].id, message);
-        self.hears_of_nothing(index, &event);
-        self.handle(index, event)
+        self.hears_of_nothing(index, from, &message);
+        let peer = self.machines[from].id;
+        let acted = self.act(index, |voter, now, out| voter.from_peer(now, peer, [message], out));
+        self.perform(index, acted.map_or(Vec::new(), |(outs, ())| outs))
     }
 }

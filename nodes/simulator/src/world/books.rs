@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use rabia_bank_actors::consensus::agreement::Event;
 use rabia_bank_actors::ledger::Ledger;
 use rabia_bank_actors::snapshot::{Decision, Snapshot};
 use rabia_bank_actors::snapshotter::desk::{Answer, Desk, Job, Outcome, SnapshotWanted};
@@ -235,19 +234,18 @@ impl World {
         ledger: Box<Ledger>,
         decisions: Vec<Decision>,
     ) -> Check {
-        let machine = &self.machines[index];
-        let (id, core) = (machine.id, machine.node.as_ref().map(|node| node.core.frontier()));
-        if core.is_none_or(|frontier| slot <= frontier) {
-            return Ok(());
-        }
+        let id = self.machines[index].id;
+        let (replacements, before) = (ledger.replacements().clone(), decisions.clone());
+        let acted = self.act(index, |voter, now, out| voter.installed(now, (slot, hash), before, replacements, out));
+        let Some((outs, true)) = acted else { return Ok(()) };
         self.report.count("snapshots installed");
         self.trace.note(self.now, None, || format!("node {id} goes on from a snapshot at slot {slot}"));
         for (slot, value) in &decisions {
             self.agreement.remembered(id, *slot, *value)?;
         }
-        let replacements = ledger.replacements().clone();
-        self.mail(index, MAILBOX, Mail::Install { hash, ledger, decisions: decisions.clone() });
-        self.event(index, Event::Installed { slot, hash, decisions, replacements })
+        // Before it hears of anything that follows.
+        self.mail(index, MAILBOX, Mail::Install { hash, ledger, decisions });
+        self.perform(index, outs)
     }
 
     pub(super) fn install(

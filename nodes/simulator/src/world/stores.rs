@@ -128,19 +128,15 @@ impl World {
         Ok(())
     }
 
-    /// A store that was replaced stops when it has nothing more to say; one that is as far as its member was is a full one.
-    pub(super) fn look_after_store(&mut self, index: usize) -> Check {
+    /// A new store that is as far as its member was is a full one.
+    pub(super) fn look_after_store(&mut self, index: usize) {
         let machine = &self.machines[index];
-        let Some(node) = &machine.node else { return Ok(()) };
-        if node.core.retired().is_some() {
-            return self.retire(index);
-        }
-        let at_work = machine.replacing && machine.store == machine.newest && node.core.is_current();
+        let Some(node) = &machine.node else { return };
+        let at_work = machine.replacing && machine.store == machine.newest && node.voter.core().is_current();
         if at_work && self.is_known_to_all(machine.newest) {
             self.machines[index].replacing = false;
             self.report.count("new stores at work");
         }
-        Ok(())
     }
 
     /// Whether every member that is not lost has it in its own log, durably, that this is a member's store. One that has not lets the

@@ -1,13 +1,16 @@
 //! What goes wrong in a simulated world: crashes and restarts, disks, links, clocks.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rabia_bank_actors::consensus::agreement::{Agreement, TICK};
 use rabia_bank_actors::consensus::handshake::Handshake;
 use rabia_bank_actors::consensus::pool::Now;
 use rabia_bank_actors::consensus::stores::{Standing, Stores as MembersStores};
+use rabia_bank_actors::metrics::Metrics;
 use rabia_bank_actors::parts::log::Log;
+use rabia_bank_actors::parts::voter::Voter;
 use rabia_bank_actors::proposer::Proposer;
 use rabia_bank_actors::rebuild::{Rebuilt, rebuild};
 use rabia_bank_actors::snapshot::log_hash_of;
@@ -167,8 +170,8 @@ impl World {
         let others = self.machines.iter().filter(|machine| machine.id.index() != index);
         let id = self.machines[index].id;
         let heard = |other: &Node| {
-            let memory = other.core.lineage().remembers_durably(id, self.machines[index].store);
-            memory.is_some_and(|memory| memory.promises == node.core.promised())
+            let memory = other.voter.core().lineage().remembers_durably(id, self.machines[index].store);
+            memory.is_some_and(|memory| memory.promises == node.voter.core().promised())
         };
         others.map(|machine| &machine.node).all(|other| other.as_ref().is_some_and(heard))
     }
@@ -228,7 +231,7 @@ impl World {
 
     pub(super) fn count_phases(&mut self, index: usize) {
         if let Some(node) = &self.machines[index].node {
-            for (sum, count) in self.report.phases.iter_mut().zip(node.core.counters().phases) {
+            for (sum, count) in self.report.phases.iter_mut().zip(node.voter.core().counters().phases) {
                 *sum += count;
             }
         }
@@ -308,23 +311,26 @@ impl World {
         pool.start_clock(Now { elapsed: Duration::ZERO, wall }, ledger.log_time(), witness);
         let (genesis, store_id) = (self.genesis.clone(), recovered.store);
         let handshake = Handshake::new(genesis, machine.id, store_id);
+        // What is counted for people nobody reads here.
+        let metrics = Arc::new(Metrics::new(Instant::now(), 0, 0));
+        let voter = Voter::new(core, effects, handshake, metrics);
         let (id, starts, decided) = (machine.id, recovered.starts, recovered.decided);
         self.weak_mvc.started(id, &recovered);
         machine.runs += 1;
         machine.node = Some(Node {
             run: machine.runs,
             store,
-            core,
+            voter,
             pool,
             ledger,
-            handshake,
             started: self.now,
             log: Log::default(),
             writing: None,
             books,
             meeting: Vec::new(),
+            calls: 0,
             attached: vec![0; members],
-            heard: vec![None; members],
+            let_in: vec![0; members],
             gathering: BTreeMap::new(),
             tickets: 0,
             expected: BTreeMap::new(),
@@ -334,7 +340,7 @@ impl World {
         });
         self.trace
             .note(self.now, None, || format!("node {id} starts for the {starts}. time, with the log to {decided}"));
-        self.perform(index, effects)?;
+        self.voter(index, Voter::start)?;
         self.hold_unusable(index)?;
         self.mail(index, TICK, Mail::Tick);
         Ok(())

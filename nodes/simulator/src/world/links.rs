@@ -1,0 +1,233 @@
+//! The links of simulated nodes. Of two members the one with the lower number calls: it introduces itself, the other answers when it
+//! has written down what it is to remember, and each takes the link into use when its voter has accepted the other.
+
+use std::time::Duration;
+
+use rabia_bank_actors::consensus::handshake::Met;
+use rabia_bank_actors::parts::voter::{Call, LinkUp};
+use rabia_bank_messages::batch::Payload;
+use rabia_bank_messages::ids::{NodeId, StoreId};
+use rabia_bank_messages::peer::{Evidence, Hello, HelloRefused, Opening, PeerMessage, RefusalReason};
+
+use super::super::properties::{Check, check};
+use super::{DIAL, Item, Loss, MAILBOX, Machine, World};
+
+/// What comes too early, or not through, is tried again after this time.
+const TRY_AGAIN: Duration = Duration::from_millis(1);
+
+/// A hello that a voter has not answered.
+pub(super) struct Meeting {
+    call: Call,
+    peer: usize,
+    link: u64,
+    up: LinkUp,
+}
+
+impl World {
+    // ----- handshakes -----
+
+    pub(super) fn dial(&mut self, a: usize, b: usize) -> Check {
+        let again = DIAL + self.micros(0, 20_000);
+        self.at(again, Item::Dial { a, b });
+        let down = |index: usize| self.machines[index].node.is_none() || self.machines[index].paused > self.now;
+        let cut = self.network.is_cut(a, b) || self.network.is_cut(b, a);
+        if self.network.works(a, b) || cut || down(a) || down(b) {
+            return Ok(());
+        }
+        let Some(node) = &self.machines[a].node else { return Ok(()) };
+        let hello = node.voter.introduce(self.machines[b].id);
+        self.network.turn(a, b);
+        self.say_first(a, b, Opening::Hello(hello));
+        Ok(())
+    }
+
+    fn say_first(&mut self, from: usize, to: usize, opening: Opening) {
+        let (delay, link) = (self.micros(40, 160), self.network.link(from, to));
+        self.at(delay, Item::Opening { to, from, link, opening });
+    }
+
+    pub(super) fn open(&mut self, to: usize, from: usize, link: u64, opening: Opening) -> Check {
+        if self.network.link(from, to) != link {
+            return Ok(());
+        }
+        if self.network.is_cut(from, to) {
+            self.at(TRY_AGAIN, Item::Opening { to, from, link, opening });
+            return Ok(());
+        }
+        match opening {
+            Opening::Hello(hello) => self.meet(to, from, link, &hello),
+            Opening::Refused(refused) => self.refused(to, from, link, refused.evidence),
+        }
+    }
+
+    /// A node hears what a peer says of itself.
+    fn meet(&mut self, index: usize, peer: usize, link: u64, hello: &Hello) -> Check {
+        self.judge(index, link, hello)?;
+        let Some(node) = &mut self.machines[index].node else { return Ok(()) };
+        node.calls += 1;
+        let call = node.calls;
+        node.meeting.push(Meeting { call, peer, link, up: LinkUp::of(hello, index < peer) });
+        self.voter(index, |voter, now, out| voter.meet(now, call, hello, out))
+    }
+
+    /// Only an old copy may be refused, or be what refuses, and a store that is not its member's yet, or not any more.
+    fn judge(&mut self, index: usize, link: u64, hello: &Hello) -> Check {
+        let machine = &mut self.machines[index];
+        let Some(node) = &mut machine.node else { return Ok(()) };
+        let refused = match node.voter.check(hello) {
+            Ok(Met::Stranger) => {
+                self.report.count("stores met before the log told of them");
+                return Ok(());
+            }
+            Ok(Met::Member | Met::Disputing) => {
+                node.let_in[hello.node.index()] = link;
+                return self.old_copies.accepted(machine.store, hello);
+            }
+            Err(refused) => refused,
+        };
+        let (id, frontier) = (machine.id, node.voter.core().frontier());
+        let old_copy = [index, hello.node.index()].iter().any(|one| self.machines[*one].lost == Some(Loss::OldCopy));
+        let known = self.stores.newest(hello.node, frontier);
+        let other = match refused.reason {
+            RefusalReason::NotYet => self.stores.replaced_in(hello.store).is_none_or(|slot| slot > frontier),
+            RefusalReason::Replaced => known != hello.store && self.is_over(hello.node, hello.store),
+            _ => false,
+        };
+        check(old_copy || other, "handshake", || format!("node {id} refuses node {}: {}", hello.node, refused.message))
+    }
+
+    /// Whether a quorum of the members has all slots durably in which this former store of a node speaks.
+    fn is_over(&self, node: NodeId, store: StoreId) -> bool {
+        let Some(last) = self.stores.last_slot(node, store) else { return false };
+        let has = |machine: &&Machine| self.promises.durable(machine.newest) >= last;
+        self.machines.iter().filter(has).count() >= self.genesis.quorums().quorum()
+    }
+
+    /// A voter has answered a hello.
+    pub(super) fn met(&mut self, index: usize, call: Call, met: Result<Hello, HelloRefused>) -> Check {
+        let Some(node) = &mut self.machines[index].node else { return Ok(()) };
+        let asked = node.meeting.iter().position(|meeting| meeting.call == call);
+        let Some(asked) = asked.map(|asked| node.meeting.swap_remove(asked)) else {
+            return check(false, "handshake", || format!("node {} answers a hello twice", index + 1));
+        };
+        let Meeting { peer, link, up, .. } = asked;
+        if self.network.link(index, peer) != link {
+            return Ok(());
+        }
+        match met {
+            Ok(hello) => {
+                if !up.dialled {
+                    self.say_first(index, peer, Opening::Hello(hello));
+                }
+                self.attach(index, peer, link, up)
+            }
+            Err(refused) => {
+                self.report.count("handshakes refused");
+                self.say_first(index, peer, Opening::Refused(refused));
+                Ok(())
+            }
+        }
+    }
+
+    /// A node is refused. Who was called and has not answered yet makes nothing of it.
+    fn refused(&mut self, index: usize, by: usize, link: u64, evidence: Option<Evidence>) -> Check {
+        let attached = self.machines[index].node.as_ref().is_some_and(|node| node.attached[by] == link);
+        if attached || index < by {
+            let peer = self.machines[by].id;
+            self.voter(index, |voter, _, out| voter.refused_by(peer, evidence, out))?;
+        }
+        if self.network.link(index, by) == link { self.disconnect(index, by) } else { Ok(()) }
+    }
+
+    // ----- links -----
+
+    fn attach(&mut self, index: usize, peer: usize, link: u64, up: LinkUp) -> Check {
+        let peer_id = self.machines[peer].id;
+        let Some(node) = &mut self.machines[index].node else { return Ok(()) };
+        node.attached[peer] = link;
+        self.voter(index, |voter, now, out| voter.link_up(now, peer_id, up, out))
+    }
+
+    /// A node does not want its link to a peer any more.
+    pub(super) fn hang_up(&mut self, index: usize, peer: usize) {
+        let link = self.network.link(index, peer);
+        self.at(MAILBOX, Item::HangUp { a: index, b: peer, link });
+    }
+
+    pub(super) fn disconnect(&mut self, a: usize, b: usize) -> Check {
+        if !self.network.works(a, b) {
+            return Ok(());
+        }
+        let link = self.network.link(a, b);
+        self.network.turn(a, b);
+        for (side, peer) in [(a, b), (b, a)] {
+            if self.machines[side].node.as_ref().is_some_and(|node| node.attached[peer] == link) {
+                let peer = self.machines[peer].id;
+                self.voter(side, |voter, now, out| voter.link_down(now, peer, out))?;
+            }
+        }
+        Ok(())
+    }
+
+    // ----- messages -----
+
+    pub(super) fn send(&mut self, from: usize, to: usize, message: PeerMessage) -> Check {
+        let link = self.network.link(from, to);
+        let attached = self.machines[from].node.as_ref().is_some_and(|node| node.attached[to] == link);
+        if !attached || !self.network.works(from, to) || !self.babble_beside(from, to, &message) {
+            return Ok(());
+        }
+        let lost = self.network.is_cut(from, to) || self.percent(self.weather.loss);
+        if lost {
+            self.report.count("messages lost");
+            return Ok(());
+        }
+        let twice = self.percent(self.weather.duplication);
+        if twice {
+            self.report.count("messages duplicated");
+        }
+        for _ in 0..=usize::from(twice) {
+            let mut delay = self.micros(40, 160);
+            if self.percent(self.weather.delay) {
+                self.report.count("messages delayed");
+                delay += self.micros(100, 60_000);
+            }
+            let message = self.carry(message.clone());
+            self.at(delay, Item::Message { to, from, link, message, nonsense: false });
+        }
+        Ok(())
+    }
+
+    /// What arrives of a message: a payload may be damaged on its way.
+    fn carry(&mut self, mut message: PeerMessage) -> PeerMessage {
+        if self.weather.damage == 0 {
+            return message;
+        }
+        let damage = self.percent(self.weather.damage);
+        let payload = match &mut message {
+            PeerMessage::Proposal { payload: Some(payload), .. } | PeerMessage::Batch { payload, .. } => payload,
+            _ => return message,
+        };
+        if damage {
+            self.report.count("payloads damaged on their way");
+            let mut bytes = payload.bytes().to_vec();
+            let place = self.random.usize(..bytes.len());
+            bytes[place] ^= 1 << self.random.u32(..8);
+            *payload = Payload::new(bytes);
+        }
+        message
+    }
+
+    pub(super) fn arrive(&mut self, to: usize, from: usize, link: u64, message: PeerMessage, nonsense: bool) -> Check {
+        if self.network.link(from, to) != link {
+            return Ok(());
+        }
+        let Some(node) = &self.machines[to].node else { return Ok(()) };
+        if node.attached[from] != link {
+            // Who answers a call may speak before the caller listens.
+            self.at(TRY_AGAIN, Item::Message { to, from, link, message, nonsense });
+            return Ok(());
+        }
+        if nonsense { self.hear_nonsense(to, from, message) } else { self.hear(to, from, message) }
+    }
+}

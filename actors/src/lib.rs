@@ -33,8 +33,19 @@
 //! | [`Node`](node) | starting sessions, watching and stopping the others |
 //!
 //! Actors know one another by the inboxes in [`mail`], where all messages are. [`start`] builds and wires them, and
-//! [`handle`] is what the holder of a node has of it. Actors count in [`metrics`], which steer nothing. What the
-//! simulator drives in the same way is in [`parts`], free of actors: which writes share a commit, and the rules of sessions.
+//! [`handle`] is what the holder of a node has of it. Actors count in [`metrics`], which steer nothing. What actors
+//! decide is in [`parts`], free of actors, threads and clocks; the simulator drives the same parts.
+//!
+//! # What happens when
+//!
+//! **A transfer is applied.** The voter's core has decided a slot, and all before it. The voter hands the bank its batch. The
+//! [bank's part](parts::bank) applies it to the ledger, which asks no clock and no random source, so that every node gets the same
+//! outcomes. Where this node had proposed the batch, the proposer had told the bank who waits for it: each waiter brings the
+//! handle of its client, and the client gets its answers of the batch in one message. Then come those who waited for that
+//! very slot: reads, and followers of a feed, for whom looking is work that gets its turn behind votes and commands. When enough has
+//! been applied since the last snapshot, the bank freezes what has changed, collects it bit by bit between other messages, and gives
+//! it to the [snapshotter](parts::snapshotter). When it is durable, the bank forgets old transactions, and the log goes up to the
+//! snapshot before.
 //!
 //! # What is guaranteed
 //!
@@ -81,6 +92,7 @@
 
 pub mod applied;
 pub mod bank;
+mod block_reader;
 pub mod budget;
 pub mod client_session;
 pub mod failure;

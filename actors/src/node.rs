@@ -14,7 +14,7 @@ use crate::client_session::ClientSession;
 use crate::consensus::turns::{ClientId, Owner};
 use crate::failure::Failure;
 use crate::host_session::HostSession;
-use crate::mail::client_session::{Client, Goaway};
+use crate::mail::client_session::{Answers, Client, Goaway};
 use crate::mail::host_session::Close;
 use crate::mail::node::{Failed, Serve, Stop};
 use crate::metrics::Metrics;
@@ -35,6 +35,11 @@ const LOOK: Duration = Duration::from_millis(10);
 pub(crate) struct OpenSession {
     /// Its key; none: it draws one that nobody else has.
     pub(crate) key: Option<SessionKey>,
+}
+
+/// A client whose answers go to this actor.
+fn answering(id: ClientId, owner: Owner, session: Recipient<Answers>) -> Client {
+    Client::new(id, owner, move |answers, applied| session.do_send(Answers { answers, applied }))
 }
 
 /// The actors that a node watches and stops.
@@ -126,7 +131,7 @@ impl Handler<Serve> for Node {
         let (settings, neighbours) = (self.settings.clone(), self.neighbours.clone());
         let (id, metrics) = (self.clients, self.metrics.clone());
         let session = ClientSession::create(|ctx| {
-            let client = Client::new(id, visitor.owner, ctx.address().recipient());
+            let client = answering(id, visitor.owner, ctx.address().recipient());
             ClientSession::new(client, visitor, settings, neighbours, metrics)
         });
         self.sessions.push(session.recipient());
@@ -141,7 +146,7 @@ impl Handler<OpenSession> for Node {
         let (settings, neighbours) = (self.settings.clone(), self.neighbours.clone());
         let (id, metrics) = (self.clients, self.metrics.clone());
         let session = HostSession::create(|ctx| {
-            let client = Client::new(id, Owner::Host, ctx.address().recipient());
+            let client = answering(id, Owner::Host, ctx.address().recipient());
             HostSession::new(client, key, &settings, neighbours, metrics)
         });
         self.host_sessions.push(session.clone().recipient());

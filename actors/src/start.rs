@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tracing::info;
 
 use crate::applied::AppliedSlot;
-use crate::bank::{Bank, BankNeighbours, BankState, SnapshotPolicy};
+use crate::bank::{Bank, BankNeighbours};
 use crate::budget::{BudgetSettings, Budgets, RequestBudget};
 use crate::consensus::agreement::Agreement;
 use crate::consensus::handshake::Handshake;
@@ -31,6 +31,8 @@ use crate::mail::snapshotter::SnapshotterInbox;
 use crate::mail::voter::VoterInbox;
 use crate::metrics::Metrics;
 use crate::node::{Crew, Node};
+use crate::parts::bank::{self, BankState, Portions, SnapshotPolicy};
+use crate::parts::snapshotter::{self, Patience};
 use crate::peer_link::PeerLink;
 use crate::proposer::{Proposer, ProposerNeighbours, ProposerState};
 use crate::rebuild::{Rebuilt, rebuild};
@@ -225,9 +227,16 @@ fn wire(settings: NodeSettings, files: Files, rebuilt: Rebuilt) -> NodeHandle {
         requests: RequestBudget::new(settings.max_in_flight_node),
     };
     let proposer = proposer.run(Proposer::new(state, started, metrics.clone(), inboxes.for_proposer()));
-    let state = BankState { rebuilt, books: books.reader(), saved: books.slot(), policy: settings.snapshots };
-    let snapshotter = snapshotter.run(Snapshotter::new(reader, books, inboxes.for_snapshotter(), metrics.clone()));
-    let bank = bank.run(Bank::new(me, genesis, state, applied.clone(), metrics.clone(), inboxes.for_bank()));
+    let state = BankState { rebuilt, saved: books.slot(), policy: settings.snapshots, portions: Portions::default() };
+    let ledger_books = books.reader();
+    let part = snapshotter::Snapshotter::new(books.reader(), books.slot(), Patience::default(), metrics.clone());
+    let snapshotter = snapshotter.run(Snapshotter::new(part, reader, books, inboxes.for_snapshotter()));
+    let bank = bank.run(Bank::new(
+        bank::Bank::new(me, genesis, state, applied.clone()),
+        ledger_books,
+        metrics.clone(),
+        inboxes.for_bank(),
+    ));
 
     let (failure, watched) = watch::channel(None);
     let crew = Crew {

@@ -108,7 +108,7 @@ pub enum Rule {
     ReadSeesVotes,
     /// … and are answers to this very round.
     ReadEcho,
-    /// … and is answered when the slot is applied. Broken in the simulator: at once.
+    /// … and is answered when the slot is applied. Broken: at once.
     ReadWaits,
     /// A write is reported when it is durable. Broken: when it begins.
     ReportedDurable,
@@ -116,7 +116,7 @@ pub enum Rule {
     RecordsWritten,
     /// A sync syncs. Broken in the simulator: disks only say so.
     SyncsSync,
-    /// The log goes only where durable books cover it. Broken in the simulator: up to what is applied.
+    /// The log goes only where durable books cover it. Broken: as far as the books reach that are about to be written.
     BooksCoverLog,
     /// A batch that is decided twice is applied once.
     BatchOnce,

@@ -24,9 +24,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rabia_bank_actors::bank::SnapshotPolicy;
 use rabia_bank_actors::failure::Failure;
 use rabia_bank_actors::handle::NodeHandle;
+use rabia_bank_actors::parts::bank::SnapshotPolicy;
 use rabia_bank_actors::start::{self, NodeSettings};
 use rabia_bank_messages::promise::Identity;
 use rabia_bank_storage::{LogReader, StoreError};

@@ -1,90 +1,10 @@
-//! What the session of a client is told, and the handle by which it is known. The session of a host hears answers likewise.
+//! What the session of a client is told. The session of a host hears answers likewise.
 
-use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use actix::prelude::*;
-use rabia_bank_messages::bank::{Refusal, Success, Transaction};
-use rabia_bank_messages::ids::Slot;
 
-use crate::consensus::turns::{ClientId, Owner};
-
-/// A client of this node, to whoever works for it. It goes with every request, so whoever has the answer knows where to send it and
-/// whose work it was. A clone is a count.
-#[derive(Clone)]
-pub struct Client(Arc<Handle>);
-
-struct Handle {
-    id: ClientId,
-    owner: Owner,
-    /// None where the driver delivers answers itself, by the id.
-    answers: Option<Recipient<Answers>>,
-    gone: AtomicBool,
-}
-
-impl Client {
-    /// One whose answers go to an actor.
-    pub fn new(id: ClientId, owner: Owner, answers: Recipient<Answers>) -> Client {
-        Client(Arc::new(Handle { id, owner, answers: Some(answers), gone: AtomicBool::new(false) }))
-    }
-
-    /// One without an actor: whoever drives the parts delivers its answers by its id.
-    pub fn simulated(id: ClientId, owner: Owner) -> Client {
-        Client(Arc::new(Handle { id, owner, answers: None, gone: AtomicBool::new(false) }))
-    }
-
-    /// Unique on this node.
-    pub fn id(&self) -> ClientId {
-        self.0.id
-    }
-
-    /// Whose work it is that the client asks for.
-    pub fn owner(&self) -> Owner {
-        self.0.owner
-    }
-
-    /// Sends answers, unless the client has gone.
-    pub fn tell(&self, answers: Answers) {
-        if let Some(inbox) = self.0.answers.as_ref().filter(|_| !self.is_gone()) {
-            inbox.do_send(answers);
-        }
-    }
-
-    /// The client wants no more answers: its session has ended. What waits for its turn is dropped.
-    pub fn leave(&self) {
-        self.0.gone.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether it has left.
-    pub fn is_gone(&self) -> bool {
-        self.0.gone.load(Ordering::Relaxed)
-    }
-}
-
-impl fmt::Debug for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "client {} of {:?}", self.id(), self.owner())
-    }
-}
-
-/// Who waits for an answer, and the client's own mark on the request.
-#[derive(Clone, Debug)]
-pub struct Waiter {
-    /// The client.
-    pub client: Client,
-    /// Chosen by the client, handed back with the answer.
-    pub tag: u64,
-}
-
-impl Waiter {
-    /// Tells the client that nothing was done, and why.
-    pub fn refuse(self, refusal: Refusal) {
-        let answers = vec![Answered { tag: self.tag, slot: None, index: None, replayed: false, result: Err(refusal) }];
-        self.client.tell(Answers { answers, applied: None });
-    }
-}
+pub use crate::parts::clients::{Answered, Client, Done, Waiter};
 
 /// The answers to requests of one client.
 #[derive(Message, Debug)]
@@ -94,44 +14,6 @@ pub struct Answers {
     pub answers: Vec<Answered>,
     /// When the slot was applied that they come from; none for those that needed none.
     pub applied: Option<Instant>,
-}
-
-/// The answer to a request.
-#[derive(Debug)]
-pub struct Answered {
-    /// The client's mark.
-    pub tag: u64,
-    /// The slot that it was applied in or read at.
-    pub slot: Option<Slot>,
-    /// Of a request that went through the log: its place in that slot.
-    pub index: Option<u32>,
-    /// Whether the command had been applied before.
-    pub replayed: bool,
-    /// What came of it.
-    pub result: Result<Done, Refusal>,
-}
-
-/// What was done.
-#[derive(Debug)]
-pub enum Done {
-    /// A command was applied, or a query read.
-    Success(Success),
-    /// A session is open.
-    Opened {
-        /// Its number.
-        session: u64,
-        /// Whether it was opened by this request.
-        new: bool,
-    },
-    /// The session is closed.
-    Closed,
-    /// Transactions of a feed.
-    Followed {
-        /// Oldest first; none if many were looked at and none belongs to the feed.
-        transactions: Vec<Transaction>,
-        /// All below this id were looked at.
-        next: u64,
-    },
 }
 
 /// The node is stopping: tell the client and close.

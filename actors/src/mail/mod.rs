@@ -9,6 +9,15 @@
 //! A verb names a request, a past participle a fact. What an actor sends to itself stays in its own file, and `node::OpenSession`,
 //! whose answer is an actor's address, stays with the node.
 
+/// What a part is told is sent to its actor as it is.
+macro_rules! messages {
+    ($($word:ty),*) => {
+        $(impl actix::Message for $word {
+            type Result = ();
+        })*
+    };
+}
+
 pub mod bank;
 pub mod client_session;
 pub mod host_session;

@@ -4,24 +4,15 @@ use actix::prelude::*;
 use rabia_bank_messages::ids::{BatchId, NodeId, Slot};
 use rabia_bank_messages::peer::PeerMessage;
 
+pub use crate::parts::snapshotter::SendEntries;
 use crate::snapshot::Snapshot;
+
+messages!(SendEntries);
 
 /// Make this snapshot durable.
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
 pub struct Save(pub Snapshot);
-
-/// Send this peer decided slots, from `from` on.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "()")]
-pub struct SendEntries {
-    /// Who asked.
-    pub to: NodeId,
-    /// The first slot it lacks.
-    pub from: Slot,
-    /// This node knows all decisions up to here.
-    pub decided: Slot,
-}
 
 /// Send this peer the payload of this batch, if the log has it.
 #[derive(Message, Clone, Copy, Debug)]

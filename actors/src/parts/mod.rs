@@ -1,7 +1,10 @@
 //! What actors decide, without actors: plain structs that are told what happened and say what follows. The actors drive them, and so does the
 //! simulator, under virtual time: no rule of behaviour exists twice.
 
+pub mod bank;
+pub mod clients;
 pub mod log;
 pub mod session;
+pub mod snapshotter;
 pub mod voter;
 pub mod waiters;

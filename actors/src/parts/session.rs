@@ -27,7 +27,7 @@ use rabia_bank_messages::client::{Feed, SessionName};
 use rabia_bank_messages::ids::{SessionKey, Slot};
 use rustc_hash::FxHashMap;
 
-use crate::mail::client_session::{Answered, Done};
+use crate::parts::clients::{Answered, Done};
 
 /// What bounds a session.
 #[derive(Clone, Copy, Debug)]

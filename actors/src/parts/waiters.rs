@@ -1,6 +1,6 @@
 //! Who waits for the requests that gather in the pool. The pool knows a request by a number; here is whose it is.
 
-use crate::mail::client_session::Waiter;
+use crate::parts::clients::Waiter;
 
 /// Waiters, each under a number that is free again when it is taken.
 #[derive(Debug, Default)]
@@ -41,7 +41,7 @@ impl Waiters {
 mod tests {
     use super::*;
     use crate::consensus::turns::Owner;
-    use crate::mail::client_session::Client;
+    use crate::parts::clients::Client;
 
     #[test]
     fn a_number_is_used_again_when_its_waiter_was_taken() {

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use rabia_bank_actors::ledger::{BLOCK, Ledger};
+use rabia_bank_actors::parts::snapshotter::books_writer::{Answer, BooksWriter, Job, Outcome, SnapshotWanted};
+use rabia_bank_actors::parts::snapshotter::offer::rows_at;
 use rabia_bank_actors::snapshot::{Snapshot, read_block, restore};
-use rabia_bank_actors::snapshotter::desk::{Answer, Desk, Job, Outcome, SnapshotWanted};
-use rabia_bank_actors::snapshotter::offer::rows_at;
 use rabia_bank_messages::bank::{Amount, Bulk, Command, Operation};
 use rabia_bank_messages::batch::{Action, BatchBuilder, RequestHeader};
 use rabia_bank_messages::genesis::SessionLimits;
@@ -79,30 +79,30 @@ impl Bank {
 /// Asks for what is wanted, and takes it as `change` gives it out, until there is nothing more to ask for. `before` comes
 /// before each answer.
 fn receive(
-    desk: &mut Desk,
+    writer: &mut BooksWriter,
     view: &BooksView,
     mut change: impl FnMut(SnapshotPart, u64, Vec<u8>) -> Vec<u8>,
-    mut before: impl FnMut(&mut Desk, SnapshotPart),
+    mut before: impl FnMut(&mut BooksWriter, SnapshotPart),
 ) -> Outcome {
-    let mut outcome = desk.work(Job::Begin { own: (0, Digest::ZERO) });
+    let mut outcome = writer.work(Job::Begin { own: (0, Digest::ZERO) });
     while let Outcome::Ask(wanted) = outcome {
-        outcome = answer(desk, view, wanted, &mut change, &mut before);
+        outcome = answer(writer, view, wanted, &mut change, &mut before);
     }
     outcome
 }
 
 fn answer(
-    desk: &mut Desk,
+    writer: &mut BooksWriter,
     view: &BooksView,
     wanted: SnapshotWanted,
     change: &mut impl FnMut(SnapshotPart, u64, Vec<u8>) -> Vec<u8>,
-    before: &mut impl FnMut(&mut Desk, SnapshotPart),
+    before: &mut impl FnMut(&mut BooksWriter, SnapshotPart),
 ) -> Outcome {
     // One row after the other.
     let (part, rows, next) = rows_at(view, wanted.at, 1 << 20).unwrap();
-    before(desk, part);
+    before(writer, part);
     let rows = rows.into_iter().map(|(number, row)| (number, change(part, number, row.to_vec()).into())).collect();
-    desk.work(Job::Take(Answer { slot: view.slot(), at: wanted.at, part, rows, next }))
+    writer.work(Job::Take(Answer { slot: view.slot(), at: wanted.at, part, rows, next }))
 }
 
 fn describe(outcome: &Outcome) -> String {
@@ -132,9 +132,9 @@ fn are_of(path: &Path, bank: &mut Bank) -> Seen {
     Ok(())
 }
 
-fn vacant(path: &Path) -> Desk {
+fn vacant(path: &Path) -> BooksWriter {
     BooksStore::create(path, &identity(), None).unwrap();
-    Desk::new(BooksStore::open(path, &identity()).unwrap())
+    BooksWriter::new(BooksStore::open(path, &identity()).unwrap())
 }
 
 fn as_sent(_: SnapshotPart, _: u64, row: Vec<u8>) -> Vec<u8> {
@@ -201,13 +201,13 @@ fn a_block_that_is_received_follows_the_one_before() {
         let others = other.books(&path("other"));
         let foreign = others.reader().block(0).unwrap();
         let received = path("received");
-        let mut desk = vacant(&received);
+        let mut writer = vacant(&received);
         let change =
             |part, number, row| if (part, number) == (SnapshotPart::Blocks, 0) { foreign.clone() } else { row };
-        match receive(&mut desk, &view, change, |_, _| ()) {
+        match receive(&mut writer, &view, change, |_, _| ()) {
             Outcome::GaveUp(_) => {}
             Outcome::Installed { .. } => {
-                drop(desk);
+                drop(writer);
                 are_of(&received, &mut one)?;
                 return Err("a history of two banks looks whole".into());
             }
@@ -215,10 +215,10 @@ fn a_block_that_is_received_follows_the_one_before() {
         }
         // From somebody else it is taken.
         let whole = path("whole");
-        let mut desk = vacant(&whole);
-        let outcome = receive(&mut desk, &view, as_sent, |_, _| ());
+        let mut writer = vacant(&whole);
+        let outcome = receive(&mut writer, &view, as_sent, |_, _| ());
         ensure(matches!(outcome, Outcome::Installed { .. }), describe(&outcome))?;
-        drop(desk);
+        drop(writer);
         are_of(&whole, &mut one)
     });
 }
@@ -238,17 +238,17 @@ fn rows_of_two_snapshots_are_not_mixed() {
         let second = books.reader().view().unwrap();
 
         let received = path("received");
-        let mut desk = vacant(&received);
-        let mut outcome = desk.work(Job::Begin { own: (0, Digest::ZERO) });
+        let mut writer = vacant(&received);
+        let mut outcome = writer.work(Job::Begin { own: (0, Digest::ZERO) });
         let mut accounts_came = false;
         while let Outcome::Ask(wanted) = outcome {
             // The sender takes another snapshot behind the accounts of the first.
             let view = if accounts_came { &second } else { &first };
             accounts_came |= rows_at(view, wanted.at, 1 << 20).unwrap().0 == SnapshotPart::Accounts;
-            outcome = answer(&mut desk, view, wanted, &mut as_sent, &mut |_, _| ());
+            outcome = answer(&mut writer, view, wanted, &mut as_sent, &mut |_, _| ());
         }
         ensure(accounts_came && matches!(outcome, Outcome::Installed { .. }), describe(&outcome))?;
-        drop(desk);
+        drop(writer);
         are_of(&received, &mut bank)
     });
 }
@@ -271,19 +271,19 @@ fn an_own_snapshot_does_not_write_over_blocks_that_were_received() {
         let books = sender.books(&path("sender"));
         let view = books.reader().view().unwrap();
         let received = path("received");
-        let mut desk = Desk::new(own.books(&received));
+        let mut writer = BooksWriter::new(own.books(&received));
         // The node goes on by the log meanwhile, and saves what it has: a last block that is not full.
         own.deposits(0, [1]);
         let mut saves = Some(own.snapshot());
-        let outcome = receive(&mut desk, &view, as_sent, |desk, part| {
+        let outcome = receive(&mut writer, &view, as_sent, |writer, part| {
             if part == SnapshotPart::State
                 && let Some(snapshot) = saves.take()
             {
-                assert!(matches!(desk.work(Job::Save(snapshot)), Outcome::Saved { .. }));
+                assert!(matches!(writer.work(Job::Save(snapshot)), Outcome::Saved { .. }));
             }
         });
         ensure(saves.is_none() && matches!(outcome, Outcome::Installed { .. }), describe(&outcome))?;
-        drop(desk);
+        drop(writer);
         are_of(&received, &mut sender)
     });
 }
@@ -301,15 +301,15 @@ fn an_own_snapshot_leaves_nothing_of_a_received_one_that_the_node_never_saved() 
     };
     let (mut sender, mut own) = (begun(), begun());
     let received = path("received");
-    let mut desk = Desk::new(own.books(&received));
+    let mut writer = BooksWriter::new(own.books(&received));
     sender.deposits(0, [1]);
     let books = sender.books(&path("sender"));
     let view = books.reader().view().unwrap();
     (0..3).for_each(|_| own.deposits(0, [1]));
-    let outcome = receive(&mut desk, &view, as_sent, |_, _| ());
+    let outcome = receive(&mut writer, &view, as_sent, |_, _| ());
     assert!(matches!(outcome, Outcome::Installed { .. }), "{}", describe(&outcome));
-    let outcome = desk.work(Job::Save(own.snapshot()));
+    let outcome = writer.work(Job::Save(own.snapshot()));
     assert!(matches!(outcome, Outcome::Saved { .. }), "{}", describe(&outcome));
-    drop(desk);
+    drop(writer);
     assert_eq!(are_of(&received, &mut own), Ok(()));
 }

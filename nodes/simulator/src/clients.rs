@@ -4,9 +4,13 @@
 //! sessions expire, or never acknowledge anything.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
+use rabia_bank_actors::consensus::turns::{ClientId, Owner};
+use rabia_bank_actors::parts::clients::Client as Handle;
 use rabia_bank_messages::bank::{
     Amount, Bulk, Command, HistoryFilter, MAX_BALANCE, Operation, OperationKind, Query, ReadLevel, TransactionType,
 };
@@ -16,6 +20,8 @@ use rabia_bank_messages::ids::{Millis, SessionKey, Slot};
 
 use super::properties::clients::Position;
 
+/// How many there are.
+pub(super) const CLIENTS: usize = 8;
 /// Requests that a client has in flight at once.
 const IN_FLIGHT: usize = 6;
 /// Accounts that commands are about.
@@ -28,8 +34,8 @@ pub(super) enum Ask {
     Log(RequestHeader, Action),
     /// A query, and how fresh its answer must be.
     Read(Query, ReadLevel),
-    /// For the bank: transactions of a feed, from this id on, so many at most.
-    Follow(Feed, u64, usize),
+    /// For the bank: transactions of a feed, from this id on.
+    Follow(Arc<Feed>, u64),
 }
 
 /// How a client behaves.
@@ -64,6 +70,8 @@ pub(super) struct InFlight {
 #[derive(Debug)]
 pub(super) struct Client {
     index: usize,
+    /// By which nodes know it on its connection.
+    pub(super) handle: Handle,
     manner: Manner,
     /// It begins nothing before.
     rests: Duration,
@@ -90,6 +98,7 @@ impl Client {
     pub(super) fn new(index: usize, members: usize, operations: u64, random: &mut Rng) -> Client {
         Client {
             index,
+            handle: handle(index, index as ClientId),
             manner: MANNERS[random.usize(..MANNERS.len())],
             rests: Duration::ZERO,
             home: index % members,
@@ -110,7 +119,21 @@ impl Client {
 
     /// Whether all that it wanted is answered.
     pub(super) fn is_done(&self) -> bool {
-        self.left == 0 && self.in_flight.is_empty()
+        self.left == 0 && self.in_flight.values().all(|request| matches!(request.ask, Ask::Follow(..)))
+    }
+
+    /// It turns to another node, over another connection. The one before ends, and what it waited for there is forgotten.
+    pub(super) fn move_to(&mut self, node: usize) {
+        self.home = node;
+        self.handle.leave();
+        self.handle = handle(self.index, self.handle.id() + CLIENTS as ClientId);
+    }
+
+    /// It does not wait for ever for transactions of a feed. Answers how many it has given up.
+    pub(super) fn give_up(&mut self, now: Duration) -> usize {
+        let before = self.in_flight.len();
+        self.in_flight.retain(|_, request| request.patience > now || !matches!(request.ask, Ask::Follow(..)));
+        before - self.in_flight.len()
     }
 
     /// What it begins now, if anything, with its mark.
@@ -231,6 +254,11 @@ impl Client {
     }
 }
 
+/// A connection of a client. Its number tells which client it is.
+fn handle(client: usize, connection: ClientId) -> Handle {
+    Handle::simulated(connection, Owner::at(IpAddr::from([127, 0, 0, client as u8 % 2])))
+}
+
 /// What generators need to know of the world.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
@@ -308,7 +336,7 @@ fn limit(random: &mut Rng) -> u32 {
 fn feed(world: &Bounds, random: &mut Rng) -> Ask {
     let feed =
         Feed { account_id: maybe(random, name), min_amount: maybe(random, |random| random.u64(..1_000)), from: None };
-    Ask::Follow(feed, random.u64(..world.transactions + 3), random.usize(1..20))
+    Ask::Follow(Arc::new(feed), random.u64(..world.transactions + 3))
 }
 
 /// Any question, with any combination of what it may say.

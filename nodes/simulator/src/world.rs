@@ -1,41 +1,59 @@
 //! The world of a run: nodes, network, disks and clients in one thread and one queue of events in virtual time.
 //!
-//! A [`Node`] has the parts of a real one, wired as the actors wire them: agreement core, pool, ledger, log store, and the
-//! check of handshakes. What actors say to each other waits in a mailbox for [`MAILBOX`].
+//! A [`Node`] has the parts of a real one, wired as the actors wire them. What parts say to each other waits in a mailbox for
+//! [`MAILBOX`]. No rule of behaviour is made here; what is, and why it is the simulator's:
+//!
+//! | file | what it has | since |
+//! | --- | --- | --- |
+//! | `voter`, `bank`, `books`, `proposer` | doing what the parts want done, and showing it to the properties | this is what actors do in a node |
+//! | `links` | dialling, delivering, losing, delaying and damaging messages | there is no network |
+//! | `asking` | what clients ask, how long they wait, and what they make of answers | there are no sessions |
+//! | `trouble`, `stores` | crashes, restarts, broken disks and clocks, exchanged stores | there are no machines |
+//! | `babble` | what members say that keep the protocol and talk nonsense besides | no part would |
+//!
+//! Some sizes and times of the parts are smaller here, since a run is short: rows and bytes of an answer, steps of a turn of work,
+//! transactions of a page, and how long snapshotters wait for each other.
 
+mod asking;
 mod babble;
 mod bank;
 mod books;
 mod links;
+mod proposer;
 mod stores;
 mod trouble;
 mod voter;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use rabia_bank_actors::consensus::agreement::{Event, Notice, TICK, Ticket};
 use rabia_bank_actors::consensus::clocks::Witness;
 use rabia_bank_actors::consensus::pool::{Now, Pool};
 use rabia_bank_actors::ledger::Ledger;
+use rabia_bank_actors::parts::bank::words::Install;
+use rabia_bank_actors::parts::bank::{Bank, SWEEP};
+use rabia_bank_actors::parts::clients::{Answered, Waiter};
 use rabia_bank_actors::parts::log::Log;
+use rabia_bank_actors::parts::snapshotter::books_writer::{BooksWriter, Job};
+use rabia_bank_actors::parts::snapshotter::{self, Patience, Snapshotter};
 use rabia_bank_actors::parts::voter::{Call, Voter};
+use rabia_bank_actors::parts::waiters::Waiters;
 use rabia_bank_actors::snapshot::Decision;
-use rabia_bank_messages::bank::ErrorCode;
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::genesis::{Genesis, SessionLimits};
 use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, Millis, NodeId, Slot, StoreId};
-use rabia_bank_messages::peer::{Opening, PeerMessage, SnapshotCursor};
+use rabia_bank_messages::peer::{Opening, PeerMessage};
 use rabia_bank_messages::promise::{Commit, Identity};
-use rabia_bank_storage::{BooksStore, LogStore};
+use rabia_bank_storage::{BooksReader, BooksStore, LogStore};
 
 use self::babble::Babble;
-use self::bank::{OpenAnswer, Question};
-use self::books::Books;
+use self::bank::ToBank;
+use self::books::ToSnapshotter;
 use self::links::Meeting;
 use self::stores::SetAside;
-use super::clients::{Ask, Client};
+use super::clients::{Ask, CLIENTS, Client};
 use super::disk::Disk;
 use super::faults::Weather;
 use super::network::Network;
@@ -45,18 +63,22 @@ use super::properties::{
 };
 use super::trace::Trace;
 use super::{Report, Settings};
-use rabia_bank_model::{Answer, Model};
+use rabia_bank_model::Model;
 
 /// How long a message between the parts of a node waits.
 const MAILBOX: Duration = Duration::from_micros(20);
+/// Snapshotters that wait less than they do in a node, since all of the trouble lasts some seconds.
+const HASTE: Patience = Patience {
+    ask_again: Duration::from_millis(300),
+    settle: Duration::from_secs(1),
+    offer_kept: Duration::from_secs(2),
+};
 /// Faults happen for about this long, in virtual time.
 const TROUBLE: Duration = Duration::from_secs(4);
 /// When the faults have healed, everything must be finished within this virtual time.
 const BOUND: Duration = Duration::from_secs(60);
 /// Questions to each node at the end.
 const AUDIT_QUERIES: usize = 40;
-/// How many clients there are.
-const CLIENTS: usize = 8;
 /// How often a client looks whether it has something to ask, or to ask again.
 const CLIENT_PACE: Duration = Duration::from_millis(5);
 /// Every pair of nodes tries this often to make their link work.
@@ -66,22 +88,6 @@ const REST: Duration = Duration::from_secs(20);
 /// The wall clock at the beginning.
 const EPOCH: Millis = 1_767_225_600_000;
 
-/// Who waits for an answer: a client, and its mark on the request.
-#[derive(Clone, Copy, Debug)]
-struct Waiter {
-    client: usize,
-    /// None for what nobody waits for.
-    mark: Option<u64>,
-}
-
-#[derive(Debug)]
-struct WaitingRead {
-    waiter: Waiter,
-    question: Question,
-    /// What was applied anywhere when it was asked: what a linearizable read must see.
-    sees: Slot,
-}
-
 /// The parts of a node that runs.
 struct Node {
     /// Which run of its machine this is, with whatever store.
@@ -89,12 +95,16 @@ struct Node {
     store: LogStore,
     voter: Voter,
     pool: Pool,
-    ledger: Ledger,
+    bank: Bank,
+    snapshotter: Snapshotter,
+    books: BooksReader,
+    writer: BooksWriter,
+    /// What the writer of the books is at.
+    working: Option<Job>,
     started: Duration,
     log: Log,
     /// What is being written.
     writing: Option<Commit>,
-    books: Books,
     /// Hellos that the voter has not answered.
     meeting: Vec<Meeting>,
     calls: Call,
@@ -102,13 +112,8 @@ struct Node {
     attached: Vec<u64>,
     /// The number of the last link on which a peer was let in as a member.
     let_in: Vec<u64>,
-    /// Who waits for requests that gather, by the number that they were given.
-    gathering: BTreeMap<u64, Waiter>,
-    tickets: u64,
-    expected: BTreeMap<BatchId, Vec<Waiter>>,
-    rounds: BTreeMap<u64, WaitingRead>,
-    reads: u64,
-    at_slot: BTreeMap<Slot, Vec<WaitingRead>>,
+    /// Who waits for requests that gather.
+    waiters: Waiters,
 }
 
 /// What a machine keeps while its node is down.
@@ -175,20 +180,31 @@ enum Mail {
     Persisted(Ticket),
     Notices(Vec<Notice>),
     Pump,
+    AppliedTime(Millis),
     Apply(Slot, Option<(BatchId, Payload)>),
     ReadAt(u64, Slot),
+    Install(Install),
+    /// Something else for the bank.
+    Bank(ToBank),
+    /// The bank has a turn of work.
+    Work,
+    /// A block of the history was read.
+    ReadBlock(u64),
+    Snapshotter(ToSnapshotter),
+    /// What the snapshotter wants read was read.
+    Read(snapshotter::Out),
+    /// The writer of the books has done its job.
+    Worked,
+    Installed {
+        slot: Slot,
+        hash: Digest,
+        ledger: Box<Ledger>,
+        decisions: Vec<Decision>,
+    },
     Write,
     Written,
-    Entries { to: usize, from: Slot, decided: Slot },
-    Stored { to: usize, id: BatchId },
-    Hash { to: Option<usize>, slot: Slot },
-    Collect,
-    Worked,
-    Offer { to: usize, slot: Slot, at: SnapshotCursor },
-    Installed { slot: Slot, hash: Digest, ledger: Box<Ledger>, decisions: Vec<Decision> },
-    Install { hash: Digest, ledger: Box<Ledger>, decisions: Vec<Decision> },
-    GoOn(OpenAnswer),
     Tick,
+    Sweep,
 }
 
 enum Item {
@@ -222,9 +238,8 @@ enum Item {
         ask: Ask,
     },
     Answer {
-        waiter: Waiter,
-        slot: Slot,
-        reply: ClientReply,
+        client: usize,
+        answered: Answered,
     },
     Client(usize),
     Trouble,
@@ -253,22 +268,17 @@ enum Item {
     },
 }
 
-#[derive(Clone, Debug)]
-enum ClientReply {
-    Outcome(Answer),
-    Opened(u64),
-    Closed,
-    /// The rules of sessions kept it out.
-    Rejected(ErrorCode),
-}
-
 pub(super) struct World {
     /// Slots from one snapshot of a node to the next.
     snapshot_slots: u64,
     /// Bytes of a snapshot in one answer.
     piece: usize,
+    /// How long snapshotters wait for each other.
+    patience: Patience,
     random: Rng,
     now: Duration,
+    /// What the parts take for the beginning. Only differences count.
+    zero: Instant,
     sequence: u64,
     queue: BTreeMap<(Duration, u64), Item>,
     genesis: Genesis,
@@ -324,8 +334,10 @@ impl World {
             unusable: Vec::new(),
             snapshot_slots: [7, 30, 120, u64::MAX][random.usize(..4)],
             piece: [300, 4_096, 1 << 20][random.usize(..3)],
+            patience: if random.bool() { Patience::default() } else { HASTE },
             random,
             now: Duration::ZERO,
+            zero: Instant::now(),
             sequence: 0,
             queue: BTreeMap::new(),
             machines: Vec::new(),
@@ -451,10 +463,10 @@ impl World {
         let (wall, bounds) = (self.true_time(), self.bounds());
         let machine = &mut self.machines[index];
         let Some(node) = &mut machine.node else { return Ok(()) };
-        book_keeping::all_pages(machine.id, &mut node.ledger, &node.books.reader, &self.model)?;
+        book_keeping::all_pages(machine.id, node.bank.ledger(), &node.books, &self.model)?;
         for _ in 0..AUDIT_QUERIES {
             let query = super::clients::query(wall, &bounds, &mut self.random);
-            book_keeping::same_answer(machine.id, &mut node.ledger, &node.books.reader, &self.model, &query)?;
+            book_keeping::same_answer(machine.id, node.bank.ledger(), &node.books, &self.model, &query)?;
         }
         Ok(())
     }
@@ -463,7 +475,7 @@ impl World {
     fn is_finished(&self) -> bool {
         let end = self.agreement.slots();
         let level = |(index, machine): (usize, &Machine)| {
-            let up_to_date = machine.node.as_ref().is_some_and(|node| node.ledger.applied() == end);
+            let up_to_date = machine.node.as_ref().is_some_and(|node| node.bank.standpoint().applied == end);
             machine.lost.is_some() || self.babbles(index) || (up_to_date && !machine.replacing)
         };
         self.clients.iter().all(Client::is_done) && self.machines.iter().enumerate().all(level)
@@ -478,7 +490,7 @@ impl World {
                 Some(node) => format!(
                     "node {} applied {}, open slots {}, undecided {:?}",
                     machine.id,
-                    node.ledger.applied(),
+                    node.bank.standpoint().applied,
                     node.voter.core().open_slots(),
                     node.pool.undecided()
                 ),
@@ -505,6 +517,10 @@ impl World {
 
     fn micros(&mut self, from: u64, to: u64) -> Duration {
         Duration::from_micros(self.random.u64(from..to))
+    }
+
+    fn instant(&self) -> Instant {
+        self.zero + self.now
     }
 
     fn percent(&mut self, percent: u32) -> bool {
@@ -572,7 +588,7 @@ impl World {
             }
             Item::Dial { a, b } => self.dial(a, b),
             Item::Request { node, waiter, ask } => self.request(node, waiter, ask),
-            Item::Answer { waiter, slot, reply } => self.answer(waiter, slot, reply),
+            Item::Answer { client, answered } => self.answer(client, answered),
             Item::Client(index) => self.client(index),
             Item::Trouble => self.trouble(),
             Item::Mend(node) => {
@@ -603,32 +619,37 @@ impl World {
             Mail::Notices(notices) => self.notices(index, notices),
             Mail::Pump => self.pump(index),
             Mail::Apply(slot, batch) => self.apply(index, slot, batch),
+            Mail::AppliedTime(time) => {
+                self.applied_time(index, time);
+                Ok(())
+            }
             Mail::ReadAt(read, slot) => self.read_at(index, read, slot),
+            Mail::Install(install) => self.install(index, install),
+            Mail::Bank(act) => self.bank(index, act),
+            Mail::Work => self.work(index),
+            Mail::ReadBlock(number) => self.read_block(index, number),
+            Mail::Snapshotter(act) => self.snapshotter(index, act),
+            Mail::Read(wanted) => self.read_for_peer(index, wanted),
+            Mail::Worked => self.worked(index),
+            Mail::Installed { slot, hash, ledger, decisions } => self.installed(index, (slot, hash), ledger, decisions),
             Mail::Write => {
                 self.start_write(index);
                 Ok(())
             }
             Mail::Written => self.written(index),
-            Mail::Entries { to, from, decided } => self.send_entries(index, to, from, decided),
-            Mail::Stored { to, id } => self.send_stored(index, to, id),
-            Mail::Hash { to, slot } => self.find_hash(index, to, slot),
-            Mail::Collect => {
-                self.collect(index);
-                Ok(())
-            }
-            Mail::Worked => self.worked(index),
-            Mail::Offer { to, slot, at } => self.send_offer(index, to, slot, at),
-            Mail::Installed { slot, hash, ledger, decisions } => self.installed(index, (slot, hash), ledger, decisions),
-            Mail::Install { hash, ledger, decisions } => self.install(index, *ledger, hash, decisions),
-            Mail::GoOn(open) => self.go_on(index, open),
             Mail::Tick => {
                 self.voter(index, Voter::tick)?;
                 self.babble_now_and_then(index);
                 self.pump(index)?;
                 self.keep_time(index);
-                self.ask_rows_again(index)?;
                 self.look_after_store(index);
                 self.mail(index, TICK, Mail::Tick);
+                Ok(())
+            }
+            Mail::Sweep => {
+                self.bank(index, Bank::sweep)?;
+                self.snapshotter(index, Snapshotter::sweep)?;
+                self.mail(index, SWEEP, Mail::Sweep);
                 Ok(())
             }
         }

@@ -360,20 +360,18 @@ impl Model {
         }
     }
 
-    /// Transactions of a feed with ids from `from` on, oldest first: `limit` at most, of the next `scan`. And where it goes on.
-    pub fn feed(&self, feed: &Feed, from: u64, scan: u64, limit: usize, slot: Slot) -> Answer {
-        let history = self.until(slot);
-        let (mut next, mut transactions) = (from.max(1), Vec::new());
-        let end = (history.len() as u64).min(next.saturating_add(scan) - 1);
-        while next <= end && transactions.len() < limit {
-            let transaction = &history[next as usize - 1];
-            next += 1;
-            let wanted = feed.account_id.as_ref().is_none_or(|name| touches(transaction, name));
-            if wanted && feed.min_amount.is_none_or(|amount| transaction.amount >= amount) {
-                transactions.push(transaction.clone());
-            }
+    /// All transactions of a feed with ids from `from` on and below `next`, oldest first. None if there are not so many transactions.
+    pub fn feed(&self, feed: &Feed, from: u64, next: u64) -> Option<Vec<Transaction>> {
+        let from = from.max(1);
+        if next == from {
+            return Some(Vec::new());
         }
-        Ok(Success::Transactions { transactions, next: Some(next) })
+        let wanted = |transaction: &&Transaction| {
+            let account = feed.account_id.as_ref().is_none_or(|name| touches(transaction, name));
+            account && feed.min_amount.is_none_or(|amount| transaction.amount >= amount)
+        };
+        let looked_at = self.history().get(from as usize - 1..next as usize - 1)?;
+        Some(looked_at.iter().filter(wanted).cloned().collect())
     }
 
     fn statistics(&self, large_amount: Option<u64>, slot: Slot) -> Success {

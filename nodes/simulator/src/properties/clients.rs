@@ -5,7 +5,7 @@
 //! The order is that of (slot, index in the batch), so that linearizability needs no search: Herlihy and Wing,
 //! "Linearizability" (TOPLAS 1990); BANK.md, invariant 6 and "Sessions and retries"; PROTOCOL.md, "Linearizable reads".
 
-use rabia_bank_messages::bank::{Query, ReadLevel};
+use rabia_bank_messages::bank::{Query, ReadLevel, Transaction};
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::ids::Slot;
 
@@ -95,18 +95,21 @@ impl Clients {
         Ok(())
     }
 
-    /// A client got the transactions of a feed, looked for as (from which id, among how many, how many at most) says.
+    /// A client got transactions of a feed from this id on, of those before `next`: all of them, and no more at a time than the limits
+    /// (transactions to look at, transactions to tell of) allow. None only if as many were looked at as are at a time.
     pub(crate) fn followed(
         &mut self,
         model: &Model,
         feed: &Feed,
-        (from, scan, limit): (u64, u64, usize),
-        slot: Slot,
-        answer: Answer,
+        from: u64,
+        (scan, page): (u64, usize),
+        (transactions, next): (Vec<Transaction>, u64),
     ) -> Check {
-        let expected = model.feed(feed, from, scan, limit, slot);
-        check(answer == expected, "reads", || {
-            format!("{feed:?} from {from} on at slot {slot} was answered {answer:?}, the model answers {expected:?}")
+        let expected = model.feed(feed, from, next);
+        let all = expected.as_ref() == Some(&transactions) && transactions.len() <= page;
+        let reached = !transactions.is_empty() || next >= from + scan;
+        check(all && reached, "reads", || {
+            format!("{feed:?} from {from} on was told {transactions:?} up to {next}, of the model's {expected:?}")
         })?;
         self.reads += 1;
         Ok(())

@@ -1,18 +1,21 @@
 //! What goes wrong in a simulated world: crashes and restarts, disks, links, clocks.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rabia_bank_actors::applied::AppliedSlot;
 use rabia_bank_actors::consensus::agreement::{Agreement, TICK};
 use rabia_bank_actors::consensus::handshake::Handshake;
 use rabia_bank_actors::consensus::pool::Now;
 use rabia_bank_actors::consensus::stores::{Standing, Stores as MembersStores};
 use rabia_bank_actors::metrics::Metrics;
+use rabia_bank_actors::parts::bank::{Bank, BankState, SWEEP, SnapshotPolicy};
 use rabia_bank_actors::parts::log::Log;
+use rabia_bank_actors::parts::snapshotter::{BooksWriter, Snapshotter};
 use rabia_bank_actors::parts::voter::Voter;
+use rabia_bank_actors::parts::waiters::Waiters;
 use rabia_bank_actors::proposer::Proposer;
-use rabia_bank_actors::rebuild::{Rebuilt, rebuild};
+use rabia_bank_actors::rebuild::rebuild;
 use rabia_bank_actors::snapshot::log_hash_of;
 use rabia_bank_messages::ids::{Digest, RunId, StoreId};
 use rabia_bank_messages::promise::{Identity, Recovered};
@@ -22,7 +25,8 @@ use rabia_bank_storage::{BooksStore, LogStore, StoreError};
 use super::super::disk::Disk;
 use super::super::faults::{Fault, Weather};
 use super::super::properties::{Check, Violation, check};
-use super::{Books, File, Item, Loss, Machine, Mail, Node, World, store_violation};
+use super::bank::portions;
+use super::{File, Item, Loss, Machine, Mail, Node, World, store_violation};
 
 /// A minute in milliseconds.
 const MINUTE: i64 = 60_000;
@@ -209,7 +213,8 @@ impl World {
             }
         }
         machine.books.fail_after(self.random.u64(..3));
-        if node.books.die() {
+        if let Some(job) = node.working.take() {
+            node.writer.work(job);
             self.report.count("crashes while the books were written");
         }
         machine.log.kill();
@@ -284,8 +289,8 @@ impl World {
         self.old_copies.started(recovered.store);
         self.read_rounds.started(machine.id);
         let rebuilt = rebuild(&identity, &books, &store.reader(), recovered.decided);
-        let rebuilt = rebuilt.map_err(|error| Violation { property: "replay", what: error.to_string() })?;
-        let Rebuilt { mut ledger, decisions: last, hash, .. } = rebuilt;
+        let mut rebuilt = rebuilt.map_err(|error| Violation { property: "replay", what: error.to_string() })?;
+        let (ledger, last) = (&mut rebuilt.ledger, rebuilt.decisions.clone());
         self.digests.after(machine.id, ledger.applied(), ledger.digest())?;
         for (slot, value) in &last {
             self.agreement.remembered(machine.id, *slot, *value)?;
@@ -297,7 +302,6 @@ impl World {
         let members = self.genesis.members();
         let wall = self.wall(index);
         let machine = &mut self.machines[index];
-        let books = Books::new(books, ledger.applied(), last.clone(), hash, members);
         let mut run = [machine.id.get(); 16];
         run[..8].copy_from_slice(&self.random.u64(..).to_be_bytes());
         let began = store.begin_run(RunId(run), &recovered).map_err(|e| store_violation(machine.id, &e))?;
@@ -311,8 +315,12 @@ impl World {
         pool.start_clock(Now { elapsed: Duration::ZERO, wall }, ledger.log_time(), witness);
         let (genesis, store_id) = (self.genesis.clone(), recovered.store);
         let handshake = Handshake::new(genesis, machine.id, store_id);
+        let policy = SnapshotPolicy { bytes: u64::MAX, slots: self.snapshot_slots };
+        let state = BankState { rebuilt, saved: books.slot(), policy, portions: portions() };
+        let bank = Bank::new(machine.id, self.genesis.clone(), state, AppliedSlot::default());
         // What is counted for people nobody reads here.
         let metrics = Arc::new(Metrics::new(Instant::now(), 0, 0));
+        let snapshotter = Snapshotter::new(books.reader(), books.slot(), self.patience, metrics.clone());
         let voter = Voter::new(core, effects, handshake, metrics);
         let (id, starts, decided) = (machine.id, recovered.starts, recovered.decided);
         self.weak_mvc.started(id, &recovered);
@@ -322,27 +330,27 @@ impl World {
             store,
             voter,
             pool,
-            ledger,
+            bank,
+            snapshotter,
+            books: books.reader(),
+            writer: BooksWriter::new(books),
+            working: None,
             started: self.now,
             log: Log::default(),
             writing: None,
-            books,
             meeting: Vec::new(),
             calls: 0,
             attached: vec![0; members],
             let_in: vec![0; members],
-            gathering: BTreeMap::new(),
-            tickets: 0,
-            expected: BTreeMap::new(),
-            rounds: BTreeMap::new(),
-            reads: 0,
-            at_slot: BTreeMap::new(),
+            waiters: Waiters::default(),
         });
         self.trace
             .note(self.now, None, || format!("node {id} starts for the {starts}. time, with the log to {decided}"));
+        self.bank(index, Bank::start)?;
         self.voter(index, Voter::start)?;
         self.hold_unusable(index)?;
         self.mail(index, TICK, Mail::Tick);
+        self.mail(index, SWEEP, Mail::Sweep);
         Ok(())
     }
 

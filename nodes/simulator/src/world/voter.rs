@@ -4,18 +4,14 @@ use std::time::Duration;
 
 use rabia_bank_actors::consensus::agreement::{Event, Ticket};
 use rabia_bank_actors::parts::log::Begun;
+use rabia_bank_actors::parts::snapshotter::SendEntries;
 use rabia_bank_actors::parts::voter::{End, MEET_AGAIN, Out, Voter, Warning};
-use rabia_bank_actors::snapshotter::desk::Answer;
-use rabia_bank_messages::ids::{BatchId, Digest, Slot};
+use rabia_bank_messages::ids::{BatchId, Slot};
 use rabia_bank_messages::peer::PeerMessage;
 use rabia_bank_messages::promise::Commit;
-use rabia_bank_storage::Entries;
 
 use super::super::properties::{Check, check};
 use super::{File, Loss, MAILBOX, Mail, World, store_violation};
-
-/// Bytes of decided slots in one answer: small, so that catching up takes several.
-const ENTRIES_BYTES: usize = 16 * 1024;
 
 impl World {
     // ----- the voter -----
@@ -118,24 +114,27 @@ impl World {
             Out::Notices(notices) => self.mail(index, MAILBOX, Mail::Notices(notices)),
             Out::ReadAt { read, slot } => self.mail(index, MAILBOX, Mail::ReadAt(read, slot)),
             Out::SendEntries { to, from, decided } => {
-                let took = self.micros(50, 2_000);
-                self.mail(index, took, Mail::Entries { to: to.index(), from, decided });
+                let request = SendEntries { to, from, decided };
+                self.tell_snapshotter(index, move |snapshotter, _, out| snapshotter.send_entries(request, out));
             }
             Out::SendStored { to, id } => {
-                let took = self.micros(50, 2_000);
-                self.mail(index, took, Mail::Stored { to: to.index(), id });
+                self.tell_snapshotter(index, move |snapshotter, _, out| snapshotter.send_stored(to, id, out));
             }
             Out::SendHash { to, slot } => {
-                let took = self.micros(50, 2_000);
-                self.mail(index, took, Mail::Hash { to: Some(to.index()), slot });
+                self.tell_snapshotter(index, move |snapshotter, _, out| snapshotter.send_hash(to, slot, out));
             }
             Out::LookUp(slot) => {
-                let took = self.micros(50, 2_000);
-                self.mail(index, took, Mail::Hash { to: None, slot });
+                self.tell_snapshotter(index, move |snapshotter, _, out| snapshotter.look_up(slot, out));
             }
-            Out::AboutSnapshot(from, message) => self.about_snapshot(index, from.index(), message)?,
-            // Which links work the network knows, and whom a bank answers is not simulated.
-            Out::Linked(..) | Out::Standing(..) | Out::Admitted => {}
+            Out::AboutSnapshot(from, message) => self.tell_snapshotter(index, move |snapshotter, now, out| {
+                snapshotter.about_snapshot(now, from, message, out);
+            }),
+            Out::Linked(peer, up) => {
+                self.tell_snapshotter(index, move |snapshotter, _, _| snapshotter.linked(peer, up));
+            }
+            // The network does not hold back what a peer may not hear.
+            Out::Standing(..) => {}
+            Out::Admitted => self.tell_bank(index, |bank, _, out| bank.admitted(out)),
             Out::Break(peer, why) => {
                 self.report.count(if why == MEET_AGAIN { "stores met again" } else { "links refused" });
                 self.hang_up(index, peer.index());
@@ -145,6 +144,7 @@ impl World {
                 let what = || format!("node {} is in doubt about its log or its state", self.machines[index].id);
                 check(!begins || self.has_babblers(), "one log", what)?;
                 self.report.count(if begins { "doubts about a log" } else { "doubts about a log that ended" });
+                self.tell_bank(index, move |bank, _, out| bank.doubt(begins, out));
             }
             Out::Met(call, met) => self.met(index, call, *met)?,
             Out::Warn(warning) => self.warned(warning)?,
@@ -170,21 +170,6 @@ impl World {
             }
             Warning::Refused(..) | Warning::UnknownStore(..) => Ok(()),
         }
-    }
-
-    fn about_snapshot(&mut self, index: usize, from: usize, message: PeerMessage) -> Check {
-        match message {
-            PeerMessage::Compacted { log_from } => return self.compacted(index, from, log_from),
-            PeerMessage::GetSnapshot { slot, at } => {
-                let took = self.micros(50, 3_000);
-                self.mail(index, took, Mail::Offer { to: from, slot, at });
-            }
-            PeerMessage::SnapshotRows { slot, at, part, rows, next } => {
-                self.rows(index, from, Answer { slot, at, part, rows, next });
-            }
-            _ => {}
-        }
-        Ok(())
     }
 
     fn stop_as_old_copy(&mut self, index: usize) -> Check {
@@ -234,14 +219,6 @@ impl World {
         }
     }
 
-    /// Decided slots up to this one may go.
-    pub(super) fn compact(&mut self, index: usize, upto: Slot) {
-        let Some(node) = &mut self.machines[index].node else { return };
-        if node.log.compact(upto) {
-            self.mail(index, MAILBOX, Mail::Write);
-        }
-    }
-
     /// A write has begun.
     pub(super) fn start_write(&mut self, index: usize) {
         let slow = self.machines[index].slow_until > self.now;
@@ -279,41 +256,5 @@ impl World {
             self.mail(index, MAILBOX, Mail::Write);
         }
         Ok(())
-    }
-
-    // ----- what peers lack -----
-
-    pub(super) fn send_entries(&mut self, index: usize, to: usize, from: Slot, decided: Slot) -> Check {
-        let machine = &self.machines[index];
-        let Some(node) = &machine.node else { return Ok(()) };
-        let entries = node.store.reader().entries(from, ENTRIES_BYTES).map_err(|e| store_violation(machine.id, &e))?;
-        match entries {
-            Entries::Found(entries) => {
-                let before = node.store.reader().hash(from.saturating_sub(1));
-                let before = before.map_err(|e| store_violation(machine.id, &e))?.unwrap_or(Digest::ZERO);
-                self.send(index, to, PeerMessage::Entries { before, entries, decided })
-            }
-            Entries::Compacted { upto } => self.send(index, to, PeerMessage::Compacted { log_from: upto + 1 }),
-        }
-    }
-
-    pub(super) fn find_hash(&mut self, index: usize, to: Option<usize>, slot: Slot) -> Check {
-        let machine = &self.machines[index];
-        let Some(node) = &machine.node else { return Ok(()) };
-        let hash = node.store.reader().hash(slot).map_err(|e| store_violation(machine.id, &e))?;
-        match (to, hash) {
-            (None, hash) => self.tell(index, Event::LookedUp { slot, hash }),
-            (Some(to), Some(hash)) => self.send(index, to, PeerMessage::LogHash { slot, hash }),
-            (Some(_), None) => Ok(()),
-        }
-    }
-
-    pub(super) fn send_stored(&mut self, index: usize, to: usize, id: BatchId) -> Check {
-        let machine = &self.machines[index];
-        let Some(node) = &machine.node else { return Ok(()) };
-        match node.store.reader().payload(&id).map_err(|e| store_violation(machine.id, &e))? {
-            Some(payload) => self.send(index, to, PeerMessage::Batch { id, payload }),
-            None => Ok(()),
-        }
     }
 }

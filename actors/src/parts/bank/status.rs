@@ -1,32 +1,18 @@
-//! What the bank reports: the status of the node, and how far it is where it is far behind.
+//! What the bank reports: the status of the node.
 
 use std::time::Instant;
 
-use rabia_bank_messages::bank::{OtherFields, Status};
-use tracing::info;
+use rabia_bank_messages::bank::{OtherFields, Process, Status};
+use rabia_bank_messages::stages::Stages;
 
 use super::Bank;
-
-/// A node that is so many slots behind what it knows of says how far it is.
-const FAR_BEHIND: u64 = 1_000;
+use crate::metrics::Report;
 
 impl Bank {
-    /// Says how far a node is that is far behind, and drops work that nobody waits for any more.
-    pub(super) fn sweep(&mut self) {
-        let (applied, report) = (self.ledger.applied(), self.metrics.report());
-        if report.known_elsewhere > applied + FAR_BEHIND && report.received_bytes == 0 {
-            info!(slot = applied, of = report.known_elsewhere, "catching up");
-        }
-        self.waiting.sweep(Instant::now());
-        self.work.sweep();
-        self.trust.sweep();
-        self.tell_digest_when_idle();
-    }
-
-    /// The state of the node.
-    pub(super) fn status(&mut self) -> Status {
+    /// The state of the node. What is not the bank's comes from its driver: what others count, how long the stages of requests
+    /// took, and what the process has used.
+    pub fn status(&mut self, now: Instant, report: &Report, stages: Stages, process: Process) -> Status {
         let summary = self.ledger.summary();
-        let report = self.metrics.report();
         Status {
             node: self.me,
             cluster: self.genesis.cluster,
@@ -58,9 +44,9 @@ impl Bank {
             clock_offset_ms: report.clock_offset_ms,
             clock_leap_ms: report.clock_leap_ms,
             commits: report.commits,
-            uptime_s: report.started.elapsed().as_secs(),
-            process: crate::process::used(),
-            stages: self.metrics.stages.read(),
+            uptime_s: (now - report.started).as_secs(),
+            process,
+            stages,
             other: OtherFields::default(),
         }
     }

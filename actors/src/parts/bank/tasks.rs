@@ -1,15 +1,13 @@
 //! What clients want of the bank that changes nothing, and that waits for its turn: see `work`.
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::ids::Slot;
 
-use super::reader::Reader;
+use super::followers::Follower;
 use crate::consensus::turns::FairQueue;
 use crate::ledger::Lookup;
-use crate::mail::client_session::Waiter;
+use crate::parts::clients::Waiter;
 
 /// What is to be done.
 pub(super) struct Task {
@@ -18,6 +16,17 @@ pub(super) struct Task {
     /// Nobody waits for it any more after this time.
     pub(super) deadline: Option<Instant>,
     pub(super) job: Job,
+}
+
+impl Task {
+    /// Whether somebody still waits for it.
+    pub(super) fn is_wanted(&self, now: Instant) -> bool {
+        let is_there = match &self.job {
+            Job::Follow(follower) | Job::Answer { purpose: Purpose::Follow(follower), .. } => follower.is_there(),
+            Job::Status | Job::Answer { .. } => !self.waiter.client.is_gone(),
+        };
+        is_there && self.deadline.is_none_or(|deadline| deadline > now)
+    }
 }
 
 pub(super) enum Job {
@@ -47,9 +56,8 @@ pub(super) struct Work {
     pub(super) ready: FairQueue<Task>,
     /// Tasks that wait for a block to be read, by number.
     pub(super) unread: FairQueue<(Task, u64)>,
-    pub(super) reading: usize,
-    /// None until the bank has started.
-    pub(super) reader: Option<Reader>,
+    /// Tasks whose block is being read, by number.
+    pub(super) reading: Vec<(u64, Task)>,
     /// Those who wait for transactions that are not there yet.
     pub(super) followers: Vec<Follower>,
     /// The next turn is on its way.
@@ -74,23 +82,5 @@ impl Work {
     /// Drops followers that want no more.
     pub(super) fn sweep(&mut self) {
         self.followers.retain(Follower::is_there);
-    }
-}
-
-/// One that wants to be told of transactions of a feed.
-#[derive(Debug)]
-pub(super) struct Follower {
-    pub(super) waiter: Waiter,
-    pub(super) feed: Arc<Feed>,
-    /// Where it asked from.
-    pub(super) asked: u64,
-    /// What was looked at already lies below this.
-    pub(super) next: u64,
-}
-
-impl Follower {
-    /// Whether the asker still wants to know.
-    pub(super) fn is_there(&self) -> bool {
-        Arc::strong_count(&self.feed) > 1 && !self.waiter.client.is_gone()
     }
 }

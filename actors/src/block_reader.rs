@@ -18,14 +18,14 @@ const NICE: i32 = 10;
 type Answer = Result<Block, BooksError>;
 
 /// Where blocks are asked for. The thread ends with it.
-pub(super) struct Reader(mpsc::Sender<(u64, oneshot::Sender<Answer>)>);
+pub(crate) struct BlockReader(mpsc::Sender<(u64, oneshot::Sender<Answer>)>);
 
-impl Reader {
+impl BlockReader {
     /// Starts the thread.
     ///
     /// # Errors
     /// If the system gives no thread.
-    pub(super) fn start(books: BooksReader) -> std::io::Result<Reader> {
+    pub(crate) fn start(books: BooksReader) -> std::io::Result<BlockReader> {
         let (questions, asked) = mpsc::channel::<(u64, oneshot::Sender<Answer>)>();
         std::thread::Builder::new().name("reader".into()).spawn(move || {
             be_nice();
@@ -36,11 +36,11 @@ impl Reader {
                 }
             }
         })?;
-        Ok(Reader(questions))
+        Ok(BlockReader(questions))
     }
 
     /// Reads a block, behind those that were asked for before. No answer comes if the thread has ended.
-    pub(super) fn read(&self, number: u64) -> oneshot::Receiver<Answer> {
+    pub(crate) fn read(&self, number: u64) -> oneshot::Receiver<Answer> {
         let (answer, read) = oneshot::channel();
         // The receiver hears it where the thread has ended.
         let _ = self.0.send((number, answer));

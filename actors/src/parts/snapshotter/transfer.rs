@@ -42,6 +42,7 @@ pub struct Transfer {
 }
 
 /// What a peer answered.
+#[derive(Debug)]
 pub struct Answer {
     /// The slot that its snapshot stands after.
     pub slot: Slot,

@@ -25,14 +25,6 @@ impl SnapshotPolicy {
     }
 }
 
-/// What the next snapshot is at.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum SnapshotStage {
-    Waiting,
-    Collecting,
-    Saving,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

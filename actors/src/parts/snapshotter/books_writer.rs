@@ -1,5 +1,5 @@
-//! The desk: what works on the books, one job at a time, off the core's thread. It saves snapshots of this node, and takes the
-//! rows of one that comes from a peer. It knows no actor and no clock, so that the simulator works at the same desk.
+//! The one writer of the books: one job at a time, off the core's thread. It saves snapshots of this node, and takes the rows of one
+//! that comes from a peer.
 
 use rabia_bank_messages::ids::{Digest, Slot};
 use rabia_bank_messages::peer::SnapshotCursor;
@@ -13,13 +13,14 @@ use crate::snapshot::{Decision, Snapshot};
 
 pub use super::transfer::Answer;
 
-/// The one writer of the books, and the snapshot that it is being sent.
-pub struct Desk {
+/// Owns the books, and has the snapshot that this node is being sent.
+pub struct BooksWriter {
     store: BooksStore,
     transfer: Option<Transfer>,
 }
 
 /// What is to be done.
+#[derive(Debug)]
 pub enum Job {
     /// Make this snapshot durable.
     Save(Snapshot),
@@ -33,6 +34,7 @@ pub enum Job {
 }
 
 /// What came of a job.
+#[derive(Debug)]
 pub enum Outcome {
     /// The snapshot is durable.
     Saved {
@@ -90,10 +92,10 @@ pub struct SnapshotWanted {
     pub received: u64,
 }
 
-impl Desk {
-    /// A desk with these books on it.
-    pub fn new(store: BooksStore) -> Desk {
-        Desk { store, transfer: None }
+impl BooksWriter {
+    /// The writer of these books.
+    pub fn new(store: BooksStore) -> BooksWriter {
+        BooksWriter { store, transfer: None }
     }
 
     /// Does a job. Blocks while the disk works.

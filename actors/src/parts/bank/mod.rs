@@ -1,0 +1,365 @@
+//! What becomes of decided slots and of questions: the bank owns the ledger, applies slots in order, and says what its clients hear.
+//!
+//! A command is answered when it is applied here: at that point f + 1 disks bind it. A linearizable query waits for one
+//! round among the nodes, which it shares with all others of that moment, and then until the slot that the round named is
+//! applied (`reads`). From then on it is work, and so is a look for transactions of a feed (`followers`): it is done in turns between
+//! other messages, fairly between those who ask (`work`). Nobody is answered while the node may not be believed (`trust`).
+//!
+//! From time to time the bank takes a snapshot (`snapshots`). When that is durable, old transactions leave memory.
+//!
+//! Whoever drives this performs what comes [out](Out), reads blocks of the history when it is asked to, and calls
+//! [`work`](Bank::work), [`collect`](Bank::collect) and, every [`SWEEP`], [`sweep`](Bank::sweep).
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use rabia_bank_messages::bank::{ErrorCode, Refusal, Success};
+use rabia_bank_messages::batch::Payload;
+use rabia_bank_messages::genesis::{Genesis, Replacement};
+use rabia_bank_messages::ids::{BatchId, Digest, Millis, NodeId, Slot, StoreId};
+use rabia_bank_messages::lineage::log_hash;
+use rabia_bank_messages::peer::DIGEST_INTERVAL;
+use rustc_hash::FxHashMap;
+use tracing::info;
+
+use crate::applied::AppliedSlot;
+use crate::consensus::stores::{Standing, Stores};
+use crate::consensus::turns::ClientId;
+use crate::failure::Failure;
+use crate::ledger::{Applied, Ledger, Progress, RequestOutcome};
+use crate::parts::clients::{Answered, Client, Done, Waiter};
+use crate::rebuild::{Rebuilt, warn_of_unusable};
+use crate::snapshot::{Decision, Snapshot};
+use reads::WaitingReads;
+use snapshots::Stage;
+use tasks::{Purpose, Work};
+use trust::Trust;
+use words::Standpoint;
+
+pub use policy::SnapshotPolicy;
+pub use work::Portions;
+
+mod followers;
+mod policy;
+mod reads;
+mod snapshots;
+mod status;
+mod tasks;
+#[cfg(test)]
+mod tests;
+mod trust;
+pub mod words;
+mod work;
+
+/// The proposer is told of log time when it has gone on by so many milliseconds: it looks for leaps of an hour.
+const TELL_TIME: Millis = 1_000;
+
+/// How often work that nobody waits for any more is dropped, and the state of an idle node compared.
+pub const SWEEP: Duration = Duration::from_secs(1);
+
+/// What is to be done, in this order.
+#[derive(Debug)]
+pub enum Out {
+    /// Send these answers to a client.
+    Answers {
+        /// The client.
+        to: Client,
+        /// What it hears.
+        answers: Vec<Answered>,
+        /// They come from the slot that is being applied.
+        applied: bool,
+    },
+    /// Make the status of the node ([`Bank::status`]), and send it. (Whoever looks after the node must hear of it also while the node
+    /// is in doubt.)
+    Status(Waiter),
+    /// Let the voter begin a round for this read. Reads are numbered, ascending.
+    Read(u64),
+    /// Tell the voter the digest of the state after a slot.
+    OwnDigest {
+        /// The slot.
+        slot: Slot,
+        /// The digest.
+        digest: Digest,
+    },
+    /// Tell the proposer that the state has this log time.
+    AppliedTime(Millis),
+    /// Call [`Bank::work`] after this time; none: behind all that is ready now, and a look at the sockets.
+    Work {
+        /// How long to wait.
+        pause: Duration,
+    },
+    /// Read this block of the history from the books, off this thread, and report it with [`Bank::block_read`].
+    ReadBlock(u64),
+    /// Call [`Bank::collect`] after this time; none: at once.
+    Collect {
+        /// How long to wait.
+        pause: Duration,
+    },
+    /// Have the snapshotter make this durable.
+    Save(Snapshot),
+    /// The books on disk stand after this slot, or a later one: tell those who wait for it.
+    Durable(Slot),
+    /// This state is out of use. A million accounts take a while to go: not on this thread.
+    Discard(Box<Ledger>),
+    /// Stop the node.
+    Fail(Failure),
+}
+
+/// Owns the ledger.
+pub struct Bank {
+    me: NodeId,
+    genesis: Genesis,
+    portions: Portions,
+    ledger: Ledger,
+    expected: FxHashMap<BatchId, Vec<Waiter>>,
+    /// The answers of a batch, by client; empty between batches.
+    answers: FxHashMap<ClientId, (Client, Vec<Answered>)>,
+    waiting: WaitingReads,
+    work: Work,
+    policy: SnapshotPolicy,
+    stage: Stage,
+    /// The slot that the books on disk stand after.
+    saved: Slot,
+    /// Somebody waits for a snapshot of this slot.
+    wanted: Slot,
+    /// Bytes of batches and slots since the last snapshot.
+    unsaved: (u64, u64),
+    /// The newest decisions: as many as owners of coming slots are read from.
+    decisions: VecDeque<Decision>,
+    /// The hash of the log up to what is applied.
+    log_hash: Digest,
+    /// The same, when the ledger was frozen.
+    frozen: (Vec<Decision>, Digest),
+    trust: Trust,
+    /// The log time that the proposer was told of last.
+    told_time: Millis,
+    applied: AppliedSlot,
+}
+
+/// What a bank begins with.
+pub struct BankState {
+    /// The state of the books and the log.
+    pub rebuilt: Rebuilt,
+    /// The slot that the books on disk stand after.
+    pub saved: Slot,
+    /// When to take snapshots.
+    pub policy: SnapshotPolicy,
+    /// How much is done at a time of what changes nothing.
+    pub portions: Portions,
+}
+
+impl Bank {
+    /// The bank of node `me`. It writes to `applied` how far it is. Call [`start`](Bank::start) before anything else.
+    pub fn new(me: NodeId, genesis: Genesis, state: BankState, applied: AppliedSlot) -> Bank {
+        let BankState { rebuilt: Rebuilt { ledger, decisions, hash, replayed_bytes }, saved, policy, portions } = state;
+        let unsaved = policy.at_start(me, genesis.members(), (replayed_bytes, ledger.applied() - saved));
+        applied.set(ledger.applied());
+        Bank {
+            me,
+            genesis,
+            portions,
+            ledger,
+            expected: FxHashMap::default(),
+            answers: FxHashMap::default(),
+            waiting: WaitingReads::default(),
+            work: Work::default(),
+            policy,
+            stage: Stage::Waiting,
+            saved,
+            wanted: 0,
+            unsaved,
+            decisions: decisions.into(),
+            log_hash: hash,
+            frozen: (Vec::new(), Digest::ZERO),
+            trust: Trust::default(),
+            told_time: 0,
+            applied,
+        }
+    }
+
+    /// The node starts.
+    pub fn start(&mut self, now: Instant, out: &mut Vec<Out>) {
+        self.begin_snapshot_if_due(now, out);
+    }
+
+    /// From now on so much is done at a time.
+    pub fn set_portions(&mut self, portions: Portions) {
+        self.portions = portions;
+    }
+
+    /// The state. Nobody but a check of it needs it.
+    pub fn ledger(&mut self) -> &mut Ledger {
+        &mut self.ledger
+    }
+
+    /// These wait for the requests of a batch, in their order. Comes before the batch is proposed.
+    pub fn expect(&mut self, batch: BatchId, waiters: Vec<Waiter>) {
+        self.expected.insert(batch, waiters);
+    }
+
+    /// This node does not know what became of a batch, or may become of it.
+    pub fn abandon(&mut self, batch: &BatchId, out: &mut Vec<Out>) {
+        let waiters = self.expected.remove(batch);
+        self.answer_unknown(waiters, out);
+    }
+
+    /// Applies the next slot, and answers whoever waits for what is in it. Answers what came of it.
+    pub fn apply(
+        &mut self,
+        now: Instant,
+        slot: Slot,
+        batch: Option<(BatchId, Payload)>,
+        out: &mut Vec<Out>,
+    ) -> Applied {
+        let named = batch.as_ref().map(|(id, payload)| (id, payload));
+        let applied = self.ledger.apply(slot, named);
+        match &applied {
+            Applied::Batch(outcomes) => {
+                if let Some(waiters) = named.and_then(|(id, _)| self.expected.remove(id)) {
+                    self.answer_batch(slot, waiters, outcomes, out);
+                }
+            }
+            Applied::Replacement => {
+                if let Some(Replacement { node, store, .. }) = self.ledger.replacements().list().last() {
+                    info!(slot, of = %node, %store, "a store takes the place of another");
+                }
+            }
+            Applied::Null | Applied::Repeated => {}
+            Applied::Unusable(why) => {
+                let id = named.map(|(id, _)| id);
+                warn_of_unusable(slot, id, why);
+                let waiters = id.and_then(|id| self.expected.remove(id));
+                self.answer_unknown(waiters, out);
+            }
+        }
+        self.applied.set(slot);
+        self.tell_time(out);
+        if slot.is_multiple_of(DIGEST_INTERVAL) {
+            self.tell_digest(slot, out);
+        }
+        self.note_slot(slot, batch.map(|(id, payload)| (id, payload.len() as u64)));
+        self.begin_snapshot_if_due(now, out);
+        self.work.applied = Some(now);
+        self.read_due(out);
+        self.tell_followers(out);
+        applied
+    }
+
+    /// Drops work that nobody waits for any more.
+    pub fn sweep(&mut self, now: Instant, out: &mut Vec<Out>) {
+        self.waiting.sweep(now);
+        self.work.sweep();
+        self.trust.sweep();
+        self.tell_digest_when_idle(out);
+    }
+
+    /// How far the state is.
+    pub fn standpoint(&self) -> Standpoint {
+        let newest = (self.ledger.newest_transaction(), self.ledger.chain_head());
+        Standpoint { applied: self.ledger.applied(), newest }
+    }
+
+    /// Whether a store is a member's now: the slot in which it was decided that it takes the place of another, or none if that would
+    /// have an effect now.
+    ///
+    /// # Errors
+    /// Why it would have none.
+    pub fn standing_of(&self, node: NodeId, store: StoreId) -> Result<Option<Slot>, String> {
+        let stores = Stores::new(&self.genesis, self.ledger.replacements());
+        if node.index() < self.genesis.members()
+            && let Standing::Former(by) = stores.standing(node, store)
+        {
+            return Err(format!("store {store} was replaced itself, in slot {}, by {}", by.slot, by.store));
+        }
+        match stores.brought(node, store) {
+            Some(replacement) => Ok(Some(replacement.slot)),
+            None => stores.check(node, store).map(|()| None),
+        }
+    }
+
+    fn answer(&mut self, waiter: Waiter, slot: Option<Slot>, result: Result<Success, Refusal>, out: &mut Vec<Out>) {
+        let (Waiter { client, tag }, result) = (waiter, result.map(Done::Success));
+        self.tell(client, Answered { tag, slot, index: None, replayed: false, result }, out);
+    }
+
+    fn tell(&mut self, client: Client, answered: Answered, out: &mut Vec<Out>) {
+        self.send(client, vec![answered], false, out);
+    }
+
+    /// Tells the waiting clients that nobody knows what became of their requests, or may become of them.
+    fn answer_unknown(&mut self, batches: impl IntoIterator<Item = Vec<Waiter>>, out: &mut Vec<Out>) {
+        let message = "this node does not know what became of the request (it was far behind, or its clock is ahead)";
+        for waiter in batches.into_iter().flatten() {
+            self.answer(waiter, None, Err(Refusal::unknown(ErrorCode::NoQuorum, message)), out);
+        }
+    }
+
+    /// Tells the waiting clients what came of the requests of a batch.
+    fn answer_batch(&mut self, slot: Slot, waiters: Vec<Waiter>, outcomes: &[RequestOutcome], out: &mut Vec<Out>) {
+        assert_eq!(
+            waiters.len(),
+            outcomes.len(),
+            "a batch of this node in slot {slot} has other requests than it was given"
+        );
+        let mut answers = std::mem::take(&mut self.answers);
+        for (index, (waiter, outcome)) in (0..).zip(waiters.into_iter().zip(outcomes)) {
+            if waiter.client.is_gone() {
+                continue;
+            }
+            let client = waiter.client.clone();
+            if let Some(answer) = self.render(waiter, (slot, index), outcome) {
+                answers.entry(client.id()).or_insert_with(|| (client, Vec::new())).1.push(answer);
+            }
+        }
+        for (_, (client, answers)) in answers.drain() {
+            self.send(client, answers, true, out);
+        }
+        self.answers = answers;
+        self.go_on_working(out);
+    }
+
+    /// The answer to a request, unless it needs old transactions: then it comes later. It is made at once, however long: its
+    /// length is bounded by that of the command, and who sent the command has waited for its turn already.
+    fn render(&mut self, waiter: Waiter, place: (Slot, u32), outcome: &RequestOutcome) -> Option<Answered> {
+        let tag = waiter.tag;
+        let (slot, now) = (place.0, Some(place.1));
+        let (slot, index, replayed, result) = match outcome {
+            RequestOutcome::Opened { session, new } => {
+                (slot, now, false, Ok(Done::Opened { session: *session, new: *new }))
+            }
+            RequestOutcome::Closed => (slot, now, false, Ok(Done::Closed)),
+            RequestOutcome::Command { slot, index, replayed, outcome } => {
+                let mut lookup = self.ledger.render(outcome);
+                let Progress::Done(answer) = self.ledger.go_on(&mut lookup, &mut u64::MAX.clone()) else {
+                    let purpose = Purpose::Command { slot: *slot, index: Some(*index), replayed: *replayed };
+                    self.answer_later(waiter, purpose, lookup);
+                    return None;
+                };
+                (*slot, Some(*index), *replayed, answer.map(Done::Success))
+            }
+            RequestOutcome::Rejected(rejection) => (slot, now, false, Err(rejection.refusal())),
+        };
+        Some(Answered { tag, slot: Some(slot), index, replayed, result })
+    }
+
+    /// Takes note of a slot that was applied.
+    fn note_slot(&mut self, slot: Slot, batch: Option<(BatchId, u64)>) {
+        let value = batch.map(|(id, _)| id);
+        self.decisions.push_back((slot, value));
+        self.log_hash = log_hash(self.log_hash, slot, &value);
+        let keep = *self.genesis.owner_slots(slot + 1).start();
+        while self.decisions.pop_front_if(|(slot, _)| *slot < keep).is_some() {}
+        let (bytes, slots) = &mut self.unsaved;
+        *bytes += batch.map_or(0, |(_, bytes)| bytes);
+        *slots += 1;
+    }
+
+    /// Tells the proposer when log time has gone on.
+    fn tell_time(&mut self, out: &mut Vec<Out>) {
+        let time = self.ledger.log_time();
+        if time >= self.told_time.saturating_add(TELL_TIME) {
+            self.told_time = time;
+            out.push(Out::AppliedTime(time));
+        }
+    }
+}

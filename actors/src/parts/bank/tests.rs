@@ -1,0 +1,256 @@
+//! What comes out of the bank, message by message.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use rabia_bank_messages::bank::{Amount, Bulk, Command, Operation, Query, ReadLevel};
+use rabia_bank_messages::batch::{Action, BatchBuilder, RequestHeader};
+use rabia_bank_messages::ids::{ClusterId, SessionKey};
+
+use super::words::{Ask, ReadAt, Saved};
+use super::*;
+use crate::consensus::turns::Owner;
+
+const KEY: SessionKey = SessionKey([5; 16]);
+const MS: Duration = Duration::from_millis(1);
+
+fn node(number: u8) -> NodeId {
+    NodeId::new(number).unwrap()
+}
+
+/// An empty bank that takes a snapshot after so many slots, and what it has said.
+struct World {
+    bank: Bank,
+    now: Instant,
+    said: Vec<Out>,
+    requests: u64,
+}
+
+impl World {
+    fn new(slots: u64) -> World {
+        let genesis = Genesis::new(ClusterId([1; 16]), NodeId::all(3).map(|node| StoreId([node.get(); 16])).collect());
+        let ledger = Ledger::new(genesis.transaction_limit, genesis.sessions);
+        let rebuilt = Rebuilt { ledger, decisions: Vec::new(), hash: Digest::ZERO, replayed_bytes: 0 };
+        let policy = SnapshotPolicy { bytes: u64::MAX, slots };
+        let state = BankState { rebuilt, saved: 0, policy, portions: Portions::default() };
+        let bank = Bank::new(node(1), genesis, state, AppliedSlot::default());
+        World { bank, now: Instant::now(), said: Vec::new(), requests: 0 }
+    }
+
+    fn admitted(slots: u64) -> World {
+        let mut world = World::new(slots);
+        world.bank.admitted(&mut world.said);
+        world
+    }
+
+    fn apply(&mut self, batch: Option<(BatchId, Payload)>) -> Slot {
+        let slot = self.bank.standpoint().applied + 1;
+        self.bank.apply(self.now, slot, batch, &mut self.said);
+        slot
+    }
+
+    fn batch(&mut self, actions: &[Action]) -> (BatchId, Payload) {
+        let mut builder = BatchBuilder::default();
+        for action in actions {
+            let number = if let Action::Command(_) = action { 1 } else { 0 };
+            self.requests += number;
+            let header = RequestHeader { session: number, key: KEY, number: number * self.requests, acknowledged: 0 };
+            builder.push(&header, action);
+        }
+        let sequence = self.bank.standpoint().applied + 1;
+        builder.finish(node(1), 1, sequence, 1_000)
+    }
+
+    fn ask(&mut self, client: &Client, query: Query, read: ReadLevel) {
+        let (waiter, deadline) = (Waiter { client: client.clone(), tag: 7 }, self.now + 1_000 * MS);
+        self.bank.ask(Ask { waiter, query, read, deadline }, &mut self.said);
+    }
+
+    fn balance(&mut self, client: &Client, read: ReadLevel) {
+        self.ask(client, Query::GetBalance { account_id: "alice".into() }, read);
+    }
+
+    /// All that was said since the last time.
+    fn said(&mut self) -> Vec<Out> {
+        std::mem::take(&mut self.said)
+    }
+
+    /// Who was answered since the last time, and of which slot.
+    fn answered(&mut self) -> Vec<(ClientId, Option<Slot>)> {
+        let mut answered = Vec::new();
+        for out in self.said() {
+            if let Out::Answers { to, answers, .. } = out {
+                answered.extend(answers.iter().map(|answer| (to.id(), answer.slot)));
+            }
+        }
+        answered
+    }
+}
+
+fn client(id: ClientId) -> Client {
+    Client::simulated(id, Owner::at(IpAddr::from([127, 0, 0, 1])))
+}
+
+#[test]
+fn a_linearizable_read_waits_for_its_round_and_then_for_the_slot() {
+    let mut world = World::admitted(u64::MAX);
+    world.balance(&client(1), ReadLevel::Linearizable);
+    assert!(matches!(world.said()[..], [Out::Read(1)]));
+    world.balance(&client(2), ReadLevel::Linearizable);
+    assert!(matches!(world.said()[..], [Out::Read(2)]));
+    world.bank.read_at(ReadAt { read: 1, slot: 2 }, &mut world.said);
+    world.apply(None);
+    assert_eq!(world.answered(), []);
+    world.apply(None);
+    assert_eq!(world.answered(), [(1, Some(2))]);
+    world.bank.read_at(ReadAt { read: 2, slot: 1 }, &mut world.said);
+    assert_eq!(world.answered(), [(2, Some(2))]);
+}
+
+#[test]
+fn nothing_on_the_disk_is_read_before_a_quorum_was_met() {
+    let mut world = World::new(u64::MAX);
+    world.balance(&client(1), ReadLevel::Local);
+    world.balance(&client(2), ReadLevel::AtLeast(0));
+    world.balance(&client(3), ReadLevel::Linearizable);
+    assert!(matches!(world.said()[..], [Out::Read(1)]), "the round asks the others");
+    world.bank.admitted(&mut world.said);
+    assert_eq!(world.answered(), [(1, Some(0)), (2, Some(0))]);
+}
+
+#[test]
+fn in_doubt_nobody_hears_anything_but_the_status() {
+    let mut world = World::admitted(u64::MAX);
+    let batch = world.batch(&[Action::Open]);
+    world.bank.expect(batch.0, vec![Waiter { client: client(1), tag: 1 }]);
+    world.bank.doubt(true, &mut world.said);
+    world.apply(Some(batch));
+    world.balance(&client(2), ReadLevel::Local);
+    assert_eq!(world.answered(), []);
+    world.ask(&client(3), Query::GetStatus {}, ReadLevel::Linearizable);
+    assert!(matches!(world.said()[..], [Out::Work { pause: Duration::ZERO }]));
+    world.bank.work(world.now, &mut world.said);
+    assert!(matches!(&world.said()[..], [Out::Status(waiter)] if waiter.client.id() == 3));
+    world.bank.doubt(false, &mut world.said);
+    assert_eq!(world.answered(), [(1, Some(1)), (2, Some(1))]);
+}
+
+#[test]
+fn what_a_client_wanted_goes_with_it() {
+    let mut world = World::admitted(u64::MAX);
+    let (stays, goes) = (client(1), client(2));
+    let batch = world.batch(&[Action::Open]);
+    let other = world.batch(&[Action::Close]);
+    for (id, client) in [(batch.0, &goes), (other.0, &stays)] {
+        world.bank.expect(id, vec![Waiter { client: client.clone(), tag: 1 }]);
+    }
+    for client in [&goes, &stays] {
+        world.ask(client, Query::GetStatistics { large_amount: None }, ReadLevel::Local);
+        world.balance(client, ReadLevel::AtLeast(2));
+    }
+    goes.leave();
+    world.bank.sweep(world.now, &mut world.said);
+    world.said();
+    world.apply(Some(batch));
+    assert_eq!(world.answered(), []);
+    world.bank.work(world.now, &mut world.said);
+    assert_eq!(world.answered(), [(1, Some(1))], "the statistics");
+    world.bank.abandon(&other.0, &mut world.said);
+    assert_eq!(world.answered(), [(1, None)]);
+    world.apply(None);
+    assert_eq!(world.answered(), [(1, Some(2))], "the balance");
+}
+
+#[test]
+fn a_question_is_forgotten_after_its_deadline() {
+    let mut world = World::admitted(u64::MAX);
+    for read in [ReadLevel::Linearizable, ReadLevel::AtLeast(1)] {
+        world.balance(&client(1), read);
+    }
+    world.ask(&client(1), Query::GetStatistics { large_amount: None }, ReadLevel::Local);
+    let late = world.now + 1_001 * MS;
+    world.bank.sweep(late, &mut world.said);
+    world.bank.work(late, &mut world.said);
+    world.bank.read_at(ReadAt { read: 1, slot: 0 }, &mut world.said);
+    world.apply(None);
+    assert_eq!(world.answered(), []);
+}
+
+/// A bank with some blocks of history, about to apply the slot at which its snapshot is due.
+fn before_a_snapshot() -> World {
+    let mut world = World::admitted(7);
+    let account_id: Box<str> = "alice".into();
+    let opening = Operation::CreateAccount { account_id: account_id.clone(), initial_balance: Amount::new(0) };
+    let deposits = || vec![Operation::Deposit { account_id: account_id.clone(), amount: Amount::new(1) }; 600];
+    let bulk = |commands| Action::Command(Command::Bulk(Bulk { commands, atomic: false }));
+    let actions = [vec![Action::Open], vec![Action::Command(Command::One(opening))]];
+    for actions in actions.into_iter().chain((0..4).map(|_| vec![bulk(deposits())])) {
+        let batch = world.batch(&actions);
+        world.apply(Some(batch));
+    }
+    assert_eq!(world.bank.standpoint().newest.0, 2_400, "the account was opened without money, so by no transaction");
+    assert!(!world.said().iter().any(|out| matches!(out, Out::Collect { .. } | Out::Save(_))));
+    world
+}
+
+/// How long to wait until the next part of a snapshot; none if it is complete.
+fn pause(said: &[Out]) -> Option<Duration> {
+    said.iter().rev().find_map(|out| match out {
+        Out::Collect { pause } => Some(Some(*pause)),
+        Out::Save(_) => Some(None),
+        _ => None,
+    })?
+}
+
+#[test]
+fn a_snapshot_is_collected_bit_by_bit_and_faster_where_pauses_become_long() {
+    let mut world = before_a_snapshot();
+    world.apply(None);
+    assert_eq!(pause(&world.said()), Some(Duration::ZERO), "a part was collected");
+    world.bank.collect(world.now, &mut world.said);
+    assert_eq!(pause(&world.said()), Some(MS));
+    // The pause became longer: one part follows the other for half of that time.
+    world.now += 8 * MS;
+    world.bank.collect(world.now, &mut world.said);
+    assert_eq!(pause(&world.said()), Some(Duration::ZERO));
+    world.bank.collect(world.now + 3 * MS, &mut world.said);
+    assert_eq!(pause(&world.said()), Some(Duration::ZERO));
+    world.bank.collect(world.now + 4 * MS, &mut world.said);
+    assert_eq!(pause(&world.said()), Some(MS));
+    while let Some(pause) = {
+        world.now += 8 * MS;
+        world.bank.collect(world.now, &mut world.said);
+        pause(&world.said)
+    } {
+        assert!(pause <= MS);
+        world.said();
+    }
+    let Some(Out::Save(snapshot)) = world.said().pop() else { panic!("it was not saved") };
+    assert_eq!((snapshot.changes.slot, snapshot.changes.transactions), (7, 2_400));
+}
+
+#[test]
+fn whoever_waits_for_a_snapshot_is_told_of_one_with_all_that_it_asked_for() {
+    let mut world = before_a_snapshot();
+    let wanted = world.bank.take_snapshot(world.now, &mut world.said);
+    assert_eq!(wanted, 6);
+    world.apply(None);
+    assert_eq!(world.bank.take_snapshot(world.now, &mut world.said), 7);
+    let save = |world: &mut World| loop {
+        world.now += 8 * MS;
+        world.bank.collect(world.now, &mut world.said);
+        if let Some(Out::Save(snapshot)) = world.said().pop() {
+            return snapshot.changes.slot;
+        }
+    };
+    assert_eq!(save(&mut world), 6);
+    world.bank.saved(world.now, Saved { slot: 6, transactions: 2_400 }, &mut world.said);
+    assert!(matches!(world.said[0], Out::Durable(6)));
+    let next = pause(&world.said).map_or_else(|| 7, |_| save(&mut world));
+    assert_eq!(next, 7, "another one follows");
+    world.said();
+    world.bank.saved(world.now, Saved { slot: 7, transactions: 2_400 }, &mut world.said);
+    assert!(matches!(world.said()[..], [Out::Durable(7)]));
+    assert_eq!(world.bank.take_snapshot(world.now, &mut world.said), 7);
+    assert!(matches!(world.said()[..], [Out::Durable(7)]), "it is there");
+}

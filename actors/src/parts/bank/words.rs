@@ -1,0 +1,90 @@
+//! What the bank is asked and told.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use rabia_bank_messages::bank::{Query, ReadLevel};
+use rabia_bank_messages::client::Feed;
+use rabia_bank_messages::ids::{Digest, Slot};
+
+use crate::ledger::Ledger;
+use crate::parts::clients::Waiter;
+use crate::snapshot::Decision;
+
+/// Answer this query.
+#[derive(Debug)]
+pub struct Ask {
+    /// Who asks.
+    pub waiter: Waiter,
+    /// What.
+    pub query: Query,
+    /// How fresh the answer must be.
+    pub read: ReadLevel,
+    /// When the client stops waiting.
+    pub deadline: Instant,
+}
+
+/// Tell this client where a subscription begins: the id of the first transaction that it may be told of. Answered like a
+/// query, with [`Subscribed`](rabia_bank_messages::bank::Success::Subscribed), or refused if there is no such account.
+#[derive(Debug)]
+pub struct Subscribe {
+    /// Who asks.
+    pub waiter: Waiter,
+    /// What about.
+    pub feed: Feed,
+    /// How fresh the answer must be.
+    pub read: ReadLevel,
+    /// When the client stops waiting.
+    pub deadline: Instant,
+}
+
+/// Tell this client of transactions of a feed, once: as soon as there are some, or after so many that were looked at without
+/// finding any. Answered with [`Done::Followed`](crate::parts::clients::Done::Followed); who wants more asks again, and so nobody
+/// gets more than it can take.
+#[derive(Debug)]
+pub struct Follow {
+    /// Who asks.
+    pub waiter: Waiter,
+    /// Which transactions. (Its `from` plays no part.) The asker keeps it, too, for as long as it wants to know.
+    pub feed: Arc<Feed>,
+    /// With ids from here on.
+    pub next: u64,
+}
+
+/// All reads up to `read` may be answered once `slot` is applied.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadAt {
+    /// The highest number of the reads.
+    pub read: u64,
+    /// The slot to wait for.
+    pub slot: Slot,
+}
+
+/// Go on from this state, which is further than this node's own.
+#[derive(Debug)]
+pub struct Install {
+    /// The state.
+    pub ledger: Box<Ledger>,
+    /// The hash of the log up to it.
+    pub hash: Digest,
+    /// The decisions before it that owners of coming slots are read from.
+    pub decisions: Vec<Decision>,
+}
+
+/// The snapshot up to this slot, with these transactions, is durable.
+#[derive(Clone, Copy, Debug)]
+pub struct Saved {
+    /// The slot.
+    pub slot: Slot,
+    /// The newest transaction in it.
+    pub transactions: u64,
+}
+
+/// How far the state of a node is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Standpoint {
+    /// The last slot that is applied.
+    pub applied: Slot,
+    /// The newest transaction, and its hash; 0 if there is none.
+    pub newest: (u64, Digest),
+}

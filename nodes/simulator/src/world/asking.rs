@@ -1,0 +1,151 @@
+//! The clients of a simulated world: what they say to nodes, and what they make of the answers. They speak to the parts as sessions do.
+
+use std::time::Duration;
+
+use rabia_bank_actors::consensus::turns::ClientId;
+use rabia_bank_actors::parts::bank::words::{Ask as Question, Follow};
+use rabia_bank_actors::parts::clients::{Answered, Done, Waiter};
+use rabia_bank_messages::bank::{ErrorCode, Refusal};
+use rabia_bank_messages::batch::Action;
+
+use super::super::clients::{Ask, Bounds};
+use super::super::properties::{Check, check};
+use super::bank::{FOLLOW_PAGE, FOLLOW_SCAN};
+use super::{CLIENT_PACE, CLIENTS, Item, World};
+
+/// Nobody waits for an answer to a question for longer: clients lose patience earlier.
+const DEADLINE: Duration = Duration::from_secs(1);
+
+impl World {
+    /// What generators need to know of the world.
+    pub(super) fn bounds(&self) -> Bounds {
+        Bounds { limit: self.genesis.transaction_limit, transactions: self.model.history().len() as u64 }
+    }
+
+    pub(super) fn client(&mut self, index: usize) -> Check {
+        let pace = CLIENT_PACE + self.micros(0, 5_000);
+        self.at(pace, Item::Client(index));
+        let (now, after, wall, bounds) = (self.now, self.answers.now(), self.true_time(), self.bounds());
+        let client = &mut self.clients[index];
+        let given_up = client.give_up(now);
+        let mut marks: Vec<u64> = client.begin(now, after, wall, &bounds, &mut self.random).into_iter().collect();
+        if client.in_flight.values().any(|request| request.patience <= now) {
+            client.move_to(self.random.usize(..self.machines.len()));
+        }
+        let patience = client.patience(&mut self.random);
+        for (mark, request) in &mut client.in_flight {
+            if request.patience <= now {
+                request.patience = now + patience;
+                marks.push(*mark);
+                self.report.count("requests sent again");
+            }
+        }
+        let stray = if !client.is_done() && self.random.u32(..60) == 0 {
+            client.stray(&bounds, &mut self.random)
+        } else {
+            None
+        };
+        let asks: Vec<_> = marks.iter().map(|mark| (*mark, client.in_flight[mark].ask.clone())).collect();
+        for _ in 0..given_up {
+            self.report.count("feeds that brought nothing in time");
+        }
+        // Nobody waits for what has no mark.
+        for (tag, ask) in asks.into_iter().chain(stray.map(|ask| (0, ask))) {
+            self.ask(index, tag, ask);
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, index: usize, tag: u64, ask: Ask) {
+        let (node, client) = (self.clients[index].home, self.clients[index].handle.clone());
+        if !self.percent(self.weather.loss) {
+            let delay = self.micros(50, 3_000);
+            self.at(delay, Item::Request { node, waiter: Waiter { client, tag }, ask });
+        }
+    }
+
+    pub(super) fn request(&mut self, index: usize, waiter: Waiter, ask: Ask) -> Check {
+        match ask {
+            Ask::Log(header, action) => self.submit(index, waiter, &header, &action),
+            Ask::Read(query, read) => {
+                let deadline = self.instant() + DEADLINE;
+                self.bank(index, |bank, _, out| bank.ask(Question { waiter, query, read, deadline }, out))
+            }
+            Ask::Follow(feed, next) => self.bank(index, |bank, _, out| bank.follow(Follow { waiter, feed, next }, out)),
+        }
+    }
+
+    /// A node answers a client.
+    pub(super) fn reply(&mut self, client: ClientId, answered: Answered) {
+        if self.percent(self.weather.loss) {
+            return self.report.count("answers to clients lost");
+        }
+        let delay = self.micros(50, 3_000);
+        self.at(delay, Item::Answer { client: client as usize % CLIENTS, answered });
+    }
+
+    /// A client gets an answer.
+    pub(super) fn answer(&mut self, client: usize, Answered { tag, slot, result, .. }: Answered) -> Check {
+        // Nobody knows what came of it, or nothing did: it is asked again.
+        if matches!(&result, Err(Refusal { code: ErrorCode::NoQuorum | ErrorCode::Busy, .. })) {
+            self.report.count("requests without an outcome");
+            return Ok(());
+        }
+        let client = &mut self.clients[client];
+        let Some(request) = client.in_flight.remove(&tag) else { return Ok(()) };
+        let (slot, success) = match (slot, result) {
+            (Some(slot), Ok(Done::Success(success))) => (slot, Ok(success)),
+            (Some(_), Ok(Done::Opened { session, .. })) if matches!(request.ask, Ask::Log(_, Action::Open)) => {
+                client.opened(session);
+                return Ok(());
+            }
+            (Some(_), Ok(Done::Closed)) if matches!(request.ask, Ask::Log(_, Action::Close)) => {
+                client.closed();
+                return Ok(());
+            }
+            (None, Ok(Done::Followed { transactions, next })) => {
+                let Ask::Follow(feed, from) = &request.ask else {
+                    return check(false, "answers", || format!("{:?} was answered with transactions", request.ask));
+                };
+                let limits = (FOLLOW_SCAN, FOLLOW_PAGE);
+                return self.answers.followed(&self.model, feed, *from, limits, (transactions, next));
+            }
+            (Some(slot), Err(refusal)) => (slot, Err(refusal)),
+            (slot, result) => {
+                return check(false, "answers", || {
+                    format!("{:?} was answered {result:?} of slot {slot:?}", request.ask)
+                });
+            }
+        };
+        match (request.ask, success) {
+            (Ask::Read(query, level), answer) => {
+                self.answers.read(&self.model, &query, level, request.after, slot, answer)
+            }
+            // As many are open as may be, or an earlier attempt has opened it, and it has expired since.
+            (Ask::Log(header, Action::Open), Err(Refusal { code, .. }))
+                if matches!(code, ErrorCode::TooManySessions | ErrorCode::SessionExpired) =>
+            {
+                self.report.count("sessions that were not opened");
+                client.not_opened(self.now);
+                let right = code == ErrorCode::TooManySessions || self.model.has_ended(header.key);
+                check(right, "sessions", || {
+                    format!("{header:?} was answered {code:?}, but no session of its key ended")
+                })
+            }
+            // An earlier attempt has closed it, or the session has expired. What came of the request is unknown.
+            (Ask::Log(header, action), Err(Refusal { code: ErrorCode::SessionExpired, .. })) => {
+                self.report.count("sessions expired under a request");
+                let what = || format!("{action:?} of session {} was answered session_expired", header.session);
+                check(!self.model.is_open(header.session), "sessions", || format!("{}, but it is open", what()))?;
+                client.gone(header.session);
+                Ok(())
+            }
+            (Ask::Log(header, action @ Action::Command(_)), answer) => {
+                client.commanded(header, action, slot);
+                let name = (header.session, header.number);
+                self.answers.command(&self.model, name, request.after, Some(slot), answer)
+            }
+            (ask, answer) => check(false, "answers", || format!("{ask:?} was answered {answer:?}")),
+        }
+    }
+}

@@ -3,6 +3,7 @@
 
 mod commands;
 mod digest;
+mod machine;
 mod model;
 mod queries;
 mod sessions;

@@ -2,10 +2,7 @@
 //!
 //! A request is *pending* from its arrival until it is settled. It is *waiting* while it has been said on the present
 //! connection without an answer there, and *doubtful* once an attempt may have been executed: its connection broke, or
-//! its answer said so. A refusal by the bank itself settles any request, because the log applies a request number once. So
-//! does one with a code that this program does not know, if its outcome says that nothing was executed.
-//! A refusal by the state of one node (busy, no quorum, stopping, the session gone) speaks of that attempt alone: of a
-//! request that is not doubtful it says "not executed", of a doubtful one it says nothing. So a command whose only attempt
+//! its answer said so. What a refusal says of a request is the business of [`retry`](super::retry). A command whose only attempt
 //! found the session gone goes on in a new session, and a doubtful one is unknown for good.
 //!
 //! All requests have the same time, so they run out in the order of their numbers, and the first pending number is also
@@ -17,7 +14,7 @@ use std::mem;
 use std::time::Duration;
 
 use futures_util::{FutureExt, SinkExt, StreamExt};
-use rabia_bank_messages::bank::{ErrorCode, Outcome, Refusal};
+use rabia_bank_messages::bank::{ErrorCode, Refusal};
 use rabia_bank_messages::client::{CLIENT_VERSION, ClientMessage, Hello, OpenSession, SessionName, Welcome};
 use rabia_bank_messages::codec::Encoding;
 use rabia_bank_messages::ids::{ClusterId, SessionKey};
@@ -27,8 +24,9 @@ use tokio_tungstenite::tungstenite::{self, Bytes, Message};
 
 use super::frame::Incoming;
 use super::link::{self, Sink, Stream};
-use super::{Answered, Ask, ClientOptions, NotReached, Request, Unanswered, Unknown, is_passing};
+use super::{Answered, Ask, ClientOptions, NotReached, Request, Unanswered, Unknown};
 use crate::random;
+use crate::retry::{Attempts, Verdict};
 
 /// A node must greet, and open the session through the log, within this time; else the next one is asked.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(2);
@@ -60,8 +58,7 @@ struct Pending {
     message: ClientMessage,
     deadline: Instant,
     answer: oneshot::Sender<Result<Answered, Unanswered>>,
-    waiting: bool,
-    doubtful: bool,
+    attempts: Attempts,
     /// The answer to the last attempt.
     last: Option<Answered>,
     /// It is not said before, and after this pause again.
@@ -77,8 +74,8 @@ impl Pending {
         deadline: Instant,
         answer: oneshot::Sender<Result<Answered, Unanswered>>,
     ) -> Pending {
-        let (waiting, doubtful, last, not_before) = (false, false, None, None);
-        Pending { message, deadline, answer, waiting, doubtful, last, not_before, pause: STRANGE_PAUSE, unreadable: 0 }
+        let (attempts, last, not_before) = (Attempts::default(), None, None);
+        Pending { message, deadline, answer, attempts, last, not_before, pause: STRANGE_PAUSE, unreadable: 0 }
     }
 
     fn is_command(&self) -> bool {
@@ -226,13 +223,13 @@ impl Driver {
     /// What was said on the connection that is gone may have been executed.
     fn leave_connection(&mut self) {
         for pending in self.pending.values_mut() {
-            pending.doubtful |= mem::take(&mut pending.waiting);
+            pending.attempts.connection_lost();
         }
     }
 
     /// A request that is asked again and again, of nodes that are not understood, would never be answered.
     fn note_unreadable(&mut self, why: &str) {
-        for pending in self.pending.values_mut().filter(|pending| pending.waiting) {
+        for pending in self.pending.values_mut().filter(|pending| pending.attempts.is_waiting()) {
             pending.unreadable += 1;
         }
         for (_, pending) in self.pending.extract_if(.., |_, pending| pending.unreadable >= MAX_UNREADABLE) {
@@ -303,10 +300,10 @@ impl Driver {
             let pending = entry.remove();
             // A slot that is not there: asking once more would hardly have told anything else.
             let is_early = |last: &Answered| last.refusal.as_ref().is_some_and(|r| r.code == ErrorCode::NotYetApplied);
-            if (pending.waiting || pending.doubtful) && !pending.last.as_ref().is_some_and(is_early) {
+            if pending.attempts.may_be_executed() && !pending.last.as_ref().is_some_and(is_early) {
                 let why = match pending.last.as_ref().and_then(|last| last.refusal.as_ref()) {
                     Some(refusal) => format!("the last answer was {refusal}"),
-                    None if pending.waiting => "no answer came in time".to_owned(),
+                    None if pending.attempts.is_waiting() => "no answer came in time".to_owned(),
                     None => format!("the connection was lost ({})", self.failure),
                 };
                 pending.settle_unknown(why);
@@ -427,7 +424,7 @@ impl Driver {
                 self.refuse_here(number, Refusal::refused(ErrorCode::TooLarge, text));
                 continue;
             }
-            pending.waiting = true;
+            pending.attempts.said();
             gathered += bytes.len();
             connection.unflushed = true;
             connection.sink.feed(link::message(self.options.encoding, bytes)).await.map_err(lost)?;
@@ -565,37 +562,34 @@ impl Driver {
     fn answered(&mut self, connection: &mut Connection, number: u64, answered: Answered) -> Result<(), Leave> {
         // No longer pending: its time was up, or it was answered twice because it was said twice.
         let Some(pending) = self.pending.get_mut(&number) else { return Ok(()) };
-        pending.waiting = false;
         pending.unreadable = 0;
         let Some(refusal) = answered.refusal.clone() else {
+            pending.attempts.answered();
             self.settle(number, Ok(answered));
             return Ok(());
         };
-        let speaks_of_attempt = is_about_attempt(&refusal.code);
-        if refusal.outcome == Outcome::Refused && !speaks_of_attempt {
-            self.settle(number, Ok(answered));
-        } else if refusal.code == ErrorCode::SessionExpired {
-            if pending.doubtful {
-                let why = refusal.to_string();
-                self.settle(number, Err(Unanswered::Unknown(Unknown { why, last: Some(Box::new(answered)) })));
+        match pending.attempts.refused(&refusal) {
+            Verdict::Settled => self.settle(number, Ok(answered)),
+            Verdict::Unknown => self.settle_unknown(number, &refusal, answered),
+            Verdict::SessionGone => {
+                if pending.attempts.is_doubtful() {
+                    self.settle_unknown(number, &refusal, answered);
+                }
+                connection.session = SessionState::Expired(refusal.clone());
             }
-            connection.session = SessionState::Expired(refusal.clone());
-        } else if refusal.code == ErrorCode::RequestAcknowledged {
-            let why = refusal.to_string();
-            self.settle(number, Err(Unanswered::Unknown(Unknown { why, last: Some(Box::new(answered)) })));
-        } else if let ErrorCode::Other(_) = refusal.code {
-            let at = Instant::now() + random::jitter(pending.pause);
-            pending.doubtful = true;
-            pending.last = Some(answered);
-            pending.pause = (2 * pending.pause).min(LONGEST_STRANGE_PAUSE);
-            pending.not_before = Some(at);
-            connection.delayed.insert((at, number));
-        } else {
-            pending.doubtful |= refusal.outcome == Outcome::Unknown;
-            pending.last = Some(answered);
-            connection.later.push(number);
-            if connection.retry_at.is_none() {
-                connection.retry_at = Some(Instant::now() + self.next_pause());
+            Verdict::Again { strange: true, .. } => {
+                let at = Instant::now() + random::jitter(pending.pause);
+                pending.last = Some(answered);
+                pending.pause = (2 * pending.pause).min(LONGEST_STRANGE_PAUSE);
+                pending.not_before = Some(at);
+                connection.delayed.insert((at, number));
+            }
+            Verdict::Again { strange: false, .. } => {
+                pending.last = Some(answered);
+                connection.later.push(number);
+                if connection.retry_at.is_none() {
+                    connection.retry_at = Some(Instant::now() + self.next_pause());
+                }
             }
         }
         match refusal.code {
@@ -609,11 +603,16 @@ impl Driver {
     /// Leaves a connection whose session is gone, once everything that was said in it has its answer.
     fn leave_if_expired(&mut self, connection: &Connection) -> Result<(), Leave> {
         match &connection.session {
-            SessionState::Expired(refusal) if !self.pending.values().any(|p| p.is_command() && p.waiting) => {
+            SessionState::Expired(refusal) if !self.pending.values().any(|p| p.is_command() && p.attempts.is_waiting()) => {
                 Err(self.lose_session(refusal))
             }
             _ => Ok(()),
         }
+    }
+
+    fn settle_unknown(&mut self, number: u64, refusal: &Refusal, answered: Answered) {
+        let (why, last) = (refusal.to_string(), Some(Box::new(answered)));
+        self.settle(number, Err(Unanswered::Unknown(Unknown { why, last })));
     }
 
     fn settle(&mut self, number: u64, outcome: Result<Answered, Unanswered>) {
@@ -634,7 +633,7 @@ impl Driver {
 
     /// What may have been executed in a session that is gone will never have an answer.
     fn settle_doubtful(&mut self, why: &str) {
-        let is_stuck = |pending: &Pending| pending.is_command() && (pending.waiting || pending.doubtful);
+        let is_stuck = |pending: &Pending| pending.is_command() && pending.attempts.may_be_executed();
         let (stuck, rest) = mem::take(&mut self.pending).into_iter().partition(|(_, pending)| is_stuck(pending));
         self.pending = rest;
         for (_, pending) in BTreeMap::into_iter(stuck) {
@@ -657,11 +656,6 @@ impl Driver {
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, farewell).await;
         Leave::Done
     }
-}
-
-/// Refusals that speak of one attempt, not of the request.
-fn is_about_attempt(code: &ErrorCode) -> bool {
-    is_passing(code) || matches!(code, ErrorCode::SessionExpired | ErrorCode::RequestAcknowledged)
 }
 
 async fn sleep_until_some(deadline: Option<Instant>) {

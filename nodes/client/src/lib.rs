@@ -30,6 +30,7 @@
 //! ([`OtherFields`], [`TypeName::Other`], [`ErrorCode::Other`]); a refusal with an unknown code means what its outcome says. An
 //! answer that can't be read at all is [`CallError::Unknown`], and not asked for again.
 //!
+//! [`ErrorCode::Other`]: rabia_bank_messages::bank::ErrorCode::Other
 //! [`OtherFields`]: rabia_bank_messages::bank::OtherFields
 //! [`TypeName::Other`]: rabia_bank_messages::bank::TypeName::Other
 //!
@@ -38,11 +39,14 @@
 //! page. A [`Subscription`] is told of transactions as they are applied.
 //!
 //! A call whose future is dropped goes on in the background; its outcome is lost.
+//!
+//! Whoever writes a client of its own finds the rule of what a refusal says of a request in [`retry`].
 
 mod driver;
 mod frame;
 mod link;
 mod random;
+pub mod retry;
 mod subscription;
 mod typed;
 
@@ -50,7 +54,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use rabia_bank_messages::bank::{Command, ErrorCode, Query, ReadLevel, Refusal, Success};
+use rabia_bank_messages::bank::{Command, Query, ReadLevel, Refusal, Success};
 use rabia_bank_messages::client::{CLIENT_PATH, MAX_CLIENT_MESSAGE};
 use rabia_bank_messages::codec::Malformed;
 use tokio::sync::{mpsc, oneshot};
@@ -62,6 +66,7 @@ pub use rabia_bank_messages::bank;
 pub use rabia_bank_messages::client::Feed;
 pub use rabia_bank_messages::codec::Encoding;
 pub use rabia_bank_messages::ids::Slot;
+pub use retry::is_passing;
 pub use subscription::Subscription;
 pub use typed::{BankCalls, Receipt};
 
@@ -238,18 +243,6 @@ impl From<Unanswered> for CallError {
             Unanswered::NotReached(not_reached) => CallError::NotReached(not_reached),
         }
     }
-}
-
-/// Refusals that speak of the state of a node, not of the request, and pass by themselves: worth another try.
-pub fn is_passing(code: &ErrorCode) -> bool {
-    matches!(
-        code,
-        ErrorCode::Busy
-            | ErrorCode::NoQuorum
-            | ErrorCode::NotYetApplied
-            | ErrorCode::Stopping
-            | ErrorCode::TooManySessions
-    )
 }
 
 /// A request on its way to the task that owns the socket.

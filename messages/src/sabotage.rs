@@ -124,6 +124,8 @@ pub enum Rule {
     RepliesKept,
     /// The key of a session that ended opens no other.
     EndedKeysKept,
+    /// A refusal of a node says nothing of an earlier attempt. Broken: none was executed.
+    RetriesUnknown,
     /// Sessions end when they were idle for too long.
     SessionsExpire,
     /// Log time never goes back.

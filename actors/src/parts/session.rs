@@ -17,6 +17,7 @@
 //! any fixed moment. `A` is what the driver needs to tell who asked.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,7 @@ use rabia_bank_messages::bank::{Command, ErrorCode, Outcome, Query, ReadLevel, R
 use rabia_bank_messages::batch::{Action, RequestHeader};
 use rabia_bank_messages::client::{Feed, SessionName};
 use rabia_bank_messages::ids::{SessionKey, Slot};
+use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rustc_hash::FxHashMap;
 
 use crate::parts::clients::{Answered, Done};
@@ -244,12 +246,21 @@ struct Subscription {
     asked: Option<u64>,
 }
 
+/// Where keys come from.
+struct Draw(Box<dyn FnMut() -> Option<SessionKey>>);
+
+impl fmt::Debug for Draw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Draw")
+    }
+}
+
 /// A session.
 #[derive(Debug)]
 pub struct Session<A> {
     limits: Limits,
     /// Draws a key at random; none if that is not possible.
-    draw: fn() -> Option<SessionKey>,
+    draw: Draw,
     renews: bool,
     state: State,
     /// The key was drawn here, so nobody else has spoken in the session.
@@ -273,10 +284,10 @@ pub struct Session<A> {
 
 impl<A> Session<A> {
     /// A session with a key that is [named](Self::open) or, at the first command, drawn for it.
-    pub fn new(limits: Limits, draw: fn() -> Option<SessionKey>) -> Session<A> {
+    pub fn new(limits: Limits, draw: impl FnMut() -> Option<SessionKey> + 'static) -> Session<A> {
         Session {
             limits,
-            draw,
+            draw: Draw(Box::new(draw)),
             renews: false,
             state: State::None,
             own_key: false,
@@ -294,12 +305,12 @@ impl<A> Session<A> {
     }
 
     /// A session with a key that is drawn for it, and followed by another when it has expired, unless it was given numbers.
-    pub fn renewing(limits: Limits, draw: fn() -> Option<SessionKey>) -> Session<A> {
+    pub fn renewing(limits: Limits, draw: impl FnMut() -> Option<SessionKey> + 'static) -> Session<A> {
         Session { renews: true, ..Session::new(limits, draw) }
     }
 
     /// The session with this key: opened with the first command, or gone on with.
-    pub fn named(limits: Limits, draw: fn() -> Option<SessionKey>, key: SessionKey) -> Session<A> {
+    pub fn named(limits: Limits, draw: impl FnMut() -> Option<SessionKey> + 'static, key: SessionKey) -> Session<A> {
         Session { state: State::Named(key), ..Session::new(limits, draw) }
     }
 
@@ -380,7 +391,7 @@ impl<A> Session<A> {
         }
         self.make_room().map_err(|refusal| Refusal { outcome, ..refusal })?;
         if let State::None = self.state {
-            let Some(key) = (self.draw)() else {
+            let Some(key) = (self.draw.0)() else {
                 return Err(Refusal::refused(ErrorCode::Busy, "this machine gives no random key for a session now"));
             };
             (self.state, self.own_key) = (State::Named(key), true);
@@ -689,7 +700,9 @@ impl<A> Session<A> {
 
 /// This node can't tell whether an earlier attempt was executed.
 fn of_a_retry(mut refusal: Refusal) -> Refusal {
-    if matches!(refusal.code, ErrorCode::Busy | ErrorCode::SessionExpired | ErrorCode::Stopping) {
+    if is_broken(Rule::RetriesUnknown) {
+        refusal.outcome = Outcome::Refused;
+    } else if matches!(refusal.code, ErrorCode::Busy | ErrorCode::SessionExpired | ErrorCode::Stopping) {
         refusal.outcome = Outcome::Unknown;
     }
     refusal

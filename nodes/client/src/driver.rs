@@ -603,7 +603,9 @@ impl Driver {
     /// Leaves a connection whose session is gone, once everything that was said in it has its answer.
     fn leave_if_expired(&mut self, connection: &Connection) -> Result<(), Leave> {
         match &connection.session {
-            SessionState::Expired(refusal) if !self.pending.values().any(|p| p.is_command() && p.attempts.is_waiting()) => {
+            SessionState::Expired(refusal)
+                if !self.pending.values().any(|p| p.is_command() && p.attempts.is_waiting()) =>
+            {
                 Err(self.lose_session(refusal))
             }
             _ => Ok(()),

@@ -11,11 +11,12 @@ use std::time::Duration;
 use fastrand::Rng;
 use rabia_bank_actors::consensus::turns::{ClientId, Owner};
 use rabia_bank_actors::parts::clients::Client as Handle;
+use rabia_bank_client::retry::Attempts;
 use rabia_bank_messages::bank::{
     Amount, Bulk, Command, HistoryFilter, MAX_BALANCE, Operation, OperationKind, Query, ReadLevel, TransactionType,
 };
 use rabia_bank_messages::batch::{Action, RequestHeader};
-use rabia_bank_messages::client::Feed;
+use rabia_bank_messages::client::{Feed, SessionName};
 use rabia_bank_messages::ids::{Millis, SessionKey, Slot};
 
 use super::properties::clients::Position;
@@ -34,6 +35,8 @@ pub(super) enum Ask {
     Log(RequestHeader, Action),
     /// A query, and how fresh its answer must be.
     Read(Query, ReadLevel),
+    /// The first command of a connection, whose session the node opens for it.
+    First(Command),
     /// For the bank: transactions of a feed, from this id on.
     Follow(Arc<Feed>, u64),
 }
@@ -62,6 +65,7 @@ pub(super) struct InFlight {
     pub(super) ask: Ask,
     /// What had been seen when it was first sent.
     pub(super) after: Position,
+    pub(super) attempts: Attempts,
     /// When it is sent again.
     pub(super) patience: Duration,
 }
@@ -127,6 +131,22 @@ impl Client {
         self.home = node;
         self.handle.leave();
         self.handle = handle(self.index, self.handle.id() + CLIENTS as ClientId);
+        self.in_flight.values_mut().for_each(|request| request.attempts.connection_lost());
+        // Said on another connection, it would be another command.
+        self.in_flight.retain(|_, request| !matches!(request.ask, Ask::First(_)));
+    }
+
+    /// The node has opened a session for the first command on this connection.
+    pub(super) fn announced(&mut self, connection: ClientId, session: SessionName) {
+        if self.handle.id() == connection {
+            (self.session, self.key) = (Some(session.number), session.key);
+        }
+    }
+
+    /// The header of the command that opened the present session, if that was on this connection.
+    pub(super) fn first_header(&self, connection: ClientId) -> Option<RequestHeader> {
+        let session = self.session.filter(|_| self.handle.id() == connection)?;
+        Some(RequestHeader { session, key: self.key, number: 1, acknowledged: 0 })
     }
 
     /// It does not wait for ever for transactions of a feed. Answers how many it has given up.
@@ -156,7 +176,7 @@ impl Client {
         };
         self.rests = now + Duration::from_millis(rests);
         let Some(session) = self.session else {
-            return self.in_flight.is_empty().then(|| self.open(now, after, random));
+            return self.in_flight.is_empty().then(|| self.open(now, after, world, random));
         };
         if self.in_flight.is_empty() && random.u32(..400) == 0 {
             self.closing = true;
@@ -177,7 +197,9 @@ impl Client {
         Some(self.start(now, after, ask, random))
     }
 
-    fn open(&mut self, now: Duration, after: Position, random: &mut Rng) -> u64 {
+    /// Each session has a connection of its own.
+    fn open(&mut self, now: Duration, after: Position, world: &Bounds, random: &mut Rng) -> u64 {
+        self.move_to(self.home);
         self.sessions += 1;
         let mut key = [0; 16];
         key[..8].copy_from_slice(&(self.index as u64 + 1).to_be_bytes());
@@ -185,6 +207,10 @@ impl Client {
         self.key = SessionKey(key);
         (self.next, self.acknowledged) = (1, 0);
         self.answered.clear();
+        if random.u32(..3) == 0 {
+            self.next = 2;
+            return self.start(now, after, Ask::First(command(world, random)), random);
+        }
         let header = self.header(0, 0);
         self.start(now, after, Ask::Log(header, Action::Open), random)
     }
@@ -197,7 +223,9 @@ impl Client {
     fn start(&mut self, now: Duration, after: Position, ask: Ask, random: &mut Rng) -> u64 {
         self.marks += 1;
         let patience = now + self.patience(random);
-        self.in_flight.insert(self.marks, InFlight { ask, after, patience });
+        let mut attempts = Attempts::default();
+        attempts.said();
+        self.in_flight.insert(self.marks, InFlight { ask, after, attempts, patience });
         self.marks
     }
 

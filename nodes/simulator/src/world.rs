@@ -20,6 +20,7 @@ mod bank;
 mod books;
 mod links;
 mod proposer;
+mod sessions;
 mod stores;
 mod trouble;
 mod voter;
@@ -31,6 +32,7 @@ use fastrand::Rng;
 use rabia_bank_actors::consensus::agreement::{Event, Notice, TICK, Ticket};
 use rabia_bank_actors::consensus::clocks::Witness;
 use rabia_bank_actors::consensus::pool::{Now, Pool};
+use rabia_bank_actors::consensus::turns::ClientId;
 use rabia_bank_actors::ledger::Ledger;
 use rabia_bank_actors::parts::bank::words::Install;
 use rabia_bank_actors::parts::bank::{Bank, SWEEP};
@@ -52,6 +54,7 @@ use self::babble::Babble;
 use self::bank::ToBank;
 use self::books::ToSnapshotter;
 use self::links::Meeting;
+use self::sessions::Connection;
 use self::stores::SetAside;
 use super::clients::{Ask, CLIENTS, Client};
 use super::disk::Disk;
@@ -114,6 +117,8 @@ struct Node {
     let_in: Vec<u64>,
     /// Who waits for requests that gather.
     waiters: Waiters,
+    /// By the connection.
+    sessions: BTreeMap<ClientId, Connection>,
 }
 
 /// What a machine keeps while its node is down.
@@ -238,7 +243,7 @@ enum Item {
         ask: Ask,
     },
     Answer {
-        client: usize,
+        connection: ClientId,
         answered: Answered,
     },
     Client(usize),
@@ -588,7 +593,7 @@ impl World {
             }
             Item::Dial { a, b } => self.dial(a, b),
             Item::Request { node, waiter, ask } => self.request(node, waiter, ask),
-            Item::Answer { client, answered } => self.answer(client, answered),
+            Item::Answer { connection, answered } => self.answer(connection, answered),
             Item::Client(index) => self.client(index),
             Item::Trouble => self.trouble(),
             Item::Mend(node) => {
@@ -642,6 +647,7 @@ impl World {
                 self.babble_now_and_then(index);
                 self.pump(index)?;
                 self.keep_time(index);
+                self.check_sessions(index)?;
                 self.look_after_store(index);
                 self.mail(index, TICK, Mail::Tick);
                 Ok(())

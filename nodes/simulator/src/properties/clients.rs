@@ -21,6 +21,8 @@ pub(crate) struct Clients {
     /// The last place of anything that a client has seen: by an answer to a command, or by a linearizable read.
     seen: Position,
     acknowledged: Vec<((u64, u64), Position)>,
+    /// Commands that were refused, and not asked for again.
+    refused: Vec<(u64, u64)>,
     /// How many reads were answered so far.
     pub(crate) reads: u64,
 }
@@ -115,12 +117,22 @@ impl Clients {
         Ok(())
     }
 
-    /// At the end: everything that was acknowledged stands where it stood.
+    /// A client was told that no attempt of this command was executed, and asks no more.
+    pub(crate) fn refused(&mut self, name: (u64, u64)) {
+        self.refused.push(name);
+    }
+
+    /// At the end: everything that was acknowledged stands where it stood, and nothing that was refused was executed.
     pub(crate) fn nothing_lost(&self, model: &Model) -> Check {
         for (name, position) in &self.acknowledged {
             let now = model.applied.get(name).map(|applied| applied.position);
             check(now == Some(*position), "acknowledged is never lost", || {
                 format!("{name:?} was acknowledged at {position:?}, and is now at {now:?}")
+            })?;
+        }
+        for name in &self.refused {
+            check(!model.applied.contains_key(name), "refused is not executed", || {
+                format!("{name:?} was refused for good, and was applied all the same")
             })?;
         }
         check(!self.acknowledged.is_empty(), "something is acknowledged", || "no command was acknowledged in this run")

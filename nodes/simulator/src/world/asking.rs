@@ -1,9 +1,6 @@
-//! The clients of a simulated world: what they say to nodes, and what they make of the answers. They speak to the parts as sessions do.
-
-use std::time::Duration;
+//! The clients of a simulated world: what they say to nodes, and what they make of the answers. What nodes make of what they say is in `sessions`.
 
 use rabia_bank_actors::consensus::turns::ClientId;
-use rabia_bank_actors::parts::bank::words::{Ask as Question, Follow};
 use rabia_bank_actors::parts::clients::{Answered, Done, Waiter};
 use rabia_bank_messages::bank::{ErrorCode, Refusal};
 use rabia_bank_messages::batch::Action;
@@ -12,9 +9,6 @@ use super::super::clients::{Ask, Bounds};
 use super::super::properties::{Check, check};
 use super::bank::{FOLLOW_PAGE, FOLLOW_SCAN};
 use super::{CLIENT_PACE, CLIENTS, Item, World};
-
-/// Nobody waits for an answer to a question for longer: clients lose patience earlier.
-const DEADLINE: Duration = Duration::from_secs(1);
 
 impl World {
     /// What generators need to know of the world.
@@ -36,6 +30,7 @@ impl World {
         for (mark, request) in &mut client.in_flight {
             if request.patience <= now {
                 request.patience = now + patience;
+                request.attempts.said();
                 marks.push(*mark);
                 self.report.count("requests sent again");
             }
@@ -64,38 +59,46 @@ impl World {
         }
     }
 
-    pub(super) fn request(&mut self, index: usize, waiter: Waiter, ask: Ask) -> Check {
-        match ask {
-            Ask::Log(header, action) => self.submit(index, waiter, &header, &action),
-            Ask::Read(query, read) => {
-                let deadline = self.instant() + DEADLINE;
-                self.bank(index, |bank, _, out| bank.ask(Question { waiter, query, read, deadline }, out))
-            }
-            Ask::Follow(feed, next) => self.bank(index, |bank, _, out| bank.follow(Follow { waiter, feed, next }, out)),
-        }
-    }
-
     /// A node answers a client.
-    pub(super) fn reply(&mut self, client: ClientId, answered: Answered) {
+    pub(super) fn reply(&mut self, connection: ClientId, answered: Answered) {
         if self.percent(self.weather.loss) {
             return self.report.count("answers to clients lost");
         }
         let delay = self.micros(50, 3_000);
-        self.at(delay, Item::Answer { client: client as usize % CLIENTS, answered });
+        self.at(delay, Item::Answer { connection, answered });
+    }
+
+    /// A client is told on this connection that its request is worth another try. Some give up then what is certainly not executed.
+    fn told_to_try_again(&mut self, connection: ClientId, tag: u64, refusal: &Refusal) {
+        self.report.count("requests without an outcome");
+        let client = &mut self.clients[connection as usize % CLIENTS];
+        let present = client.handle.id() == connection;
+        let Some(request) = client.in_flight.get_mut(&tag).filter(|_| present) else { return };
+        request.attempts.refused(refusal);
+        if let Ask::Log(header, Action::Command(_)) = &request.ask
+            && !request.attempts.may_be_executed()
+            && self.random.bool()
+        {
+            self.answers.refused((header.session, header.number));
+            client.in_flight.remove(&tag);
+            self.report.count("commands that were certainly not executed");
+        }
     }
 
     /// A client gets an answer.
-    pub(super) fn answer(&mut self, client: usize, Answered { tag, slot, result, .. }: Answered) -> Check {
-        // Nobody knows what came of it, or nothing did: it is asked again.
-        if matches!(&result, Err(Refusal { code: ErrorCode::NoQuorum | ErrorCode::Busy, .. })) {
-            self.report.count("requests without an outcome");
+    pub(super) fn answer(&mut self, connection: ClientId, answered: Answered) -> Check {
+        let Answered { tag, slot, result, .. } = answered;
+        if let Err(refusal) = &result
+            && matches!(refusal.code, ErrorCode::NoQuorum | ErrorCode::Busy | ErrorCode::NotYetApplied)
+        {
+            self.told_to_try_again(connection, tag, refusal);
             return Ok(());
         }
-        let client = &mut self.clients[client];
+        let client = &mut self.clients[connection as usize % CLIENTS];
         let Some(request) = client.in_flight.remove(&tag) else { return Ok(()) };
         let (slot, success) = match (slot, result) {
             (Some(slot), Ok(Done::Success(success))) => (slot, Ok(success)),
-            (Some(_), Ok(Done::Opened { session, .. })) if matches!(request.ask, Ask::Log(_, Action::Open)) => {
+            (None, Ok(Done::Opened { session, .. })) if matches!(request.ask, Ask::Log(_, Action::Open)) => {
                 client.opened(session);
                 return Ok(());
             }
@@ -110,7 +113,7 @@ impl World {
                 let limits = (FOLLOW_SCAN, FOLLOW_PAGE);
                 return self.answers.followed(&self.model, feed, *from, limits, (transactions, next));
             }
-            (Some(slot), Err(refusal)) => (slot, Err(refusal)),
+            (slot, Err(refusal)) => (slot.unwrap_or(0), Err(refusal)),
             (slot, result) => {
                 return check(false, "answers", || {
                     format!("{:?} was answered {result:?} of slot {slot:?}", request.ask)
@@ -139,6 +142,19 @@ impl World {
                 check(!self.model.is_open(header.session), "sessions", || format!("{}, but it is open", what()))?;
                 client.gone(header.session);
                 Ok(())
+            }
+            // Its session was opened for it, and is gone already.
+            (Ask::First(_), Err(Refusal { code: ErrorCode::TooManySessions | ErrorCode::SessionExpired, .. })) => {
+                if let Some(header) = client.first_header(connection) {
+                    client.gone(header.session);
+                }
+                client.not_opened(self.now);
+                Ok(())
+            }
+            (Ask::First(command), answer) => {
+                let Some(header) = client.first_header(connection) else { return Ok(()) };
+                client.commanded(header, Action::Command(command), slot);
+                self.answers.command(&self.model, (header.session, 1), request.after, Some(slot), answer)
             }
             (Ask::Log(header, action @ Action::Command(_)), answer) => {
                 client.commanded(header, action, slot);

@@ -42,11 +42,7 @@ impl World {
 
     fn perform_bank_one(&mut self, index: usize, out: Out) -> Check {
         match out {
-            Out::Answers { to, answers, .. } => {
-                for answered in answers {
-                    self.reply(to.id(), answered);
-                }
-            }
+            Out::Answers { to, answers, .. } => self.answered(index, &to, answers)?,
             // No client asks for it.
             Out::Status(_) => {}
             Out::Read(number) => {

@@ -2,12 +2,13 @@
 
 use rabia_bank_actors::consensus::agreement::{Event, Notice};
 use rabia_bank_actors::consensus::pool::{Asker, PoolEffect};
-use rabia_bank_actors::parts::clients::Waiter;
+use rabia_bank_actors::parts::clients::{Answered, Waiter};
+use rabia_bank_messages::bank::{ErrorCode, Refusal};
 use rabia_bank_messages::batch::{Action, EncodedRequest, RequestHeader};
 use rabia_bank_messages::ids::Millis;
 
 use super::super::properties::Check;
-use super::{MAILBOX, Mail, Node, World};
+use super::{MAILBOX, Mail, World};
 
 impl World {
     pub(super) fn notices(&mut self, index: usize, notices: Vec<Notice>) -> Check {
@@ -31,9 +32,14 @@ impl World {
     }
 
     pub(super) fn submit(&mut self, index: usize, waiter: Waiter, header: &RequestHeader, action: &Action) -> Check {
-        // The client of a node that is silent, or unsure of the time, hears that it is busy: here it hears nothing, and asks another.
-        let takes = |node: &mut Node| !node.pool.is_silent() && !node.pool.waits_for_clock();
-        let Some(mut node) = self.machines[index].node.take_if(takes) else { return Ok(()) };
+        let Some(mut node) = self.machines[index].node.take() else { return Ok(()) };
+        if node.pool.is_silent() || node.pool.waits_for_clock() {
+            self.machines[index].node = Some(node);
+            let refusal = Refusal::refused(ErrorCode::Busy, "it has a new store, or is unsure of the time");
+            let Waiter { client, tag } = waiter;
+            let answered = Answered { tag, slot: None, index: None, replayed: false, result: Err(refusal) };
+            return self.answered(index, &client, vec![answered]);
+        }
         let now = self.clocks(index, &node);
         let (owner, client) = (waiter.client.owner(), waiter.client.id());
         let from = Asker { owner, client, tag: node.waiters.keep(waiter) };

@@ -1,5 +1,6 @@
 //! What goes wrong in a simulated world: crashes and restarts, disks, links, clocks.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -343,6 +344,7 @@ impl World {
             attached: vec![0; members],
             let_in: vec![0; members],
             waiters: Waiters::default(),
+            sessions: BTreeMap::new(),
         });
         self.trace
             .note(self.now, None, || format!("node {id} starts for the {starts}. time, with the log to {decided}"));

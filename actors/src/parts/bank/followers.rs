@@ -1,37 +1,12 @@
 //! Feeds: clients that want to be told of transactions as they are applied. Looking for these is work like answering a query.
 
-use std::sync::Arc;
-
 use rabia_bank_messages::bank::Success;
-use rabia_bank_messages::client::Feed;
 
-use super::tasks::{Job, Task};
+use super::tasks::Follower;
 use super::words::Follow;
 use super::{Bank, Out};
 use crate::ledger::{Answer, Lookup};
 use crate::parts::clients::{Answered, Done, Waiter};
-
-/// One that wants to be told of transactions of a feed.
-#[derive(Debug)]
-pub(super) struct Follower {
-    waiter: Waiter,
-    feed: Arc<Feed>,
-    /// Where it asked from.
-    asked: u64,
-    /// What was looked at already lies below this.
-    next: u64,
-}
-
-impl Follower {
-    /// Whether the asker still wants to know.
-    pub(super) fn is_there(&self) -> bool {
-        Arc::strong_count(&self.feed) > 1 && !self.waiter.client.is_gone()
-    }
-
-    fn into_task(self) -> Task {
-        Task { waiter: self.waiter.clone(), deadline: None, job: Job::Follow(self) }
-    }
-}
 
 impl Bank {
     /// Somebody wants to be told of transactions of a feed, once.

@@ -1,10 +1,11 @@
 //! What clients want of the bank that changes nothing, and that waits for its turn: see `work`.
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::ids::Slot;
 
-use super::followers::Follower;
 use crate::consensus::turns::FairQueue;
 use crate::ledger::Lookup;
 use crate::parts::clients::Waiter;
@@ -82,5 +83,28 @@ impl Work {
     /// Drops followers that want no more.
     pub(super) fn sweep(&mut self) {
         self.followers.retain(Follower::is_there);
+    }
+}
+
+/// One that wants to be told of transactions of a feed.
+#[derive(Debug)]
+pub(super) struct Follower {
+    pub(super) waiter: Waiter,
+    pub(super) feed: Arc<Feed>,
+    /// Where it asked from.
+    pub(super) asked: u64,
+    /// What was looked at already lies below this.
+    pub(super) next: u64,
+}
+
+impl Follower {
+    /// Whether the asker still wants to know.
+    pub(super) fn is_there(&self) -> bool {
+        Arc::strong_count(&self.feed) > 1 && !self.waiter.client.is_gone()
+    }
+
+    /// Looking for them.
+    pub(super) fn into_task(self) -> Task {
+        Task { waiter: self.waiter.clone(), deadline: None, job: Job::Follow(self) }
     }
 }

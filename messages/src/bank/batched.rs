@@ -50,24 +50,16 @@ impl<'a> Reader<'a> {
     }
 
     fn operation(&mut self) -> Result<Found<'a>, BadCommand> {
-        self.expect(&[0x81], NO_COMMAND)?;
-        let kind = OperationKind::named(self.text()?).ok_or(NO_COMMAND)?;
-        let fields = |reader: &mut Self, head: u8| reader.expect(&[head], "a command with other fields");
+        // The most frequent one is the last.
+        let mut kinds = OperationKind::ALL.into_iter().rev();
+        let kind = kinds.find(|kind| self.take(beginning(*kind))).ok_or("a command of another kind")?;
         Ok(match kind {
             OperationKind::CreateAccount => {
-                fields(self, 0x92)?;
                 Found::CreateAccount { account_id: self.text()?, initial_balance: self.number()? }
             }
-            OperationKind::Deposit => {
-                fields(self, 0x92)?;
-                Found::Deposit { account_id: self.text()?, amount: self.number()? }
-            }
-            OperationKind::Withdraw => {
-                fields(self, 0x92)?;
-                Found::Withdraw { account_id: self.text()?, amount: self.number()? }
-            }
+            OperationKind::Deposit => Found::Deposit { account_id: self.text()?, amount: self.number()? },
+            OperationKind::Withdraw => Found::Withdraw { account_id: self.text()?, amount: self.number()? },
             OperationKind::Transfer => {
-                fields(self, 0x93)?;
                 let (from_account, to_account) = (self.text()?, self.text()?);
                 Found::Transfer { from_account, to_account, amount: self.number()? }
             }
@@ -75,7 +67,15 @@ impl<'a> Reader<'a> {
     }
 }
 
-const NO_COMMAND: BadCommand = "a command of another kind";
+/// What an operation begins with: a map of one, its name, and an array of its fields.
+const fn beginning(kind: OperationKind) -> &'static [u8] {
+    match kind {
+        OperationKind::CreateAccount => b"\x81\xaecreate_account\x92",
+        OperationKind::Deposit => b"\x81\xa7deposit\x92",
+        OperationKind::Withdraw => b"\x81\xa8withdraw\x92",
+        OperationKind::Transfer => b"\x81\xa8transfer\x93",
+    }
+}
 
 impl Batched for Command {
     fn read(rest: &mut &[u8]) -> Result<Command, BadCommand> {

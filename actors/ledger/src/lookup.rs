@@ -4,7 +4,7 @@
 //! [`feed`](crate::replicated::Replicated::feed)) and then goes on by as many steps as it is allowed each time
 //! ([`go_on`](crate::replicated::Replicated::go_on)). What a step is, the machine says: of the bank, a record or an account that is looked at.
 //!
-//! The ledger reads no disk. An answer that needs a block of the history says which ([`Progress::Block`](crate::machine::Progress::Block)),
+//! The ledger reads no disk. An answer that needs a block of the history says which ([`Progress::Block`]),
 //! and goes on where it was when it was given that block ([`Lookup::give`]).
 
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The bank: accounts, the history of their balances, and what can be asked about both.
 //!
-//! A [command](commands) is checked and changes accounts and [history](History); the running [figures](statistics) follow. Outcomes are
-//! compact ([`outcomes`]); an [answer](answers) is made of one only on the node where a client waits. A record's timestamp is log
+//! A command is checked and changes accounts and history (`commands`, `history`); the running figures follow (`statistics`). Outcomes
+//! are compact (`outcomes`); an answer is made of one only on the node where a client waits (`answers`). A record's timestamp is log
 //! time, but never before that of the record before it: where a backup with a log time that was ahead came to a new cluster, log
 //! time is right there, and timestamps stand still until it reaches them.
 //!

@@ -1,7 +1,8 @@
-//! `rabia-bank node`: one node, until a signal ends it.
+//! `rabia-bank node`: one node, until a signal ends it. The node has an arbiter of its own in the actix System of the process.
 
 use std::path::{Path, PathBuf};
 
+use actix::Arbiter;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -39,9 +40,29 @@ pub fn run(args: &Args) -> Result<Exit, ProgramError> {
         actix::spawn(outlive(SignalKind::hangup(), "SIGHUP")?);
         actix::spawn(outlive(SignalKind::user_defined1(), "SIGUSR1")?);
         actix::spawn(outlive(SignalKind::user_defined2(), "SIGUSR2")?);
-        server::run(config, shutdown).await?;
+        on_an_arbiter(config, shutdown).await?;
         Ok(Exit::Done)
     })
+}
+
+/// Runs the node on an arbiter of its own. The System's thread waits for signals.
+async fn on_an_arbiter(
+    config: NodeConfig,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), NodeError> {
+    let (end, ended) = oneshot::channel();
+    let arbiter = Arbiter::new();
+    arbiter.spawn_fn(move || {
+        actix::spawn(async move {
+            // The System waits for it.
+            let _ = end.send(server::run(config, shutdown).await);
+        });
+    });
+    let result = ended.await.unwrap_or_else(|_| Err(NodeError::Failed("the node's arbiter has ended".into())));
+    arbiter.stop();
+    // A panic has ended the process.
+    let _ = arbiter.join();
+    result
 }
 
 /// Resolves when somebody wants the node to stop.

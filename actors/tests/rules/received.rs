@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use rabia_bank_actors::ledger::{BLOCK, Ledger};
+use rabia_bank_actors::parts::bank::words::Standpoint;
 use rabia_bank_actors::parts::snapshotter::books_writer::{Answer, BooksWriter, Job, Outcome, SnapshotWanted};
 use rabia_bank_actors::parts::snapshotter::offer::rows_at;
 use rabia_bank_actors::snapshot::{Snapshot, read_block, restore};
@@ -16,6 +17,8 @@ use rabia_bank_storage::{BooksStore, BooksView};
 
 use super::{Seen, ensure, identity, node, shows};
 
+/// Nothing is applied.
+const VACANT: Standpoint = Standpoint { applied: 0, newest: (0, Digest::ZERO) };
 const KEY: SessionKey = SessionKey([5; 16]);
 
 /// A bank that applies one batch a slot.
@@ -84,7 +87,7 @@ fn receive(
     mut change: impl FnMut(SnapshotPart, u64, Vec<u8>) -> Vec<u8>,
     mut before: impl FnMut(&mut BooksWriter, SnapshotPart),
 ) -> Outcome {
-    let mut outcome = writer.work(Job::Begin { own: (0, Digest::ZERO) });
+    let mut outcome = writer.work(Job::Begin { own: VACANT });
     while let Outcome::Ask(wanted) = outcome {
         outcome = answer(writer, view, wanted, &mut change, &mut before);
     }
@@ -239,7 +242,7 @@ fn rows_of_two_snapshots_are_not_mixed() {
 
         let received = path("received");
         let mut writer = vacant(&received);
-        let mut outcome = writer.work(Job::Begin { own: (0, Digest::ZERO) });
+        let mut outcome = writer.work(Job::Begin { own: VACANT });
         let mut accounts_came = false;
         while let Outcome::Ask(wanted) = outcome {
             // The sender takes another snapshot behind the accounts of the first.
@@ -312,4 +315,27 @@ fn an_own_snapshot_leaves_nothing_of_a_received_one_that_the_node_never_saved() 
     assert!(matches!(outcome, Outcome::Saved { .. }), "{}", describe(&outcome));
     drop(writer);
     assert_eq!(are_of(&received, &mut own), Ok(()));
+}
+
+/// A peer's snapshot that ends before what is applied here proves nothing of the peer's history: it lacks the newest transaction since
+/// it is old.
+#[test]
+fn a_snapshot_that_is_no_further_than_this_node_is_not_needed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let mut own = Bank::new();
+    own.create(0..1, 5);
+    let mut writer = BooksWriter::new(own.books(&path("own")));
+    own.deposits(0, [1]);
+    let books = own.books(&path("old"));
+    let old = books.reader().view().unwrap();
+    own.deposits(0, [1]);
+    let newest = (own.ledger.newest_transaction(), own.ledger.chain_head());
+    for (applied, needed) in [(own.ledger.applied(), false), (old.slot(), false), (old.slot() - 1, true)] {
+        let Outcome::Ask(wanted) = writer.work(Job::Begin { own: Standpoint { applied, newest } }) else {
+            panic!("nothing is asked for")
+        };
+        let outcome = answer(&mut writer, &old, wanted, &mut as_sent, &mut |_, _| ());
+        assert_eq!(matches!(outcome, Outcome::Overtaken { .. }), !needed, "{applied}: {}", describe(&outcome));
+    }
 }

@@ -17,6 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub use jobs::{Jobs, name_seeds_of_panics};
 pub use properties::Violation;
 use trace::Trace;
+use tracing::subscriber::NoSubscriber;
 
 /// How large a run is, and whether its story is kept.
 #[derive(Clone, Debug)]
@@ -83,6 +84,8 @@ pub struct Run {
 /// Runs one seed. An assertion that fails in the code under simulation is a violation too. (Where panics abort, [`Jobs`] and
 /// [`name_seeds_of_panics`] see to that.)
 pub fn run(seed: u64, settings: &Settings) -> Run {
+    // What the parts of a node tell people is not the story of the run.
+    let _silent = tracing::subscriber::set_default(NoSubscriber::default());
     let running = catch_unwind(AssertUnwindSafe(|| match world::World::new(seed, settings) {
         Ok(world) => world.run(),
         Err(violation) => (Report::default(), Some(violation)),

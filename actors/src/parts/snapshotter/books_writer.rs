@@ -9,6 +9,7 @@ use rabia_bank_storage::BooksStore;
 use super::transfer::{Taken, Transfer, TransferError};
 use crate::failure::Failure;
 use crate::ledger::Ledger;
+use crate::parts::bank::words::Standpoint;
 use crate::snapshot::{Decision, Snapshot};
 
 pub use super::transfer::Answer;
@@ -26,8 +27,9 @@ pub enum Job {
     Save(Snapshot),
     /// Look which part of a peer's snapshot is to be asked for first.
     Begin {
-        /// This node's newest transaction and its hash, which must be in the peer's history; 0 if there is none.
-        own: (u64, Digest),
+        /// How far this node is. Its newest transaction must be in the history of a snapshot that is further; one that is not is of no
+        /// use.
+        own: Standpoint,
     },
     /// Take these rows of a peer's snapshot.
     Take(Answer),
@@ -56,7 +58,8 @@ pub enum Outcome {
         /// The decisions before it that owners of coming slots are read from.
         decisions: Vec<Decision>,
     },
-    /// The slots came one by one meanwhile: the books stand further already than the peer's snapshot at this slot.
+    /// This node is as far as the peer's snapshot at this slot, or further: the slots came one by one meanwhile, or the peer that was
+    /// asked has an old one.
     Overtaken {
         /// The slot that it stands after.
         slot: Slot,
@@ -132,7 +135,7 @@ impl BooksWriter {
     fn take(&mut self, answer: Answer) -> Outcome {
         let Some(mut transfer) = self.transfer.take() else { return Outcome::Nothing };
         let slot = answer.slot;
-        if slot <= self.store.slot() {
+        if slot <= self.store.slot().max(transfer.applied()) {
             return Outcome::Overtaken { slot };
         }
         match transfer.take(answer, &mut self.store) {

@@ -316,7 +316,7 @@ impl Snapshotter {
                 out.push(Out::Installed { slot, hash, ledger, decisions });
             }
             Outcome::Overtaken { slot } => {
-                info!(slot, "a snapshot is not needed any more: the slots came one by one meanwhile");
+                info!(slot, "a snapshot is not needed: this node is as far as that");
                 self.ends_receiving();
             }
             Outcome::GaveUp(why) => {
@@ -353,8 +353,7 @@ impl Snapshotter {
 
     /// The bank is so far: a snapshot of a peer whose log begins at `log_from` is asked for if the node lacks older slots.
     pub fn standpoint(&mut self, from: NodeId, log_from: Slot, standpoint: Standpoint, out: &mut Vec<Out>) {
-        let Standpoint { applied, newest } = standpoint;
-        if applied + 1 >= log_from {
+        if standpoint.applied + 1 >= log_from {
             self.receiving = None;
             return;
         }
@@ -363,7 +362,7 @@ impl Snapshotter {
             log_from,
             "this node is further behind than its peer's log goes back: receiving a snapshot"
         );
-        self.push(Job::Begin { own: newest }, out);
+        self.push(Job::Begin { own: standpoint }, out);
     }
 
     fn wants(&mut self, now: Instant, wanted: SnapshotWanted) {

@@ -14,6 +14,7 @@ use rabia_bank_storage::{BooksStore, Snapshot, StoreError};
 
 use super::offer::Rows;
 use crate::ledger::{BLOCK, BadRow, Block, Ledger};
+use crate::parts::bank::words::Standpoint;
 use crate::snapshot::{BooksError, Decision, Restoring, full_blocks};
 
 /// The longest row: a session with all the replies that it may keep.
@@ -23,8 +24,8 @@ const READ_BYTES: usize = 4 << 20;
 
 /// A snapshot that is being received.
 pub struct Transfer {
-    /// This node's newest transaction when it began, and its hash.
-    own: (u64, Digest),
+    /// How far this node was when it began.
+    own: Standpoint,
     /// Full blocks that were on this disk when it began.
     first: u64,
     slot: Slot,
@@ -88,11 +89,11 @@ impl From<BadRow> for TransferError {
 
 impl Transfer {
     /// Looks which blocks are here already: those of the last snapshot, which need not be read again, and what an earlier
-    /// transfer stored behind them. `own` is this node's newest transaction, with its hash.
+    /// transfer stored behind them. `own` is how far this node is.
     ///
     /// # Errors
     /// If the store can't be read.
-    pub fn begin(books: &BooksStore, own: (u64, Digest)) -> Result<Transfer, BooksError> {
+    pub fn begin(books: &BooksStore, own: Standpoint) -> Result<Transfer, BooksError> {
         let view = books.reader().view()?;
         let (mut full, mut head) = full_blocks(&view)?;
         'blocks: loop {
@@ -137,6 +138,11 @@ impl Transfer {
     /// are not written over.
     pub fn keep_received(&self, blocks: &mut Vec<(u64, Vec<u8>)>) {
         blocks.retain(|(number, _)| *number >= self.full);
+    }
+
+    /// The slot that this node had applied when it began.
+    pub fn applied(&self) -> Slot {
+        self.own.applied
     }
 
     /// Bytes that came so far.
@@ -242,7 +248,7 @@ impl Transfer {
 
     /// Whether a block goes on from what this node has, and has its newest transaction, if that is in it.
     fn check_history(&self, block: &Block) -> Result<(), TransferError> {
-        let (newest, hash) = self.own;
+        let (newest, hash) = self.own.newest;
         let number = block.number();
         if is_broken(Rule::SnapshotHistory) {
             return Ok(());
@@ -264,8 +270,8 @@ impl Transfer {
         };
         let (block, blocks) = self.last.take().map(|(block, row)| (block, vec![(self.full, row)])).unzip();
         let (log_hash, transactions) = (restoring.log_hash(), restoring.transactions());
-        if transactions < self.own.0 && !is_broken(Rule::SnapshotHistory) {
-            let why = format!("it ends with transaction {transactions}, this node knows {}", self.own.0);
+        if transactions < self.own.newest.0 && !is_broken(Rule::SnapshotHistory) {
+            let why = format!("it ends with transaction {transactions}, this node knows {}", self.own.newest.0);
             return Err(TransferError::OtherHistory(why));
         }
         let (ledger, decisions) = restoring.finish(block.as_ref(), self.full, self.head)?;

@@ -1,5 +1,5 @@
-//! The bank actor: drives the [bank](crate::parts::bank), which owns the ledger. Old transactions are read for answers by a thread
-//! of its own ([`block_reader`](crate::block_reader)).
+//! The bank actor: drives the [part of the bank](crate::parts::bank), which owns the ledger. Old transactions are read for answers by a thread
+//! of its own (`block_reader`).
 
 use std::sync::Arc;
 use std::time::Instant;

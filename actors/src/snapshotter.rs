@@ -1,4 +1,4 @@
-//! The snapshotter actor: drives the [snapshotter](crate::parts::snapshotter). It reads the log and the books, and lets their writer
+//! The snapshotter actor: drives the [part of the snapshotter](crate::parts::snapshotter). It reads the log and the books, and lets their writer
 //! work, on threads for blocking work. An error of a store stops the node.
 
 use std::time::Instant;

@@ -7,7 +7,7 @@
 //!   replaced, stops.
 //! - **Links.** When a link comes up, the two logs are compared before anything else of the peer is taken, and the link learns whether
 //!   the peer's store speaks for it. Once links to a quorum have worked, clients may be answered. A peer that says what can't be
-//!   loses its link, together with the rest of that frame; this is told once in [`COMPLAIN_AGAIN`].
+//!   loses its link, together with the rest of that frame; this is told once in ten seconds.
 //!
 //! What is agreed on, said again, asked for or doubted is the core's business. Who dials whom, and what becomes of sockets, is not
 //! decided here either.

@@ -17,7 +17,7 @@
 //! | --- | --- | --- |
 //! | `client` | [`client`] | 66 |
 //! | `embed` | all but [`client`] and [`program`] | 100 |
-//! | `cli` | all of it, and the program `rabia-bank` | 136 |
+//! | `cli` | all of it, and the program `rabia-bank` | 137 |
 //!
 //! (`cargo tree -p rabia-bank --no-default-features --features embed -e no-dev --prefix none` lists them.) Where nothing is said all
 //! three are on.

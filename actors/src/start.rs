@@ -32,14 +32,16 @@ use crate::mail::voter::VoterInbox;
 use crate::metrics::Metrics;
 use crate::node::{Crew, Node};
 use crate::parts::bank::{self, BankState, Portions, SnapshotPolicy};
+use crate::parts::proposer::{self as proposing, ProposerState};
 use crate::parts::snapshotter::{self, Patience};
 use crate::peer_link::PeerLink;
-use crate::proposer::{Proposer, ProposerNeighbours, ProposerState};
+use crate::proposer::{Proposer, ProposerNeighbours};
 use crate::rebuild::{Rebuilt, rebuild};
 use crate::session::{SessionNeighbours, SessionSettings};
 use crate::snapshot::log_hash_of;
 use crate::snapshotter::{Snapshotter, SnapshotterNeighbours};
-use crate::timekeeper::Timekeeper;
+use crate::timekeeper::ClockFile;
+use crate::uptime::since_boot;
 use crate::voter::{Voter, VoterNeighbours};
 
 /// What a node needs to start.
@@ -220,13 +222,22 @@ fn wire(settings: NodeSettings, files: Files, rebuilt: Rebuilt) -> NodeHandle {
     let handshake = Handshake::new(genesis.clone(), me, recovered.store);
     let incarnation = core.stores().incarnation(me, recovered.store, recovered.starts);
     let voter = voter.run(Voter::new(core, first, handshake, started, metrics.clone(), inboxes.for_voter()));
+    let clock = ClockFile::new(settings.clock);
     let state = ProposerState {
-        pool: Proposer::pool(&genesis, me, incarnation, recovered.decided, rebuilt.decisions.iter().copied()),
-        timekeeper: Timekeeper::new(settings.clock),
+        pool: proposing::Proposer::pool(
+            &genesis,
+            me,
+            incarnation,
+            recovered.decided,
+            rebuilt.decisions.iter().copied(),
+        ),
         log_time: rebuilt.ledger.log_time(),
+        witness: clock.witness(),
+        since_boot: since_boot(),
         requests: RequestBudget::new(settings.max_in_flight_node),
+        peers: genesis.nodes().filter(|peer| *peer != me).collect(),
     };
-    let proposer = proposer.run(Proposer::new(state, started, metrics.clone(), inboxes.for_proposer()));
+    let proposer = proposer.run(Proposer::new(state, clock, started, metrics.clone(), inboxes.for_proposer()));
     let state = BankState { rebuilt, saved: books.slot(), policy: settings.snapshots, portions: Portions::default() };
     let ledger_books = books.reader();
     let part = snapshotter::Snapshotter::new(books.reader(), books.slot(), Patience::default(), metrics.clone());

@@ -1,82 +1,46 @@
-//! Looks after a node's clock: tells what is wrong with it, once a minute at most, and keeps what is known of time for the next start.
+//! What a node says of its clock to people, and the file in which it keeps what it knows of time. When it does either, the
+//! [part](crate::parts::timekeeper) decides.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use rabia_bank_messages::ids::Millis;
 use tracing::{error, warn};
 
-use crate::consensus::clocks::{ClockState, Leapt, MAX_STAMP_AHEAD};
-use crate::consensus::pool::{Now, Pool};
-use crate::metrics::Metrics;
+use crate::consensus::clocks::{ClockState, Leapt, Witness};
+use crate::parts::timekeeper::Look;
 use crate::uptime;
 
-/// How often the clock is looked at.
-pub const LOOK: Duration = Duration::from_secs(1);
-/// What is wrong with a clock is said this often.
-const SAY_AGAIN: Duration = Duration::from_secs(60);
-/// What is known of time is written again when it has changed by so many milliseconds.
-const WORTH_WRITING: u64 = 60_000;
+/// The file with what a node knows of time: see [`uptime`].
+#[derive(Clone, Debug)]
+pub struct ClockFile(PathBuf);
 
-/// Looks after the clock of a node.
-pub struct Timekeeper {
-    /// Where it is kept: see [`uptime`].
-    file: PathBuf,
-    /// What was confirmed when the node started, as it was written last, in milliseconds since the Unix epoch.
-    written: Option<i64>,
-    /// How long ago the machine was booted, and by which clock of the node.
-    booted: Option<(Duration, Duration)>,
-    said: Option<Duration>,
-}
-
-impl Timekeeper {
-    /// Keeps what it knows in this file.
-    pub fn new(file: PathBuf) -> Timekeeper {
-        Timekeeper { file, written: None, booted: None, said: None }
+impl ClockFile {
+    /// This one. Need not be there.
+    pub fn new(file: PathBuf) -> ClockFile {
+        ClockFile(file)
     }
 
-    /// Begins with what an earlier run knew.
-    pub fn start(&mut self, now: Now, pool: &mut Pool, log_time: Millis) {
-        self.booted = uptime::since_boot().map(|since| (since, now.elapsed));
-        pool.start_clock(now, log_time, uptime::witness(&self.file));
+    /// What an earlier run knew.
+    pub fn witness(&self) -> Witness {
+        uptime::witness(&self.0)
     }
 
-    /// To be called every [`LOOK`].
-    pub fn look(&mut self, now: Now, pool: &mut Pool, metrics: &Metrics) {
-        self.follow_boot_clock(now, pool);
-        let (state, confirmed) = pool.clock_state(now);
-        metrics.note_clock(state.offset, state.leap);
-        if let Some((by, why)) = pool.take_leap() {
+    /// Tells and keeps what came of a look at the clock.
+    pub(crate) fn looked(&self, look: &Look) {
+        if let Some((by, why)) = look.leapt {
             tell_leap(by, why);
         }
-        self.tell(now, &state);
-        if let Some(confirmed) = confirmed {
-            self.keep(now, confirmed);
+        if look.tell {
+            self.tell(&look.state);
+        }
+        if let Some(confirmed) = look.keep {
+            self.keep(confirmed);
         }
     }
 
-    /// The clock of [`Now`] stands still while the machine sleeps, the other one does not.
-    fn follow_boot_clock(&mut self, now: Now, pool: &mut Pool) {
-        let Some((booted, at)) = self.booted else { return };
-        let Some(since) = uptime::since_boot() else { return };
-        let by = millis(since) - millis(booted) - (millis(now.elapsed) - millis(at));
-        if by != 0 {
-            pool.correct_clock(by);
-        }
-        self.booted = Some((since, now.elapsed));
-    }
-
-    fn tell(&mut self, now: Now, state: &ClockState) {
-        let ClockState { offset, others, leap, unsure, refused } = *state;
-        let is_off = others > 0 && offset.unsigned_abs() > MAX_STAMP_AHEAD;
-        if (leap == 0 && !is_off) || (unsure && !refused) {
-            return;
-        }
-        if self.said.is_some_and(|said| now.elapsed.saturating_sub(said) < SAY_AGAIN) {
-            return;
-        }
-        self.said = Some(now.elapsed);
-        let folder = self.file.parent().map(|folder| folder.display().to_string()).unwrap_or_default();
+    fn tell(&self, state: &ClockState) {
+        let ClockState { offset, others, leap, unsure, .. } = *state;
+        let folder = self.0.parent().map(|folder| folder.display().to_string()).unwrap_or_default();
         let off = span(offset.unsigned_abs());
         let way = if offset < 0 { "behind" } else { "ahead of" };
         if unsure {
@@ -101,13 +65,8 @@ impl Timekeeper {
         }
     }
 
-    fn keep(&mut self, now: Now, confirmed: Millis) {
-        let at_start = i64::try_from(confirmed).unwrap_or(i64::MAX) - millis(now.elapsed);
-        if self.written.is_some_and(|written| written.abs_diff(at_start) < WORTH_WRITING) {
-            return;
-        }
-        self.written = Some(at_start);
-        let file = self.file.clone();
+    fn keep(&self, confirmed: Millis) {
+        let file = self.0.clone();
         // A disk may be slow.
         drop(tokio::task::spawn_blocking(move || {
             if let Err(error) = uptime::write(&file, confirmed) {
@@ -133,10 +92,6 @@ fn tell_leap(by: Millis, why: Leapt) {
             warn!("time in the log goes on {by} later: an operator says that this node's clock is right")
         }
     }
-}
-
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// A time for people, in its two largest units.

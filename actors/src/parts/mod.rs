@@ -4,7 +4,9 @@
 pub mod bank;
 pub mod clients;
 pub mod log;
+pub mod proposer;
 pub mod session;
 pub mod snapshotter;
+pub mod timekeeper;
 pub mod voter;
 pub mod waiters;

@@ -31,17 +31,17 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use rabia_bank_actors::consensus::agreement::{Event, Notice, TICK, Ticket};
 use rabia_bank_actors::consensus::clocks::Witness;
-use rabia_bank_actors::consensus::pool::{Now, Pool};
+use rabia_bank_actors::consensus::pool::Now;
 use rabia_bank_actors::consensus::turns::ClientId;
 use rabia_bank_actors::ledger::Ledger;
 use rabia_bank_actors::parts::bank::words::Install;
 use rabia_bank_actors::parts::bank::{Bank, SWEEP};
 use rabia_bank_actors::parts::clients::{Answered, Waiter};
 use rabia_bank_actors::parts::log::Log;
+use rabia_bank_actors::parts::proposer::Proposer;
 use rabia_bank_actors::parts::snapshotter::books_writer::{BooksWriter, Job};
 use rabia_bank_actors::parts::snapshotter::{self, Patience, Snapshotter};
 use rabia_bank_actors::parts::voter::{Call, Voter};
-use rabia_bank_actors::parts::waiters::Waiters;
 use rabia_bank_actors::snapshot::Decision;
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::genesis::{Genesis, SessionLimits};
@@ -97,7 +97,7 @@ struct Node {
     run: u64,
     store: LogStore,
     voter: Voter,
-    pool: Pool,
+    proposer: Proposer,
     bank: Bank,
     snapshotter: Snapshotter,
     books: BooksReader,
@@ -115,8 +115,6 @@ struct Node {
     attached: Vec<u64>,
     /// The number of the last link on which a peer was let in as a member.
     let_in: Vec<u64>,
-    /// Who waits for requests that gather.
-    waiters: Waiters,
     /// By the connection.
     sessions: BTreeMap<ClientId, Connection>,
 }
@@ -185,6 +183,8 @@ enum Mail {
     Persisted(Ticket),
     Notices(Vec<Notice>),
     Pump,
+    Wake,
+    Look,
     AppliedTime(Millis),
     Apply(Slot, Option<(BatchId, Payload)>),
     ReadAt(u64, Slot),
@@ -280,6 +280,8 @@ pub(super) struct World {
     piece: usize,
     /// How long snapshotters wait for each other.
     patience: Patience,
+    /// Commands that may wait at a node.
+    most_requests: usize,
     random: Rng,
     now: Duration,
     /// What the parts take for the beginning. Only differences count.
@@ -340,6 +342,7 @@ impl World {
             snapshot_slots: [7, 30, 120, u64::MAX][random.usize(..4)],
             piece: [300, 4_096, 1 << 20][random.usize(..3)],
             patience: if random.bool() { Patience::default() } else { HASTE },
+            most_requests: [6, 40, 10_000][random.usize(..3)],
             random,
             now: Duration::ZERO,
             zero: Instant::now(),
@@ -497,7 +500,7 @@ impl World {
                     machine.id,
                     node.bank.standpoint().applied,
                     node.voter.core().open_slots(),
-                    node.pool.undecided()
+                    node.proposer.undecided()
                 ),
             })
             .collect();
@@ -550,16 +553,6 @@ impl World {
         let highest = &mut self.machines[machine].highest_clock;
         *highest = wall.max(*highest);
         Now { elapsed: self.now - node.started, wall }
-    }
-
-    /// What a node knows of time is kept for its next start.
-    fn keep_time(&mut self, index: usize) {
-        let Some(node) = self.machines[index].node.take() else { return };
-        let now = self.clocks(index, &node);
-        let (_, confirmed) = node.pool.clock_state(now);
-        let machine = &mut self.machines[index];
-        machine.knew = confirmed.map(|time| (time, self.now)).or(machine.knew);
-        machine.node = Some(node);
     }
 
     /// What a right clock shows.
@@ -623,11 +616,10 @@ impl World {
             Mail::Persisted(ticket) => self.persisted(index, ticket),
             Mail::Notices(notices) => self.notices(index, notices),
             Mail::Pump => self.pump(index),
+            Mail::Wake => self.proposer(index, |proposer, _, out| proposer.wake(out)),
+            Mail::Look => self.look_at_clock(index),
             Mail::Apply(slot, batch) => self.apply(index, slot, batch),
-            Mail::AppliedTime(time) => {
-                self.applied_time(index, time);
-                Ok(())
-            }
+            Mail::AppliedTime(time) => self.applied_time(index, time),
             Mail::ReadAt(read, slot) => self.read_at(index, read, slot),
             Mail::Install(install) => self.install(index, install),
             Mail::Bank(act) => self.bank(index, act),
@@ -645,8 +637,7 @@ impl World {
             Mail::Tick => {
                 self.voter(index, Voter::tick)?;
                 self.babble_now_and_then(index);
-                self.pump(index)?;
-                self.keep_time(index);
+                self.proposer(index, |proposer, _, out| proposer.tick(out))?;
                 self.check_sessions(index)?;
                 self.look_after_store(index);
                 self.mail(index, TICK, Mail::Tick);

@@ -140,7 +140,7 @@ const NOTICED: &[(Rule, &[&str])] = &[
     (Rule::StateDurableFirst, &["durable before sent"]),
     (Rule::PayloadHeld, &["messages follow from messages", "store"]),
     (Rule::PayloadDurable, &["store"]),
-    (Rule::PayloadDigest, &["validity", "store"]),
+    (Rule::PayloadDigest, &["validity", "store", "nobody waits for what it has"]),
     (Rule::PayloadChecked, &["validity", "messages follow from messages"]),
     (Rule::NumbersChecked, &["handshake", "assertions"]),
     (Rule::DecisionsStay, &["assertions"]),

@@ -28,6 +28,11 @@ impl Agreement {
         check(other.is_none(), "validity", || format!("batch {id} was formed twice"))
     }
 
+    /// Whether a node formed this batch.
+    pub(crate) fn is_formed(&self, id: &BatchId) -> bool {
+        self.formed.contains_key(id)
+    }
+
     /// How many slots are decided for all to see.
     pub(crate) fn slots(&self) -> Slot {
         self.log.len() as Slot

@@ -3,14 +3,13 @@
 
 use std::time::Duration;
 
-use rabia_bank_actors::consensus::agreement::Event;
 use rabia_bank_messages::ids::StoreId;
 use rabia_bank_messages::promise::Identity;
 use rabia_bank_storage::{BooksStore, LogStore};
 
 use super::super::disk::Disk;
 use super::super::properties::Check;
-use super::{Item, Loss, MAILBOX, Machine, Mail, World, store_violation};
+use super::{Item, Loss, Machine, World, store_violation};
 
 /// Whoever wants a new store decided asks again after this time.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
@@ -78,13 +77,8 @@ impl World {
             return Ok(());
         }
         let at = running[self.random.usize(..running.len())];
-        let Some(mut node) = self.machines[at].node.take() else { return Ok(()) };
-        let (batch, payload) = node.pool.replace(self.clocks(at, &node), self.machines[of].id, store);
-        self.machines[at].node = Some(node);
-        self.agreement.formed(batch, payload.clone())?;
-        self.mail(at, MAILBOX, Mail::Events(vec![Event::Hold(batch, payload)]));
-        self.mail(at, MAILBOX, Mail::Pump);
-        Ok(())
+        let member = self.machines[of].id;
+        self.proposer(at, |proposer, now, out| proposer.replace(now, member, store, out))
     }
 
     /// Somebody puts the other disks in, whichever they are.

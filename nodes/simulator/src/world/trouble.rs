@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rabia_bank_actors::applied::AppliedSlot;
+use rabia_bank_actors::budget::RequestBudget;
 use rabia_bank_actors::consensus::agreement::{Agreement, TICK};
 use rabia_bank_actors::consensus::handshake::Handshake;
 use rabia_bank_actors::consensus::pool::Now;
@@ -12,10 +13,10 @@ use rabia_bank_actors::consensus::stores::{Standing, Stores as MembersStores};
 use rabia_bank_actors::metrics::Metrics;
 use rabia_bank_actors::parts::bank::{Bank, BankState, SWEEP, SnapshotPolicy};
 use rabia_bank_actors::parts::log::Log;
+use rabia_bank_actors::parts::proposer::{Proposer, ProposerState};
 use rabia_bank_actors::parts::snapshotter::{BooksWriter, Snapshotter};
+use rabia_bank_actors::parts::timekeeper::LOOK;
 use rabia_bank_actors::parts::voter::Voter;
-use rabia_bank_actors::parts::waiters::Waiters;
-use rabia_bank_actors::proposer::Proposer;
 use rabia_bank_actors::rebuild::rebuild;
 use rabia_bank_actors::snapshot::log_hash_of;
 use rabia_bank_messages::ids::{Digest, RunId, StoreId};
@@ -310,10 +311,15 @@ impl World {
         let mut effects = Vec::new();
         let core = Agreement::new(self.genesis.clone(), machine.id, &recovered, ledger.replacements(), &mut effects);
         let incarnation = core.stores().incarnation(machine.id, recovered.store, recovered.starts);
-        let mut pool = Proposer::pool(&self.genesis, machine.id, incarnation, recovered.decided, last);
-        let witness = machine.witness(self.now);
+        let of_proposer = ProposerState {
+            pool: Proposer::pool(&self.genesis, machine.id, incarnation, recovered.decided, last),
+            log_time: ledger.log_time(),
+            witness: machine.witness(self.now),
+            since_boot: Some(self.now),
+            requests: RequestBudget::new(self.most_requests),
+            peers: self.genesis.nodes().filter(|peer| *peer != machine.id).collect(),
+        };
         machine.rebooted = false;
-        pool.start_clock(Now { elapsed: Duration::ZERO, wall }, ledger.log_time(), witness);
         let (genesis, store_id) = (self.genesis.clone(), recovered.store);
         let handshake = Handshake::new(genesis, machine.id, store_id);
         let policy = SnapshotPolicy { bytes: u64::MAX, slots: self.snapshot_slots };
@@ -322,7 +328,8 @@ impl World {
         // What is counted for people nobody reads here.
         let metrics = Arc::new(Metrics::new(Instant::now(), 0, 0));
         let snapshotter = Snapshotter::new(books.reader(), books.slot(), self.patience, metrics.clone());
-        let voter = Voter::new(core, effects, handshake, metrics);
+        let voter = Voter::new(core, effects, handshake, metrics.clone());
+        let proposer = Proposer::new(Now { elapsed: Duration::ZERO, wall }, of_proposer, metrics);
         let (id, starts, decided) = (machine.id, recovered.starts, recovered.decided);
         self.weak_mvc.started(id, &recovered);
         machine.runs += 1;
@@ -330,7 +337,7 @@ impl World {
             run: machine.runs,
             store,
             voter,
-            pool,
+            proposer,
             bank,
             snapshotter,
             books: books.reader(),
@@ -343,7 +350,6 @@ impl World {
             calls: 0,
             attached: vec![0; members],
             let_in: vec![0; members],
-            waiters: Waiters::default(),
             sessions: BTreeMap::new(),
         });
         self.trace
@@ -353,6 +359,7 @@ impl World {
         self.hold_unusable(index)?;
         self.mail(index, TICK, Mail::Tick);
         self.mail(index, SWEEP, Mail::Sweep);
+        self.mail(index, LOOK, Mail::Look);
         Ok(())
     }
 

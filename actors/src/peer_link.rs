@@ -1,28 +1,17 @@
-//! The peer link actor, one a peer: one WebSocket link, which may break and come back.
+//! The peer link actor, one a peer: one WebSocket link, which may break and come back. Which link is used, and what goes onto it, is
+//! the [part](crate::parts::link)'s matter.
 //!
-//! Messages to the peer are encoded at once into a frame; whatever was said before the mailbox is empty shares the frame
-//! and the flush. While there is no link they are dropped, and so they are when the peer takes them too slowly: the protocol
-//! repeats what matters. Frames of the peer go to the voter one at a time, so that a fast peer can't fill its mailbox.
-//!
-//! A link that works is not given up for another one that comes: a hello of the run that speaks on it already is turned away
-//! while the peer is heard. It is displaced by a hello that the door accepts and that is of another run, for then the peer was
-//! restarted, or of any run once nothing was heard for [`QUIET`].
+//! Frames of the peer go to the voter one at a time, so that a fast peer can't fill its mailbox.
 
-use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use futures_util::{SinkExt, StreamExt};
-use rabia_bank_messages::codec::{
-    BadFrame, MAX_FRAME_MESSAGES, decode_frame, decode_opening, encode_message, start_frame,
-};
+use rabia_bank_messages::codec::{BadFrame, decode_frame, decode_opening};
 use rabia_bank_messages::escape::escaped;
-use rabia_bank_messages::ids::{NodeId, RunId};
-use rabia_bank_messages::peer::{HelloRefused, Opening, PeerMessage};
-use rabia_bank_messages::sabotage::{Rule, is_broken};
+use rabia_bank_messages::ids::NodeId;
+use rabia_bank_messages::peer::{HelloRefused, Opening};
 use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tracing::{info, warn};
@@ -30,27 +19,19 @@ use tracing::{info, warn};
 use crate::mail::node::Stop;
 use crate::mail::peer_link::{Attach, Break, IsUp, LinkInbox, MayAttach, STANDS, Say, Standing};
 use crate::mail::voter::{FromPeer, LinkState, RefusedBy, VoterInbox};
+use crate::parts::link::{Link, Out, Traffic};
 use crate::rate::Rate;
-use crate::socket::{FULL_FRAME, MAX_QUEUED, PeerSocket};
+use crate::socket::PeerSocket;
 
 /// What becomes of a link is told so often at once …
 const LINES: u32 = 20;
 /// … and then once in this time.
 const LINE_EVERY: Duration = Duration::from_secs(5);
-/// Frames that wait for the writer. Each holds what was said while the one before was written.
-const MAX_QUEUED_FRAMES: usize = 256;
-/// How long a decision waits for something to share its frame with. Who votes tells all, so it is news only to a node that
-/// missed votes.
-const LINGER: Duration = Duration::from_millis(5);
-/// A peer that says nothing for this long is gone: the slowest thing that it says is an [`PeerMessage::Alive`].
+/// A peer that says nothing for this long is gone: the slowest thing that it says is an
+/// [`Alive`](rabia_bank_messages::peer::PeerMessage::Alive).
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// A link on which nothing was heard for so long may be displaced: a node speaks five times a second at least.
-pub const QUIET: Duration = Duration::from_secs(2);
-/// The most messages in a frame.
-const FULL_MESSAGES: usize = MAX_FRAME_MESSAGES / 2;
-
-/// Comes behind all that waits in the mailbox.
+/// Comes behind all that waits in the mailbox, or after a while.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Flush;
@@ -63,26 +44,10 @@ struct Ended {
     reason: String,
 }
 
-/// When the frame that gathers is sent.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Due {
-    /// There is nothing to send.
-    Never,
-    /// Within [`LINGER`].
-    Later,
-    /// Behind all that waits in the mailbox.
-    Now,
-}
-
+/// The socket that is in use.
 struct Socket {
-    number: u64,
-    run: RunId,
-    /// When the peer was heard last.
-    heard: Rc<Cell<Instant>>,
-    in_force: bool,
-    frames: mpsc::Sender<Vec<u8>>,
-    queued: Arc<AtomicUsize>,
-    ended: Option<oneshot::Sender<String>>,
+    frames: mpsc::UnboundedSender<Vec<u8>>,
+    ended: oneshot::Sender<String>,
     reading: SpawnHandle,
     writing: SpawnHandle,
 }
@@ -91,30 +56,13 @@ struct Socket {
 pub struct PeerLink {
     peer: NodeId,
     voter: VoterInbox,
+    part: Link,
     socket: Option<Socket>,
-    sockets: u64,
-    frame: Vec<u8>,
-    /// Messages in it.
-    messages: usize,
-    due: Due,
-    dropped: u64,
     rate: Rate,
+    /// The zero of the part's clock.
     started: Instant,
-}
-
-/// What goes to a peer whose store does not speak for it: answers, and this node's own questions.
-fn goes_to_strangers(message: &PeerMessage) -> bool {
-    matches!(
-        message,
-        PeerMessage::Alive { .. }
-            | PeerMessage::Entries { .. }
-            | PeerMessage::Batch { .. }
-            | PeerMessage::Compacted { .. }
-            | PeerMessage::SnapshotRows { .. }
-            | PeerMessage::CatchUp { .. }
-            | PeerMessage::Fetch { .. }
-            | PeerMessage::GetSnapshot { .. }
-    )
+    /// Empty, and kept for its room.
+    outs: Vec<Out>,
 }
 
 impl PeerLink {
@@ -123,20 +71,12 @@ impl PeerLink {
         PeerLink {
             peer,
             voter,
+            part: Link::default(),
             socket: None,
-            sockets: 0,
-            frame: start_frame(),
-            messages: 0,
-            due: Due::Never,
-            dropped: 0,
             rate: Rate::new(LINES, LINE_EVERY, Duration::ZERO),
             started: Instant::now(),
+            outs: Vec::new(),
         }
-    }
-
-    /// See the [module documentation](self).
-    fn may_attach(&self, run: RunId) -> bool {
-        self.socket.as_ref().is_none_or(|socket| socket.run != run || socket.heard.get().elapsed() > QUIET)
     }
 
     /// Whether the log has room for what becomes of a link: who speaks in the peer's name makes and loses links as it likes.
@@ -148,35 +88,43 @@ impl PeerLink {
         untold.is_some()
     }
 
-    fn detach(&mut self, reason: &str, ctx: &mut Context<Self>) {
+    fn act<T>(&mut self, ctx: &mut Context<Self>, act: impl FnOnce(&mut Link, &mut Vec<Out>) -> T) -> T {
+        let mut outs = std::mem::take(&mut self.outs);
+        let answer = act(&mut self.part, &mut outs);
+        outs.drain(..).for_each(|out| self.perform(out, ctx));
+        self.outs = outs;
+        answer
+    }
+
+    fn perform(&mut self, out: Out, ctx: &mut Context<Self>) {
+        match out {
+            Out::Frame(frame) => {
+                if let Some(socket) = &self.socket {
+                    // A socket that has ended says so by itself.
+                    let _ = socket.frames.send(frame);
+                }
+            }
+            Out::Flush(Duration::ZERO) => ctx.notify(Flush),
+            Out::Flush(after) => {
+                ctx.notify_later(Flush, after);
+            }
+            Out::Down(reason, dropped) => self.let_go(reason, dropped, ctx),
+            Out::TellDown => self.voter.link_state.do_send(LinkState { peer: self.peer, up: None }),
+            Out::Slow => {
+                warn!(peer = %self.peer, "the peer takes messages too slowly: some are dropped and said again later");
+            }
+        }
+    }
+
+    fn let_go(&mut self, reason: String, dropped: u64, ctx: &mut Context<Self>) {
         let Some(socket) = self.socket.take() else { return };
         ctx.cancel_future(socket.reading);
         ctx.cancel_future(socket.writing);
         if self.may_tell() {
-            info!(peer = %self.peer, reason, dropped = self.dropped, "the link is down");
+            info!(peer = %self.peer, reason, dropped, "the link is down");
         }
-        self.dropped = 0;
-        if let Some(ended) = socket.ended {
-            // Who attached it may be gone.
-            let _ = ended.send(reason.into());
-        }
-        if !is_broken(Rule::LinkEndTold) {
-            self.voter.link_state.do_send(LinkState { peer: self.peer, up: None });
-        }
-    }
-
-    fn flush(&mut self) {
-        let frame = std::mem::replace(&mut self.frame, start_frame());
-        self.messages = 0;
-        let Some(socket) = &self.socket else { return };
-        let length = frame.len();
-        if socket.queued.fetch_add(length, Ordering::Relaxed) > MAX_QUEUED || socket.frames.try_send(frame).is_err() {
-            socket.queued.fetch_sub(length, Ordering::Relaxed);
-            if self.dropped == 0 {
-                warn!(peer = %self.peer, "the peer takes messages too slowly: some are dropped and said again later");
-            }
-            self.dropped += 1;
-        }
+        // Who attached it may be gone.
+        let _ = socket.ended.send(reason);
     }
 }
 
@@ -201,33 +149,15 @@ impl Handler<Say> for PeerLink {
     type Result = ();
 
     fn handle(&mut self, Say(message): Say, ctx: &mut Self::Context) {
-        if self.socket.as_ref().is_none_or(|socket| !socket.in_force && !goes_to_strangers(&message)) {
-            return;
-        }
-        encode_message(&mut self.frame, &message);
-        self.messages += 1;
-        if self.frame.len() >= FULL_FRAME || self.messages >= FULL_MESSAGES {
-            self.flush();
-        } else if let PeerMessage::Decide { .. } = message {
-            if self.due == Due::Never {
-                self.due = Due::Later;
-                ctx.notify_later(Flush, LINGER);
-            }
-        } else if self.due != Due::Now {
-            self.due = Due::Now;
-            ctx.notify(Flush);
-        }
+        self.act(ctx, |part, out| part.say(&message, out));
     }
 }
 
 impl Handler<Flush> for PeerLink {
     type Result = ();
 
-    fn handle(&mut self, _: Flush, _: &mut Self::Context) {
-        self.due = Due::Never;
-        if self.frame.len() > start_frame().len() {
-            self.flush();
-        }
+    fn handle(&mut self, _: Flush, ctx: &mut Self::Context) {
+        self.act(ctx, Link::flush);
     }
 }
 
@@ -235,26 +165,21 @@ impl Handler<Attach> for PeerLink {
     type Result = ResponseFuture<String>;
 
     fn handle(&mut self, Attach { socket, link, run }: Attach, ctx: &mut Self::Context) -> Self::Result {
-        if !self.may_attach(run) {
+        let now = self.started.elapsed();
+        let Some((number, traffic)) = self.act(ctx, |part, out| part.attach(now, run, out)) else {
             return Box::pin(std::future::ready(STANDS.into()));
-        }
-        self.detach("a newer link took its place", ctx);
-        self.sockets += 1;
-        (self.frame, self.messages) = (start_frame(), 0);
-        let number = self.sockets;
-        let (frames, queue) = mpsc::channel(MAX_QUEUED_FRAMES);
-        let queued = Arc::new(AtomicUsize::new(0));
+        };
+        let (frames, queue) = mpsc::unbounded_channel();
         let (sink, stream) = socket.split();
         let end = move |reason: String, _: &mut Self, ctx: &mut Context<Self>| {
             ctx.notify(Ended { socket: number, reason });
         };
-        let heard = Rc::new(Cell::new(Instant::now()));
-        let reading = read(stream, self.peer, self.voter.clone(), heard.clone()).into_actor(self).map(end);
-        let writing = write(sink, queue, queued.clone()).into_actor(self).map(end);
+        let heard = Heard { started: self.started, traffic: traffic.clone() };
+        let reading = read(stream, self.peer, self.voter.clone(), heard).into_actor(self).map(end);
+        let writing = write(sink, queue, traffic).into_actor(self).map(end);
         let (ended, wait) = oneshot::channel();
         let (reading, writing) = (ctx.spawn(reading), ctx.spawn(writing));
-        let (ended, in_force) = (Some(ended), false);
-        self.socket = Some(Socket { number, run, heard, in_force, frames, queued, ended, reading, writing });
+        self.socket = Some(Socket { frames, ended, reading, writing });
         if self.may_tell() {
             info!(peer = %self.peer, "the link is up");
         }
@@ -267,7 +192,7 @@ impl Handler<MayAttach> for PeerLink {
     type Result = bool;
 
     fn handle(&mut self, MayAttach(run): MayAttach, _: &mut Self::Context) -> bool {
-        self.may_attach(run)
+        self.part.may_attach(self.started.elapsed(), run)
     }
 }
 
@@ -275,7 +200,7 @@ impl Handler<IsUp> for PeerLink {
     type Result = bool;
 
     fn handle(&mut self, _: IsUp, _: &mut Self::Context) -> bool {
-        self.socket.is_some()
+        self.part.is_up()
     }
 }
 
@@ -283,9 +208,7 @@ impl Handler<Standing> for PeerLink {
     type Result = ();
 
     fn handle(&mut self, Standing { in_force }: Standing, _: &mut Self::Context) {
-        if let Some(socket) = &mut self.socket {
-            socket.in_force = in_force;
-        }
+        self.part.standing(in_force);
     }
 }
 
@@ -293,7 +216,7 @@ impl Handler<Break> for PeerLink {
     type Result = ();
 
     fn handle(&mut self, Break(why): Break, ctx: &mut Self::Context) {
-        self.detach(&why, ctx);
+        self.act(ctx, |part, out| part.cut(why, out));
     }
 }
 
@@ -310,17 +233,21 @@ impl Handler<Ended> for PeerLink {
     type Result = ();
 
     fn handle(&mut self, Ended { socket, reason }: Ended, ctx: &mut Self::Context) {
-        if self.socket.as_ref().is_some_and(|current| current.number == socket) {
-            self.detach(&reason, ctx);
-        }
+        self.act(ctx, |part, out| part.ended(socket, reason, out));
     }
+}
+
+/// Notes when a peer was heard, by the clock of the part.
+struct Heard {
+    started: Instant,
+    traffic: Rc<Traffic>,
 }
 
 async fn read(
     mut stream: futures_util::stream::SplitStream<PeerSocket>,
     peer: NodeId,
     voter: VoterInbox,
-    heard: Rc<Cell<Instant>>,
+    heard: Heard,
 ) -> String {
     loop {
         let frame = match tokio::time::timeout(SILENCE, stream.next()).await {
@@ -329,7 +256,7 @@ async fn read(
             Ok(Some(Err(error))) => return error.to_string(),
             Ok(Some(Ok(frame))) => frame,
         };
-        heard.set(Instant::now());
+        heard.traffic.heard(heard.started.elapsed());
         match frame {
             Frame::Binary(bytes) => match decode_frame(&bytes) {
                 Ok(messages) => {
@@ -378,13 +305,13 @@ const MAX_SHOWN: usize = 500;
 
 async fn write(
     mut sink: futures_util::stream::SplitSink<PeerSocket, Frame>,
-    mut queue: mpsc::Receiver<Vec<u8>>,
-    queued: Arc<AtomicUsize>,
+    mut queue: mpsc::UnboundedReceiver<Vec<u8>>,
+    traffic: Rc<Traffic>,
 ) -> String {
     while let Some(frame) = queue.recv().await {
         let mut next = Some(frame);
         while let Some(frame) = next {
-            queued.fetch_sub(frame.len(), Ordering::Relaxed);
+            traffic.taken(frame.len());
             if let Err(error) = sink.feed(Frame::Binary(frame.into())).await {
                 return error.to_string();
             }

@@ -5,6 +5,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use crate::consensus::turns::Owner;
+use crate::parts::link::{FULL_FRAME, MAX_QUEUED};
 use metered::Metered;
 
 pub mod metered;
@@ -35,10 +36,6 @@ pub struct Visitor {
 const READ_BUFFER: usize = 16 << 10;
 /// Messages are written to a peer's socket once so many bytes wait, or none follow.
 const WRITE_BUFFER: usize = 64 << 10;
-/// The most bytes that wait for a slow peer. Beyond it messages are dropped.
-pub(crate) const MAX_QUEUED: usize = 64 << 20;
-/// A frame to a peer that is this long is sent without waiting for more.
-pub(crate) const FULL_FRAME: usize = 1 << 20;
 /// The most bytes that wait inside a peer's socket: what waits before it, and a frame on top.
 const MAX_WRITE_BUFFER: usize = MAX_QUEUED + MAX_PEER_FRAME + FULL_FRAME;
 

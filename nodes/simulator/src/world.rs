@@ -37,6 +37,7 @@ use rabia_bank_actors::ledger::Ledger;
 use rabia_bank_actors::parts::bank::words::Install;
 use rabia_bank_actors::parts::bank::{Bank, SWEEP};
 use rabia_bank_actors::parts::clients::{Answered, Waiter};
+use rabia_bank_actors::parts::link::Link;
 use rabia_bank_actors::parts::log::Log;
 use rabia_bank_actors::parts::proposer::Proposer;
 use rabia_bank_actors::parts::snapshotter::books_writer::{BooksWriter, Job};
@@ -53,7 +54,7 @@ use rabia_bank_storage::{BooksReader, BooksStore, LogStore};
 use self::babble::Babble;
 use self::bank::ToBank;
 use self::books::ToSnapshotter;
-use self::links::Meeting;
+use self::links::{Meeting, Queue};
 use self::sessions::Connection;
 use self::stores::SetAside;
 use super::clients::{Ask, CLIENTS, Client};
@@ -111,8 +112,11 @@ struct Node {
     /// Hellos that the voter has not answered.
     meeting: Vec<Meeting>,
     calls: Call,
+    /// By peer.
+    links: Vec<Link>,
     /// The number of the link that is in use, by peer.
     attached: Vec<u64>,
+    queues: Vec<Queue>,
     /// The number of the last link on which a peer was let in as a member.
     let_in: Vec<u64>,
     /// By the connection.
@@ -208,6 +212,10 @@ enum Mail {
     },
     Write,
     Written,
+    /// Send what gathers for a peer.
+    Flush(usize),
+    /// Give the network what waits for a peer.
+    Transmit(usize),
     Tick,
     Sweep,
 }
@@ -634,6 +642,8 @@ impl World {
                 Ok(())
             }
             Mail::Written => self.written(index),
+            Mail::Flush(peer) => self.link(index, peer, Link::flush),
+            Mail::Transmit(peer) => self.transmit(index, peer),
             Mail::Tick => {
                 self.voter(index, Voter::tick)?;
                 self.babble_now_and_then(index);

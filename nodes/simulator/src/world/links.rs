@@ -1,16 +1,21 @@
 //! The links of simulated nodes. Of two members the one with the lower number calls: it introduces itself, the other answers when it
-//! has written down what it is to remember, and each takes the link into use when its voter has accepted the other.
+//! has written down what it is to remember, and each takes the link into use when its voter has accepted the other. What is said goes through the
+//! link's part into frames; message by message the network then loses, delays and repeats it.
 
+use std::collections::VecDeque;
+use std::rc::Rc;
 use std::time::Duration;
 
 use rabia_bank_actors::consensus::handshake::Met;
+use rabia_bank_actors::parts::link::{Link, Out, Traffic};
 use rabia_bank_actors::parts::voter::{Call, LinkUp};
 use rabia_bank_messages::batch::Payload;
-use rabia_bank_messages::ids::{NodeId, StoreId};
+use rabia_bank_messages::codec::decode_frame;
+use rabia_bank_messages::ids::{NodeId, RunId, StoreId};
 use rabia_bank_messages::peer::{Evidence, Hello, HelloRefused, Opening, PeerMessage, RefusalReason};
 
-use super::super::properties::{Check, check};
-use super::{DIAL, Item, Loss, MAILBOX, Machine, World};
+use super::super::properties::{Check, Violation, check};
+use super::{DIAL, Item, Loss, MAILBOX, Machine, Mail, World};
 
 /// What comes too early, or not through, is tried again after this time.
 const TRY_AGAIN: Duration = Duration::from_millis(1);
@@ -20,7 +25,15 @@ pub(super) struct Meeting {
     call: Call,
     peer: usize,
     link: u64,
+    run: RunId,
     up: LinkUp,
+}
+
+/// Frames that the network has not taken yet, and where it notes that.
+#[derive(Default)]
+pub(super) struct Queue {
+    frames: VecDeque<Vec<u8>>,
+    traffic: Option<Rc<Traffic>>,
 }
 
 impl World {
@@ -66,7 +79,12 @@ impl World {
         let Some(node) = &mut self.machines[index].node else { return Ok(()) };
         node.calls += 1;
         let call = node.calls;
-        node.meeting.push(Meeting { call, peer, link, up: LinkUp::of(hello, index < peer) });
+        let (run, up) = (hello.run.run, LinkUp::of(hello, index < peer));
+        // A link of this run that is heard keeps its place.
+        if !node.links[peer].may_attach(self.now, run) {
+            return self.disconnect(index, peer);
+        }
+        node.meeting.push(Meeting { call, peer, link, run, up });
         self.voter(index, |voter, now, out| voter.meet(now, call, hello, out))
     }
 
@@ -110,7 +128,7 @@ impl World {
         let Some(asked) = asked.map(|asked| node.meeting.swap_remove(asked)) else {
             return check(false, "handshake", || format!("node {} answers a hello twice", index + 1));
         };
-        let Meeting { peer, link, up, .. } = asked;
+        let Meeting { peer, link, run, up, .. } = asked;
         if self.network.link(index, peer) != link {
             return Ok(());
         }
@@ -119,7 +137,7 @@ impl World {
                 if !up.dialled {
                     self.say_first(index, peer, Opening::Hello(hello));
                 }
-                self.attach(index, peer, link, up)
+                self.attach(index, peer, link, run, up)
             }
             Err(refused) => {
                 self.report.count("handshakes refused");
@@ -141,9 +159,64 @@ impl World {
 
     // ----- links -----
 
-    fn attach(&mut self, index: usize, peer: usize, link: u64, up: LinkUp) -> Check {
+    /// The link to a peer does something, and what follows is done. Nothing happens if the node is down.
+    pub(super) fn link(&mut self, index: usize, peer: usize, act: impl FnOnce(&mut Link, &mut Vec<Out>)) -> Check {
+        let Some(node) = &mut self.machines[index].node else { return Ok(()) };
+        let mut outs = Vec::new();
+        act(&mut node.links[peer], &mut outs);
+        outs.into_iter().try_for_each(|out| self.done_by_link(index, peer, out))
+    }
+
+    fn done_by_link(&mut self, index: usize, peer: usize, out: Out) -> Check {
         let peer_id = self.machines[peer].id;
         let Some(node) = &mut self.machines[index].node else { return Ok(()) };
+        match out {
+            Out::Frame(frame) => {
+                let queue = &mut node.queues[peer].frames;
+                queue.push_back(frame);
+                if queue.len() == 1 { self.transmit(index, peer) } else { Ok(()) }
+            }
+            Out::Flush(after) => {
+                self.mail(index, after.max(MAILBOX), Mail::Flush(peer));
+                Ok(())
+            }
+            Out::Down(..) => {
+                node.queues[peer] = Queue::default();
+                Ok(())
+            }
+            Out::TellDown => self.voter(index, |voter, now, out| voter.link_down(now, peer_id, out)),
+            Out::Slow => {
+                self.report.count("links too slow for what was said");
+                Ok(())
+            }
+        }
+    }
+
+    /// The network takes what waits for a peer, unless that stands still: then its buffers are full.
+    pub(super) fn transmit(&mut self, index: usize, peer: usize) -> Check {
+        let stands_still = self.machines[peer].paused.saturating_sub(self.now);
+        let Some(node) = &mut self.machines[index].node else { return Ok(()) };
+        if !stands_still.is_zero() {
+            self.mail(index, stands_still, Mail::Transmit(peer));
+            return Ok(());
+        }
+        let Queue { frames, traffic } = &mut node.queues[peer];
+        let frames = std::mem::take(frames);
+        traffic.iter().for_each(|traffic| frames.iter().for_each(|frame| traffic.taken(frame.len())));
+        for frame in frames {
+            let messages = decode_frame(&frame)
+                .map_err(|error| Violation { property: "frames", what: format!("a node says {error}") })?;
+            messages.into_iter().try_for_each(|message| self.carry_over(index, peer, message))?;
+        }
+        Ok(())
+    }
+
+    fn attach(&mut self, index: usize, peer: usize, link: u64, run: RunId, up: LinkUp) -> Check {
+        let (now, peer_id) = (self.now, self.machines[peer].id);
+        let mut attached = None;
+        self.link(index, peer, |link, out| attached = link.attach(now, run, out))?;
+        let (Some((_, traffic)), Some(node)) = (attached, &mut self.machines[index].node) else { return Ok(()) };
+        node.queues[peer] = Queue { frames: VecDeque::new(), traffic: Some(traffic) };
         node.attached[peer] = link;
         self.voter(index, |voter, now, out| voter.link_up(now, peer_id, up, out))
     }
@@ -162,8 +235,7 @@ impl World {
         self.network.turn(a, b);
         for (side, peer) in [(a, b), (b, a)] {
             if self.machines[side].node.as_ref().is_some_and(|node| node.attached[peer] == link) {
-                let peer = self.machines[peer].id;
-                self.voter(side, |voter, now, out| voter.link_down(now, peer, out))?;
+                self.link(side, peer, |link, out| link.cut("the link broke".into(), out))?;
             }
         }
         Ok(())
@@ -171,7 +243,13 @@ impl World {
 
     // ----- messages -----
 
+    /// A node says something to a peer.
     pub(super) fn send(&mut self, from: usize, to: usize, message: PeerMessage) -> Check {
+        self.link(from, to, |link, out| link.say(&message, out))
+    }
+
+    /// The network takes a message, or loses it.
+    fn carry_over(&mut self, from: usize, to: usize, message: PeerMessage) -> Check {
         let link = self.network.link(from, to);
         let attached = self.machines[from].node.as_ref().is_some_and(|node| node.attached[to] == link);
         if !attached || !self.network.works(from, to) || !self.babble_beside(from, to, &message) {
@@ -227,6 +305,9 @@ impl World {
             // Who answers a call may speak before the caller listens.
             self.at(TRY_AGAIN, Item::Message { to, from, link, message, nonsense });
             return Ok(());
+        }
+        if let Some(traffic) = &node.queues[from].traffic {
+            traffic.heard(self.now);
         }
         if nonsense { self.hear_nonsense(to, from, message) } else { self.hear(to, from, message) }
     }

@@ -12,6 +12,7 @@ use rabia_bank_actors::consensus::pool::Now;
 use rabia_bank_actors::consensus::stores::{Standing, Stores as MembersStores};
 use rabia_bank_actors::metrics::Metrics;
 use rabia_bank_actors::parts::bank::{Bank, BankState, SWEEP, SnapshotPolicy};
+use rabia_bank_actors::parts::link::Link;
 use rabia_bank_actors::parts::log::Log;
 use rabia_bank_actors::parts::proposer::{Proposer, ProposerState};
 use rabia_bank_actors::parts::snapshotter::{BooksWriter, Snapshotter};
@@ -28,6 +29,7 @@ use super::super::disk::Disk;
 use super::super::faults::{Fault, Weather};
 use super::super::properties::{Check, Violation, check};
 use super::bank::portions;
+use super::links::Queue;
 use super::{File, Item, Loss, Machine, Mail, Node, World, store_violation};
 
 /// A minute in milliseconds.
@@ -348,7 +350,9 @@ impl World {
             writing: None,
             meeting: Vec::new(),
             calls: 0,
+            links: (0..members).map(|_| Link::default()).collect(),
             attached: vec![0; members],
+            queues: (0..members).map(|_| Queue::default()).collect(),
             let_in: vec![0; members],
             sessions: BTreeMap::new(),
         });

@@ -132,8 +132,9 @@ impl World {
             Out::Linked(peer, up) => {
                 self.tell_snapshotter(index, move |snapshotter, _, _| snapshotter.linked(peer, up));
             }
-            // The network does not hold back what a peer may not hear.
-            Out::Standing(..) => {}
+            Out::Standing(peer, in_force) => {
+                self.link(index, peer.index(), |link, _| link.standing(in_force))?;
+            }
             Out::Admitted => self.tell_bank(index, |bank, _, out| bank.admitted(out)),
             Out::Break(peer, why) => {
                 self.report.count(if why == MEET_AGAIN { "stores met again" } else { "links refused" });

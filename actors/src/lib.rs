@@ -34,9 +34,22 @@
 //!
 //! Actors know one another by the inboxes in [`mail`], where all messages are. [`start`] builds and wires them, and
 //! [`handle`] is what the holder of a node has of it. Actors count in [`metrics`], which steer nothing. What actors
-//! decide is in [`parts`], free of actors, threads and clocks; the simulator drives the same parts.
+//! decide is in [`parts`], free of actors, threads and clocks; the simulator drives the same parts. An actor of the same name is the
+//! shell around its part: mailbox, timers, sockets, threads.
 //!
 //! # What happens when
+//!
+//! **A vote is made durable.**
+//!
+//! 1. The [`PeerLink`](peer_link) decodes a frame of a peer and hands its messages to the [`Voter`](voter). It reads the next one when
+//!    the voter has taken them.
+//! 2. The voter's [part](parts::voter) gives them to the agreement core, which comes to a vote and wants it written, under a ticket.
+//!    The part says [`Persist`](parts::voter::Out::Persist), and the actor tells the log so.
+//! 3. The [log](parts::log) adds it to the commit that waits. When the write that is under way has ended, its thread writes all that waits
+//!    by then, and syncs once.
+//! 4. The log reports the last ticket of the commit ([`Persisted`](mail::voter::Persisted)). The core hands out what that allows: first how
+//!    many promises this store has kept, then the vote. The part says [`SayAll`](parts::voter::Out::SayAll).
+//! 5. Each link adds it to the frame that [gathers](parts::link), and sends that behind all that waits in its mailbox.
 //!
 //! **A transfer is applied.** The voter's core has decided a slot, and all before it. The voter hands the bank its batch. The
 //! [bank's part](parts::bank) applies it to the ledger, which asks no clock and no random source, so that every node gets the same

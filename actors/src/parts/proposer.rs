@@ -314,3 +314,69 @@ impl Proposer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use rabia_bank_messages::bank::Command;
+    use rabia_bank_messages::batch::{Action, RequestHeader};
+    use rabia_bank_messages::ids::{ClusterId, SessionKey};
+
+    use super::*;
+    use crate::consensus::turns::Owner;
+    use crate::mail::client_session::Client;
+
+    const NOW: Now = Now { elapsed: Duration::from_secs(1), wall: 1_000 };
+
+    /// The proposer of node 1 of three, for so many requests.
+    fn proposer(requests: usize) -> Proposer {
+        let genesis = Genesis::new(ClusterId([1; 16]), (1..=3).map(|number| StoreId([number; 16])).collect());
+        let mut nodes = genesis.nodes();
+        let me = nodes.next().unwrap();
+        let state = ProposerState {
+            pool: Proposer::pool(&genesis, me, 1, 0, []),
+            log_time: 0,
+            witness: Witness::default(),
+            since_boot: None,
+            requests: RequestBudget::new(requests),
+            peers: nodes.collect(),
+        };
+        Proposer::new(Now { elapsed: Duration::ZERO, ..NOW }, state, Arc::new(Metrics::new(Instant::now(), 0, 0)))
+    }
+
+    fn submit(proposer: &mut Proposer, tag: u64) -> Vec<Out> {
+        let waiter = Waiter { client: Client::simulated(1, Owner::Host), tag };
+        let header = RequestHeader { session: 0, key: SessionKey([1; 16]), number: 0, acknowledged: 0 };
+        let mut out = Vec::new();
+        proposer.submit(NOW, waiter, EncodedRequest::new(&header, &Action::<Command>::Open), &mut out);
+        out
+    }
+
+    #[test]
+    fn who_waits_for_a_batch_is_known_before_anything_is_said_of_it() {
+        let mut proposer = proposer(10);
+        assert!(matches!(submit(&mut proposer, 7)[..], [Out::Pump]));
+        assert!(submit(&mut proposer, 8).is_empty(), "the pool is asked once");
+        let mut out = Vec::new();
+        proposer.pump(NOW, &mut out);
+        let [Out::Expect(id, waiters), Out::Tell(events)] = &out[..] else { panic!("{out:?}") };
+        assert_eq!(waiters.iter().map(|waiter| waiter.tag).collect::<Vec<_>>(), [7, 8]);
+        assert!(matches!(&events[..], [Event::Hold(held, _), Event::Propose { .. }] if held == id), "{events:?}");
+        assert!(matches!(submit(&mut proposer, 9)[..], [Out::Pump]));
+    }
+
+    #[test]
+    fn requests_count_until_their_batch_is_decided() {
+        let mut proposer = proposer(1);
+        submit(&mut proposer, 7);
+        let mut out = Vec::new();
+        proposer.pump(NOW, &mut out);
+        let Some(Out::Expect(id, _)) = out.first() else { panic!("{out:?}") };
+        let refused = submit(&mut proposer, 8);
+        let [Out::Refuse(waiter, refusal)] = &refused[..] else { panic!("{refused:?}") };
+        assert!(waiter.tag == 8 && refusal.code == ErrorCode::Busy, "{refused:?}");
+        proposer.notices(NOW, vec![Notice::Decided(1, Some(*id)), Notice::Frontier(1)], &mut Vec::new());
+        assert!(submit(&mut proposer, 9).is_empty(), "it is taken, and the pool is about to be asked");
+    }
+}

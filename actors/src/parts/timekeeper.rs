@@ -87,3 +87,34 @@ impl Timekeeper {
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Now {
+        Now { elapsed: Duration::from_secs(seconds), wall: 0 }
+    }
+
+    #[test]
+    fn a_wrong_clock_is_told_once_a_minute_and_not_before_others_could_confirm_it() {
+        let mut keeper = Timekeeper::default();
+        let ahead = ClockState { leap: 1, ..ClockState::default() };
+        let unsure = ClockState { unsure: true, ..ahead };
+        assert!(!keeper.tells(at(0), &ClockState::default()) && !keeper.tells(at(0), &unsure));
+        assert!(keeper.tells(at(1), &ClockState { refused: true, ..unsure }));
+        assert!(!keeper.tells(at(60), &ahead) && keeper.tells(at(61), &ahead));
+        let off = |others| ClockState { offset: 1 + MAX_STAMP_AHEAD as i64, others, ..ClockState::default() };
+        assert!(!keeper.tells(at(200), &off(0)) && keeper.tells(at(200), &off(1)));
+    }
+
+    #[test]
+    fn what_is_known_of_time_is_kept_again_when_it_has_changed_by_a_minute() {
+        let mut keeper = Timekeeper::default();
+        let known = |seconds: u64, more: u64| 1_000_000 + 1_000 * seconds + more;
+        assert!(keeper.is_worth_keeping(at(1), known(1, 0)));
+        assert!(!keeper.is_worth_keeping(at(500), known(500, 0)), "it went on as a clock does");
+        assert!(!keeper.is_worth_keeping(at(501), known(501, WORTH_KEEPING - 1)));
+        assert!(keeper.is_worth_keeping(at(502), known(502, WORTH_KEEPING)));
+    }
+}

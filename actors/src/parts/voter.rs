@@ -465,3 +465,110 @@ impl Voter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use rabia_bank_messages::genesis::Genesis;
+    use rabia_bank_messages::ids::{ClusterId, RunId};
+    use rabia_bank_messages::lineage::Secret;
+    use rabia_bank_messages::promise::{Began, Recovered};
+
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(1);
+
+    fn node(number: u8) -> NodeId {
+        NodeId::new(number).unwrap()
+    }
+
+    fn store(number: u8) -> StoreId {
+        StoreId([number; 16])
+    }
+
+    /// The voter of a node of three, in its first run.
+    fn voter(number: u8) -> Voter {
+        let genesis = Genesis::new(ClusterId([1; 16]), (1..=3).map(store).collect());
+        let recovered = Recovered {
+            store: store(number),
+            starts: 1,
+            reserved: 1,
+            records: Vec::new(),
+            payloads: Vec::new(),
+            decided: 0,
+            sparse: Vec::new(),
+            hashes: Vec::new(),
+            kept: None,
+            peers: Vec::new(),
+            promised: 0,
+            runs: vec![Began { start: 1, run: RunId([number; 16]), promises: 0 }],
+            secret: Secret([number; 32]),
+        };
+        let mut first = Vec::new();
+        let core = Agreement::new(genesis.clone(), node(number), &recovered, &Replacements::default(), &mut first);
+        let handshake = Handshake::new(genesis, node(number), store(number));
+        let mut voter = Voter::new(core, first, handshake, Arc::new(Metrics::new(Instant::now(), 0, 0)));
+        voter.start(Duration::ZERO, &mut Vec::new());
+        voter
+    }
+
+    fn hello(from: u8) -> Hello {
+        voter(from).introduce(node(1))
+    }
+
+    fn link_up(voter: &mut Voter, peer: u8) -> Vec<Out> {
+        let mut out = Vec::new();
+        voter.meet(NOW, 1, &hello(peer), &mut out);
+        out.clear();
+        voter.link_up(NOW, node(peer), LinkUp::of(&hello(peer), true), &mut out);
+        out
+    }
+
+    #[test]
+    fn a_peer_is_answered_when_what_is_remembered_of_it_is_durable() {
+        let (mut voter, mut out) = (voter(1), Vec::new());
+        voter.meet(NOW, 7, &hello(2), &mut out);
+        let [Out::Persist(ticket, commit)] = &out[..] else { panic!("{out:?}") };
+        assert_eq!(commit.peers.len(), 1);
+        let ticket = *ticket;
+        out.clear();
+        voter.persisted(NOW, ticket - 1, &mut out);
+        assert!(!out.iter().any(|out| matches!(out, Out::Met(..))), "another write is: {out:?}");
+        voter.persisted(NOW, ticket, &mut out);
+        let met: Vec<&Out> = out.iter().filter(|out| matches!(out, Out::Met(..))).collect();
+        assert!(matches!(met[..], [Out::Met(7, answer)] if answer.is_ok()), "{out:?}");
+    }
+
+    #[test]
+    fn who_may_not_speak_is_told_so_at_once() {
+        let (mut voter, mut out) = (voter(1), Vec::new());
+        voter.meet(NOW, 7, &Hello { cluster: ClusterId([9; 16]), ..hello(2) }, &mut out);
+        let [Out::Met(7, answer)] = &out[..] else { panic!("{out:?}") };
+        assert_eq!(answer.as_ref().as_ref().err().map(|refused| refused.reason), Some(RefusalReason::Cluster));
+    }
+
+    #[test]
+    fn a_link_learns_whose_it_is_before_anything_is_said_on_it() {
+        let mut voter = voter(1);
+        let out = link_up(&mut voter, 2);
+        let place = |is: fn(&Out) -> bool| out.iter().position(is);
+        let standing = place(|out| matches!(out, Out::Standing(_, true)));
+        assert!(standing.is_some() && standing < place(|out| matches!(out, Out::Say(..))), "{out:?}");
+        assert!(matches!(out[0], Out::Linked(_, true)) && matches!(out.last(), Some(Out::Admitted)), "{out:?}");
+    }
+
+    #[test]
+    fn who_says_what_can_not_be_loses_its_link_and_is_complained_of_once_in_a_while() {
+        let mut voter = voter(1);
+        link_up(&mut voter, 2);
+        let frame = || [PeerMessage::Decide { slot: 0, value: None }, PeerMessage::CatchUp { from: 1 }];
+        for (seconds, complains) in [(0, true), (9, false), (10, true)] {
+            let mut out = Vec::new();
+            voter.from_peer(NOW + Duration::from_secs(seconds), node(2), frame(), &mut out);
+            let complained = out.iter().any(|out| matches!(out, Out::Warn(Warning::Refused(..))));
+            assert_eq!(complained, complains, "{out:?}");
+            assert!(matches!(out.last(), Some(Out::Break(..))), "the rest is not looked at: {out:?}");
+        }
+    }
+}

@@ -152,9 +152,9 @@ const NOTICED: &[(Rule, &[&str])] = &[
     (Rule::SnapshotKeepsAbove, &["durability"]),
     (Rule::RestartSpeaks, &["liveness"]),
     (Rule::PromiseCounts, &["old copies"]),
-    (Rule::StoreMadeOnce, &["handshake", "one message per sender"]),
+    (Rule::StoreMadeOnce, &["handshake", "one message per sender", "old copies"]),
     (Rule::NewStoreByLog, &["handshake", "one store a member"]),
-    (Rule::NewStoreWindow, &["one store a member", "handshake"]),
+    (Rule::NewStoreWindow, &["one store a member", "handshake", "assertions"]),
     (Rule::NewStoreReads, &["one store a member"]),
     (Rule::Window, &["window"]),
     // Batches of the far future are those that somebody made up.

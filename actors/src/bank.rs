@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use actix::prelude::*;
-use rabia_bank_messages::bank::Success;
+use rabia_bank_messages::bank::Status;
 use rabia_bank_messages::ids::Slot;
 use rabia_bank_messages::stages::Stage;
 use rabia_bank_storage::{BooksReader, BooksView};
@@ -15,10 +15,12 @@ use tracing::info;
 
 use crate::block_reader::BlockReader;
 use crate::failure::Failure;
-use crate::ledger::Applied;
+use crate::ledger;
+use crate::ledger::machine::StateMachine;
+use crate::ledger::replicated::Applied;
 use crate::mail::bank::{
-    Abandon, Admitted, Apply, Ask, BankInbox, Doubt, Expect, Follow, Install, ReadAt, Received, Saved, StandingOf,
-    Subscribe, Superseded, TakeSnapshot, TellStandpoint,
+    Abandon, Admitted, Apply, Ask, BankInbox, Doubt, Expect, Follow, Install, MachineInbox, ReadAt, Received, Saved,
+    StandingOf, Subscribe, Superseded, TakeSnapshot, TellStandpoint, TellStatus,
 };
 use crate::mail::node::{Failed, Stop};
 use crate::mail::proposer::{AppliedTime, ProposerInbox};
@@ -32,13 +34,13 @@ use crate::parts::clients::{Answered, Done, Waiter};
 const FAR_BEHIND: u64 = 1_000;
 
 /// Drives the bank.
-pub struct Bank {
-    part: bank::Bank,
+pub struct Bank<S: StateMachine = ledger::Bank> {
+    part: bank::Bank<S>,
     /// What the part wants done; empty between messages.
-    outs: Vec<Out>,
+    outs: Vec<Out<S>>,
     books: BooksReader,
     /// None until the bank has started.
-    reader: Option<BlockReader>,
+    reader: Option<BlockReader<S::Block>>,
     /// Who waits for a snapshot of which slot.
     snapshot_waiters: Vec<(Slot, oneshot::Sender<()>)>,
     metrics: Arc<Metrics>,
@@ -57,9 +59,12 @@ pub struct BankNeighbours {
     pub node: Recipient<Failed>,
 }
 
-impl Bank {
+/// Nothing in it is pinned.
+impl<S: StateMachine> Unpin for Bank<S> {}
+
+impl<S: StateMachine> Bank<S> {
     /// The actor that drives `part`, with the books on disk.
-    pub fn new(part: bank::Bank, books: BooksReader, metrics: Arc<Metrics>, neighbours: BankNeighbours) -> Bank {
+    pub fn new(part: bank::Bank<S>, books: BooksReader, metrics: Arc<Metrics>, neighbours: BankNeighbours) -> Bank<S> {
         Bank { part, outs: Vec::new(), books, reader: None, snapshot_waiters: Vec::new(), metrics, neighbours }
     }
 
@@ -81,15 +86,14 @@ impl Bank {
         }
     }
 
-    fn perform_one(&mut self, now: Instant, out: Out, ctx: &mut Context<Self>) {
+    fn perform_one(&mut self, now: Instant, out: Out<S>, ctx: &mut Context<Self>) {
         let to = &self.neighbours;
         match out {
             Out::Answers { to, answers, applied } => to.tell(answers, applied.then_some(now)),
-            Out::Status(Waiter { client, tag }) => {
-                let (report, stages) = (self.metrics.report(), self.metrics.stages.read());
-                let status = Box::new(self.part.status(now, &report, stages, crate::process::used()));
+            Out::Status { to: Waiter { client, tag }, answer } => {
+                let status = Box::new(self.status(now));
                 let slot = Some(status.applied_slot);
-                let result = Ok(Done::Success(Success::Status { status }));
+                let result = Ok(Done::Success(answer(status)));
                 let answers = vec![Answered { tag, slot, index: None, replayed: false, result }];
                 client.tell(answers, None);
             }
@@ -122,6 +126,11 @@ impl Bank {
         }
     }
 
+    fn status(&mut self, now: Instant) -> Status {
+        let (report, stages) = (self.metrics.report(), self.metrics.stages.read());
+        self.part.status(now, &report, stages, crate::process::used())
+    }
+
     fn work(&mut self, ctx: &mut Context<Self>) {
         self.part.work(Instant::now(), &mut self.outs);
         self.perform(ctx);
@@ -151,17 +160,24 @@ impl Bank {
     }
 }
 
-impl From<&Addr<Bank>> for BankInbox {
-    fn from(bank: &Addr<Bank>) -> BankInbox {
-        BankInbox {
+impl<S: StateMachine> From<&Addr<Bank<S>>> for MachineInbox<S> {
+    fn from(bank: &Addr<Bank<S>>) -> MachineInbox<S> {
+        MachineInbox {
             ask: bank.clone().recipient(),
             subscribe: bank.clone().recipient(),
             follow: bank.clone().recipient(),
             expect: bank.clone().recipient(),
+            install: bank.clone().recipient(),
+        }
+    }
+}
+
+impl<S: StateMachine> From<&Addr<Bank<S>>> for BankInbox {
+    fn from(bank: &Addr<Bank<S>>) -> BankInbox {
+        BankInbox {
             abandon: bank.clone().recipient(),
             apply: bank.clone().recipient(),
             read_at: bank.clone().recipient(),
-            install: bank.clone().recipient(),
             doubt: bank.clone().recipient(),
             admitted: bank.clone().recipient(),
             saved: bank.clone().recipient(),
@@ -170,15 +186,16 @@ impl From<&Addr<Bank>> for BankInbox {
             tell_standpoint: bank.clone().recipient(),
             standing_of: bank.clone().recipient(),
             take_snapshot: bank.clone().recipient(),
+            tell_status: bank.clone().recipient(),
         }
     }
 }
 
-impl Actor for Bank {
+impl<S: StateMachine> Actor for Bank<S> {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(SWEEP, Bank::sweep);
+        ctx.run_interval(SWEEP, Bank::<S>::sweep);
         match BlockReader::start(self.books.clone()) {
             Ok(reader) => self.reader = Some(reader),
             Err(error) => self.fail(format!("no thread to read old transactions with: {error}")),
@@ -188,42 +205,42 @@ impl Actor for Bank {
     }
 }
 
-impl Handler<Ask> for Bank {
+impl<S: StateMachine> Handler<Ask<S>> for Bank<S> {
     type Result = ();
 
-    fn handle(&mut self, ask: Ask, ctx: &mut Self::Context) {
+    fn handle(&mut self, ask: Ask<S>, ctx: &mut Self::Context) {
         self.part.ask(ask, &mut self.outs);
         self.perform(ctx);
     }
 }
 
-impl Handler<Subscribe> for Bank {
+impl<S: StateMachine> Handler<Subscribe<S>> for Bank<S> {
     type Result = ();
 
-    fn handle(&mut self, subscribe: Subscribe, ctx: &mut Self::Context) {
+    fn handle(&mut self, subscribe: Subscribe<S>, ctx: &mut Self::Context) {
         self.part.subscribe(subscribe, &mut self.outs);
         self.perform(ctx);
     }
 }
 
-impl Handler<Follow> for Bank {
+impl<S: StateMachine> Handler<Follow<S>> for Bank<S> {
     type Result = ();
 
-    fn handle(&mut self, follow: Follow, ctx: &mut Self::Context) {
+    fn handle(&mut self, follow: Follow<S>, ctx: &mut Self::Context) {
         self.part.follow(follow, &mut self.outs);
         self.perform(ctx);
     }
 }
 
-impl Handler<Expect> for Bank {
+impl<S: StateMachine> Handler<Expect<S>> for Bank<S> {
     type Result = ();
 
-    fn handle(&mut self, Expect { id, waiters }: Expect, _: &mut Self::Context) {
+    fn handle(&mut self, Expect { id, waiters }: Expect<S>, _: &mut Self::Context) {
         self.part.expect(id, waiters);
     }
 }
 
-impl Handler<Abandon> for Bank {
+impl<S: StateMachine> Handler<Abandon> for Bank<S> {
     type Result = ();
 
     fn handle(&mut self, Abandon(id): Abandon, ctx: &mut Self::Context) {
@@ -232,7 +249,7 @@ impl Handler<Abandon> for Bank {
     }
 }
 
-impl Handler<Apply> for Bank {
+impl<S: StateMachine> Handler<Apply> for Bank<S> {
     type Result = ();
 
     fn handle(&mut self, Apply { slot, batch, decided }: Apply, ctx: &mut Self::Context) {
@@ -244,7 +261,7 @@ impl Handler<Apply> for Bank {
     }
 }
 
-impl Handler<ReadAt> for Bank {
+impl<S: StateMachine> Handler<ReadAt> for Bank<S> {
     type Result = ();
 
     fn handle(&mut self, read_at: ReadAt, ctx: &mut Self::Context) {
@@ -253,16 +270,16 @@ impl Handler<ReadAt> for Bank {
     }
 }
 
-impl Handler<Install> for Bank {
+impl<S: StateMachine> Handler<Install<S>> for Bank<S> {
     type Result = ();
 
-    fn handle(&mut self, install: Install, ctx: &mut Self::Context) {
+    fn handle(&mut self, install: Install<S>, ctx: &mut Self::Context) {
         self.part.install(Instant::now(), install, &mut self.outs);
         self.perform(ctx);
     }
 }
 
-impl Handler<Doubt> for Bank {
+impl<S: StateMachine> Handler<Doubt> for Bank<S> {
     type Result = ();
 
     fn handle(&mut self, Doubt(in_doubt): Doubt, ctx: &mut Self::Context) {
@@ -271,7 +288,7 @@ impl Handler<Doubt> for Bank {
     }
 }
 
-impl Handler<Admitted> for Bank {
+impl<S: StateMachine> Handler<Admitted> for Bank<S> {
     type Result = ();
 
     fn handle(&mut self, _: Admitted, ctx: &mut Self::Context) {
@@ -280,7 +297,7 @@ impl Handler<Admitted> for Bank {
     }
 }
 
-impl Handler<Saved> for Bank {
+impl<S: StateMachine> Handler<Saved> for Bank<S> {
     type Result = ();
 
     fn handle(&mut self, saved: Saved, ctx: &mut Self::Context) {
@@ -289,7 +306,7 @@ impl Handler<Saved> for Bank {
     }
 }
 
-impl Handler<Received> for Bank {
+impl<S: StateMachine> Handler<Received> for Bank<S> {
     type Result = ();
 
     fn handle(&mut self, Received(slot): Received, _: &mut Self::Context) {
@@ -297,7 +314,7 @@ impl Handler<Received> for Bank {
     }
 }
 
-impl Handler<Superseded> for Bank {
+impl<S: StateMachine> Handler<Superseded> for Bank<S> {
     type Result = ();
 
     fn handle(&mut self, Superseded(slot): Superseded, ctx: &mut Self::Context) {
@@ -306,7 +323,7 @@ impl Handler<Superseded> for Bank {
     }
 }
 
-impl Handler<StandingOf> for Bank {
+impl<S: StateMachine> Handler<StandingOf> for Bank<S> {
     type Result = Result<Option<Slot>, String>;
 
     fn handle(&mut self, StandingOf { node, store }: StandingOf, _: &mut Self::Context) -> Self::Result {
@@ -314,7 +331,7 @@ impl Handler<StandingOf> for Bank {
     }
 }
 
-impl Handler<TellStandpoint> for Bank {
+impl<S: StateMachine> Handler<TellStandpoint> for Bank<S> {
     type Result = MessageResult<TellStandpoint>;
 
     fn handle(&mut self, _: TellStandpoint, _: &mut Self::Context) -> Self::Result {
@@ -322,7 +339,7 @@ impl Handler<TellStandpoint> for Bank {
     }
 }
 
-impl Handler<TakeSnapshot> for Bank {
+impl<S: StateMachine> Handler<TakeSnapshot> for Bank<S> {
     type Result = ResponseFuture<Result<BooksView, String>>;
 
     fn handle(&mut self, _: TakeSnapshot, ctx: &mut Self::Context) -> Self::Result {
@@ -338,11 +355,19 @@ impl Handler<TakeSnapshot> for Bank {
     }
 }
 
-impl Handler<Stop> for Bank {
+impl<S: StateMachine> Handler<Stop> for Bank<S> {
     type Result = ();
 
     /// What it still had to say, a crash might have taken too.
     fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
         ctx.stop();
+    }
+}
+
+impl<S: StateMachine> Handler<TellStatus> for Bank<S> {
+    type Result = MessageResult<TellStatus>;
+
+    fn handle(&mut self, _: TellStatus, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.status(Instant::now()))
     }
 }

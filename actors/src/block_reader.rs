@@ -9,24 +9,24 @@ use rabia_bank_storage::BooksReader;
 use tokio::sync::oneshot;
 use tracing::debug;
 
-use crate::ledger::Block;
+use crate::ledger::machine::Block;
 use crate::snapshot::{BooksError, read_block};
 
 /// How much less the thread's share of the processor is than that of others. (19 is the least.)
 const NICE: i32 = 10;
 
-type Answer = Result<Block, BooksError>;
+type Answer<B> = Result<B, BooksError>;
 
 /// Where blocks are asked for. The thread ends with it.
-pub(crate) struct BlockReader(mpsc::Sender<(u64, oneshot::Sender<Answer>)>);
+pub(crate) struct BlockReader<B>(mpsc::Sender<(u64, oneshot::Sender<Answer<B>>)>);
 
-impl BlockReader {
+impl<B: Block + 'static> BlockReader<B> {
     /// Starts the thread.
     ///
     /// # Errors
     /// If the system gives no thread.
-    pub(crate) fn start(books: BooksReader) -> std::io::Result<BlockReader> {
-        let (questions, asked) = mpsc::channel::<(u64, oneshot::Sender<Answer>)>();
+    pub(crate) fn start(books: BooksReader) -> std::io::Result<BlockReader<B>> {
+        let (questions, asked) = mpsc::channel::<(u64, oneshot::Sender<Answer<B>>)>();
         std::thread::Builder::new().name("reader".into()).spawn(move || {
             be_nice();
             for (number, answer) in asked {
@@ -40,7 +40,7 @@ impl BlockReader {
     }
 
     /// Reads a block, behind those that were asked for before. No answer comes if the thread has ended.
-    pub(crate) fn read(&self, number: u64) -> oneshot::Receiver<Answer> {
+    pub(crate) fn read(&self, number: u64) -> oneshot::Receiver<Answer<B>> {
         let (answer, read) = oneshot::channel();
         // The receiver hears it where the thread has ended.
         let _ = self.0.send((number, answer));

@@ -261,25 +261,25 @@ impl ClientSession {
                 let is_page = matches!(query, Query::ListAccounts { .. } | Query::GetTransactionHistory(_));
                 let ask = Ask { waiter: waiter(tag), query, read, deadline: self.began + deadline };
                 if !is_page {
-                    return self.neighbours.bank.ask.do_send(ask);
+                    return self.neighbours.machine.ask.do_send(ask);
                 }
                 self.more_pages.push_back(ask);
                 self.ask_for_pages();
             }
             Out::Subscribe { tag, feed, read, deadline } => {
                 let deadline = self.began + deadline;
-                self.neighbours.bank.subscribe.do_send(Subscribe { waiter: waiter(tag), feed, read, deadline });
+                self.neighbours.machine.subscribe.do_send(Subscribe { waiter: waiter(tag), feed, read, deadline });
             }
             Out::Follow { tag, feed, next } => {
-                self.neighbours.bank.follow.do_send(Follow { waiter: waiter(tag), feed, next });
+                self.neighbours.machine.follow.do_send(Follow { waiter: waiter(tag), feed, next });
             }
             Out::Answer { tag, asker, reply } => self.answered(tag, &asker, reply, ctx),
             Out::Opened { asker: Some(Asker { encoding, .. }), new, .. } => self.welcome(encoding, new, ctx),
             Out::Opened { asker: None, session, .. } => self.announce = Some(session),
             Out::NotOpened { asker: Some(Asker { encoding, .. }), refusal } => self.not_opened(encoding, refusal, ctx),
             Out::NotOpened { asker: None, .. } => {}
-            Out::Transactions { subscription, transactions, next } => {
-                self.followed(subscription, transactions, next, ctx);
+            Out::Entries { subscription, entries, next } => {
+                self.followed(subscription, entries, next, ctx);
             }
             Out::Closed => self.close(CloseCode::Normal, "goodbye", ctx),
         }
@@ -294,7 +294,7 @@ impl ClientSession {
             // Those past their deadline were answered, or are about to be.
             if self.session.waits_for(ask.waiter.tag) && ask.deadline > Instant::now() {
                 self.pages.insert(ask.waiter.tag);
-                self.neighbours.bank.ask.do_send(ask);
+                self.neighbours.machine.ask.do_send(ask);
             }
         }
     }

@@ -17,14 +17,9 @@ pub enum StartError {
     /// The books can't be used.
     #[error(transparent)]
     Books(#[from] BooksError),
-    /// The books are of a cluster with another limit.
-    #[error("the books are of a cluster with a limit of {found} per transaction, this one's is {expected}")]
-    Limit {
-        /// That of the books.
-        found: u64,
-        /// That of the configuration.
-        expected: u64,
-    },
+    /// The books are of a cluster with other constants of the machine: with which ones, and which this one has.
+    #[error("the books are of a cluster with {0}")]
+    Cluster(String),
     /// The books are of a cluster whose sessions expire otherwise.
     #[error(
         "the books are of a cluster with max_sessions = {} and session_idle_ms = {}, this one's are {} and {}",

@@ -1,11 +1,13 @@
 //! What the holder of a running node can do: bring it clients and peers, ask and tell it, stop it. Listening and dialling is the
 //! holder's business.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use futures_util::{SinkExt, StreamExt};
+use rabia_bank_messages::bank::Status;
 use rabia_bank_messages::codec::{BadFrame, decode_opening, encode_opening};
 use rabia_bank_messages::ids::{Millis, NodeId, RunId, SessionKey, Slot, StoreId};
 use rabia_bank_messages::peer::{self, HelloRefused, Opening, RefusalReason};
@@ -20,13 +22,15 @@ use crate::budget::Budgets;
 use crate::consensus::turns::Owner;
 use crate::failure::{Failure, Stopped};
 use crate::host_session::HostSession;
-use crate::mail::bank::{BankInbox, StandingOf, TakeSnapshot};
+use crate::ledger::Bank;
+use crate::ledger::machine::StateMachine;
+use crate::mail::bank::{BankInbox, StandingOf, TakeSnapshot, TellStatus};
 use crate::mail::node::{Serve, Stop};
 use crate::mail::peer_link::{Attach, IsUp, Links, MayAttach, STANDS};
 use crate::mail::proposer::{AcceptClock, ProposerInbox, Replace};
 use crate::mail::voter::{Introduce, Meet, VoterInbox};
 use crate::metrics::Metrics;
-use crate::node::{Node, OpenSession};
+use crate::node::OpenSession;
 use crate::parts::voter::LinkUp;
 use crate::peer_link::{refused_by, refused_by_caller};
 use crate::socket::metered::Meter;
@@ -43,12 +47,41 @@ const LOOK: Duration = Duration::from_millis(20);
 #[derive(Clone)]
 pub struct NodeHandle {
     pub(crate) me: NodeId,
-    pub(crate) node: Addr<Node>,
+    pub(crate) stop: Recipient<Stop>,
+    /// Where clients of the bank are brought, and sessions with it opened; none where another machine is replicated.
+    pub(crate) bank: Option<(Recipient<Serve>, Sessions)>,
     pub(crate) cores: Arc<Cores>,
     pub(crate) budgets: Budgets,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) applied: AppliedSlot,
     pub(crate) failure: watch::Receiver<Option<Failure>>,
+}
+
+/// Where the program that a node lives in opens its sessions.
+pub struct Sessions<S: StateMachine = Bank>(pub(crate) Recipient<OpenSession<S>>);
+
+impl<S: StateMachine> Clone for Sessions<S> {
+    fn clone(&self) -> Sessions<S> {
+        Sessions(self.0.clone())
+    }
+}
+
+impl<S: StateMachine> Sessions<S> {
+    /// The session with this key. It ends with [`Close`](crate::mail::host_session::Close), or with the node.
+    ///
+    /// # Errors
+    /// If the node has stopped.
+    pub async fn open(&self, key: SessionKey) -> Result<Addr<HostSession<S>>, Stopped> {
+        self.0.send(OpenSession { key: Some(key), machine: PhantomData }).await.map_err(|_| Stopped)
+    }
+
+    /// The same with a key that is drawn for it, and that nobody else has: when it has expired, another takes its place.
+    ///
+    /// # Errors
+    /// If the node has stopped.
+    pub async fn open_own(&self) -> Result<Addr<HostSession<S>>, Stopped> {
+        self.0.send(OpenSession { key: None, machine: PhantomData }).await.map_err(|_| Stopped)
+    }
 }
 
 /// The actors that the holder of a node speaks to.
@@ -65,25 +98,24 @@ impl NodeHandle {
         Meter::new(self.budgets.unfinished.open(owner))
     }
 
-    /// Serves a client.
+    /// Serves a client. Clients speak the bank's protocol: one of a node with another machine is turned away.
     pub fn serve_client(&self, visitor: Visitor) {
-        self.node.do_send(Serve(visitor));
+        if let Some((serve, _)) = &self.bank {
+            serve.do_send(Serve(visitor));
+        }
     }
 
-    /// A session of the program that this node lives in. It ends with [`Close`](crate::mail::host_session::Close), or with the node.
+    /// Where sessions with the bank are opened; none where another machine is replicated.
+    pub fn bank_sessions(&self) -> Option<&Sessions> {
+        self.bank.as_ref().map(|(_, sessions)| sessions)
+    }
+
+    /// The state of the node.
     ///
     /// # Errors
     /// If the node has stopped.
-    pub async fn open_session(&self, key: SessionKey) -> Result<Addr<HostSession>, Stopped> {
-        self.node.send(OpenSession { key: Some(key) }).await.map_err(|_| Stopped)
-    }
-
-    /// The same with a key that is drawn for it, and that nobody else has: when it has expired, another takes its place.
-    ///
-    /// # Errors
-    /// If the node has stopped.
-    pub async fn open_own_session(&self) -> Result<Addr<HostSession>, Stopped> {
-        self.node.send(OpenSession { key: None }).await.map_err(|_| Stopped)
+    pub async fn status(&self) -> Result<Status, Stopped> {
+        self.cores.bank.tell_status.send(TellStatus).await.map_err(|_| Stopped)
     }
 
     /// Whether the link to this peer works, for reports.
@@ -242,7 +274,7 @@ impl NodeHandle {
     /// gives the clients two seconds to go.
     pub async fn stop(&self) {
         // A node that is gone needs no stopping.
-        let _ = self.node.send(Stop).await;
+        let _ = self.stop.send(Stop).await;
     }
 }
 

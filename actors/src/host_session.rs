@@ -22,11 +22,12 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use futures_util::future::LocalBoxFuture;
-use rabia_bank_messages::bank::{ErrorCode, Outcome, ReadLevel, Refusal, Transaction};
-use rabia_bank_messages::client::Feed;
+use rabia_bank_messages::bank::{ErrorCode, Outcome, ReadLevel, Refusal};
 use rabia_bank_messages::ids::SessionKey;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::ledger::Bank;
+use crate::ledger::machine::{Entry, StateMachine};
 use crate::mail::bank::{self, Ask};
 use crate::mail::client_session::{Answers, Client, Waiter};
 use crate::mail::host_session::{Close, Command, Follow, Happened, Heard, Query, Reply, Subscribe, Transactions};
@@ -40,21 +41,21 @@ const CHECK: Duration = Duration::from_millis(100);
 
 /// Whom to tell.
 #[derive(Debug)]
-struct Asker {
-    to: oneshot::Sender<Heard>,
+struct Asker<T> {
+    to: oneshot::Sender<Heard<T>>,
     /// The name of the subscription that was asked for.
     subscription: Option<u64>,
 }
 
 /// Who is told of transactions.
-enum Subscriber {
-    Actor(Recipient<Happened>),
-    Stream(mpsc::Sender<Vec<Transaction>>),
+enum Subscriber<E: Send + 'static> {
+    Actor(Recipient<Happened<E>>),
+    Stream(mpsc::Sender<Vec<E>>),
 }
 
-impl Subscriber {
+impl<E: Send> Subscriber<E> {
     /// Hands a page over. What is returned resolves when there is room for the next; false: nobody is there any more.
-    fn tell(&self, page: Vec<Transaction>) -> LocalBoxFuture<'static, bool> {
+    fn tell(&self, page: Vec<E>) -> LocalBoxFuture<'static, bool> {
         match self {
             Subscriber::Actor(actor) => {
                 let handled = actor.send(Happened(page));
@@ -72,30 +73,33 @@ impl Subscriber {
 const PAGES_AHEAD: usize = 1;
 
 /// A session of the program that the node lives in.
-pub struct HostSession {
-    client: Client,
-    session: Session<Asker>,
+pub struct HostSession<S: StateMachine = Bank> {
+    client: Client<S>,
+    session: Session<Asker<S::Answer>, S>,
     /// What the session says is to be done next.
-    outs: Vec<Out<Asker>>,
+    outs: Vec<Out<Asker<S::Answer>, S>>,
     /// The zero of its times.
     began: Instant,
     /// Who subscribed, by the names of the subscriptions: 1, 2, 3 …
-    subscribers: BTreeMap<u64, Subscriber>,
+    subscribers: BTreeMap<u64, Subscriber<Entry<S>>>,
     subscriptions: u64,
     metrics: Arc<Metrics>,
-    neighbours: Arc<SessionNeighbours>,
+    neighbours: Arc<SessionNeighbours<S>>,
 }
 
-impl HostSession {
+/// Nothing in it is pinned.
+impl<S: StateMachine> Unpin for HostSession<S> {}
+
+impl<S: StateMachine> HostSession<S> {
     /// The session with this key: opened with the first command, or gone on with. Without one it draws its own, and goes on with
     /// another when the session has expired.
     pub fn new(
-        client: Client,
+        client: Client<S>,
         key: Option<SessionKey>,
         settings: &SessionSettings,
-        neighbours: Arc<SessionNeighbours>,
+        neighbours: Arc<SessionNeighbours<S>>,
         metrics: Arc<Metrics>,
-    ) -> HostSession {
+    ) -> HostSession<S> {
         let session = match key {
             Some(key) => Session::named(settings.limits(), draw_key, key),
             None => Session::renewing(settings.limits(), draw_key),
@@ -128,7 +132,7 @@ impl HostSession {
         }
     }
 
-    fn follow_up(&mut self, out: Out<Asker>, ctx: &mut Context<Self>) {
+    fn follow_up(&mut self, out: Out<Asker<S::Answer>, S>, ctx: &mut Context<Self>) {
         let waiter = |tag| Waiter { client: self.client.clone(), tag };
         match out {
             Out::Submit { tag, header, action } => {
@@ -136,24 +140,29 @@ impl HostSession {
             }
             Out::Ask { tag, query, read, deadline } => {
                 let deadline = self.began + deadline;
-                self.neighbours.bank.ask.do_send(Ask { waiter: waiter(tag), query, read, deadline });
+                self.neighbours.machine.ask.do_send(Ask { waiter: waiter(tag), query, read, deadline });
             }
             Out::Subscribe { tag, feed, read, deadline } => {
                 let deadline = self.began + deadline;
-                self.neighbours.bank.subscribe.do_send(bank::Subscribe { waiter: waiter(tag), feed, read, deadline });
+                self.neighbours.machine.subscribe.do_send(bank::Subscribe {
+                    waiter: waiter(tag),
+                    feed,
+                    read,
+                    deadline,
+                });
             }
             Out::Follow { tag, feed, next } => {
-                self.neighbours.bank.follow.do_send(bank::Follow { waiter: waiter(tag), feed, next });
+                self.neighbours.machine.follow.do_send(bank::Follow { waiter: waiter(tag), feed, next });
             }
             Out::Answer { asker, reply, .. } => self.answer(asker, reply),
-            Out::Transactions { subscription, transactions, .. } => self.tell(subscription, transactions, ctx),
+            Out::Entries { subscription, entries, .. } => self.tell(subscription, entries, ctx),
             // The commands that waited for it go out, or were answered.
             Out::Opened { .. } | Out::NotOpened { .. } => {}
             Out::Closed => ctx.stop(),
         }
     }
 
-    fn answer(&mut self, Asker { to, subscription }: Asker, reply: session::Reply) {
+    fn answer(&mut self, Asker { to, subscription }: Asker<S::Answer>, reply: session::Reply<S::Answer>) {
         let session::Reply { slot, index, replayed, result } = reply;
         match (subscription, &result) {
             (Some(name), Ok(_)) => self.session.more(name, &mut self.outs),
@@ -165,12 +174,12 @@ impl HostSession {
     }
 
     /// Tells a subscriber, who gets the next page when it has handled this one.
-    fn tell(&mut self, name: u64, transactions: Vec<Transaction>, ctx: &mut Context<Self>) {
+    fn tell(&mut self, name: u64, entries: Vec<Entry<S>>, ctx: &mut Context<Self>) {
         let Some(subscriber) = self.subscribers.get(&name) else { return };
-        if transactions.is_empty() {
+        if entries.is_empty() {
             return self.session.more(name, &mut self.outs);
         }
-        let told = subscriber.tell(transactions).into_actor(self);
+        let told = subscriber.tell(entries).into_actor(self);
         ctx.spawn(told.map(move |is_there, session, ctx| {
             if is_there {
                 session.session.more(name, &mut session.outs);
@@ -184,10 +193,10 @@ impl HostSession {
 
     fn subscribe(
         &mut self,
-        feed: Feed,
-        subscriber: Subscriber,
+        feed: S::Feed,
+        subscriber: Subscriber<Entry<S>>,
         ctx: &mut Context<Self>,
-    ) -> impl Future<Output = Heard> + use<> {
+    ) -> impl Future<Output = Heard<S::Answer>> + use<S> {
         let (to, answer) = oneshot::channel();
         self.subscriptions += 1;
         let name = self.subscriptions;
@@ -205,12 +214,12 @@ impl HostSession {
 }
 
 /// What an asker hears; with this outcome if the session ends first.
-async fn hear(answer: oneshot::Receiver<Heard>, otherwise: Outcome) -> Heard {
+async fn hear<T>(answer: oneshot::Receiver<Heard<T>>, otherwise: Outcome) -> Heard<T> {
     let stopping = || Refusal::refused(ErrorCode::Stopping, "the session or its node is stopping");
     answer.await.unwrap_or_else(|_| Err(Refusal { outcome: otherwise, ..stopping() }))
 }
 
-impl Actor for HostSession {
+impl<S: StateMachine> Actor for HostSession<S> {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
@@ -224,10 +233,10 @@ impl Actor for HostSession {
     }
 }
 
-impl Handler<Command> for HostSession {
-    type Result = ResponseFuture<Heard>;
+impl<S: StateMachine> Handler<Command<S>> for HostSession<S> {
+    type Result = ResponseFuture<Heard<S::Answer>>;
 
-    fn handle(&mut self, Command { command, number }: Command, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Command { command, number }: Command<S>, ctx: &mut Self::Context) -> Self::Result {
         let (to, answer) = oneshot::channel();
         let number = number.map_or(Number::Next, |number| Number::Given { number, acknowledged: 0 });
         let asker = Asker { to, subscription: None };
@@ -237,10 +246,10 @@ impl Handler<Command> for HostSession {
     }
 }
 
-impl Handler<Query> for HostSession {
-    type Result = ResponseFuture<Heard>;
+impl<S: StateMachine> Handler<Query<S>> for HostSession<S> {
+    type Result = ResponseFuture<Heard<S::Answer>>;
 
-    fn handle(&mut self, Query { query, read }: Query, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Query { query, read }: Query<S>, ctx: &mut Self::Context) -> Self::Result {
         let (to, answer) = oneshot::channel();
         let asker = Asker { to, subscription: None };
         self.session.query(self.now(), asker, query, read, &mut self.outs);
@@ -249,28 +258,28 @@ impl Handler<Query> for HostSession {
     }
 }
 
-impl Handler<Subscribe> for HostSession {
-    type Result = ResponseFuture<Heard>;
+impl<S: StateMachine> Handler<Subscribe<S>> for HostSession<S> {
+    type Result = ResponseFuture<Heard<S::Answer>>;
 
-    fn handle(&mut self, Subscribe { feed, to }: Subscribe, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Subscribe { feed, to }: Subscribe<S>, ctx: &mut Self::Context) -> Self::Result {
         Box::pin(self.subscribe(feed, Subscriber::Actor(to), ctx))
     }
 }
 
-impl Handler<Follow> for HostSession {
-    type Result = ResponseFuture<Result<Transactions, Refusal>>;
+impl<S: StateMachine> Handler<Follow<S>> for HostSession<S> {
+    type Result = ResponseFuture<Result<Transactions<Entry<S>>, Refusal>>;
 
-    fn handle(&mut self, Follow(feed): Follow, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Follow(feed): Follow<S>, ctx: &mut Self::Context) -> Self::Result {
         let (stream, pages) = mpsc::channel(PAGES_AHEAD);
         let subscribed = self.subscribe(feed, Subscriber::Stream(stream), ctx);
         Box::pin(async { subscribed.await.map(|_| Transactions::new(pages)) })
     }
 }
 
-impl Handler<Answers> for HostSession {
+impl<S: StateMachine> Handler<Answers<S>> for HostSession<S> {
     type Result = ();
 
-    fn handle(&mut self, Answers { answers, .. }: Answers, ctx: &mut Self::Context) {
+    fn handle(&mut self, Answers { answers, .. }: Answers<S>, ctx: &mut Self::Context) {
         let now = self.now();
         for answered in answers {
             self.session.answered(now, answered, &mut self.outs);
@@ -279,7 +288,7 @@ impl Handler<Answers> for HostSession {
     }
 }
 
-impl Handler<Close> for HostSession {
+impl<S: StateMachine> Handler<Close> for HostSession<S> {
     type Result = ();
 
     fn handle(&mut self, Close { in_log }: Close, ctx: &mut Self::Context) {

@@ -1,5 +1,6 @@
 //! The node actor: knows all others, starts the sessions of clients and of the host, watches, and stops.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use crate::client_session::ClientSession;
 use crate::consensus::turns::{ClientId, Owner};
 use crate::failure::Failure;
 use crate::host_session::HostSession;
+use crate::ledger::Bank;
+use crate::ledger::machine::StateMachine;
 use crate::mail::client_session::{Answers, Client, Goaway};
 use crate::mail::host_session::Close;
 use crate::mail::node::{Failed, Serve, Stop};
@@ -31,14 +34,15 @@ const LOOK: Duration = Duration::from_millis(10);
 
 /// Open a session of the host.
 #[derive(Message)]
-#[rtype(result = "Addr<HostSession>")]
-pub(crate) struct OpenSession {
+#[rtype(result = "Addr<HostSession<S>>")]
+pub(crate) struct OpenSession<S: StateMachine = Bank> {
     /// Its key; none: it draws one that nobody else has.
     pub(crate) key: Option<SessionKey>,
+    pub(crate) machine: PhantomData<fn() -> S>,
 }
 
 /// A client whose answers go to this actor.
-fn answering(id: ClientId, owner: Owner, session: Recipient<Answers>) -> Client {
+fn answering<S: StateMachine>(id: ClientId, owner: Owner, session: Recipient<Answers<S>>) -> Client<S> {
     Client::new(id, owner, move |answers, applied| session.do_send(Answers { answers, applied }))
 }
 
@@ -57,10 +61,10 @@ pub(crate) struct Crew {
 }
 
 /// Knows all the others.
-pub struct Node {
+pub struct Node<S: StateMachine = Bank> {
     settings: Arc<SessionSettings>,
     metrics: Arc<Metrics>,
-    neighbours: Arc<SessionNeighbours>,
+    neighbours: Arc<SessionNeighbours<S>>,
     crew: Crew,
     /// The number of the newest session.
     clients: ClientId,
@@ -69,15 +73,18 @@ pub struct Node {
     failure: watch::Sender<Option<Failure>>,
 }
 
-impl Node {
+/// Nothing in it is pinned.
+impl<S: StateMachine> Unpin for Node<S> {}
+
+impl<S: StateMachine> Node<S> {
     /// The node of this crew. Its sessions have these settings, and speak to these neighbours.
     pub(crate) fn new(
         settings: SessionSettings,
         metrics: Arc<Metrics>,
-        neighbours: SessionNeighbours,
+        neighbours: SessionNeighbours<S>,
         crew: Crew,
         failure: watch::Sender<Option<Failure>>,
-    ) -> Node {
+    ) -> Node<S> {
         let (settings, neighbours) = (Arc::new(settings), Arc::new(neighbours));
         let (sessions, host_sessions) = (Vec::new(), Vec::new());
         Node { settings, metrics, neighbours, crew, clients: 0, sessions, host_sessions, failure }
@@ -107,7 +114,7 @@ impl Node {
     }
 }
 
-impl Actor for Node {
+impl<S: StateMachine> Actor for Node<S> {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
@@ -115,7 +122,7 @@ impl Actor for Node {
     }
 }
 
-impl Handler<Failed> for Node {
+impl<S: StateMachine> Handler<Failed> for Node<S> {
     type Result = ();
 
     fn handle(&mut self, Failed(why): Failed, _: &mut Self::Context) {
@@ -123,6 +130,7 @@ impl Handler<Failed> for Node {
     }
 }
 
+/// Clients speak the bank's protocol: a node with another machine has none.
 impl Handler<Serve> for Node {
     type Result = ();
 
@@ -138,10 +146,10 @@ impl Handler<Serve> for Node {
     }
 }
 
-impl Handler<OpenSession> for Node {
-    type Result = MessageResult<OpenSession>;
+impl<S: StateMachine> Handler<OpenSession<S>> for Node<S> {
+    type Result = MessageResult<OpenSession<S>>;
 
-    fn handle(&mut self, OpenSession { key }: OpenSession, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, OpenSession { key, .. }: OpenSession<S>, _: &mut Self::Context) -> Self::Result {
         self.clients += 1;
         let (settings, neighbours) = (self.settings.clone(), self.neighbours.clone());
         let (id, metrics) = (self.clients, self.metrics.clone());
@@ -154,7 +162,7 @@ impl Handler<OpenSession> for Node {
     }
 }
 
-impl Handler<Stop> for Node {
+impl<S: StateMachine> Handler<Stop> for Node<S> {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, stop: Stop, ctx: &mut Self::Context) -> Self::Result {

@@ -10,7 +10,10 @@ use tracing::warn;
 
 use crate::consensus::agreement::TICK;
 use crate::consensus::pool::Now;
-use crate::mail::bank::{Abandon, BankInbox, Expect};
+use crate::ledger::Bank;
+use crate::ledger::machine::StateMachine;
+use crate::mail::bank::{Abandon, BankInbox, Expect, MachineInbox};
+use crate::mail::client_session::Waiter;
 use crate::mail::node::Stop;
 use crate::mail::peer_link::Links;
 use crate::mail::proposer::{AcceptClock, AppliedTime, Notices, ProposerInbox, Replace, Submit};
@@ -27,37 +30,42 @@ use crate::uptime::since_boot;
 struct Pump;
 
 /// Carries out what the part says.
-pub struct Proposer {
-    part: proposer::Proposer,
+pub struct Proposer<S: StateMachine = Bank> {
+    part: proposer::Proposer<Waiter<S>>,
     /// The zero of the part's monotonic clock.
     started: Instant,
     /// A timer goes off at [`wakes_at`](proposer::Proposer::wakes_at).
     wakes: bool,
     clock: ClockFile,
     /// Empty, and kept for its room.
-    outs: Vec<Out>,
-    neighbours: ProposerNeighbours,
+    outs: Vec<Out<Waiter<S>>>,
+    neighbours: ProposerNeighbours<S>,
 }
 
 /// The actors that the proposer speaks to.
-pub struct ProposerNeighbours {
+pub struct ProposerNeighbours<S: StateMachine = Bank> {
     /// Tells clients.
     pub bank: BankInbox,
+    /// Hears who waits.
+    pub machine: MachineInbox<S>,
     /// Agrees on what is proposed.
     pub voter: VoterInbox,
     /// One a peer.
     pub links: Links,
 }
 
-impl Proposer {
+/// Nothing in it is pinned.
+impl<S: StateMachine> Unpin for Proposer<S> {}
+
+impl<S: StateMachine> Proposer<S> {
     /// The proposer of a node. `started` is the zero of the core's clock; what is known of time is kept in `clock`.
     pub fn new(
         state: ProposerState,
         clock: ClockFile,
         started: Instant,
         metrics: Arc<Metrics>,
-        neighbours: ProposerNeighbours,
-    ) -> Proposer {
+        neighbours: ProposerNeighbours<S>,
+    ) -> Proposer<S> {
         let part = proposer::Proposer::new(now(started), state, metrics);
         Proposer { part, started, wakes: false, clock, outs: Vec::new(), neighbours }
     }
@@ -65,7 +73,7 @@ impl Proposer {
     fn act<T>(
         &mut self,
         ctx: &mut Context<Self>,
-        act: impl FnOnce(&mut proposer::Proposer, Now, &mut Vec<Out>) -> T,
+        act: impl FnOnce(&mut proposer::Proposer<Waiter<S>>, Now, &mut Vec<Out<Waiter<S>>>) -> T,
     ) -> T {
         let mut outs = std::mem::take(&mut self.outs);
         let answer = act(&mut self.part, now(self.started), &mut outs);
@@ -74,11 +82,11 @@ impl Proposer {
         answer
     }
 
-    fn perform(&mut self, out: Out, ctx: &mut Context<Self>) {
+    fn perform(&mut self, out: Out<Waiter<S>>, ctx: &mut Context<Self>) {
         let to = &self.neighbours;
         match out {
             Out::Tell(events) => to.voter.tell.do_send(Tell(events)),
-            Out::Expect(id, waiters) => to.bank.expect.do_send(Expect { id, waiters }),
+            Out::Expect(id, waiters) => to.machine.expect.do_send(Expect { id, waiters }),
             Out::Abandon(id) => to.bank.abandon.do_send(Abandon(id)),
             Out::Refuse(waiter, refusal) => waiter.refuse(refusal),
             Out::Say(peer, message) => to.links.say(peer, message),
@@ -114,10 +122,9 @@ fn now(started: Instant) -> Now {
     Now { elapsed: started.elapsed(), wall }
 }
 
-impl From<&Addr<Proposer>> for ProposerInbox {
-    fn from(proposer: &Addr<Proposer>) -> ProposerInbox {
+impl<S: StateMachine> From<&Addr<Proposer<S>>> for ProposerInbox {
+    fn from(proposer: &Addr<Proposer<S>>) -> ProposerInbox {
         ProposerInbox {
-            submit: proposer.clone().recipient(),
             replace: proposer.clone().recipient(),
             applied_time: proposer.clone().recipient(),
             accept_clock: proposer.clone().recipient(),
@@ -126,7 +133,7 @@ impl From<&Addr<Proposer>> for ProposerInbox {
     }
 }
 
-impl Actor for Proposer {
+impl<S: StateMachine> Actor for Proposer<S> {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
@@ -135,15 +142,16 @@ impl Actor for Proposer {
     }
 }
 
-impl Handler<Submit> for Proposer {
+impl<S: StateMachine> Handler<Submit<S>> for Proposer<S> {
     type Result = ();
 
-    fn handle(&mut self, Submit { waiter, request }: Submit, ctx: &mut Self::Context) {
-        self.act(ctx, |part, now, out| part.submit(now, waiter, request, out));
+    fn handle(&mut self, Submit { waiter, request }: Submit<S>, ctx: &mut Self::Context) {
+        let client = (waiter.client.owner(), waiter.client.id());
+        self.act(ctx, |part, now, out| part.submit(now, client, waiter, request, out));
     }
 }
 
-impl Handler<Replace> for Proposer {
+impl<S: StateMachine> Handler<Replace> for Proposer<S> {
     type Result = ();
 
     fn handle(&mut self, Replace { node, store }: Replace, ctx: &mut Self::Context) {
@@ -151,7 +159,7 @@ impl Handler<Replace> for Proposer {
     }
 }
 
-impl Handler<AppliedTime> for Proposer {
+impl<S: StateMachine> Handler<AppliedTime> for Proposer<S> {
     type Result = ();
 
     fn handle(&mut self, AppliedTime(log_time): AppliedTime, _: &mut Self::Context) {
@@ -159,7 +167,7 @@ impl Handler<AppliedTime> for Proposer {
     }
 }
 
-impl Handler<AcceptClock> for Proposer {
+impl<S: StateMachine> Handler<AcceptClock> for Proposer<S> {
     type Result = Millis;
 
     fn handle(&mut self, _: AcceptClock, ctx: &mut Self::Context) -> Self::Result {
@@ -167,7 +175,7 @@ impl Handler<AcceptClock> for Proposer {
     }
 }
 
-impl Handler<Notices> for Proposer {
+impl<S: StateMachine> Handler<Notices> for Proposer<S> {
     type Result = ();
 
     fn handle(&mut self, Notices(notices): Notices, ctx: &mut Self::Context) {
@@ -175,7 +183,7 @@ impl Handler<Notices> for Proposer {
     }
 }
 
-impl Handler<Pump> for Proposer {
+impl<S: StateMachine> Handler<Pump> for Proposer<S> {
     type Result = ();
 
     fn handle(&mut self, _: Pump, ctx: &mut Self::Context) {
@@ -183,7 +191,7 @@ impl Handler<Pump> for Proposer {
     }
 }
 
-impl Handler<Stop> for Proposer {
+impl<S: StateMachine> Handler<Stop> for Proposer<S> {
     type Result = ();
 
     /// What it still had to say, a crash might have taken too.

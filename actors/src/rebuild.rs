@@ -10,7 +10,9 @@ use rabia_bank_storage::{BooksStore, Entries, LogReader};
 use tracing::{error, info};
 
 use crate::failure::StartError;
-use crate::ledger::{Applied, Ledger};
+use crate::ledger::Bank;
+use crate::ledger::machine::StateMachine;
+use crate::ledger::replicated::{Applied, Replicated};
 use crate::snapshot::{BooksError, Decision, log_hash_of, restore};
 
 /// Bytes of log that are read at a time while the ledger is rebuilt.
@@ -19,9 +21,9 @@ const REPLAY_BYTES: usize = 4 << 20;
 const REPORT: Duration = Duration::from_secs(2);
 
 /// What a node knows when it starts.
-pub struct Rebuilt {
+pub struct Rebuilt<S: StateMachine = Bank> {
     /// The state after the last slot of the log.
-    pub ledger: Ledger,
+    pub ledger: Replicated<S>,
     /// The last decisions, from which owners of coming slots are read.
     pub decisions: Vec<Decision>,
     /// The hash of the log up to there.
@@ -34,14 +36,18 @@ pub struct Rebuilt {
 ///
 /// # Errors
 /// If the books or the log can't be read or applied, or are of a cluster with other constants.
-pub fn rebuild(identity: &Identity, books: &BooksStore, log: &LogReader, decided: Slot) -> Result<Rebuilt, StartError> {
-    let (limit, sessions) = (identity.genesis.transaction_limit, identity.genesis.sessions);
+pub fn rebuild<S: StateMachine>(
+    identity: &Identity,
+    books: &BooksStore,
+    log: &LogReader,
+    decided: Slot,
+) -> Result<Rebuilt<S>, StartError> {
+    let (genesis, sessions) = (&identity.genesis, identity.genesis.sessions);
     let view = books.reader().view().map_err(BooksError::from)?;
-    let (ledger, decisions) = restore(&view)?.unwrap_or_else(|| (Ledger::new(limit, sessions), Vec::new()));
-    let hash = log_hash_of(&view)?;
-    if ledger.transaction_limit() != limit {
-        return Err(StartError::Limit { found: ledger.transaction_limit(), expected: limit });
-    }
+    let new = || (Replicated::of(S::new_cluster(genesis), sessions), Vec::new());
+    let (ledger, decisions) = restore(&view)?.unwrap_or_else(new);
+    let hash = log_hash_of::<S>(&view)?;
+    ledger.machine().check_cluster(genesis).map_err(StartError::Cluster)?;
     if ledger.session_limits() != sessions {
         return Err(StartError::Sessions { found: ledger.session_limits(), expected: sessions });
     }
@@ -52,13 +58,13 @@ pub fn rebuild(identity: &Identity, books: &BooksStore, log: &LogReader, decided
 ///
 /// # Errors
 /// If the log can't be read or applied.
-pub fn replay(
+pub fn replay<S: StateMachine>(
     identity: &Identity,
-    mut ledger: Ledger,
+    mut ledger: Replicated<S>,
     (mut decisions, mut hash): (Vec<Decision>, Digest),
     reader: &LogReader,
     decided: Slot,
-) -> Result<Rebuilt, StartError> {
+) -> Result<Rebuilt<S>, StartError> {
     let mut replayed_bytes = 0;
     let keep = *identity.genesis.owner_slots(decided + 1).start();
     let mut reported = Instant::now();

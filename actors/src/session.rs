@@ -8,7 +8,9 @@ use tracing::debug;
 
 use crate::applied::AppliedSlot;
 use crate::budget::Budgets;
-use crate::mail::bank::BankInbox;
+use crate::ledger::Bank;
+use crate::ledger::machine::StateMachine;
+use crate::mail::bank::MachineInbox;
 use crate::mail::proposer::Submit;
 use crate::parts::session::Limits;
 
@@ -30,12 +32,11 @@ pub struct SessionSettings {
 }
 
 /// Whom sessions speak to.
-#[derive(Clone)]
-pub struct SessionNeighbours {
+pub struct SessionNeighbours<S: StateMachine = Bank> {
     /// Puts commands into the log.
-    pub submit: Recipient<Submit>,
+    pub submit: Recipient<Submit<S>>,
     /// Answers.
-    pub bank: BankInbox,
+    pub machine: MachineInbox<S>,
     /// How far that is.
     pub applied: AppliedSlot,
 }

@@ -8,10 +8,16 @@ use rabia_bank_messages::msgpack;
 use rabia_bank_storage::{BooksReader, BooksView, StoreError};
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::{BLOCK, BadRow, Block, Changes, Ledger, Loading};
+use crate::ledger::machine::{Block, StateMachine};
+use crate::ledger::replicated::Replicated;
+use crate::ledger::snapshot::Loading;
+use crate::ledger::{BadRow, Bank, Changes};
 
 /// Bytes of rows that are read at a time.
 const READ_BYTES: usize = 4 << 20;
+
+/// A ledger that was made of the books, and the last decisions in it.
+pub type Restored<S> = (Replicated<S>, Vec<Decision>);
 
 /// A decided slot.
 pub type Decision = (Slot, Option<BatchId>);
@@ -67,38 +73,39 @@ impl Snapshot {
 ///
 /// # Errors
 /// If it is missing or damaged.
-pub fn read_block(books: &BooksReader, number: u64) -> Result<Block, BooksError> {
-    Ok(Block::decode(number, &books.block(number)?)?)
+pub fn read_block<B: Block>(books: &BooksReader, number: u64) -> Result<B, BooksError> {
+    Ok(B::decode(number, &books.block(number)?)?)
 }
 
 /// How many blocks of the last snapshot are full, and the hash that they lead to.
 ///
 /// # Errors
 /// If the books can't be read, or are damaged.
-pub fn full_blocks(books: &BooksView) -> Result<(u64, Digest), BooksError> {
+pub fn full_blocks<S: StateMachine>(books: &BooksView) -> Result<(u64, Digest), BooksError> {
     let Some(state) = books.state()? else { return Ok((0, Digest::ZERO)) };
-    let mut restoring = Restoring::new(&state)?;
+    let mut restoring = Restoring::<S>::new(&state)?;
     let loading = restoring.loading();
+    let history = loading.history();
     let head = match loading.last_block() {
-        Some(number) => Block::decode(number, &books.block(number)?)?.before(),
-        None => loading.chain_head(),
+        Some(number) => S::Block::decode(number, &books.block(number)?)?.before(),
+        None => history.head,
     };
-    Ok((loading.transactions() / BLOCK, head))
+    Ok((history.entries / S::Block::ENTRIES, head))
 }
 
 /// A ledger that is being made of the rows of a snapshot.
-pub struct Restoring {
-    loading: Loading,
+pub struct Restoring<S: StateMachine = Bank> {
+    loading: Loading<S>,
     decisions: Vec<Decision>,
     log_hash: Digest,
 }
 
-impl Restoring {
+impl<S: StateMachine> Restoring<S> {
     /// Begins with the row of the state.
     ///
     /// # Errors
     /// If it is none of this version.
-    pub fn new(state: &[u8]) -> Result<Restoring, BadRow> {
+    pub fn new(state: &[u8]) -> Result<Restoring<S>, BadRow> {
         Restoring::with(state, Loading::new)
     }
 
@@ -106,11 +113,11 @@ impl Restoring {
     ///
     /// # Errors
     /// If it is of a version that this program does not know, or damaged.
-    pub fn of_backup(state: &[u8]) -> Result<Restoring, BadRow> {
+    pub fn of_backup(state: &[u8]) -> Result<Restoring<S>, BadRow> {
         Restoring::with(state, Loading::of_backup)
     }
 
-    fn with(state: &[u8], load: impl FnOnce(&[u8]) -> Result<Loading, BadRow>) -> Result<Restoring, BadRow> {
+    fn with(state: &[u8], load: impl FnOnce(&[u8]) -> Result<Loading<S>, BadRow>) -> Result<Restoring<S>, BadRow> {
         let State { ledger, decisions, log_hash } =
             msgpack::decode(state).map_err(|error| BadRow::new(format!("the row of the state: {error}")))?;
         Ok(Restoring { loading: load(&ledger)?, decisions, log_hash })
@@ -120,14 +127,14 @@ impl Restoring {
     ///
     /// # Errors
     /// If the rows do not belong together.
-    pub fn into_new_cluster(self, last_block: Option<&Block>, now: Millis) -> Result<Vec<u8>, BadRow> {
+    pub fn into_new_cluster(self, last_block: Option<&S::Block>, now: Millis) -> Result<Vec<u8>, BadRow> {
         let ledger = self.loading.into_new_cluster(last_block, now)?;
         Ok(msgpack::encode(&State { ledger, decisions: Vec::new(), log_hash: Digest::ZERO }))
     }
 
-    /// How many transactions there are in the history.
+    /// How many entries there are in the history: transactions, of the bank.
     pub fn transactions(&self) -> u64 {
-        self.loading.transactions()
+        self.loading.history().entries
     }
 
     /// The hash of the log up to the slot that the rows stand after.
@@ -136,7 +143,7 @@ impl Restoring {
     }
 
     /// What is still to be added.
-    pub fn loading(&mut self) -> &mut Loading {
+    pub fn loading(&mut self) -> &mut Loading<S> {
         &mut self.loading
     }
 
@@ -144,16 +151,11 @@ impl Restoring {
     ///
     /// # Errors
     /// If it does not have the digest that the state says, or the history is not that of the state.
-    pub fn finish(
-        self,
-        last_block: Option<&Block>,
-        full: u64,
-        head: Digest,
-    ) -> Result<(Ledger, Vec<Decision>), BadRow> {
-        let transactions = self.loading.transactions();
+    pub fn finish(self, last_block: Option<&S::Block>, full: u64, head: Digest) -> Result<Restored<S>, BadRow> {
+        let transactions = self.loading.history().entries;
         let ledger = self.loading.finish(last_block)?;
-        let before = last_block.map_or(ledger.chain_head(), Block::before);
-        if full != transactions / BLOCK || head != before {
+        let before = last_block.map_or(ledger.history().head, S::Block::before);
+        if full != transactions / S::Block::ENTRIES || head != before {
             return Err(BadRow::new(format!("{full} full blocks lead to {head}, the state goes on from {before}")));
         }
         Ok((ledger, self.decisions))
@@ -164,8 +166,8 @@ impl Restoring {
 ///
 /// # Errors
 /// If they can't be read, or are damaged.
-pub fn log_hash_of(books: &BooksView) -> Result<Digest, BooksError> {
-    let state = books.state()?.map(|state| Restoring::new(&state)).transpose()?;
+pub fn log_hash_of<S: StateMachine>(books: &BooksView) -> Result<Digest, BooksError> {
+    let state = books.state()?.map(|state| Restoring::<S>::new(&state)).transpose()?;
     Ok(state.map_or(Digest::ZERO, |state| state.log_hash))
 }
 
@@ -173,9 +175,9 @@ pub fn log_hash_of(books: &BooksView) -> Result<Digest, BooksError> {
 ///
 /// # Errors
 /// If they can't be read, or are damaged.
-pub fn restore(books: &BooksView) -> Result<Option<(Ledger, Vec<Decision>)>, BooksError> {
+pub fn restore<S: StateMachine>(books: &BooksView) -> Result<Option<Restored<S>>, BooksError> {
     let Some(state) = books.state()? else { return Ok(None) };
-    let mut restoring = Restoring::new(&state)?;
+    let mut restoring = Restoring::<S>::new(&state)?;
     let mut from = 0;
     loop {
         let pages = books.accounts(from, READ_BYTES)?;
@@ -195,7 +197,7 @@ pub fn restore(books: &BooksView) -> Result<Option<(Ledger, Vec<Decision>)>, Boo
         }
     }
     let last = match restoring.loading.last_block() {
-        Some(number) => Some(Block::decode(number, &books.block(number)?)?),
+        Some(number) => Some(S::Block::decode(number, &books.block(number)?)?),
         None => None,
     };
     let (ledger, decisions) = (restoring.loading.finish(last.as_ref())?, restoring.decisions);

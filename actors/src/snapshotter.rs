@@ -7,7 +7,9 @@ use actix::prelude::*;
 use rabia_bank_storage::{BooksStore, LogReader, StoreError};
 
 use crate::failure::Failure;
-use crate::mail::bank::{BankInbox, Received, Superseded, TellStandpoint};
+use crate::ledger::Bank;
+use crate::ledger::machine::StateMachine;
+use crate::mail::bank::{BankInbox, Install, MachineInbox, Received, Superseded, TellStandpoint};
 use crate::mail::log::{Compact, LogInbox};
 use crate::mail::node::{Failed, Stop};
 use crate::mail::peer_link::Links;
@@ -19,9 +21,11 @@ use crate::parts::snapshotter::books_writer::{BooksWriter, Job};
 use crate::parts::snapshotter::{self, ENTRIES_BYTES, Out, SWEEP, offer};
 
 /// The actors that the snapshotter speaks to.
-pub struct SnapshotterNeighbours {
+pub struct SnapshotterNeighbours<S: StateMachine = Bank> {
     /// Forgets what is durable.
     pub bank: BankInbox,
+    /// Goes on from a state that came from a peer, if the voter does.
+    pub machine: MachineInbox<S>,
     /// Goes on from a state that came from a peer.
     pub voter: VoterInbox,
     /// Removes what is not needed.
@@ -33,22 +37,25 @@ pub struct SnapshotterNeighbours {
 }
 
 /// Drives the snapshotter.
-pub struct Snapshotter {
-    part: snapshotter::Snapshotter,
+pub struct Snapshotter<S: StateMachine = Bank> {
+    part: snapshotter::Snapshotter<S>,
     reader: LogReader,
     /// None while it works.
-    writer: Option<BooksWriter>,
-    neighbours: SnapshotterNeighbours,
+    writer: Option<BooksWriter<S>>,
+    neighbours: SnapshotterNeighbours<S>,
 }
 
-impl Snapshotter {
+/// Nothing in it is pinned.
+impl<S: StateMachine> Unpin for Snapshotter<S> {}
+
+impl<S: StateMachine> Snapshotter<S> {
     /// The actor that drives `part`, with the log and the books of the node.
     pub fn new(
-        part: snapshotter::Snapshotter,
+        part: snapshotter::Snapshotter<S>,
         reader: LogReader,
         store: BooksStore,
-        neighbours: SnapshotterNeighbours,
-    ) -> Snapshotter {
+        neighbours: SnapshotterNeighbours<S>,
+    ) -> Snapshotter<S> {
         Snapshotter { part, reader, writer: Some(BooksWriter::new(store)), neighbours }
     }
 
@@ -57,7 +64,7 @@ impl Snapshotter {
     }
 
     /// Tells the part something, and does what it wants done then.
-    fn tell(&mut self, ctx: &mut Context<Self>, tell: impl FnOnce(&mut snapshotter::Snapshotter, &mut Vec<Out>)) {
+    fn tell(&mut self, ctx: &mut Context<Self>, tell: impl FnOnce(&mut snapshotter::Snapshotter<S>, &mut Vec<Out<S>>)) {
         let mut outs = Vec::new();
         tell(&mut self.part, &mut outs);
         for out in outs {
@@ -65,7 +72,7 @@ impl Snapshotter {
         }
     }
 
-    fn perform(&mut self, out: Out, ctx: &mut Context<Self>) {
+    fn perform(&mut self, out: Out<S>, ctx: &mut Context<Self>) {
         let to = &self.neighbours;
         match out {
             Out::Work(job) => self.work(job, ctx),
@@ -107,7 +114,10 @@ impl Snapshotter {
             Out::Superseded(slot) => to.bank.superseded.do_send(Superseded(slot)),
             Out::Compact(upto) => to.log.compact.do_send(Compact { upto }),
             Out::Installed { slot, hash, ledger, decisions } => {
-                to.voter.installed.do_send(Installed { slot, hash, ledger, decisions });
+                let (replacements, before) = (ledger.replacements().clone(), decisions.clone());
+                let (install, bank) = (Install { ledger, hash, decisions }, to.machine.install.clone());
+                let hand_over = Box::new(move || bank.do_send(install));
+                to.voter.installed.do_send(Installed { slot, hash, replacements, decisions: before, hand_over });
             }
             Out::LookedUp { slot, hash } => to.voter.looked_up.do_send(LookedUp { slot, hash }),
             Out::OtherHistory { peer, slot } => to.voter.other_history.do_send(OtherHistory { peer, slot }),
@@ -139,7 +149,7 @@ impl Snapshotter {
         &self,
         ctx: &mut Context<Self>,
         read: impl FnOnce(&LogReader) -> Result<T, StoreError> + Send + 'static,
-        then: impl FnOnce(&mut snapshotter::Snapshotter, T, &mut Vec<Out>) + 'static,
+        then: impl FnOnce(&mut snapshotter::Snapshotter<S>, T, &mut Vec<Out<S>>) + 'static,
     ) {
         let reader = self.reader.clone();
         let reading = tokio::task::spawn_blocking(move || read(&reader));
@@ -152,8 +162,8 @@ impl Snapshotter {
     }
 }
 
-impl From<&Addr<Snapshotter>> for SnapshotterInbox {
-    fn from(snapshotter: &Addr<Snapshotter>) -> SnapshotterInbox {
+impl<S: StateMachine> From<&Addr<Snapshotter<S>>> for SnapshotterInbox {
+    fn from(snapshotter: &Addr<Snapshotter<S>>) -> SnapshotterInbox {
         SnapshotterInbox {
             save: snapshotter.clone().recipient(),
             send_entries: snapshotter.clone().recipient(),
@@ -166,7 +176,7 @@ impl From<&Addr<Snapshotter>> for SnapshotterInbox {
     }
 }
 
-impl Actor for Snapshotter {
+impl<S: StateMachine> Actor for Snapshotter<S> {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
@@ -176,7 +186,7 @@ impl Actor for Snapshotter {
     }
 }
 
-impl Handler<Save> for Snapshotter {
+impl<S: StateMachine> Handler<Save> for Snapshotter<S> {
     type Result = ();
 
     fn handle(&mut self, Save(snapshot): Save, ctx: &mut Self::Context) {
@@ -184,7 +194,7 @@ impl Handler<Save> for Snapshotter {
     }
 }
 
-impl Handler<AboutSnapshot> for Snapshotter {
+impl<S: StateMachine> Handler<AboutSnapshot> for Snapshotter<S> {
     type Result = ();
 
     fn handle(&mut self, AboutSnapshot(peer, message): AboutSnapshot, ctx: &mut Self::Context) {
@@ -192,7 +202,7 @@ impl Handler<AboutSnapshot> for Snapshotter {
     }
 }
 
-impl Handler<Linked> for Snapshotter {
+impl<S: StateMachine> Handler<Linked> for Snapshotter<S> {
     type Result = ();
 
     fn handle(&mut self, Linked { peer, up }: Linked, _: &mut Self::Context) {
@@ -200,7 +210,7 @@ impl Handler<Linked> for Snapshotter {
     }
 }
 
-impl Handler<SendEntries> for Snapshotter {
+impl<S: StateMachine> Handler<SendEntries> for Snapshotter<S> {
     type Result = ();
 
     fn handle(&mut self, request: SendEntries, ctx: &mut Self::Context) {
@@ -208,7 +218,7 @@ impl Handler<SendEntries> for Snapshotter {
     }
 }
 
-impl Handler<SendHash> for Snapshotter {
+impl<S: StateMachine> Handler<SendHash> for Snapshotter<S> {
     type Result = ();
 
     fn handle(&mut self, SendHash { to, slot }: SendHash, ctx: &mut Self::Context) {
@@ -216,7 +226,7 @@ impl Handler<SendHash> for Snapshotter {
     }
 }
 
-impl Handler<LookUp> for Snapshotter {
+impl<S: StateMachine> Handler<LookUp> for Snapshotter<S> {
     type Result = ();
 
     fn handle(&mut self, LookUp(slot): LookUp, ctx: &mut Self::Context) {
@@ -224,7 +234,7 @@ impl Handler<LookUp> for Snapshotter {
     }
 }
 
-impl Handler<SendStored> for Snapshotter {
+impl<S: StateMachine> Handler<SendStored> for Snapshotter<S> {
     type Result = ();
 
     fn handle(&mut self, SendStored { to, id }: SendStored, ctx: &mut Self::Context) {
@@ -232,7 +242,7 @@ impl Handler<SendStored> for Snapshotter {
     }
 }
 
-impl Handler<Stop> for Snapshotter {
+impl<S: StateMachine> Handler<Stop> for Snapshotter<S> {
     type Result = ();
 
     /// What it still had to say, a crash might have taken too.

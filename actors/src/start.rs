@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
+use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::ids::RunId;
 use rabia_bank_messages::promise::{Identity, Recovered};
 use rabia_bank_storage::{BooksStore, LogStore};
@@ -19,14 +20,16 @@ use crate::consensus::agreement::Agreement;
 use crate::consensus::handshake::Handshake;
 use crate::consensus::stores::{Standing, Stores};
 use crate::failure::StartError;
-use crate::handle::{Cores, NodeHandle};
-use crate::ledger::Ledger;
+use crate::handle::{Cores, NodeHandle, Sessions};
+use crate::ledger;
+use crate::ledger::machine::StateMachine;
+use crate::ledger::replicated::Replicated;
 use crate::log::Log;
-use crate::mail::bank::BankInbox;
+use crate::mail::bank::{BankInbox, MachineInbox};
 use crate::mail::log::LogInbox;
 use crate::mail::node::Failed;
 use crate::mail::peer_link::{LinkInbox, Links};
-use crate::mail::proposer::ProposerInbox;
+use crate::mail::proposer::{ProposerInbox, Submit};
 use crate::mail::snapshotter::SnapshotterInbox;
 use crate::mail::voter::VoterInbox;
 use crate::metrics::Metrics;
@@ -78,10 +81,25 @@ pub struct NodeSettings {
 ///
 /// # Errors
 /// If a store is not there, in use, damaged or not this member's.
-pub fn start(settings: NodeSettings) -> Result<NodeHandle, StartError> {
+pub fn start(settings: NodeSettings) -> Result<(NodeHandle, Sessions), StartError> {
+    let (handle, node) = start_actors::<ledger::Bank>(settings)?;
+    let (serve, sessions) = (node.clone().recipient(), Sessions(node.recipient()));
+    Ok((NodeHandle { bank: Some((serve, sessions.clone())), ..handle }, sessions))
+}
+
+/// The same with another machine than the bank. Nobody but the program that the node lives in speaks to it.
+///
+/// # Errors
+/// If a store is not there, in use, damaged, not this member's, or of another machine.
+pub fn start_machine<S: StateMachine>(settings: NodeSettings) -> Result<(NodeHandle, Sessions<S>), StartError> {
+    let (handle, node) = start_actors::<S>(settings)?;
+    Ok((handle, Sessions(node.recipient())))
+}
+
+fn start_actors<S: StateMachine>(settings: NodeSettings) -> Result<(NodeHandle, Addr<Node<S>>), StartError> {
     let started = Instant::now();
-    let mut files = Files::open(&settings)?;
-    let rebuilt = rebuild(&settings.identity, &files.books, &files.log.reader(), files.recovered.decided)?;
+    let mut files = Files::open::<S>(&settings)?;
+    let rebuilt = rebuild::<S>(&settings.identity, &files.books, &files.log.reader(), files.recovered.decided)?;
     check_standing(&settings, &files, &rebuilt.ledger)?;
     files.begin_run()?;
     info!(
@@ -103,7 +121,7 @@ struct Files {
 }
 
 impl Files {
-    fn open(settings: &NodeSettings) -> Result<Files, StartError> {
+    fn open<S: StateMachine>(settings: &NodeSettings) -> Result<Files, StartError> {
         let mut books = None;
         let (mut log, mut recovered) = LogStore::open(&settings.log, &settings.identity, || {
             let opened = books.insert(BooksStore::open(&settings.books, &settings.identity)?);
@@ -111,7 +129,7 @@ impl Files {
         })?;
         let Some(books) = books else { unreachable!("the log was opened without the books") };
         books.check_store(recovered.store)?;
-        let hash = log_hash_of(&books.reader().view()?)?;
+        let hash = log_hash_of::<S>(&books.reader().view()?)?;
         log.settle(hash, &mut recovered)?;
         Ok(Files { log, recovered, books })
     }
@@ -127,7 +145,11 @@ impl Files {
 }
 
 /// A store that was replaced does not start, where its own log says so.
-fn check_standing(settings: &NodeSettings, files: &Files, ledger: &Ledger) -> Result<(), StartError> {
+fn check_standing<S: StateMachine>(
+    settings: &NodeSettings,
+    files: &Files,
+    ledger: &Replicated<S>,
+) -> Result<(), StartError> {
     let Identity { genesis, node } = &settings.identity;
     match Stores::new(genesis, ledger.replacements()).standing(*node, files.recovered.store) {
         Standing::Former(by) => Err(StartError::Replaced { file: settings.log.clone(), by }),
@@ -136,17 +158,19 @@ fn check_standing(settings: &NodeSettings, files: &Files, ledger: &Ledger) -> Re
 }
 
 /// The inboxes of all actors.
-struct Inboxes {
+struct Inboxes<S: StateMachine> {
     voter: VoterInbox,
     proposer: ProposerInbox,
+    submit: Recipient<Submit<S>>,
     bank: BankInbox,
+    machine: MachineInbox<S>,
     snapshotter: SnapshotterInbox,
     log: LogInbox,
     links: Links,
     node: Recipient<Failed>,
 }
 
-impl Inboxes {
+impl<S: StateMachine> Inboxes<S> {
     fn for_voter(&self) -> VoterNeighbours {
         VoterNeighbours {
             log: self.log.clone(),
@@ -158,13 +182,19 @@ impl Inboxes {
         }
     }
 
-    fn for_proposer(&self) -> ProposerNeighbours {
-        ProposerNeighbours { bank: self.bank.clone(), voter: self.voter.clone(), links: self.links.clone() }
+    fn for_proposer(&self) -> ProposerNeighbours<S> {
+        ProposerNeighbours {
+            bank: self.bank.clone(),
+            machine: self.machine.clone(),
+            voter: self.voter.clone(),
+            links: self.links.clone(),
+        }
     }
 
-    fn for_snapshotter(&self) -> SnapshotterNeighbours {
+    fn for_snapshotter(&self) -> SnapshotterNeighbours<S> {
         SnapshotterNeighbours {
             bank: self.bank.clone(),
+            machine: self.machine.clone(),
             voter: self.voter.clone(),
             log: self.log.clone(),
             links: self.links.clone(),
@@ -172,8 +202,8 @@ impl Inboxes {
         }
     }
 
-    fn for_sessions(&self, applied: AppliedSlot) -> SessionNeighbours {
-        SessionNeighbours { submit: self.proposer.submit.clone(), bank: self.bank.clone(), applied }
+    fn for_sessions(&self, applied: AppliedSlot) -> SessionNeighbours<S> {
+        SessionNeighbours { submit: self.submit.clone(), machine: self.machine.clone(), applied }
     }
 
     fn for_bank(&self) -> BankNeighbours {
@@ -187,7 +217,7 @@ impl Inboxes {
 }
 
 /// Creates all mailboxes, so that every actor gets the inboxes of its neighbours, and then the actors.
-fn wire(settings: NodeSettings, files: Files, rebuilt: Rebuilt) -> NodeHandle {
+fn wire<S: StateMachine>(settings: NodeSettings, files: Files, rebuilt: Rebuilt<S>) -> (NodeHandle, Addr<Node<S>>) {
     let Files { log: store, recovered, books } = files;
     let held = [store.held(), books.held()];
     let session_settings = session_settings(&settings);
@@ -195,8 +225,8 @@ fn wire(settings: NodeSettings, files: Files, rebuilt: Rebuilt) -> NodeHandle {
     let (started, applied) = (Instant::now(), AppliedSlot::default());
     let metrics = Arc::new(Metrics::new(started, settings.max_clients, settings.descriptors));
 
-    let (node, voter, proposer) = (Context::<Node>::new(), Context::<Voter>::new(), Context::<Proposer>::new());
-    let (bank, snapshotter) = (Context::<Bank>::new(), Context::<Snapshotter>::new());
+    let (node, voter, proposer) = (Context::<Node<S>>::new(), Context::<Voter>::new(), Context::<Proposer<S>>::new());
+    let (bank, snapshotter) = (Context::<Bank<S>>::new(), Context::<Snapshotter<S>>::new());
     let failed = node.address().recipient::<Failed>();
     let reader = store.reader();
     let log_thread = Arbiter::new();
@@ -210,7 +240,9 @@ fn wire(settings: NodeSettings, files: Files, rebuilt: Rebuilt) -> NodeHandle {
     let inboxes = Inboxes {
         voter: to_voter,
         proposer: ProposerInbox::from(&proposer.address()),
+        submit: proposer.address().recipient(),
         bank: BankInbox::from(&bank.address()),
+        machine: MachineInbox::from(&bank.address()),
         snapshotter: SnapshotterInbox::from(&snapshotter.address()),
         log: LogInbox::from(&log),
         links: Links::new(links.iter().map(|(peer, link)| (*peer, LinkInbox::from(link))).collect()),
@@ -218,19 +250,14 @@ fn wire(settings: NodeSettings, files: Files, rebuilt: Rebuilt) -> NodeHandle {
     };
 
     let mut first = Vec::new();
-    let core = Agreement::new(genesis.clone(), me, &recovered, rebuilt.ledger.replacements(), &mut first);
+    let core = Agreement::new(genesis.clone(), me, &recovered, rebuilt.ledger.replacements(), &mut first)
+        .checking(Payload::check::<S::Command>);
     let handshake = Handshake::new(genesis.clone(), me, recovered.store);
     let incarnation = core.stores().incarnation(me, recovered.store, recovered.starts);
     let voter = voter.run(Voter::new(core, first, handshake, started, metrics.clone(), inboxes.for_voter()));
     let clock = ClockFile::new(settings.clock);
     let state = ProposerState {
-        pool: proposing::Proposer::pool(
-            &genesis,
-            me,
-            incarnation,
-            recovered.decided,
-            rebuilt.decisions.iter().copied(),
-        ),
+        pool: proposing::pool(&genesis, me, incarnation, recovered.decided, rebuilt.decisions.iter().copied()),
         log_time: rebuilt.ledger.log_time(),
         witness: clock.witness(),
         since_boot: since_boot(),
@@ -265,7 +292,8 @@ fn wire(settings: NodeSettings, files: Files, rebuilt: Rebuilt) -> NodeHandle {
     let node = node.run(Node::new(session_settings, metrics.clone(), neighbours, crew, failure));
     let Inboxes { voter, proposer, bank, links, .. } = inboxes;
     let cores = Arc::new(Cores { voter, proposer, bank, links });
-    NodeHandle { me, node, cores, budgets, metrics, applied, failure: watched }
+    let stop = node.clone().recipient();
+    (NodeHandle { me, stop, bank: None, cores, budgets, metrics, applied, failure: watched }, node)
 }
 
 fn session_settings(settings: &NodeSettings) -> SessionSettings {

@@ -14,7 +14,7 @@ use tracing::{error, warn};
 use crate::consensus::agreement::{Agreement, Effect, Event, TICK};
 use crate::consensus::handshake::Handshake;
 use crate::failure::Failure;
-use crate::mail::bank::{Admitted, Apply, BankInbox, Doubt, Install, ReadAt};
+use crate::mail::bank::{Admitted, Apply, BankInbox, Doubt, ReadAt};
 use crate::mail::log::{LogInbox, Persist};
 use crate::mail::node::{Failed, Stop};
 use crate::mail::peer_link::{Break, LinkInbox, Links, Say, Standing};
@@ -266,12 +266,14 @@ impl Handler<Persisted> for Voter {
 impl Handler<Installed> for Voter {
     type Result = ();
 
-    fn handle(&mut self, Installed { slot, hash, ledger, decisions }: Installed, _: &mut Self::Context) {
-        let (replacements, before) = (ledger.replacements().clone(), decisions.clone());
-        let install = self.neighbours.bank.install.clone();
+    fn handle(
+        &mut self,
+        Installed { slot, hash, replacements, decisions, hand_over }: Installed,
+        _: &mut Self::Context,
+    ) {
         self.act(|part, now, out| {
-            if part.installed(now, (slot, hash), before, replacements, out) {
-                install.do_send(Install { ledger, hash, decisions });
+            if part.installed(now, (slot, hash), decisions, replacements, out) {
+                hand_over();
             }
         });
     }

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 use rabia_bank_actors::failure::StartError;
-use rabia_bank_actors::ledger::{BLOCK, Block, BlockRecord, Ledger, UnusableBatches, chain_hash};
+use rabia_bank_actors::ledger::{BLOCK, Bank, Block, BlockRecord, Ledger, UnusableBatches, chain_hash};
 use rabia_bank_actors::rebuild::{Rebuilt, replay};
 use rabia_bank_actors::snapshot::{BooksError, log_hash_of, read_block, restore};
 use rabia_bank_messages::bank::{Account, MAX_PAGE, Query, Success, Transaction, TransactionType};
@@ -138,7 +138,7 @@ impl Books {
             (Ledger::new(identity.genesis.transaction_limit, identity.genesis.sessions), Vec::new())
         });
         let snapshot = (ledger.applied(), ledger.summary().transactions);
-        let before = (decisions, log_hash_of(&view)?);
+        let before = (decisions, log_hash_of::<Bank>(&view)?);
         let Rebuilt { ledger, .. } = replay(&identity, ledger, before, &log, recovered.decided)?;
         Ok(Books { reader, ledger, snapshot })
     }
@@ -304,7 +304,7 @@ impl Books {
 /// Names the first row that is damaged: pages of the file are.
 fn name_damage(books: &Path, identity: &Identity) -> Result<(), AuditError> {
     let reader = BooksReader::open_damaged(books, identity).map_err(BooksError::from)?;
-    let restored = restore(&reader.view().map_err(BooksError::from)?)?;
+    let restored = restore::<Bank>(&reader.view().map_err(BooksError::from)?)?;
     let transactions = restored.map_or(0, |(ledger, _)| ledger.summary().transactions);
     (0..transactions.div_ceil(BLOCK)).try_for_each(|number| read_block_of(&reader, number).map(drop))
 }

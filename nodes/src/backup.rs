@@ -109,7 +109,7 @@ pub fn write(view: &BooksView, out: impl Write) -> Result<(), BackupError> {
 
 /// The rows with the keys of all sessions, as if all had ended.
 fn ended_sessions(view: &BooksView, state: &[u8]) -> Result<Vec<(u64, Vec<u8>)>, BackupError> {
-    let mut restoring = Restoring::new(state)?;
+    let mut restoring: Restoring = Restoring::new(state)?;
     let mut from = 0;
     while let found = view.sessions(from, READ_BYTES)?
         && let Some((last, _)) = found.last()

@@ -69,6 +69,7 @@
 //!   thread along unnoticed: `ended` tells of that, too.
 //! - **More than one node.** Nothing is global: start as many [`Embedded`] as you like, in one process or in many. Sessions can be
 //!   used at any of them.
+//! - **Another machine.** What is replicated need not be the bank: see [`machine`](crate::machine).
 //! - **Feeds.** [`Session::subscribe`] gives the transactions of a feed as a stream. An actor is told of them by [`Subscribe`].
 
 use std::path::PathBuf;
@@ -76,8 +77,10 @@ use std::sync::Arc;
 
 use actix::Addr;
 use rabia_bank_actors::failure::Stopped;
-use rabia_bank_actors::handle::NodeHandle;
-use rabia_bank_messages::bank::{self, ErrorCode, Outcome, ReadLevel, Refusal, Status, Success};
+use rabia_bank_actors::handle::{NodeHandle, Sessions};
+use rabia_bank_actors::ledger::Bank;
+use rabia_bank_actors::ledger::machine::{Entry, StateMachine};
+use rabia_bank_messages::bank::{ErrorCode, Outcome, ReadLevel, Refusal, Status};
 use tokio::sync::watch;
 
 pub use rabia_bank_actors::host_session::HostSession;
@@ -132,6 +135,15 @@ impl Reach {
         Reach { clients: false, peers: PeerLinks::Local(network.clone()) }
     }
 
+    /// Only the bank has clients.
+    fn check_no_clients(&self) -> Result<(), NodeError> {
+        if self.clients {
+            let why = "clients speak the bank's protocol: a node with another machine serves the program that it lives in alone";
+            return Err(NodeError::Refused(why.into()));
+        }
+        Ok(())
+    }
+
     async fn listen(self, config: &NodeConfig) -> Result<Listeners, NodeError> {
         let clients = if self.clients { Some(server::listen_for_clients(config).await?) } else { None };
         let peers = match self.peers {
@@ -146,13 +158,24 @@ impl Reach {
 }
 
 /// A node inside this program. Clones are handles of the same node; it stops when it is told to, or when the last of them is
-/// dropped.
-#[derive(Clone)]
-pub struct Embedded {
+/// dropped. Its machine is the bank, or [your own](crate::machine).
+pub struct Embedded<S: StateMachine = Bank> {
     handle: NodeHandle,
+    sessions: Sessions<S>,
     stop: Arc<watch::Sender<bool>>,
     ended: watch::Receiver<Option<Result<(), NodeError>>>,
 }
+
+impl<S: StateMachine> Clone for Embedded<S> {
+    fn clone(&self) -> Embedded<S> {
+        let Embedded { handle, sessions, stop, ended } = self;
+        let (handle, sessions) = (handle.clone(), sessions.clone());
+        Embedded { handle, sessions, stop: stop.clone(), ended: ended.clone() }
+    }
+}
+
+/// How the actors of a node are started.
+type Start<S> = fn(&NodeConfig) -> Result<(NodeHandle, Sessions<S>), NodeError>;
 
 impl Embedded {
     /// A bank of one node, on a thread of its own, that nobody but this program reaches. Its folder is made if there is none.
@@ -170,9 +193,7 @@ impl Embedded {
     /// # Errors
     /// Why one of them refuses to start: the folder, or the files in it.
     pub fn cluster(folder: impl Into<PathBuf>, nodes: usize) -> Result<Vec<Embedded>, NodeError> {
-        let network = LocalNetwork::new();
-        let members = create_or_open(&NewCluster::new(folder, nodes)).map_err(refused)?;
-        members.into_iter().map(|config| Embedded::start_on_thread_with(config, Reach::within(&network))).collect()
+        Embedded::linked(folder, nodes, Embedded::start_on_thread_with)
     }
 
     /// Starts a node on the arbiter of the actix System that this is called in, reached on the addresses of its configuration.
@@ -189,26 +210,7 @@ impl Embedded {
     /// # Errors
     /// Why it refuses to start: its files, its addresses, or that it could not reach the other members.
     pub async fn start_with(config: NodeConfig, reach: Reach) -> Result<Embedded, NodeError> {
-        let (stop, mut stopping) = watch::channel(false);
-        let (end, ended) = watch::channel(None);
-        let handle = server::start(&config)?;
-        let listeners = match reach.listen(&config).await {
-            Ok(listeners) => listeners,
-            Err(error) => {
-                server::stop(&handle).await;
-                return Err(error);
-            }
-        };
-        let serving = server::serve(config, handle.clone(), listeners, async move {
-            // An error: the last handle was dropped.
-            let _ = stopping.wait_for(|stop| *stop).await;
-        });
-        tokio::task::spawn_local(async move {
-            let result = serving.await;
-            // Nobody may want to know.
-            let _ = end.send(Some(result));
-        });
-        Ok(Embedded { handle, stop: Arc::new(stop), ended })
+        Embedded::launch(config, reach, server::start).await
     }
 
     /// Starts a node on a thread of its own, with an actix System of its own, reached on the addresses of its configuration.
@@ -225,11 +227,77 @@ impl Embedded {
     /// # Errors
     /// Why it refuses to start: its files, its addresses, or that it could not reach the other members.
     pub fn start_on_thread_with(config: NodeConfig, reach: Reach) -> Result<Embedded, NodeError> {
+        Embedded::launch_on_thread(config, reach, server::start)
+    }
+}
+
+impl<S: StateMachine> Embedded<S> {
+    /// Like [`cluster`](Embedded::cluster), with a machine of your own.
+    ///
+    /// # Errors
+    /// Why one of the nodes refuses to start: the folder, or the files in it.
+    pub fn machine_cluster(folder: impl Into<PathBuf>, nodes: usize) -> Result<Vec<Embedded<S>>, NodeError> {
+        Embedded::linked(folder, nodes, Embedded::start_machine_on_thread)
+    }
+
+    /// Like [`start_with`](Embedded::start_with), with a machine of your own. Clients speak the bank's protocol, so the node is not
+    /// reached by any.
+    ///
+    /// # Errors
+    /// Why it refuses to start: its files, its addresses, or that it is to serve clients.
+    pub async fn start_machine(config: NodeConfig, reach: Reach) -> Result<Embedded<S>, NodeError> {
+        reach.check_no_clients()?;
+        Embedded::launch(config, reach, server::start_machine::<S>).await
+    }
+
+    /// Like [`start_on_thread_with`](Embedded::start_on_thread_with), with a machine of your own.
+    ///
+    /// # Errors
+    /// Why it refuses to start: its files, its addresses, or that it is to serve clients.
+    pub fn start_machine_on_thread(config: NodeConfig, reach: Reach) -> Result<Embedded<S>, NodeError> {
+        reach.check_no_clients()?;
+        Embedded::launch_on_thread(config, reach, server::start_machine::<S>)
+    }
+
+    fn linked(
+        folder: impl Into<PathBuf>,
+        nodes: usize,
+        start: impl Fn(NodeConfig, Reach) -> Result<Embedded<S>, NodeError>,
+    ) -> Result<Vec<Embedded<S>>, NodeError> {
+        let network = LocalNetwork::new();
+        let members = create_or_open(&NewCluster::new(folder, nodes)).map_err(refused)?;
+        members.into_iter().map(|config| start(config, Reach::within(&network))).collect()
+    }
+
+    async fn launch(config: NodeConfig, reach: Reach, start: Start<S>) -> Result<Embedded<S>, NodeError> {
+        let (stop, mut stopping) = watch::channel(false);
+        let (end, ended) = watch::channel(None);
+        let (handle, sessions) = start(&config)?;
+        let listeners = match reach.listen(&config).await {
+            Ok(listeners) => listeners,
+            Err(error) => {
+                server::stop(&handle).await;
+                return Err(error);
+            }
+        };
+        let serving = server::serve(config, handle.clone(), listeners, async move {
+            // An error: the last handle was dropped.
+            let _ = stopping.wait_for(|stop| *stop).await;
+        });
+        tokio::task::spawn_local(async move {
+            let result = serving.await;
+            // Nobody may want to know.
+            let _ = end.send(Some(result));
+        });
+        Ok(Embedded { handle, sessions, stop: Arc::new(stop), ended })
+    }
+
+    fn launch_on_thread(config: NodeConfig, reach: Reach, start: Start<S>) -> Result<Embedded<S>, NodeError> {
         let (started, starting) = std::sync::mpsc::channel();
         let name = format!("node-{}", config.node);
         let run = move || {
             actix::System::new().block_on(async move {
-                match Embedded::start_with(config, reach).await {
+                match Embedded::launch(config, reach, start).await {
                     Ok(node) => {
                         let mut ended = node.ended.clone();
                         // This thread's own handle must not keep the node alive.
@@ -252,8 +320,8 @@ impl Embedded {
     ///
     /// # Errors
     /// If the node has stopped.
-    pub async fn session(&self) -> Result<Session, Stopped> {
-        let actor = self.handle.open_own_session().await?;
+    pub async fn session(&self) -> Result<Session<S>, Stopped> {
+        let actor = self.sessions.open_own().await?;
         Ok(Session { actor, close: true })
     }
 
@@ -266,8 +334,8 @@ impl Embedded {
     ///
     /// # Errors
     /// If the node has stopped.
-    pub async fn session_with(&self, key: SessionKey) -> Result<Session, Stopped> {
-        let actor = self.handle.open_session(key).await?;
+    pub async fn session_with(&self, key: SessionKey) -> Result<Session<S>, Stopped> {
+        let actor = self.sessions.open(key).await?;
         Ok(Session { actor, close: false })
     }
 
@@ -276,12 +344,7 @@ impl Embedded {
     /// # Errors
     /// If the node has stopped.
     pub async fn status(&self) -> Result<Status, Stopped> {
-        let session = self.session().await?;
-        match session.query(bank::Query::GetStatus {}, ReadLevel::Local).await {
-            Ok(Reply { success: Success::Status { status }, .. }) => Ok(*status),
-            Ok(Reply { success: other, .. }) => unreachable!("asked for the status, the bank answered {other:?}"),
-            Err(_) => Err(Stopped),
-        }
+        self.handle.status().await
     }
 
     /// Stops the node, and waits until it has: its clients are told, its links closed, its files let go of.
@@ -306,17 +369,17 @@ impl Embedded {
 
 /// A session of this program with its node. Dropping it ends the actor behind it, and the session where nobody else has its key.
 #[derive(Debug)]
-pub struct Session {
-    actor: Addr<HostSession>,
+pub struct Session<S: StateMachine = Bank> {
+    actor: Addr<HostSession<S>>,
     close: bool,
 }
 
-impl Session {
+impl<S: StateMachine> Session<S> {
     /// Carries a command out, once.
     ///
     /// # Errors
     /// Refused, or unknown: see the [module](self).
-    pub async fn command(&self, command: bank::Command) -> Heard {
+    pub async fn command(&self, command: S::Command) -> Heard<S::Answer> {
         heard(self.actor.send(Command::new(command)).await, Outcome::Unknown)
     }
 
@@ -324,7 +387,7 @@ impl Session {
     ///
     /// # Errors
     /// Refused, or unknown: see the [module](self).
-    pub async fn command_numbered(&self, number: u64, command: bank::Command) -> Heard {
+    pub async fn command_numbered(&self, number: u64, command: S::Command) -> Heard<S::Answer> {
         heard(self.actor.send(Command::numbered(number, command)).await, Outcome::Unknown)
     }
 
@@ -332,7 +395,7 @@ impl Session {
     ///
     /// # Errors
     /// Refused: see the [module](self).
-    pub async fn query(&self, query: bank::Query, read: ReadLevel) -> Heard {
+    pub async fn query(&self, query: S::Query, read: ReadLevel) -> Heard<S::Answer> {
         heard(self.actor.send(Query { query, read }).await, Outcome::Refused)
     }
 
@@ -340,12 +403,12 @@ impl Session {
     ///
     /// # Errors
     /// Refused: see the [module](self).
-    pub async fn subscribe(&self, feed: Feed) -> Result<Transactions, Refusal> {
+    pub async fn subscribe(&self, feed: S::Feed) -> Result<Transactions<Entry<S>>, Refusal> {
         self.actor.send(Follow(feed)).await.unwrap_or_else(|_| Err(ended()))
     }
 
     /// The actor, for messages from actors of the host: [`Command`], [`Query`], [`Subscribe`].
-    pub fn address(&self) -> &Addr<HostSession> {
+    pub fn address(&self) -> &Addr<HostSession<S>> {
         &self.actor
     }
 }
@@ -363,7 +426,7 @@ impl BankCalls for Session {
 }
 
 /// The answer; with this outcome if the actor has ended.
-fn heard(answer: Result<Heard, actix::MailboxError>, otherwise: Outcome) -> Heard {
+fn heard<T>(answer: Result<Heard<T>, actix::MailboxError>, otherwise: Outcome) -> Heard<T> {
     answer.unwrap_or_else(|_| Err(Refusal { outcome: otherwise, ..ended() }))
 }
 
@@ -375,7 +438,7 @@ fn refused(error: ClusterDirError) -> NodeError {
     NodeError::Refused(error.to_string())
 }
 
-impl Drop for Session {
+impl<S: StateMachine> Drop for Session<S> {
     fn drop(&mut self) {
         self.actor.do_send(Close { in_log: self.close });
     }

@@ -1,7 +1,8 @@
 //! A node of Rabia Bank in the real world, and the program around it.
 //!
 //! - [`client`]: the client library, a crate of its own.
-//! - [`embed`]: a node inside your own program; [`testing`]: a cluster for your own tests.
+//! - [`embed`]: a node inside your own program; [`testing`]: a cluster for your own tests; [`machine`]: your own state machine in the
+//!   place of the bank.
 //! - [`config`]: the file that tells a node who it is; [`create`]: the folder of a new cluster.
 //! - [`server`]: listeners, dialers and actors of a running node.
 //! - [`audit`]: the books of a node that is not running; [`backup`]: those of one that is, over its [`control`] socket.
@@ -35,6 +36,8 @@ pub mod control;
 pub mod create;
 #[cfg(feature = "embed")]
 pub mod embed;
+#[cfg(feature = "embed")]
+pub mod machine;
 #[cfg(feature = "embed")]
 mod node_error;
 #[doc = include_str!("../PERFORMANCE.md")]

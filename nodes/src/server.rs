@@ -25,7 +25,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rabia_bank_actors::failure::Failure;
-use rabia_bank_actors::handle::NodeHandle;
+use rabia_bank_actors::handle::{NodeHandle, Sessions};
+use rabia_bank_actors::ledger::machine::StateMachine;
 use rabia_bank_actors::parts::bank::SnapshotPolicy;
 use rabia_bank_actors::start::{self, NodeSettings};
 use rabia_bank_messages::promise::Identity;
@@ -102,7 +103,7 @@ pub async fn run(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Resu
     if let Err(error) = listen_all(&config).await {
         return Err(in_use(&config).unwrap_or(error));
     }
-    let handle = start(&config)?;
+    let (handle, _) = start(&config)?;
     match listen_all(&config).await {
         Ok(listeners) => serve(config, handle, listeners, shutdown).await,
         Err(error) => {
@@ -137,7 +138,7 @@ pub async fn run_on(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
     listeners.check(&config)?;
-    let handle = start(&config)?;
+    let (handle, _) = start(&config)?;
     serve(config, handle, listeners, shutdown).await
 }
 
@@ -148,9 +149,18 @@ fn seats(config: &NodeConfig, descriptors: Descriptors) -> Arc<Seats> {
 }
 
 /// Opens the files of a node and starts its actors.
-pub(crate) fn start(config: &NodeConfig) -> Result<NodeHandle, NodeError> {
+pub(crate) fn start(config: &NodeConfig) -> Result<(NodeHandle, Sessions), NodeError> {
+    start::start(settings(config)?).map_err(|error| NodeError::of_start(&error))
+}
+
+/// The same for a node with another machine than the bank.
+pub(crate) fn start_machine<S: StateMachine>(config: &NodeConfig) -> Result<(NodeHandle, Sessions<S>), NodeError> {
+    start::start_machine(settings(config)?).map_err(|error| NodeError::of_start(&error))
+}
+
+fn settings(config: &NodeConfig) -> Result<NodeSettings, NodeError> {
     let descriptors = Descriptors::look()?;
-    let settings = NodeSettings {
+    Ok(NodeSettings {
         identity: Identity { genesis: config.genesis(), node: config.node },
         log: config.log_path(),
         books: config.books_path(),
@@ -163,8 +173,7 @@ pub(crate) fn start(config: &NodeConfig) -> Result<NodeHandle, NodeError> {
         budgets: config.limits.budgets(),
         max_clients: seats(config, descriptors).all() as u64,
         descriptors: descriptors.limit as u64,
-    };
-    start::start(settings).map_err(|error| NodeError::of_start(&error))
+    })
 }
 
 /// Listens on the addresses of the configuration.

@@ -18,14 +18,15 @@
 //! - An outcome that serde can write is kept as it is: `type Kept = Whole<Outcome>`.
 //! - Nothing to subscribe to: `type Feed = Infallible`.
 //!
-//! `actors/ledger/tests/ledger/machine.rs` has a key-value store in a hundred lines, replicated, saved and loaded.
+//! `examples/src/bin/own_state_machine.rs` has a key-value store in a hundred lines, and runs it on three nodes.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use rabia_bank_messages::bank::Refusal;
+use rabia_bank_messages::bank::{Refusal, Status};
 use rabia_bank_messages::batch::Batched;
+use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{Digest, Millis, Slot};
 use rabia_bank_messages::msgpack;
 use serde::Serialize;
@@ -71,11 +72,22 @@ pub trait StateMachine: Debug + Sized + Send + 'static {
     /// A question that takes several steps to answer.
     type Task: Task<Self>;
     /// What a subscription is about.
-    type Feed: Debug + Send;
+    type Feed: Feed<Self>;
     /// A part of the history, as it stands on disk.
     type Block: Block;
     /// What the row of the state holds of the machine, beside pages and blocks: little, for it is written by every snapshot.
     type Head: Serialize + DeserializeOwned + Debug + Send;
+
+    /// The machine of a new cluster: empty, as every member begins with it.
+    fn new_cluster(genesis: &Genesis) -> Self;
+
+    /// Whether a machine that was loaded is of a cluster with these constants.
+    ///
+    /// # Errors
+    /// What is different, for people.
+    fn check_cluster(&self, _genesis: &Genesis) -> Result<(), String> {
+        Ok(())
+    }
 
     /// Carries out a command, or refuses it. Called once for each command, in the order of the log.
     fn apply(&mut self, command: &Self::Command, at: Moment) -> Self::Outcome;
@@ -86,9 +98,9 @@ pub trait StateMachine: Debug + Sized + Send + 'static {
     /// Begins an answer, from the state as it is now. Nearly all are there at once.
     fn begin(&self, ask: Ask<'_, Self>) -> Begun<Self>;
 
-    /// Whether the query is about the node rather than about what is replicated: the node answers it with its status.
-    fn is_about_node(_query: &Self::Query) -> bool {
-        false
+    /// How to answer a query that is about the node rather than about what is replicated: with its status. None for all others.
+    fn about_node(_query: &Self::Query) -> Option<fn(Box<Status>) -> Self::Answer> {
+        None
     }
 
     /// A hash of all that a later outcome or answer may depend on, but for the history. Two machines that applied the same have
@@ -229,6 +241,44 @@ pub trait Task<S: StateMachine>: Debug + Send {
 /// No question takes several steps.
 impl<S: StateMachine> Task<S> for Infallible {
     fn run(&mut self, _: &S, _: &Given<S::Block>, _: &mut u64) -> Progress<S::Answer> {
+        match *self {}
+    }
+}
+
+/// What a subscription is about: some entries of the history.
+pub trait Feed<S: StateMachine>: Clone + Debug + Send + Sync {
+    /// What subscribers are told.
+    type Entry: Clone + Debug + Send;
+
+    /// The id of the first entry that a subscriber may be told of, 1 at least, by the state as it is now.
+    ///
+    /// # Errors
+    /// Why there is nothing to subscribe to.
+    fn first(&self, machine: &S) -> Result<u64, Refusal>;
+
+    /// Tells a subscriber that it is told of entries from this id on.
+    fn subscribed(&self, from: u64) -> S::Answer;
+
+    /// Takes the answer to [`Ask::Feed`] apart: the entries, oldest first, and the id to go on from. None if it is no such answer.
+    fn entries(&self, answer: S::Answer) -> Option<(Vec<Self::Entry>, u64)>;
+}
+
+/// What subscribers to a machine are told.
+pub type Entry<S> = <<S as StateMachine>::Feed as Feed<S>>::Entry;
+
+/// There is nothing to subscribe to.
+impl<S: StateMachine> Feed<S> for Infallible {
+    type Entry = Infallible;
+
+    fn first(&self, _: &S) -> Result<u64, Refusal> {
+        match *self {}
+    }
+
+    fn subscribed(&self, _: u64) -> S::Answer {
+        match *self {}
+    }
+
+    fn entries(&self, _: S::Answer) -> Option<(Vec<Infallible>, u64)> {
         match *self {}
     }
 }

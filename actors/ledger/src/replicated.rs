@@ -244,7 +244,7 @@ impl<S: StateMachine> Replicated<S> {
 
     /// Begins the answer to a query, from the state after [`applied`](Replicated::applied). `None` for one that is about the node.
     pub fn query(&self, query: &S::Query) -> Option<Lookup<S>> {
-        let about_node = S::is_about_node(query);
+        let about_node = S::about_node(query).is_some();
         (!about_node).then(|| Lookup::new(self.machine.begin(Ask::Query(query)), self.applied))
     }
 

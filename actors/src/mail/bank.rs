@@ -3,25 +3,29 @@
 use std::time::Instant;
 
 use actix::prelude::*;
+use rabia_bank_messages::bank::Status;
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::ids::{BatchId, NodeId, Slot, StoreId};
 use rabia_bank_storage::BooksView;
 
+use crate::ledger::Bank;
+use crate::ledger::machine::StateMachine;
 pub use crate::parts::bank::words::{Ask, Follow, Install, ReadAt, Saved, Standpoint, Subscribe};
 use crate::parts::clients::Waiter;
 
-messages!(Ask, Subscribe, Follow, ReadAt, Install, Saved);
+messages!(ReadAt, Saved);
+messages_of_machine!(Ask, Subscribe, Follow, Install);
 
 // ----- of the proposer -----
 
 /// These wait for the requests of a batch, in their order. Comes before the batch is proposed.
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
-pub struct Expect {
+pub struct Expect<S: StateMachine = Bank> {
     /// The batch.
     pub id: BatchId,
     /// One per request.
-    pub waiters: Vec<Waiter>,
+    pub waiters: Vec<Waiter<S>>,
 }
 
 /// This node does not know what became of this batch, or may become of it. Whoever waits for its requests is told so.
@@ -88,18 +92,18 @@ pub struct StandingOf {
 #[rtype(result = "Result<BooksView, String>")]
 pub struct TakeSnapshot;
 
-/// Where the bank is told.
+/// What state is this node in?
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "Status")]
+pub struct TellStatus;
+
+/// Where the bank is told what is the same for every machine.
 #[derive(Clone)]
 #[allow(missing_docs)] // each is named after its message
 pub struct BankInbox {
-    pub ask: Recipient<Ask>,
-    pub subscribe: Recipient<Subscribe>,
-    pub follow: Recipient<Follow>,
-    pub expect: Recipient<Expect>,
     pub abandon: Recipient<Abandon>,
     pub apply: Recipient<Apply>,
     pub read_at: Recipient<ReadAt>,
-    pub install: Recipient<Install>,
     pub doubt: Recipient<Doubt>,
     pub admitted: Recipient<Admitted>,
     pub saved: Recipient<Saved>,
@@ -108,4 +112,27 @@ pub struct BankInbox {
     pub tell_standpoint: Recipient<TellStandpoint>,
     pub standing_of: Recipient<StandingOf>,
     pub take_snapshot: Recipient<TakeSnapshot>,
+    pub tell_status: Recipient<TellStatus>,
+}
+
+/// Where the bank is told what speaks of its machine.
+#[allow(missing_docs)] // each is named after its message
+pub struct MachineInbox<S: StateMachine = Bank> {
+    pub ask: Recipient<Ask<S>>,
+    pub subscribe: Recipient<Subscribe<S>>,
+    pub follow: Recipient<Follow<S>>,
+    pub expect: Recipient<Expect<S>>,
+    pub install: Recipient<Install<S>>,
+}
+
+impl<S: StateMachine> Clone for MachineInbox<S> {
+    fn clone(&self) -> MachineInbox<S> {
+        MachineInbox {
+            ask: self.ask.clone(),
+            subscribe: self.subscribe.clone(),
+            follow: self.follow.clone(),
+            expect: self.expect.clone(),
+            install: self.install.clone(),
+        }
+    }
 }

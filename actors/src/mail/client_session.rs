@@ -4,14 +4,16 @@ use std::time::Instant;
 
 use actix::prelude::*;
 
+use crate::ledger::Bank;
+use crate::ledger::machine::StateMachine;
 pub use crate::parts::clients::{Answered, Client, Done, Waiter};
 
 /// The answers to requests of one client.
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
-pub struct Answers {
+pub struct Answers<S: StateMachine = Bank> {
     /// Each of them.
-    pub answers: Vec<Answered>,
+    pub answers: Vec<Answered<S>>,
     /// When the slot was applied that they come from; none for those that needed none.
     pub applied: Option<Instant>,
 }

@@ -6,14 +6,16 @@ use std::vec;
 
 use actix::prelude::*;
 use futures_util::Stream;
-use rabia_bank_messages::bank::{self, ReadLevel, Refusal, Success, Transaction};
-use rabia_bank_messages::client::Feed;
+use rabia_bank_messages::bank::{ReadLevel, Refusal, Success, Transaction};
 use rabia_bank_messages::ids::Slot;
 use tokio::sync::mpsc;
 
+use crate::ledger::Bank;
+use crate::ledger::machine::{Entry, StateMachine};
+
 /// What came of a command or a query.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Reply {
+pub struct Reply<T = Success> {
     /// The slot that it was applied in or read at, where there is one.
     pub slot: Option<Slot>,
     /// Of a command: its place in that slot, from 0. Commands are ordered by slot and index.
@@ -21,84 +23,87 @@ pub struct Reply {
     /// Whether a command had been applied before, by an earlier attempt.
     pub replayed: bool,
     /// What it brought.
-    pub success: Success,
+    pub success: T,
 }
 
 /// What a host hears: a reply, or why there is none.
-pub type Heard = Result<Reply, Refusal>;
+pub type Heard<T = Success> = Result<Reply<T>, Refusal>;
 
 /// Carry this command out, once.
-#[derive(Message, Clone, Debug)]
-#[rtype(result = "Heard")]
-pub struct Command {
+#[derive(Message, Debug)]
+#[rtype(result = "Heard<S::Answer>")]
+pub struct Command<S: StateMachine = Bank> {
     /// What to do.
-    pub command: bank::Command,
+    pub command: S::Command,
     /// Its number in the session, from 1; none: the session numbers it.
     pub number: Option<u64>,
 }
 
-impl Command {
+impl<S: StateMachine> Command<S> {
     /// A command that the session numbers.
-    pub fn new(command: bank::Command) -> Command {
+    pub fn new(command: S::Command) -> Command<S> {
         Command { command, number: None }
     }
 
     /// A command that the host numbers, to be able to ask again. A session whose host numbers its commands acknowledges none:
     /// its replies are kept until it ends.
-    pub fn numbered(number: u64, command: bank::Command) -> Command {
+    pub fn numbered(number: u64, command: S::Command) -> Command<S> {
         Command { command, number: Some(number) }
     }
 }
 
 /// Answer this query.
-#[derive(Message, Clone, Debug)]
-#[rtype(result = "Heard")]
-pub struct Query {
+#[derive(Message, Debug)]
+#[rtype(result = "Heard<S::Answer>")]
+pub struct Query<S: StateMachine = Bank> {
     /// What to look up.
-    pub query: bank::Query,
+    pub query: S::Query,
     /// How fresh the answer must be.
     pub read: ReadLevel,
 }
 
-/// Tell this recipient of transactions as they are applied. Answered with [`Success::Subscribed`]. The recipient gets the next
+/// Tell this recipient of transactions as they are applied. The bank answers with [`Success::Subscribed`]. The recipient gets the next
 /// page when it has handled the one before, so a slow one costs nothing; the feed ends with the recipient or the session.
 #[derive(Message)]
-#[rtype(result = "Heard")]
-pub struct Subscribe {
+#[rtype(result = "Heard<S::Answer>")]
+pub struct Subscribe<S: StateMachine = Bank> {
     /// Of which transactions, and from which on.
-    pub feed: Feed,
+    pub feed: S::Feed,
     /// Whom.
-    pub to: Recipient<Happened>,
+    pub to: Recipient<Happened<Entry<S>>>,
 }
 
 /// Hand out the transactions of a feed, as they are applied, as a stream: for a host without actors.
-#[derive(Message, Clone, Debug)]
-#[rtype(result = "Result<Transactions, Refusal>")]
-pub struct Follow(pub Feed);
+#[derive(Message, Debug)]
+#[rtype(result = "Result<Transactions<Entry<S>>, Refusal>")]
+pub struct Follow<S: StateMachine = Bank>(pub S::Feed);
 
 /// The transactions of a feed, as they are applied, oldest first. The node reads some pages ahead of whoever takes them, and no
 /// more, so a slow one costs nothing. It ends with the session or its node.
 #[derive(Debug)]
-pub struct Transactions {
-    pages: mpsc::Receiver<Vec<Transaction>>,
-    page: vec::IntoIter<Transaction>,
+pub struct Transactions<E = Transaction> {
+    pages: mpsc::Receiver<Vec<E>>,
+    page: vec::IntoIter<E>,
 }
 
-impl Transactions {
-    pub(crate) fn new(pages: mpsc::Receiver<Vec<Transaction>>) -> Transactions {
+/// Nothing in it is pinned.
+impl<E> Unpin for Transactions<E> {}
+
+impl<E> Transactions<E> {
+    pub(crate) fn new(pages: mpsc::Receiver<Vec<E>>) -> Transactions<E> {
         Transactions { pages, page: Vec::new().into_iter() }
     }
 
     /// The next one; none if the session has ended.
-    pub async fn next(&mut self) -> Option<Transaction> {
+    pub async fn next(&mut self) -> Option<E> {
         std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 }
 
-impl Stream for Transactions {
-    type Item = Transaction;
+impl<E> Stream for Transactions<E> {
+    type Item = E;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<Transaction>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<E>> {
         loop {
             if let Some(transaction) = self.page.next() {
                 return Poll::Ready(Some(transaction));
@@ -114,7 +119,7 @@ impl Stream for Transactions {
 /// Transactions of a feed, oldest first.
 #[derive(Message, Clone, Debug)]
 #[rtype(result = "()")]
-pub struct Happened(pub Vec<Transaction>);
+pub struct Happened<E: 'static = Transaction>(pub Vec<E>);
 
 /// End.
 #[derive(Message, Clone, Copy, Debug)]

@@ -18,6 +18,15 @@ macro_rules! messages {
     };
 }
 
+/// The same where it speaks of the machine.
+macro_rules! messages_of_machine {
+    ($($word:ident),*) => {
+        $(impl<S: crate::ledger::machine::StateMachine> actix::Message for $word<S> {
+            type Result = ();
+        })*
+    };
+}
+
 pub mod bank;
 pub mod client_session;
 pub mod host_session;

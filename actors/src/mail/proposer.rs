@@ -1,25 +1,27 @@
 //! What the proposer is told.
 
 use actix::prelude::*;
-use rabia_bank_messages::batch::{Action, Batched, EncodedRequest, RequestHeader};
+use rabia_bank_messages::batch::{Action, EncodedRequest, RequestHeader};
 use rabia_bank_messages::ids::{Millis, NodeId, StoreId};
 
 use super::client_session::Waiter;
 use crate::consensus::agreement::Notice;
+use crate::ledger::Bank;
+use crate::ledger::machine::StateMachine;
 
 /// Put this request into the log. Its answer comes from the bank.
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
-pub struct Submit {
+pub struct Submit<S: StateMachine = Bank> {
     /// Who waits for the answer.
-    pub waiter: Waiter,
+    pub waiter: Waiter<S>,
     /// What is asked for.
     pub request: EncodedRequest,
 }
 
-impl Submit {
+impl<S: StateMachine> Submit<S> {
     /// A request of this client.
-    pub fn new<C: Batched>(waiter: Waiter, header: &RequestHeader, action: &Action<C>) -> Submit {
+    pub fn new(waiter: Waiter<S>, header: &RequestHeader, action: &Action<S::Command>) -> Submit<S> {
         Submit { waiter, request: EncodedRequest::new(header, action) }
     }
 }
@@ -50,11 +52,10 @@ pub struct AcceptClock;
 #[rtype(result = "()")]
 pub struct Notices(pub Vec<Notice>);
 
-/// Where the proposer is told.
+/// Where the proposer is told. (Sessions have their own way to it, for [`Submit`], which says who waits.)
 #[derive(Clone)]
 #[allow(missing_docs)] // each is named after its message
 pub struct ProposerInbox {
-    pub submit: Recipient<Submit>,
     pub replace: Recipient<Replace>,
     pub applied_time: Recipient<AppliedTime>,
     pub accept_clock: Recipient<AcceptClock>,

@@ -1,11 +1,11 @@
 //! What the voter is told.
 
 use actix::prelude::*;
+use rabia_bank_messages::genesis::Replacements;
 use rabia_bank_messages::ids::{Digest, NodeId, Slot};
 use rabia_bank_messages::peer::{Evidence, Hello, HelloRefused, PeerMessage};
 
 use crate::consensus::agreement::{Event, Ticket};
-use crate::ledger::Ledger;
 use crate::parts::voter::LinkUp;
 use crate::snapshot::Decision;
 
@@ -101,17 +101,19 @@ pub struct OtherHistory {
 }
 
 /// The books on disk stand after this slot now, by a snapshot that came from a peer.
-#[derive(Message, Debug)]
+#[derive(Message)]
 #[rtype(result = "()")]
 pub struct Installed {
     /// The slot.
     pub slot: Slot,
     /// The hash of the log up to it.
     pub hash: Digest,
-    /// The state after it.
-    pub ledger: Box<Ledger>,
+    /// The replacements of stores up to it.
+    pub replacements: Replacements,
     /// The decisions before it that owners of coming slots are read from.
     pub decisions: Vec<Decision>,
+    /// Hands the state over to the bank: to be called if this node goes on from it, before the bank hears of anything that follows.
+    pub hand_over: Box<dyn FnOnce() + Send>,
 }
 
 /// Where the voter is told.

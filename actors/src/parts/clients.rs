@@ -5,39 +5,46 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use rabia_bank_messages::bank::{Refusal, Success, Transaction};
+use rabia_bank_messages::bank::Refusal;
 use rabia_bank_messages::ids::Slot;
 
 use crate::consensus::turns::{ClientId, Owner};
+use crate::ledger::Bank;
+use crate::ledger::machine::{Entry, StateMachine};
 
 /// Where a client hears its answers, and since when those of a slot were there.
-type Ear = Box<dyn Fn(Vec<Answered>, Option<Instant>) + Send + Sync>;
+type Ear<S> = Box<dyn Fn(Vec<Answered<S>>, Option<Instant>) + Send + Sync>;
 
 /// A client of this node, to whoever works for it. It goes with every request, so whoever has the answer knows where to send it and
 /// whose work it was. A clone is a count.
-#[derive(Clone)]
-pub struct Client(Arc<Handle>);
+pub struct Client<S: StateMachine = Bank>(Arc<Handle<S>>);
 
-struct Handle {
+struct Handle<S: StateMachine> {
     id: ClientId,
     owner: Owner,
     /// None where the driver delivers answers itself, by the id.
-    ear: Option<Ear>,
+    ear: Option<Ear<S>>,
     gone: AtomicBool,
 }
 
-impl Client {
+impl<S: StateMachine> Clone for Client<S> {
+    fn clone(&self) -> Client<S> {
+        Client(self.0.clone())
+    }
+}
+
+impl<S: StateMachine> Client<S> {
     /// One that hears its answers this way, with the time when the slot was applied that they come from, if they come from one.
     pub fn new(
         id: ClientId,
         owner: Owner,
-        ear: impl Fn(Vec<Answered>, Option<Instant>) + Send + Sync + 'static,
-    ) -> Client {
+        ear: impl Fn(Vec<Answered<S>>, Option<Instant>) + Send + Sync + 'static,
+    ) -> Client<S> {
         Client(Arc::new(Handle { id, owner, ear: Some(Box::new(ear)), gone: AtomicBool::new(false) }))
     }
 
     /// One whose answers are delivered by its id.
-    pub fn simulated(id: ClientId, owner: Owner) -> Client {
+    pub fn simulated(id: ClientId, owner: Owner) -> Client<S> {
         Client(Arc::new(Handle { id, owner, ear: None, gone: AtomicBool::new(false) }))
     }
 
@@ -52,7 +59,7 @@ impl Client {
     }
 
     /// Sends answers, unless the client has gone.
-    pub fn tell(&self, answers: Vec<Answered>, applied: Option<Instant>) {
+    pub fn tell(&self, answers: Vec<Answered<S>>, applied: Option<Instant>) {
         if let Some(ear) = self.0.ear.as_ref().filter(|_| !self.is_gone()) {
             ear(answers, applied);
         }
@@ -69,22 +76,28 @@ impl Client {
     }
 }
 
-impl fmt::Debug for Client {
+impl<S: StateMachine> fmt::Debug for Client<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "client {} of {:?}", self.id(), self.owner())
     }
 }
 
 /// Who waits for an answer, and the client's own mark on the request.
-#[derive(Clone, Debug)]
-pub struct Waiter {
+#[derive(Debug)]
+pub struct Waiter<S: StateMachine = Bank> {
     /// The client.
-    pub client: Client,
+    pub client: Client<S>,
     /// Chosen by the client, handed back with the answer.
     pub tag: u64,
 }
 
-impl Waiter {
+impl<S: StateMachine> Clone for Waiter<S> {
+    fn clone(&self) -> Waiter<S> {
+        Waiter { client: self.client.clone(), tag: self.tag }
+    }
+}
+
+impl<S: StateMachine> Waiter<S> {
     /// Tells the client that nothing was done, and why.
     pub fn refuse(self, refusal: Refusal) {
         let answers = vec![Answered { tag: self.tag, slot: None, index: None, replayed: false, result: Err(refusal) }];
@@ -94,7 +107,7 @@ impl Waiter {
 
 /// The answer to a request.
 #[derive(Debug)]
-pub struct Answered {
+pub struct Answered<S: StateMachine = Bank> {
     /// The client's mark.
     pub tag: u64,
     /// The slot that it was applied in or read at.
@@ -104,14 +117,21 @@ pub struct Answered {
     /// Whether the command had been applied before.
     pub replayed: bool,
     /// What came of it.
-    pub result: Result<Done, Refusal>,
+    pub result: Result<Done<S>, Refusal>,
 }
 
 /// What was done.
 #[derive(Debug)]
-pub enum Done {
+pub enum Done<S: StateMachine = Bank> {
     /// A command was applied, or a query read.
-    Success(Success),
+    Success(S::Answer),
+    /// A subscription has begun.
+    Subscribed {
+        /// With the entry of this id.
+        from: u64,
+        /// What the client is told.
+        answer: S::Answer,
+    },
     /// A session is open.
     Opened {
         /// Its number.
@@ -121,10 +141,10 @@ pub enum Done {
     },
     /// The session is closed.
     Closed,
-    /// Transactions of a feed.
+    /// Entries of a feed.
     Followed {
         /// Oldest first; none if many were looked at and none belongs to the feed.
-        transactions: Vec<Transaction>,
+        entries: Vec<Entry<S>>,
         /// All below this id were looked at.
         next: u64,
     },

@@ -27,7 +27,7 @@ use crate::budget::{MAX_UNANSWERED, RequestBudget};
 use crate::consensus::agreement::{Event, Notice};
 use crate::consensus::clocks::Witness;
 use crate::consensus::pool::{Asker, Now, Pool, PoolEffect, Room};
-use crate::mail::client_session::Waiter;
+use crate::consensus::turns::{ClientId, Owner};
 use crate::metrics::Metrics;
 
 /// That batches of others had to go is told once in this time.
@@ -35,15 +35,15 @@ const TELL_AGAIN: Duration = Duration::from_secs(10);
 
 /// What is to be done, in this order.
 #[derive(Debug)]
-pub enum Out {
+pub enum Out<W> {
     /// Tell the voter.
     Tell(Vec<Event>),
     /// These wait for the requests of a batch, in their order.
-    Expect(BatchId, Vec<Waiter>),
+    Expect(BatchId, Vec<W>),
     /// Nobody waits for this batch any more: what becomes of it is unknown here.
     Abandon(BatchId),
     /// Tell whoever waits that nothing was done.
-    Refuse(Waiter, Refusal),
+    Refuse(W, Refusal),
     /// Say this to a peer.
     Say(NodeId, PeerMessage),
     /// Call [`Proposer::pump`] behind all that waits by then.
@@ -57,7 +57,7 @@ pub enum Out {
 /// What a proposer begins with.
 #[derive(Debug)]
 pub struct ProposerState {
-    /// See [`Proposer::pool`].
+    /// See [`pool`].
     pub pool: Pool,
     /// Log time by what is applied.
     pub log_time: Millis,
@@ -80,16 +80,16 @@ struct Formed {
     unproposed: Option<Duration>,
 }
 
-/// The pool, and who waits for what is in it.
+/// The pool, and who waits for what is in it: `W` says who, and the proposer hands it on as it came.
 #[derive(Debug)]
-pub struct Proposer {
+pub struct Proposer<W> {
     pool: Pool,
     peers: Vec<NodeId>,
     /// Since when requests gather; none if none does.
     gathering_since: Option<Duration>,
     /// How many, and whose they are.
     gathering: usize,
-    waiters: Waiters,
+    waiters: Waiters<W>,
     formed: FxHashMap<BatchId, Formed>,
     /// Requests that gather or are in a batch that is not decided.
     in_flight: RequestBudget,
@@ -104,9 +104,9 @@ pub struct Proposer {
     effects: Vec<PoolEffect>,
 }
 
-impl Proposer {
+impl<W> Proposer<W> {
     /// A proposer that starts now.
-    pub fn new(now: Now, state: ProposerState, metrics: Arc<Metrics>) -> Proposer {
+    pub fn new(now: Now, state: ProposerState, metrics: Arc<Metrics>) -> Proposer<W> {
         let ProposerState { mut pool, log_time, witness, since_boot, requests, peers } = state;
         pool.start_clock(now, log_time, witness);
         Proposer {
@@ -126,22 +126,6 @@ impl Proposer {
         }
     }
 
-    /// The pool of a node that starts from a log with these last decisions, in this run: see
-    /// [`Stores::incarnation`](crate::consensus::stores::Stores::incarnation).
-    pub fn pool(
-        genesis: &Genesis,
-        me: NodeId,
-        incarnation: u64,
-        frontier: Slot,
-        last: impl IntoIterator<Item = (Slot, Value)>,
-    ) -> Pool {
-        let mut pool = Pool::new(genesis.clone(), me, incarnation, frontier);
-        for (slot, value) in last {
-            pool.replay(slot, value);
-        }
-        pool
-    }
-
     /// The slots that are in use and not decided, for diagnosis.
     pub fn undecided(&self) -> impl std::fmt::Debug {
         self.pool.undecided()
@@ -149,9 +133,15 @@ impl Proposer {
 
     // ----- requests -----
 
-    /// Somebody wants this put into the log. The answer comes from the bank, unless it is refused here.
-    pub fn submit(&mut self, now: Now, waiter: Waiter, request: EncodedRequest, out: &mut Vec<Out>) {
-        let (owner, client) = (waiter.client.owner(), waiter.client.id());
+    /// This client of this owner wants this put into the log. The answer comes from the bank, unless it is refused here.
+    pub fn submit(
+        &mut self,
+        now: Now,
+        (owner, client): (Owner, ClientId),
+        waiter: W,
+        request: EncodedRequest,
+        out: &mut Vec<Out<W>>,
+    ) {
         let room = Room { requests: self.in_flight.max_requests(), bytes: MAX_UNANSWERED };
         let full = self.in_flight.is_full();
         let why = if self.pool.is_silent() {
@@ -173,14 +163,14 @@ impl Proposer {
     }
 
     /// A member is to get a new store. The bank's state tells when that is decided.
-    pub fn replace(&mut self, now: Now, node: NodeId, store: StoreId, out: &mut Vec<Out>) {
+    pub fn replace(&mut self, now: Now, node: NodeId, store: StoreId, out: &mut Vec<Out<W>>) {
         let (id, payload) = self.pool.replace(now, node, store);
         out.push(Out::Tell(vec![Event::Hold(id, payload)]));
         self.schedule(out);
     }
 
     /// What the voter learnt.
-    pub fn notices(&mut self, now: Now, notices: Vec<Notice>, out: &mut Vec<Out>) {
+    pub fn notices(&mut self, now: Now, notices: Vec<Notice>, out: &mut Vec<Out<W>>) {
         let mut effects = std::mem::take(&mut self.effects);
         for notice in notices {
             if let Notice::Decided(_, Some(id)) = &notice {
@@ -195,7 +185,7 @@ impl Proposer {
     // ----- time -----
 
     /// To be called every [`TICK`](crate::consensus::agreement::TICK).
-    pub fn tick(&mut self, out: &mut Vec<Out>) {
+    pub fn tick(&mut self, out: &mut Vec<Out<W>>) {
         self.schedule(out);
     }
 
@@ -205,7 +195,7 @@ impl Proposer {
     }
 
     /// It is the time of [`Proposer::wakes_at`].
-    pub fn wake(&mut self, out: &mut Vec<Out>) {
+    pub fn wake(&mut self, out: &mut Vec<Out<W>>) {
         self.schedule(out);
     }
 
@@ -216,7 +206,7 @@ impl Proposer {
 
     /// An operator says that this node's clock is right. Answers how far it shows beyond what was confirmed, in milliseconds; 0 where
     /// nothing was wrong with it.
-    pub fn accept_clock(&mut self, now: Now, since_boot: Option<Duration>, out: &mut Vec<Out>) -> Millis {
+    pub fn accept_clock(&mut self, now: Now, since_boot: Option<Duration>, out: &mut Vec<Out<W>>) -> Millis {
         let mut effects = std::mem::take(&mut self.effects);
         let beyond = self.pool.accept_clock(now, &mut effects);
         self.pass_on(now, effects, out);
@@ -225,7 +215,7 @@ impl Proposer {
     }
 
     /// Looks at the clock. The machine was booted so long ago, times of sleep included.
-    pub fn look(&mut self, now: Now, since_boot: Option<Duration>, out: &mut Vec<Out>) {
+    pub fn look(&mut self, now: Now, since_boot: Option<Duration>, out: &mut Vec<Out<W>>) {
         let look = self.timekeeper.look(now, since_boot, &mut self.pool);
         self.metrics.note_clock(look.state.offset, look.state.leap);
         if look.tell || look.leapt.is_some() || look.keep.is_some() {
@@ -235,14 +225,14 @@ impl Proposer {
 
     // ----- what the pool wants -----
 
-    fn schedule(&mut self, out: &mut Vec<Out>) {
+    fn schedule(&mut self, out: &mut Vec<Out<W>>) {
         if !std::mem::replace(&mut self.pumping, true) {
             out.push(Out::Pump);
         }
     }
 
     /// Asks the pool what to propose.
-    pub fn pump(&mut self, now: Now, out: &mut Vec<Out>) {
+    pub fn pump(&mut self, now: Now, out: &mut Vec<Out<W>>) {
         self.pumping = false;
         let mut effects = std::mem::take(&mut self.effects);
         self.pool.pump(now, &mut effects);
@@ -250,7 +240,7 @@ impl Proposer {
         self.pass_on(now, effects, out);
     }
 
-    fn pass_on(&mut self, now: Now, mut effects: Vec<PoolEffect>, out: &mut Vec<Out>) {
+    fn pass_on(&mut self, now: Now, mut effects: Vec<PoolEffect>, out: &mut Vec<Out<W>>) {
         let mut events = Vec::new();
         for effect in effects.drain(..) {
             match effect {
@@ -284,8 +274,8 @@ impl Proposer {
         }
     }
 
-    fn formed(&mut self, now: Duration, id: BatchId, bytes: usize, askers: Vec<Asker>, out: &mut Vec<Out>) {
-        let waiters: Vec<Waiter> = askers.into_iter().map(|Asker { tag, .. }| self.waiters.take(tag)).collect();
+    fn formed(&mut self, now: Duration, id: BatchId, bytes: usize, askers: Vec<Asker>, out: &mut Vec<Out<W>>) {
+        let waiters: Vec<W> = askers.into_iter().map(|Asker { tag, .. }| self.waiters.take(tag)).collect();
         if let Some(since) = self.gathering_since {
             self.metrics.stages.note(Stage::Queue, now.saturating_sub(since));
         }
@@ -304,7 +294,7 @@ impl Proposer {
     }
 
     /// Tells now and then how many batches of others had no room.
-    fn warn_of_dropped(&mut self, now: Now, out: &mut Vec<Out>) {
+    fn warn_of_dropped(&mut self, now: Now, out: &mut Vec<Out<W>>) {
         let dropped = self.pool.dropped();
         let again = self.dropped_at.is_none_or(|at| now.elapsed.saturating_sub(at) >= TELL_AGAIN);
         if dropped > self.dropped_told && again {
@@ -313,6 +303,22 @@ impl Proposer {
             self.dropped_told = dropped;
         }
     }
+}
+
+/// The pool of a node that starts from a log with these last decisions, in this run: see
+/// [`Stores::incarnation`](crate::consensus::stores::Stores::incarnation).
+pub fn pool(
+    genesis: &Genesis,
+    me: NodeId,
+    incarnation: u64,
+    frontier: Slot,
+    last: impl IntoIterator<Item = (Slot, Value)>,
+) -> Pool {
+    let mut pool = Pool::new(genesis.clone(), me, incarnation, frontier);
+    for (slot, value) in last {
+        pool.replay(slot, value);
+    }
+    pool
 }
 
 #[cfg(test)]
@@ -324,18 +330,16 @@ mod tests {
     use rabia_bank_messages::ids::{ClusterId, SessionKey};
 
     use super::*;
-    use crate::consensus::turns::Owner;
-    use crate::mail::client_session::Client;
 
     const NOW: Now = Now { elapsed: Duration::from_secs(1), wall: 1_000 };
 
     /// The proposer of node 1 of three, for so many requests.
-    fn proposer(requests: usize) -> Proposer {
+    fn proposer(requests: usize) -> Proposer<u64> {
         let genesis = Genesis::new(ClusterId([1; 16]), (1..=3).map(|number| StoreId([number; 16])).collect());
         let mut nodes = genesis.nodes();
         let me = nodes.next().unwrap();
         let state = ProposerState {
-            pool: Proposer::pool(&genesis, me, 1, 0, []),
+            pool: pool(&genesis, me, 1, 0, []),
             log_time: 0,
             witness: Witness::default(),
             since_boot: None,
@@ -345,11 +349,10 @@ mod tests {
         Proposer::new(Now { elapsed: Duration::ZERO, ..NOW }, state, Arc::new(Metrics::new(Instant::now(), 0, 0)))
     }
 
-    fn submit(proposer: &mut Proposer, tag: u64) -> Vec<Out> {
-        let waiter = Waiter { client: Client::simulated(1, Owner::Host), tag };
+    fn submit(proposer: &mut Proposer<u64>, tag: u64) -> Vec<Out<u64>> {
         let header = RequestHeader { session: 0, key: SessionKey([1; 16]), number: 0, acknowledged: 0 };
         let mut out = Vec::new();
-        proposer.submit(NOW, waiter, EncodedRequest::new(&header, &Action::<Command>::Open), &mut out);
+        proposer.submit(NOW, (Owner::Host, 1), tag, EncodedRequest::new(&header, &Action::<Command>::Open), &mut out);
         out
     }
 
@@ -361,7 +364,7 @@ mod tests {
         let mut out = Vec::new();
         proposer.pump(NOW, &mut out);
         let [Out::Expect(id, waiters), Out::Tell(events)] = &out[..] else { panic!("{out:?}") };
-        assert_eq!(waiters.iter().map(|waiter| waiter.tag).collect::<Vec<_>>(), [7, 8]);
+        assert_eq!(waiters[..], [7, 8]);
         assert!(matches!(&events[..], [Event::Hold(held, _), Event::Propose { .. }] if held == id), "{events:?}");
         assert!(matches!(submit(&mut proposer, 9)[..], [Out::Pump]));
     }
@@ -375,7 +378,7 @@ mod tests {
         let Some(Out::Expect(id, _)) = out.first() else { panic!("{out:?}") };
         let refused = submit(&mut proposer, 8);
         let [Out::Refuse(waiter, refusal)] = &refused[..] else { panic!("{refused:?}") };
-        assert!(waiter.tag == 8 && refusal.code == ErrorCode::Busy, "{refused:?}");
+        assert!(*waiter == 8 && refusal.code == ErrorCode::Busy, "{refused:?}");
         proposer.notices(NOW, vec![Notice::Decided(1, Some(*id)), Notice::Frontier(1)], &mut Vec::new());
         assert!(submit(&mut proposer, 9).is_empty(), "it is taken, and the pool is about to be asked");
     }

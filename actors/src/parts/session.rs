@@ -22,13 +22,15 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rabia_bank_messages::bank::{Command, ErrorCode, Outcome, Query, ReadLevel, Refusal, Success, Transaction};
+use rabia_bank_messages::bank::{ErrorCode, Outcome, ReadLevel, Refusal, Success};
 use rabia_bank_messages::batch::{Action, RequestHeader};
-use rabia_bank_messages::client::{Feed, SessionName};
+use rabia_bank_messages::client::SessionName;
 use rabia_bank_messages::ids::{SessionKey, Slot};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rustc_hash::FxHashMap;
 
+use crate::ledger::Bank;
+use crate::ledger::machine::{Entry, StateMachine};
 use crate::parts::clients::{Answered, Done};
 
 /// What bounds a session.
@@ -57,7 +59,7 @@ pub enum Number {
 
 /// What came of a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Reply {
+pub struct Reply<T = Success> {
     /// The slot that it was applied in or read at, where there is one.
     pub slot: Option<Slot>,
     /// Of a command: its place in that slot, from 0.
@@ -65,18 +67,18 @@ pub struct Reply {
     /// Whether a command had been applied before, by an earlier attempt.
     pub replayed: bool,
     /// What it brought, or why it brought nothing.
-    pub result: Result<Success, Refusal>,
+    pub result: Result<T, Refusal>,
 }
 
-impl From<Refusal> for Reply {
-    fn from(refusal: Refusal) -> Reply {
+impl<T> From<Refusal> for Reply<T> {
+    fn from(refusal: Refusal) -> Reply<T> {
         Reply { slot: None, index: None, replayed: false, result: Err(refusal) }
     }
 }
 
 /// What follows.
 #[derive(Debug)]
-pub enum Out<A> {
+pub enum Out<A, S: StateMachine = Bank> {
     /// This goes to the proposer.
     Submit {
         /// The mark of the answer.
@@ -84,14 +86,14 @@ pub enum Out<A> {
         /// The session and the number.
         header: RequestHeader,
         /// What is asked for.
-        action: Action,
+        action: Action<S::Command>,
     },
     /// This goes to the bank.
     Ask {
         /// The mark of the answer.
         tag: u64,
         /// What is asked.
-        query: Query,
+        query: S::Query,
         /// How fresh the answer must be.
         read: ReadLevel,
         /// When nobody waits for the answer any more.
@@ -102,18 +104,18 @@ pub enum Out<A> {
         /// The mark of the answer.
         tag: u64,
         /// What it is about.
-        feed: Feed,
+        feed: S::Feed,
         /// How fresh the answer must be.
         read: ReadLevel,
         /// When nobody waits for the answer any more.
         deadline: Duration,
     },
-    /// This goes to the bank: the next transactions of a subscription, once.
+    /// This goes to the bank: the next entries of a subscription, once.
     Follow {
         /// The mark of the answer.
         tag: u64,
         /// What it is about.
-        feed: Arc<Feed>,
+        feed: Arc<S::Feed>,
         /// The first id to look at.
         next: u64,
     },
@@ -124,7 +126,7 @@ pub enum Out<A> {
         /// Who asked.
         asker: A,
         /// What to tell.
-        reply: Reply,
+        reply: Reply<S::Answer>,
     },
     /// The session is open.
     Opened {
@@ -142,12 +144,12 @@ pub enum Out<A> {
         /// Why.
         refusal: Refusal,
     },
-    /// A page of a subscription; no transactions if many were looked at and none belongs to it.
-    Transactions {
+    /// A page of a subscription; no entries if many were looked at and none belongs to it.
+    Entries {
         /// Its name.
         subscription: u64,
         /// Oldest first.
-        transactions: Vec<Transaction>,
+        entries: Vec<Entry<S>>,
         /// All below this id were looked at.
         next: u64,
     },
@@ -229,18 +231,18 @@ struct InFlight<A> {
 
 /// A command that waits for the session to be open.
 #[derive(Debug)]
-struct Queued {
+struct Queued<C> {
     tag: u64,
     number: u64,
     /// None: what the session knows when the command goes out.
     acknowledged: Option<u64>,
-    command: Command,
+    command: C,
 }
 
 #[derive(Debug)]
-struct Subscription {
-    feed: Arc<Feed>,
-    /// The next transaction to look at. 0: the bank has not said where it begins.
+struct Subscription<F> {
+    feed: Arc<F>,
+    /// The next entry to look at. 0: the bank has not said where it begins.
     next: u64,
     /// The mark of the page that the bank was asked for; none while it rests.
     asked: Option<u64>,
@@ -257,7 +259,7 @@ impl fmt::Debug for Draw {
 
 /// A session.
 #[derive(Debug)]
-pub struct Session<A> {
+pub struct Session<A, S: StateMachine = Bank> {
     limits: Limits,
     /// Draws a key at random; none if that is not possible.
     draw: Draw,
@@ -276,15 +278,15 @@ pub struct Session<A> {
     /// When a command was told last that the session has ended.
     ended: Option<Duration>,
     ending: Ending,
-    queued: VecDeque<Queued>,
+    queued: VecDeque<Queued<S::Command>>,
     tags: u64,
     in_flight: FxHashMap<u64, InFlight<A>>,
-    subscriptions: BTreeMap<u64, Subscription>,
+    subscriptions: BTreeMap<u64, Subscription<S::Feed>>,
 }
 
-impl<A> Session<A> {
+impl<A, S: StateMachine> Session<A, S> {
     /// A session with a key that is [named](Self::open) or, at the first command, drawn for it.
-    pub fn new(limits: Limits, draw: impl FnMut() -> Option<SessionKey> + 'static) -> Session<A> {
+    pub fn new(limits: Limits, draw: impl FnMut() -> Option<SessionKey> + 'static) -> Session<A, S> {
         Session {
             limits,
             draw: Draw(Box::new(draw)),
@@ -305,19 +307,19 @@ impl<A> Session<A> {
     }
 
     /// A session with a key that is drawn for it, and followed by another when it has expired, unless it was given numbers.
-    pub fn renewing(limits: Limits, draw: impl FnMut() -> Option<SessionKey> + 'static) -> Session<A> {
+    pub fn renewing(limits: Limits, draw: impl FnMut() -> Option<SessionKey> + 'static) -> Session<A, S> {
         Session { renews: true, ..Session::new(limits, draw) }
     }
 
     /// The session with this key: opened with the first command, or gone on with.
-    pub fn named(limits: Limits, draw: impl FnMut() -> Option<SessionKey> + 'static, key: SessionKey) -> Session<A> {
+    pub fn named(limits: Limits, draw: impl FnMut() -> Option<SessionKey> + 'static, key: SessionKey) -> Session<A, S> {
         Session { state: State::Named(key), ..Session::new(limits, draw) }
     }
 
     // ----- what is asked -----
 
     /// Asks the log to open the session with this key.
-    pub fn open(&mut self, now: Duration, key: SessionKey, asker: Option<A>, out: &mut Vec<Out<A>>) {
+    pub fn open(&mut self, now: Duration, key: SessionKey, asker: Option<A>, out: &mut Vec<Out<A, S>>) {
         self.state = State::Opening(key);
         let tag = self.track(now, Kind::Open, asker);
         let header = RequestHeader { session: 0, key, number: 0, acknowledged: 0 };
@@ -338,7 +340,7 @@ impl<A> Session<A> {
     }
 
     /// Carries a command out.
-    pub fn command(&mut self, now: Duration, asker: A, number: Number, command: Command, out: &mut Vec<Out<A>>) {
+    pub fn command(&mut self, now: Duration, asker: A, number: Number, command: S::Command, out: &mut Vec<Out<A, S>>) {
         let (number, acknowledged, first) = match number {
             Number::Next => (self.highest.saturating_add(1), None, true),
             Number::Given { number, acknowledged } => (number, Some(acknowledged), self.is_first(number)),
@@ -417,7 +419,12 @@ impl<A> Session<A> {
         self.tags
     }
 
-    fn submit(&self, SessionName { number: session, key }: SessionName, queued: Queued, out: &mut Vec<Out<A>>) {
+    fn submit(
+        &self,
+        SessionName { number: session, key }: SessionName,
+        queued: Queued<S::Command>,
+        out: &mut Vec<Out<A, S>>,
+    ) {
         let Queued { tag, number, acknowledged, command } = queued;
         let acknowledged = acknowledged.unwrap_or_else(|| if self.numbered { 0 } else { self.answered_below() });
         let header = RequestHeader { session, key, number, acknowledged };
@@ -430,7 +437,7 @@ impl<A> Session<A> {
     }
 
     /// Looks something up.
-    pub fn query(&mut self, now: Duration, asker: A, query: Query, read: ReadLevel, out: &mut Vec<Out<A>>) {
+    pub fn query(&mut self, now: Duration, asker: A, query: S::Query, read: ReadLevel, out: &mut Vec<Out<A, S>>) {
         match self.make_room() {
             Err(refusal) => out.push(Out::Answer { tag: 0, asker, reply: refusal.into() }),
             Ok(()) => {
@@ -446,9 +453,9 @@ impl<A> Session<A> {
         now: Duration,
         asker: A,
         name: u64,
-        feed: Feed,
+        feed: S::Feed,
         read: ReadLevel,
-        out: &mut Vec<Out<A>>,
+        out: &mut Vec<Out<A, S>>,
     ) {
         if let Err(refusal) = self.make_room() {
             return out.push(Out::Answer { tag: 0, asker, reply: refusal.into() });
@@ -460,7 +467,7 @@ impl<A> Session<A> {
     }
 
     /// Asks for the next page of a subscription, if it waits for that.
-    pub fn more(&mut self, name: u64, out: &mut Vec<Out<A>>) {
+    pub fn more(&mut self, name: u64, out: &mut Vec<Out<A, S>>) {
         let Some(subscription) = self.subscriptions.get_mut(&name) else { return };
         if subscription.next > 0 && subscription.asked.is_none() {
             self.tags += 1;
@@ -471,7 +478,7 @@ impl<A> Session<A> {
     }
 
     /// Asks for the next page of every subscription that waits for that.
-    pub fn more_of_all(&mut self, out: &mut Vec<Out<A>>) {
+    pub fn more_of_all(&mut self, out: &mut Vec<Out<A, S>>) {
         let names: Vec<u64> = self.subscriptions.keys().copied().collect();
         for name in names {
             self.more(name, out);
@@ -485,7 +492,7 @@ impl<A> Session<A> {
 
     /// Ends the session in the log, once all is answered. Not before: commands in flight come in any order, and those that came
     /// behind the end of their session would not be executed.
-    pub fn close(&mut self, now: Duration, out: &mut Vec<Out<A>>) {
+    pub fn close(&mut self, now: Duration, out: &mut Vec<Out<A, S>>) {
         if self.ending == Ending::Open {
             self.ending = Ending::Closing;
         }
@@ -499,7 +506,7 @@ impl<A> Session<A> {
     }
 
     /// Answers everything that waits: nobody will.
-    pub fn stop(&mut self, why: &str, out: &mut Vec<Out<A>>) {
+    pub fn stop(&mut self, why: &str, out: &mut Vec<Out<A, S>>) {
         self.queued.clear();
         self.unanswered.clear();
         let mut waiting: Vec<_> = mem::take(&mut self.in_flight).into_iter().collect();
@@ -531,10 +538,10 @@ impl<A> Session<A> {
     }
 
     /// The bank, or the proposer through it, has answered.
-    pub fn answered(&mut self, now: Duration, answered: Answered, out: &mut Vec<Out<A>>) {
+    pub fn answered(&mut self, now: Duration, answered: Answered<S>, out: &mut Vec<Out<A, S>>) {
         let Answered { tag, slot, index, replayed, result } = answered;
         let result = match result {
-            Ok(Done::Followed { transactions, next }) => return self.followed(tag, transactions, next, out),
+            Ok(Done::Followed { entries, next }) => return self.followed(tag, entries, next, out),
             result => result,
         };
         // After its deadline nobody waits any more.
@@ -549,9 +556,16 @@ impl<A> Session<A> {
                 return self.close_if_done(now, out);
             }
             (Kind::Close, _) => return self.close_if_done(now, out),
-            (_, Ok(Done::Success(success))) => {
-                self.done(kind, &success);
-                Ok(success)
+            (Kind::Command { number, .. }, Ok(Done::Success(answer))) => {
+                self.unanswered.remove(&number);
+                Ok(answer)
+            }
+            (Kind::Query(_), Ok(Done::Success(answer))) => Ok(answer),
+            (Kind::Subscribe { name, .. }, Ok(Done::Subscribed { from, answer })) => {
+                if let Some(subscription) = self.subscriptions.get_mut(&name) {
+                    subscription.next = from;
+                }
+                Ok(answer)
             }
             (_, Err(refusal)) => Err(self.refused(now, tag, kind, refusal)),
             (_, Ok(done)) => unreachable!("{kind:?} was answered with {done:?}"),
@@ -560,18 +574,6 @@ impl<A> Session<A> {
             out.push(Out::Answer { tag, asker, reply: Reply { slot, index, replayed, result } });
         }
         self.close_if_done(now, out);
-    }
-
-    fn done(&mut self, kind: Kind, success: &Success) {
-        match (kind, success) {
-            (Kind::Command { number, .. }, _) => _ = self.unanswered.remove(&number),
-            (Kind::Subscribe { name, .. }, Success::Subscribed { from }) => {
-                if let Some(subscription) = self.subscriptions.get_mut(&name) {
-                    subscription.next = *from;
-                }
-            }
-            _ => {}
-        }
     }
 
     fn refused(&mut self, now: Duration, tag: u64, kind: Kind, refusal: Refusal) -> Refusal {
@@ -603,7 +605,7 @@ impl<A> Session<A> {
         }
     }
 
-    fn opened(&mut self, number: u64, new: bool, asker: Option<A>, out: &mut Vec<Out<A>>) {
+    fn opened(&mut self, number: u64, new: bool, asker: Option<A>, out: &mut Vec<Out<A, S>>) {
         let State::Opening(key) = self.state else { return };
         let session = SessionName { number, key };
         self.state = State::Open(session);
@@ -617,7 +619,7 @@ impl<A> Session<A> {
     }
 
     /// The opening was turned away, or had no answer in time, and so are the commands that waited for it.
-    fn not_opened(&mut self, now: Duration, refusal: Refusal, asker: Option<A>, out: &mut Vec<Out<A>>) {
+    fn not_opened(&mut self, now: Duration, refusal: Refusal, asker: Option<A>, out: &mut Vec<Out<A, S>>) {
         if let State::Opening(key) = self.state {
             let used_up = refusal.code == ErrorCode::SessionExpired;
             self.state = if used_up && self.own_key { State::None } else { State::Named(key) };
@@ -639,15 +641,15 @@ impl<A> Session<A> {
         out.push(Out::NotOpened { asker, refusal });
     }
 
-    fn followed(&mut self, tag: u64, transactions: Vec<Transaction>, next: u64, out: &mut Vec<Out<A>>) {
+    fn followed(&mut self, tag: u64, entries: Vec<Entry<S>>, next: u64, out: &mut Vec<Out<A, S>>) {
         let mut asked = self.subscriptions.iter_mut().filter(|(_, subscription)| subscription.asked == Some(tag));
         // It may have been ended meanwhile.
         let Some((name, subscription)) = asked.next() else { return };
         (subscription.asked, subscription.next) = (None, next);
-        out.push(Out::Transactions { subscription: *name, transactions, next });
+        out.push(Out::Entries { subscription: *name, entries, next });
     }
 
-    fn close_if_done(&mut self, now: Duration, out: &mut Vec<Out<A>>) {
+    fn close_if_done(&mut self, now: Duration, out: &mut Vec<Out<A, S>>) {
         if self.ending != Ending::Closing || !self.in_flight.is_empty() {
             return;
         }
@@ -667,7 +669,7 @@ impl<A> Session<A> {
     // ----- time -----
 
     /// Settles what is past its deadline, on a node that has applied the slots up to `applied`.
-    pub fn check(&mut self, now: Duration, applied: Slot, out: &mut Vec<Out<A>>) {
+    pub fn check(&mut self, now: Duration, applied: Slot, out: &mut Vec<Out<A, S>>) {
         let late = |(tag, waiting): (&u64, &InFlight<A>)| (waiting.deadline <= now).then_some(*tag);
         let mut due: Vec<u64> = self.in_flight.iter().filter_map(late).collect();
         due.sort_unstable();
@@ -677,7 +679,7 @@ impl<A> Session<A> {
         self.close_if_done(now, out);
     }
 
-    fn expire(&mut self, now: Duration, tag: u64, applied: Slot, out: &mut Vec<Out<A>>) {
+    fn expire(&mut self, now: Duration, tag: u64, applied: Slot, out: &mut Vec<Out<A, S>>) {
         let Some(in_flight) = self.in_flight.get_mut(&tag) else { return };
         if let (Kind::Open, None, Ending::Open) = (in_flight.kind, &in_flight.asker, self.ending) {
             // It goes on waiting: commands behind it have their own deadlines.

@@ -1,17 +1,21 @@
 //! Who waits for the requests that gather in the pool. The pool knows a request by a number; here is whose it is.
 
-use crate::parts::clients::Waiter;
-
 /// Waiters, each under a number that is free again when it is taken.
-#[derive(Debug, Default)]
-pub struct Waiters {
-    places: Vec<Option<Waiter>>,
+#[derive(Debug)]
+pub struct Waiters<W> {
+    places: Vec<Option<W>>,
     free: Vec<usize>,
 }
 
-impl Waiters {
+impl<W> Default for Waiters<W> {
+    fn default() -> Waiters<W> {
+        Waiters { places: Vec::new(), free: Vec::new() }
+    }
+}
+
+impl<W> Waiters<W> {
     /// Keeps a waiter, and says under which number.
-    pub fn keep(&mut self, waiter: Waiter) -> u64 {
+    pub fn keep(&mut self, waiter: W) -> u64 {
         match self.free.pop() {
             Some(place) => {
                 self.places[place] = Some(waiter);
@@ -28,7 +32,7 @@ impl Waiters {
     ///
     /// # Panics
     /// If none has it.
-    pub fn take(&mut self, number: u64) -> Waiter {
+    pub fn take(&mut self, number: u64) -> W {
         let place = number as usize;
         let waiter = self.places.get_mut(place).and_then(Option::take);
         let Some(waiter) = waiter else { unreachable!("nobody waits under number {number}") };
@@ -40,17 +44,14 @@ impl Waiters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::consensus::turns::Owner;
-    use crate::parts::clients::Client;
 
     #[test]
     fn a_number_is_used_again_when_its_waiter_was_taken() {
         let mut waiters = Waiters::default();
-        let waiter = |tag| Waiter { client: Client::simulated(1, Owner::Host), tag };
-        let numbers = [7, 8, 9].map(|tag| waiters.keep(waiter(tag)));
+        let numbers = [7, 8, 9].map(|waiter| waiters.keep(waiter));
         assert_eq!(numbers, [0, 1, 2]);
-        assert_eq!(waiters.take(1).tag, 8);
-        assert_eq!(waiters.keep(waiter(10)), 1);
-        assert_eq!([0, 1, 2].map(|number| waiters.take(number).tag), [7, 10, 9]);
+        assert_eq!(waiters.take(1), 8);
+        assert_eq!(waiters.keep(10), 1);
+        assert_eq!([0, 1, 2].map(|number| waiters.take(number)), [7, 10, 9]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rabia_bank_actors::ledger::{BLOCK, Ledger};
+use rabia_bank_actors::ledger::{BLOCK, Bank as Machine, Block, Ledger};
 use rabia_bank_actors::parts::bank::words::Standpoint;
 use rabia_bank_actors::parts::snapshotter::books_writer::{Answer, BooksWriter, Job, Outcome, SnapshotWanted};
 use rabia_bank_actors::parts::snapshotter::offer::rows_at;
@@ -122,11 +122,11 @@ fn describe(outcome: &Outcome) -> String {
 fn are_of(path: &Path, bank: &mut Bank) -> Seen {
     let books = BooksStore::open(path, &identity()).unwrap();
     let view = books.reader().view().unwrap();
-    let (mut ledger, _) = restore(&view).map_err(|error| error.to_string())?.ok_or("no books")?;
+    let (mut ledger, _) = restore::<Machine>(&view).map_err(|error| error.to_string())?.ok_or("no books")?;
     ensure(ledger.digest() == bank.ledger.digest(), "another state")?;
     let (mut head, transactions) = (Digest::ZERO, ledger.summary().transactions);
     for number in 0..transactions.div_ceil(BLOCK) {
-        let block = read_block(&books.reader(), number).map_err(|error| error.to_string())?;
+        let block: Block = read_block(&books.reader(), number).map_err(|error| error.to_string())?;
         let expected = BLOCK.min(transactions - number * BLOCK);
         ensure(block.before() == head, format!("block {number} does not follow"))?;
         ensure(block.records().len() as u64 == expected, format!("block {number} has {}", block.records().len()))?;
@@ -170,7 +170,7 @@ fn rows_of_two_states_are_no_ledger() {
         rows.accounts[0].1 = page.clone();
         BooksStore::create(&path("mixed"), &identity(), Some(&rows)).unwrap();
         let mixed = BooksStore::open(&path("mixed"), &identity()).unwrap();
-        ensure(restore(&mixed.reader().view().unwrap()).is_err(), "books of two states are loaded")
+        ensure(restore::<Machine>(&mixed.reader().view().unwrap()).is_err(), "books of two states are loaded")
     });
 }
 

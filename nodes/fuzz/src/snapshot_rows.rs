@@ -33,7 +33,7 @@ pub fn check(input: &[u8]) {
 
 fn load(parts: &[Part], blocks: &[Block]) -> Option<Ledger> {
     let state = parts.iter().find(|part| part.kind % 5 == STATE)?;
-    let mut restoring = Restoring::new(&state.body).ok()?;
+    let mut restoring: Restoring = Restoring::new(&state.body).ok()?;
     let loading = restoring.loading();
     for part in parts {
         match part.kind % 5 {

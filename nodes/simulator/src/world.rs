@@ -98,7 +98,7 @@ struct Node {
     run: u64,
     store: LogStore,
     voter: Voter,
-    proposer: Proposer,
+    proposer: Proposer<Waiter>,
     bank: Bank,
     snapshotter: Snapshotter,
     books: BooksReader,

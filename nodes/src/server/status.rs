@@ -80,7 +80,8 @@ async fn reply(message: ClientMessage, handle: &NodeHandle, config: &NodeConfig)
 async fn query(handle: &NodeHandle) -> Result<(Option<u64>, Success), Refusal> {
     let stopping = || Refusal::refused(ErrorCode::Stopping, "the node is stopping");
     // No session is opened in the log for a query.
-    let session = handle.open_own_session().await.map_err(|_| stopping())?;
+    let sessions = handle.bank_sessions().ok_or_else(stopping)?;
+    let session = sessions.open_own().await.map_err(|_| stopping())?;
     let answer = session.send(host_session::Query { query: Query::GetStatus {}, read: ReadLevel::Local }).await;
     session.do_send(host_session::Close { in_log: false });
     let reply = answer.unwrap_or_else(|_| Err(stopping()))?;

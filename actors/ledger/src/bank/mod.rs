@@ -24,8 +24,9 @@
 //!
 //! So whoever has the transactions as clients see them can recompute all hashes, in any language.
 
-use rabia_bank_messages::bank::{Command, MAX_BALANCE, Query, Success};
+use rabia_bank_messages::bank::{Command, MAX_BALANCE, Query, Refusal, Status, Success, Transaction};
 use rabia_bank_messages::client::Feed;
+use rabia_bank_messages::genesis::Genesis;
 
 use crate::machine::{self, Ask, Begun, Figures, Moment, Rows, StateMachine};
 use crate::rows::BadRow;
@@ -139,6 +140,18 @@ impl StateMachine for Bank {
     type Block = Block;
     type Head = Head;
 
+    fn new_cluster(genesis: &Genesis) -> Bank {
+        Bank::new(genesis.transaction_limit)
+    }
+
+    fn check_cluster(&self, genesis: &Genesis) -> Result<(), String> {
+        let (found, expected) = (self.transaction_limit, genesis.transaction_limit);
+        if found == expected {
+            return Ok(());
+        }
+        Err(format!("a limit of {found} per transaction, this one's is {expected}"))
+    }
+
     fn apply(&mut self, command: &Command, at: Moment) -> CommandOutcome {
         // Log time may have been set back when the books came to a new cluster. Records stay in order all the same.
         self.execute(command, When { slot: at.slot, time: at.time.max(self.history.newest_time()) })
@@ -160,8 +173,11 @@ impl StateMachine for Bank {
         }
     }
 
-    fn is_about_node(query: &Query) -> bool {
-        matches!(query, Query::GetStatus {})
+    fn about_node(query: &Query) -> Option<fn(Box<Status>) -> Success> {
+        match query {
+            Query::GetStatus {} => Some(|status| Success::Status { status }),
+            _ => None,
+        }
     }
 
     fn state_hash(&mut self) -> [u8; 32] {
@@ -238,5 +254,30 @@ impl StateMachine for Bank {
 
     fn decode_state(row: &[u8], of_backup: bool) -> Result<(StateRow, Head), BadRow> {
         state::decode(row, of_backup)
+    }
+}
+
+impl machine::Feed<Bank> for Feed {
+    type Entry = Transaction;
+
+    /// An account that is not there has none.
+    fn first(&self, bank: &Bank) -> Result<u64, Refusal> {
+        if let Some(account_id) = self.account_id.clone()
+            && let Begun::Done(balance) = bank.begin(Ask::Query(&Query::GetBalance { account_id }))
+        {
+            balance?;
+        }
+        Ok(self.from.unwrap_or(bank.history.len() + 1).max(1))
+    }
+
+    fn subscribed(&self, from: u64) -> Success {
+        Success::Subscribed { from }
+    }
+
+    fn entries(&self, answer: Success) -> Option<(Vec<Transaction>, u64)> {
+        match answer {
+            Success::Transactions { transactions, next: Some(next) } => Some((transactions, next)),
+            _ => None,
+        }
     }
 }

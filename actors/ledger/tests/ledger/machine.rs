@@ -1,6 +1,6 @@
 //! Another machine than the bank: what is replicated around it works all the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
 use rabia_bank_ledger::BadRow;
@@ -8,7 +8,7 @@ use rabia_bank_ledger::machine::{Ask, Begun, Moment, Rows, StateMachine, Whole};
 use rabia_bank_ledger::replicated::{Applied, Replicated, RequestOutcome};
 use rabia_bank_ledger::snapshot::{Changes, Loading};
 use rabia_bank_messages::batch::{Action, BatchBuilder, Batched, Payload, RequestHeader};
-use rabia_bank_messages::genesis::SessionLimits;
+use rabia_bank_messages::genesis::{Genesis, SessionLimits};
 use rabia_bank_messages::ids::{BatchId, NodeId};
 use rabia_bank_messages::msgpack;
 use serde::{Deserialize, Serialize};
@@ -24,8 +24,10 @@ struct Store {
     /// In the order in which the keys came first: so a key stays on its page.
     entries: Vec<(String, String)>,
     places: BTreeMap<String, usize>,
-    /// The pages that changed since the last snapshot, and, when one is taken, their rows.
-    changed: BTreeMap<u32, Vec<u8>>,
+    /// The pages that changed since the last snapshot.
+    changed: BTreeSet<u32>,
+    /// The pages of the snapshot that is being taken, as they were when it began.
+    taken: Vec<(u32, Vec<u8>)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,7 +60,7 @@ impl Store {
             Some(entry) => entry.1 = value.into(),
             None => self.entries.push((key.into(), value.into())),
         }
-        self.changed.insert((place / PAGE) as u32, Vec::new());
+        self.changed.insert((place / PAGE) as u32);
     }
 }
 
@@ -73,6 +75,10 @@ impl StateMachine for Store {
     type Feed = Infallible;
     type Block = Infallible;
     type Head = u64;
+
+    fn new_cluster(_: &Genesis) -> Store {
+        Store::default()
+    }
 
     fn apply(&mut self, command: &Change, _: Moment) -> Swapped {
         match command {
@@ -105,15 +111,16 @@ impl StateMachine for Store {
     }
 
     fn freeze(&mut self) -> usize {
-        for (page, row) in &mut self.changed {
-            let first = *page as usize * PAGE;
-            *row = msgpack::encode(&self.entries[first..self.entries.len().min(first + PAGE)].to_vec());
+        for page in std::mem::take(&mut self.changed) {
+            let first = page as usize * PAGE;
+            let entries = &self.entries[first..self.entries.len().min(first + PAGE)];
+            self.taken.push((page, msgpack::encode(&entries)));
         }
         1
     }
 
     fn collect(&mut self, _: usize) -> Option<Rows> {
-        Some(Rows { pages: std::mem::take(&mut self.changed).into_iter().collect(), ..Rows::default() })
+        Some(Rows { pages: std::mem::take(&mut self.taken), ..Rows::default() })
     }
 
     fn load(_: &u64) -> Store {
@@ -244,8 +251,8 @@ fn a_key_value_store_is_applied_once_saved_and_loaded_as_the_bank_is() {
     // The other one takes a snapshot on the way, while it goes on, and starts again from it.
     log[..2].iter().for_each(|batch| _ = other.apply(batch));
     other.begin_snapshot();
-    other.end_snapshot();
     other.apply(&log[2]);
+    other.end_snapshot();
     other.apply(&log[3]);
     other.begin_snapshot();
     other.end_snapshot();

@@ -13,7 +13,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use rabia_bank_messages::bank::{ErrorCode, Refusal, Success};
+use rabia_bank_messages::bank::{ErrorCode, Refusal, Status};
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::genesis::{Genesis, Replacement};
 use rabia_bank_messages::ids::{BatchId, Digest, Millis, NodeId, Slot, StoreId};
@@ -26,7 +26,9 @@ use crate::applied::AppliedSlot;
 use crate::consensus::stores::{Standing, Stores};
 use crate::consensus::turns::ClientId;
 use crate::failure::Failure;
-use crate::ledger::{Applied, Ledger, Progress, RequestOutcome};
+use crate::ledger;
+use crate::ledger::machine::{Progress, StateMachine};
+use crate::ledger::replicated::{Applied, Replicated, RequestOutcome};
 use crate::parts::clients::{Answered, Client, Done, Waiter};
 use crate::rebuild::{Rebuilt, warn_of_unusable};
 use crate::snapshot::{Decision, Snapshot};
@@ -59,19 +61,24 @@ pub const SWEEP: Duration = Duration::from_secs(1);
 
 /// What is to be done, in this order.
 #[derive(Debug)]
-pub enum Out {
+pub enum Out<S: StateMachine = ledger::Bank> {
     /// Send these answers to a client.
     Answers {
         /// The client.
-        to: Client,
+        to: Client<S>,
         /// What it hears.
-        answers: Vec<Answered>,
+        answers: Vec<Answered<S>>,
         /// They come from the slot that is being applied.
         applied: bool,
     },
     /// Make the status of the node ([`Bank::status`]), and send it. (Whoever looks after the node must hear of it also while the node
     /// is in doubt.)
-    Status(Waiter),
+    Status {
+        /// Who asked.
+        to: Waiter<S>,
+        /// Makes the answer of it.
+        answer: fn(Box<Status>) -> S::Answer,
+    },
     /// Let the voter begin a round for this read. Reads are numbered, ascending.
     Read(u64),
     /// Tell the voter the digest of the state after a slot.
@@ -100,22 +107,22 @@ pub enum Out {
     /// The books on disk stand after this slot, or a later one: tell those who wait for it.
     Durable(Slot),
     /// This state is out of use. A million accounts take a while to go: not on this thread.
-    Discard(Box<Ledger>),
+    Discard(Box<Replicated<S>>),
     /// Stop the node.
     Fail(Failure),
 }
 
 /// Owns the ledger.
-pub struct Bank {
+pub struct Bank<S: StateMachine = ledger::Bank> {
     me: NodeId,
     genesis: Genesis,
     portions: Portions,
-    ledger: Ledger,
-    expected: FxHashMap<BatchId, Vec<Waiter>>,
+    ledger: Replicated<S>,
+    expected: FxHashMap<BatchId, Vec<Waiter<S>>>,
     /// The answers of a batch, by client; empty between batches.
-    answers: FxHashMap<ClientId, (Client, Vec<Answered>)>,
-    waiting: WaitingReads,
-    work: Work,
+    answers: FxHashMap<ClientId, (Client<S>, Vec<Answered<S>>)>,
+    waiting: WaitingReads<S>,
+    work: Work<S>,
     policy: SnapshotPolicy,
     stage: Stage,
     /// The slot that the books on disk stand after.
@@ -130,16 +137,16 @@ pub struct Bank {
     log_hash: Digest,
     /// The same, when the ledger was frozen.
     frozen: (Vec<Decision>, Digest),
-    trust: Trust,
+    trust: Trust<S>,
     /// The log time that the proposer was told of last.
     told_time: Millis,
     applied: AppliedSlot,
 }
 
 /// What a bank begins with.
-pub struct BankState {
+pub struct BankState<S: StateMachine = ledger::Bank> {
     /// The state of the books and the log.
-    pub rebuilt: Rebuilt,
+    pub rebuilt: Rebuilt<S>,
     /// The slot that the books on disk stand after.
     pub saved: Slot,
     /// When to take snapshots.
@@ -148,9 +155,9 @@ pub struct BankState {
     pub portions: Portions,
 }
 
-impl Bank {
+impl<S: StateMachine> Bank<S> {
     /// The bank of node `me`. It writes to `applied` how far it is. Call [`start`](Bank::start) before anything else.
-    pub fn new(me: NodeId, genesis: Genesis, state: BankState, applied: AppliedSlot) -> Bank {
+    pub fn new(me: NodeId, genesis: Genesis, state: BankState<S>, applied: AppliedSlot) -> Bank<S> {
         let BankState { rebuilt: Rebuilt { ledger, decisions, hash, replayed_bytes }, saved, policy, portions } = state;
         let unsaved = policy.at_start(me, genesis.members(), (replayed_bytes, ledger.applied() - saved));
         applied.set(ledger.applied());
@@ -178,7 +185,7 @@ impl Bank {
     }
 
     /// The node starts.
-    pub fn start(&mut self, now: Instant, out: &mut Vec<Out>) {
+    pub fn start(&mut self, now: Instant, out: &mut Vec<Out<S>>) {
         self.begin_snapshot_if_due(now, out);
     }
 
@@ -188,17 +195,17 @@ impl Bank {
     }
 
     /// The state. Nobody but a check of it needs it.
-    pub fn ledger(&mut self) -> &mut Ledger {
+    pub fn ledger(&mut self) -> &mut Replicated<S> {
         &mut self.ledger
     }
 
     /// These wait for the requests of a batch, in their order. Comes before the batch is proposed.
-    pub fn expect(&mut self, batch: BatchId, waiters: Vec<Waiter>) {
+    pub fn expect(&mut self, batch: BatchId, waiters: Vec<Waiter<S>>) {
         self.expected.insert(batch, waiters);
     }
 
     /// This node does not know what became of a batch, or may become of it.
-    pub fn abandon(&mut self, batch: &BatchId, out: &mut Vec<Out>) {
+    pub fn abandon(&mut self, batch: &BatchId, out: &mut Vec<Out<S>>) {
         let waiters = self.expected.remove(batch);
         self.answer_unknown(waiters, out);
     }
@@ -209,8 +216,8 @@ impl Bank {
         now: Instant,
         slot: Slot,
         batch: Option<(BatchId, Payload)>,
-        out: &mut Vec<Out>,
-    ) -> Applied {
+        out: &mut Vec<Out<S>>,
+    ) -> Applied<S::Outcome> {
         let named = batch.as_ref().map(|(id, payload)| (id, payload));
         let applied = self.ledger.apply(slot, named);
         match &applied {
@@ -246,7 +253,7 @@ impl Bank {
     }
 
     /// Drops work that nobody waits for any more.
-    pub fn sweep(&mut self, now: Instant, out: &mut Vec<Out>) {
+    pub fn sweep(&mut self, now: Instant, out: &mut Vec<Out<S>>) {
         self.waiting.sweep(now);
         self.work.sweep();
         self.trust.sweep();
@@ -255,7 +262,7 @@ impl Bank {
 
     /// How far the state is.
     pub fn standpoint(&self) -> Standpoint {
-        let newest = (self.ledger.newest_transaction(), self.ledger.chain_head());
+        let newest = (self.ledger.history().entries, self.ledger.history().head);
         Standpoint { applied: self.ledger.applied(), newest }
     }
 
@@ -277,17 +284,23 @@ impl Bank {
         }
     }
 
-    fn answer(&mut self, waiter: Waiter, slot: Option<Slot>, result: Result<Success, Refusal>, out: &mut Vec<Out>) {
+    fn answer(
+        &mut self,
+        waiter: Waiter<S>,
+        slot: Option<Slot>,
+        result: Result<S::Answer, Refusal>,
+        out: &mut Vec<Out<S>>,
+    ) {
         let (Waiter { client, tag }, result) = (waiter, result.map(Done::Success));
         self.tell(client, Answered { tag, slot, index: None, replayed: false, result }, out);
     }
 
-    fn tell(&mut self, client: Client, answered: Answered, out: &mut Vec<Out>) {
+    fn tell(&mut self, client: Client<S>, answered: Answered<S>, out: &mut Vec<Out<S>>) {
         self.send(client, vec![answered], false, out);
     }
 
     /// Tells the waiting clients that nobody knows what became of their requests, or may become of them.
-    fn answer_unknown(&mut self, batches: impl IntoIterator<Item = Vec<Waiter>>, out: &mut Vec<Out>) {
+    fn answer_unknown(&mut self, batches: impl IntoIterator<Item = Vec<Waiter<S>>>, out: &mut Vec<Out<S>>) {
         let message = "this node does not know what became of the request (it was far behind, or its clock is ahead)";
         for waiter in batches.into_iter().flatten() {
             self.answer(waiter, None, Err(Refusal::unknown(ErrorCode::NoQuorum, message)), out);
@@ -295,7 +308,13 @@ impl Bank {
     }
 
     /// Tells the waiting clients what came of the requests of a batch.
-    fn answer_batch(&mut self, slot: Slot, waiters: Vec<Waiter>, outcomes: &[RequestOutcome], out: &mut Vec<Out>) {
+    fn answer_batch(
+        &mut self,
+        slot: Slot,
+        waiters: Vec<Waiter<S>>,
+        outcomes: &[RequestOutcome<S::Outcome>],
+        out: &mut Vec<Out<S>>,
+    ) {
         assert_eq!(
             waiters.len(),
             outcomes.len(),
@@ -320,7 +339,12 @@ impl Bank {
 
     /// The answer to a request, unless it needs old transactions: then it comes later. It is made at once, however long: its
     /// length is bounded by that of the command, and who sent the command has waited for its turn already.
-    fn render(&mut self, waiter: Waiter, place: (Slot, u32), outcome: &RequestOutcome) -> Option<Answered> {
+    fn render(
+        &mut self,
+        waiter: Waiter<S>,
+        place: (Slot, u32),
+        outcome: &RequestOutcome<S::Outcome>,
+    ) -> Option<Answered<S>> {
         let tag = waiter.tag;
         let (slot, now) = (place.0, Some(place.1));
         let (slot, index, replayed, result) = match outcome {
@@ -355,7 +379,7 @@ impl Bank {
     }
 
     /// Tells the proposer when log time has gone on.
-    fn tell_time(&mut self, out: &mut Vec<Out>) {
+    fn tell_time(&mut self, out: &mut Vec<Out<S>>) {
         let time = self.ledger.log_time();
         if time >= self.told_time.saturating_add(TELL_TIME) {
             self.told_time = time;

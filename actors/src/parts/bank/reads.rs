@@ -4,50 +4,56 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use rabia_bank_messages::bank::{Query, ReadLevel, Refusal, Success};
-use rabia_bank_messages::client::Feed;
+use rabia_bank_messages::bank::ReadLevel;
 use rabia_bank_messages::ids::Slot;
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 
 use super::tasks::{Job, Purpose, Task};
 use super::words::{Ask, ReadAt, Subscribe};
 use super::{Bank, Out};
-use crate::parts::clients::Waiter;
+use crate::ledger::machine::{Feed, StateMachine};
+use crate::parts::clients::{Answered, Done, Waiter};
 
 /// What a client wants to know.
 #[derive(Debug)]
-enum Question {
-    Query(Query),
-    Subscribe(Feed),
+enum Question<S: StateMachine> {
+    Query(S::Query),
+    Subscribe(S::Feed),
 }
 
 /// A question that can't be answered yet.
 #[derive(Debug)]
-pub(super) struct WaitingRead {
-    waiter: Waiter,
-    question: Question,
+pub(super) struct WaitingRead<S: StateMachine> {
+    waiter: Waiter<S>,
+    question: Question<S>,
     deadline: Instant,
 }
 
-impl WaitingRead {
+impl<S: StateMachine> WaitingRead<S> {
     fn is_wanted(&self, now: Instant) -> bool {
         self.deadline > now && !self.waiter.client.is_gone()
     }
 }
 
 /// All of them.
-#[derive(Debug, Default)]
-pub(super) struct WaitingReads {
+#[derive(Debug)]
+pub(super) struct WaitingReads<S: StateMachine> {
     /// Linearizable reads that wait for their round, by number.
-    rounds: BTreeMap<u64, WaitingRead>,
+    rounds: BTreeMap<u64, WaitingRead<S>>,
     reads: u64,
     /// Reads that wait for a slot.
-    at_slot: BTreeMap<Slot, Vec<WaitingRead>>,
+    at_slot: BTreeMap<Slot, Vec<WaitingRead<S>>>,
     /// Reads that wait until the node may be believed.
-    untrusted: Vec<(ReadLevel, WaitingRead)>,
+    untrusted: Vec<(ReadLevel, WaitingRead<S>)>,
 }
 
-impl WaitingReads {
+impl<S: StateMachine> Default for WaitingReads<S> {
+    fn default() -> WaitingReads<S> {
+        WaitingReads { rounds: BTreeMap::new(), reads: 0, at_slot: BTreeMap::new(), untrusted: Vec::new() }
+    }
+}
+
+impl<S: StateMachine> WaitingReads<S> {
     /// Without a quorum, or for a slot far ahead, reads would gather for ever.
     pub(super) fn sweep(&mut self, now: Instant) {
         self.rounds.retain(|_, read| read.is_wanted(now));
@@ -59,28 +65,28 @@ impl WaitingReads {
     }
 }
 
-impl Bank {
+impl<S: StateMachine> Bank<S> {
     /// A client wants an answer to a query.
-    pub fn ask(&mut self, Ask { waiter, query, read, deadline }: Ask, out: &mut Vec<Out>) {
-        let level = if query == (Query::GetStatus {}) { ReadLevel::Local } else { read };
+    pub fn ask(&mut self, Ask { waiter, query, read, deadline }: Ask<S>, out: &mut Vec<Out<S>>) {
+        let level = if S::about_node(&query).is_some() { ReadLevel::Local } else { read };
         self.wait_for(level, WaitingRead { waiter, question: Question::Query(query), deadline }, out);
     }
 
     /// A client wants to know where a subscription begins.
-    pub fn subscribe(&mut self, Subscribe { waiter, feed, read, deadline }: Subscribe, out: &mut Vec<Out>) {
+    pub fn subscribe(&mut self, Subscribe { waiter, feed, read, deadline }: Subscribe<S>, out: &mut Vec<Out<S>>) {
         self.wait_for(read, WaitingRead { waiter, question: Question::Subscribe(feed), deadline }, out);
     }
 
     /// All reads up to a number may be answered once a slot is applied.
-    pub fn read_at(&mut self, ReadAt { read, slot }: ReadAt, out: &mut Vec<Out>) {
+    pub fn read_at(&mut self, ReadAt { read, slot }: ReadAt, out: &mut Vec<Out<S>>) {
         let later = self.waiting.rounds.split_off(&(read + 1));
         for (_, read) in std::mem::replace(&mut self.waiting.rounds, later) {
             self.read_or_wait(slot, read, out);
         }
     }
 
-    fn wait_for(&mut self, level: ReadLevel, read: WaitingRead, out: &mut Vec<Out>) {
-        let is_status = matches!(read.question, Question::Query(Query::GetStatus {}));
+    fn wait_for(&mut self, level: ReadLevel, read: WaitingRead<S>, out: &mut Vec<Out<S>>) {
+        let is_status = matches!(&read.question, Question::Query(query) if S::about_node(query).is_some());
         if !is_status && !self.trust.may_read(level) {
             return self.waiting.untrusted.push((level, read));
         }
@@ -96,13 +102,13 @@ impl Bank {
     }
 
     /// Asks again what had to wait until the node may be believed.
-    pub(super) fn ask_again(&mut self, out: &mut Vec<Out>) {
+    pub(super) fn ask_again(&mut self, out: &mut Vec<Out<S>>) {
         for (level, read) in std::mem::take(&mut self.waiting.untrusted) {
             self.wait_for(level, read, out);
         }
     }
 
-    fn read_or_wait(&mut self, slot: Slot, read: WaitingRead, out: &mut Vec<Out>) {
+    fn read_or_wait(&mut self, slot: Slot, read: WaitingRead<S>, out: &mut Vec<Out<S>>) {
         if slot <= self.ledger.applied() || is_broken(Rule::ReadWaits) {
             self.read(read, out);
         } else {
@@ -111,7 +117,7 @@ impl Bank {
     }
 
     /// Answers the reads that waited for a slot that is applied now.
-    pub(super) fn read_due(&mut self, out: &mut Vec<Out>) {
+    pub(super) fn read_due(&mut self, out: &mut Vec<Out<S>>) {
         let applied = self.ledger.applied();
         while let Some(due) = self.waiting.at_slot.first_entry().filter(|due| *due.key() <= applied) {
             for read in due.remove() {
@@ -121,14 +127,19 @@ impl Bank {
     }
 
     /// Begins with the answer to a question whose time has come.
-    fn read(&mut self, WaitingRead { waiter, question, deadline }: WaitingRead, out: &mut Vec<Out>) {
+    fn read(&mut self, WaitingRead { waiter, question, deadline }: WaitingRead<S>, out: &mut Vec<Out<S>>) {
         let query = match question {
             Question::Query(query) => query,
             Question::Subscribe(feed) => {
-                let begin = self.begin_of(&feed);
-                return self.answer(waiter, Some(self.ledger.applied()), begin, out);
+                let (Waiter { client, tag }, slot) = (waiter, Some(self.ledger.applied()));
+                let first = feed.first(self.ledger.machine());
+                let result = first.map(|from| Done::Subscribed { from, answer: feed.subscribed(from) });
+                return self.tell(client, Answered { tag, slot, index: None, replayed: false, result }, out);
             }
         };
+        if let Some(answer) = S::about_node(&query) {
+            return self.do_later(Task { waiter, deadline: Some(deadline), job: Job::Status(answer) }, out);
+        }
         let job = match self.ledger.query(&query) {
             // It costs no more than the question did, and that was taken already.
             Some(lookup) if lookup.is_ready() => {
@@ -139,18 +150,8 @@ impl Bank {
                 return;
             }
             Some(lookup) => Job::Answer { lookup: Box::new(lookup), purpose: Purpose::Query, given: None },
-            None => Job::Status,
+            None => unreachable!("{query:?} is not about the node"),
         };
         self.do_later(Task { waiter, deadline: Some(deadline), job }, out);
-    }
-
-    /// Where a subscription begins.
-    fn begin_of(&self, feed: &Feed) -> Result<Success, Refusal> {
-        if let Some(account_id) = feed.account_id.clone() {
-            let lookup = self.ledger.query(&Query::GetBalance { account_id });
-            lookup.and_then(|lookup| self.ledger.at_hand(lookup)).transpose()?;
-        }
-        let from = feed.from.unwrap_or(self.ledger.newest_transaction() + 1);
-        Ok(Success::Subscribed { from: from.max(1) })
     }
 }

@@ -7,6 +7,7 @@ use rabia_bank_messages::ids::{Digest, Slot};
 
 use super::words::{Install, Saved};
 use super::{Bank, Out};
+use crate::ledger::machine::StateMachine;
 use crate::snapshot::Snapshot;
 
 /// A snapshot is collected in so many parts, of one step at least: half a millisecond or more each …
@@ -35,9 +36,9 @@ pub(super) enum Pace {
     Going(Instant),
 }
 
-impl Bank {
+impl<S: StateMachine> Bank<S> {
     /// Goes on collecting the snapshot, by one part. See [`Out::Collect`].
-    pub fn collect(&mut self, now: Instant, out: &mut Vec<Out>) {
+    pub fn collect(&mut self, now: Instant, out: &mut Vec<Out<S>>) {
         // A state that was installed meanwhile makes the snapshot superfluous.
         let Stage::Collecting(part, pace) = self.stage else { return };
         let until = match pace {
@@ -58,7 +59,7 @@ impl Bank {
     }
 
     /// A snapshot is durable.
-    pub fn saved(&mut self, now: Instant, Saved { slot, transactions }: Saved, out: &mut Vec<Out>) {
+    pub fn saved(&mut self, now: Instant, Saved { slot, transactions }: Saved, out: &mut Vec<Out<S>>) {
         self.ledger.forget(transactions);
         self.stands(now, slot, out);
     }
@@ -69,13 +70,13 @@ impl Bank {
     }
 
     /// The same, and the snapshot that was to be saved is not needed any more.
-    pub fn superseded(&mut self, now: Instant, slot: Slot, out: &mut Vec<Out>) {
+    pub fn superseded(&mut self, now: Instant, slot: Slot, out: &mut Vec<Out<S>>) {
         self.stands(now, slot, out);
     }
 
     /// Somebody wants the books with all that is applied now. Answers the slot that they must stand after; [`Out::Durable`] tells
     /// when they do.
-    pub fn take_snapshot(&mut self, now: Instant, out: &mut Vec<Out>) -> Slot {
+    pub fn take_snapshot(&mut self, now: Instant, out: &mut Vec<Out<S>>) -> Slot {
         let applied = self.ledger.applied();
         if applied > self.saved {
             self.wanted = applied;
@@ -90,7 +91,12 @@ impl Bank {
     ///
     /// # Panics
     /// If it is not.
-    pub fn install(&mut self, now: Instant, Install { mut ledger, hash, decisions }: Install, out: &mut Vec<Out>) {
+    pub fn install(
+        &mut self,
+        now: Instant,
+        Install { mut ledger, hash, decisions }: Install<S>,
+        out: &mut Vec<Out<S>>,
+    ) {
         let (own, new) = (self.ledger.applied(), ledger.applied());
         assert!(new > own, "a state after slot {new} would take the place of one after slot {own}");
         // One of the old state would be collected no further.
@@ -111,7 +117,7 @@ impl Bank {
     }
 
     /// The books on disk stand after this slot or a later one: the snapshot that was under way is durable, or superfluous.
-    fn stands(&mut self, now: Instant, slot: Slot, out: &mut Vec<Out>) {
+    fn stands(&mut self, now: Instant, slot: Slot, out: &mut Vec<Out<S>>) {
         self.saved = self.saved.max(slot);
         if self.stage == Stage::Saving {
             self.stage = Stage::Waiting;
@@ -123,7 +129,7 @@ impl Bank {
         self.begin_snapshot_if_due(now, out);
     }
 
-    pub(super) fn begin_snapshot_if_due(&mut self, now: Instant, out: &mut Vec<Out>) {
+    pub(super) fn begin_snapshot_if_due(&mut self, now: Instant, out: &mut Vec<Out<S>>) {
         let (bytes, slots) = self.unsaved;
         if bytes >= self.policy.bytes || slots >= self.policy.slots {
             self.begin_snapshot(now, out);
@@ -131,7 +137,7 @@ impl Bank {
     }
 
     /// Begins a snapshot, unless one is under way or nothing has changed since the last one.
-    fn begin_snapshot(&mut self, now: Instant, out: &mut Vec<Out>) {
+    fn begin_snapshot(&mut self, now: Instant, out: &mut Vec<Out<S>>) {
         if self.stage != Stage::Waiting || self.ledger.applied() <= self.saved {
             return;
         }

@@ -6,9 +6,10 @@ use rabia_bank_messages::bank::{OtherFields, Process, Status};
 use rabia_bank_messages::stages::Stages;
 
 use super::Bank;
+use crate::ledger::machine::StateMachine;
 use crate::metrics::Report;
 
-impl Bank {
+impl<S: StateMachine> Bank<S> {
     /// The state of the node. What is not the bank's comes from its driver: what others count, how long the stages of requests
     /// took, and what the process has used.
     pub fn status(&mut self, now: Instant, report: &Report, stages: Stages, process: Process) -> Status {
@@ -38,7 +39,7 @@ impl Bank {
             clients: report.clients,
             max_clients: report.max_clients,
             descriptors: report.descriptors,
-            chain_head: self.ledger.chain_head(),
+            chain_head: self.ledger.history().head,
             state_digest: self.ledger.digest(),
             log_time: self.ledger.log_time(),
             clock_offset_ms: report.clock_offset_ms,

@@ -10,6 +10,7 @@ use rabia_bank_messages::ids::{ClusterId, SessionKey};
 use super::words::{Ask, ReadAt, Saved};
 use super::*;
 use crate::consensus::turns::Owner;
+use crate::ledger::Ledger;
 
 const KEY: SessionKey = SessionKey([5; 16]);
 const MS: Duration = Duration::from_millis(1);
@@ -130,7 +131,7 @@ fn in_doubt_nobody_hears_anything_but_the_status() {
     world.ask(&client(3), Query::GetStatus {}, ReadLevel::Linearizable);
     assert!(matches!(world.said()[..], [Out::Work { pause: Duration::ZERO }]));
     world.bank.work(world.now, &mut world.said);
-    assert!(matches!(&world.said()[..], [Out::Status(waiter)] if waiter.client.id() == 3));
+    assert!(matches!(&world.said()[..], [Out::Status { to, .. }] if to.client.id() == 3));
     world.bank.doubt(false, &mut world.said);
     assert_eq!(world.answered(), [(1, Some(1)), (2, Some(1))]);
 }

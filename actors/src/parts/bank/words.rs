@@ -3,21 +3,22 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use rabia_bank_messages::bank::{Query, ReadLevel};
-use rabia_bank_messages::client::Feed;
+use rabia_bank_messages::bank::ReadLevel;
 use rabia_bank_messages::ids::{Digest, Slot};
 
-use crate::ledger::Ledger;
+use crate::ledger::Bank;
+use crate::ledger::machine::StateMachine;
+use crate::ledger::replicated::Replicated;
 use crate::parts::clients::Waiter;
 use crate::snapshot::Decision;
 
 /// Answer this query.
 #[derive(Debug)]
-pub struct Ask {
+pub struct Ask<S: StateMachine = Bank> {
     /// Who asks.
-    pub waiter: Waiter,
+    pub waiter: Waiter<S>,
     /// What.
-    pub query: Query,
+    pub query: S::Query,
     /// How fresh the answer must be.
     pub read: ReadLevel,
     /// When the client stops waiting.
@@ -25,13 +26,13 @@ pub struct Ask {
 }
 
 /// Tell this client where a subscription begins: the id of the first transaction that it may be told of. Answered like a
-/// query, with [`Subscribed`](rabia_bank_messages::bank::Success::Subscribed), or refused if there is no such account.
+/// query, with [`Done::Subscribed`](crate::parts::clients::Done::Subscribed), or refused if there is nothing to subscribe to.
 #[derive(Debug)]
-pub struct Subscribe {
+pub struct Subscribe<S: StateMachine = Bank> {
     /// Who asks.
-    pub waiter: Waiter,
+    pub waiter: Waiter<S>,
     /// What about.
-    pub feed: Feed,
+    pub feed: S::Feed,
     /// How fresh the answer must be.
     pub read: ReadLevel,
     /// When the client stops waiting.
@@ -42,11 +43,11 @@ pub struct Subscribe {
 /// finding any. Answered with [`Done::Followed`](crate::parts::clients::Done::Followed); who wants more asks again, and so nobody
 /// gets more than it can take.
 #[derive(Debug)]
-pub struct Follow {
+pub struct Follow<S: StateMachine = Bank> {
     /// Who asks.
-    pub waiter: Waiter,
+    pub waiter: Waiter<S>,
     /// Which transactions. (Its `from` plays no part.) The asker keeps it, too, for as long as it wants to know.
-    pub feed: Arc<Feed>,
+    pub feed: Arc<S::Feed>,
     /// With ids from here on.
     pub next: u64,
 }
@@ -62,9 +63,9 @@ pub struct ReadAt {
 
 /// Go on from this state, which is further than this node's own.
 #[derive(Debug)]
-pub struct Install {
+pub struct Install<S: StateMachine = Bank> {
     /// The state.
-    pub ledger: Box<Ledger>,
+    pub ledger: Box<Replicated<S>>,
     /// The hash of the log up to it.
     pub hash: Digest,
     /// The decisions before it that owners of coming slots are read from.

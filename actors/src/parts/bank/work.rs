@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use super::tasks::{Job, Purpose, Task};
 use super::{Bank, Out};
 use crate::failure::Failure;
-use crate::ledger::{Block, Lookup, MOST_AT_ONCE, Progress};
+use crate::ledger::MOST_AT_ONCE;
+use crate::ledger::lookup::Lookup;
+use crate::ledger::machine::{Progress, StateMachine};
 use crate::parts::clients::{Answered, Done, Waiter};
 
 /// How much of such work is done at a time.
@@ -51,9 +53,9 @@ const BUSY: Duration = Duration::from_millis(100);
 /// Blocks that are being read, or about to be.
 const MAX_READING: usize = 2;
 
-impl Bank {
+impl<S: StateMachine> Bank<S> {
     /// One turn of work: see [`Out::Work`].
-    pub fn work(&mut self, now: Instant, out: &mut Vec<Out>) {
+    pub fn work(&mut self, now: Instant, out: &mut Vec<Out<S>>) {
         self.work.due = false;
         let mut left = self.portions.turn;
         while left > 0
@@ -73,7 +75,7 @@ impl Bank {
     }
 
     /// A block was read: see [`Out::ReadBlock`].
-    pub fn block_read(&mut self, now: Instant, number: u64, block: Result<Block, Failure>, out: &mut Vec<Out>) {
+    pub fn block_read(&mut self, now: Instant, number: u64, block: Result<S::Block, Failure>, out: &mut Vec<Out<S>>) {
         let waits = self.work.reading.iter().position(|(wanted, _)| *wanted == number);
         let Some((_, task)) = waits.map(|place| self.work.reading.remove(place)) else {
             unreachable!("nobody waits for block {number}")
@@ -92,29 +94,29 @@ impl Bank {
     }
 
     /// Makes an answer when it is its turn.
-    pub(super) fn answer_later(&mut self, waiter: Waiter, purpose: Purpose, lookup: Lookup) {
+    pub(super) fn answer_later(&mut self, waiter: Waiter<S>, purpose: Purpose<S>, lookup: Lookup<S>) {
         let job = Job::Answer { lookup: Box::new(lookup), purpose, given: None };
         self.work.push(Task { waiter, deadline: None, job });
     }
 
     /// Does something when it is its turn.
-    pub(super) fn do_later(&mut self, task: Task, out: &mut Vec<Out>) {
+    pub(super) fn do_later(&mut self, task: Task<S>, out: &mut Vec<Out<S>>) {
         self.work.push(task);
         self.go_on_working(out);
     }
 
     /// Lets a turn come if something is to be done.
-    pub(super) fn go_on_working(&mut self, out: &mut Vec<Out>) {
+    pub(super) fn go_on_working(&mut self, out: &mut Vec<Out<S>>) {
         if !self.work.ready.is_empty() && !std::mem::replace(&mut self.work.due, true) {
             out.push(Out::Work { pause: Duration::ZERO });
         }
     }
 
     /// Does a part of a task, and says how many steps it took.
-    fn do_task(&mut self, now: Instant, Task { waiter, deadline, job }: Task, out: &mut Vec<Out>) -> u64 {
+    fn do_task(&mut self, now: Instant, Task { waiter, deadline, job }: Task<S>, out: &mut Vec<Out<S>>) -> u64 {
         let (mut lookup, purpose, given) = match job {
-            Job::Status => {
-                out.push(Out::Status(waiter));
+            Job::Status(answer) => {
+                out.push(Out::Status { to: waiter, answer });
                 return STATUS;
             }
             Job::Follow(follower) => (Box::new(self.look_for(&follower)), Purpose::Follow(follower), None),
@@ -149,7 +151,7 @@ impl Bank {
     }
 
     /// Has blocks read for the tasks that need them.
-    fn read_blocks(&mut self, now: Instant, out: &mut Vec<Out>) {
+    fn read_blocks(&mut self, now: Instant, out: &mut Vec<Out<S>>) {
         while self.work.reading.len() < MAX_READING
             && let Some((task, number)) = self.work.unread.pop()
         {

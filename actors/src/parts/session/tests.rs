@@ -1,5 +1,6 @@
 use super::*;
-use rabia_bank_messages::bank::{AccountId, Amount, Operation};
+use rabia_bank_messages::bank::{AccountId, Amount, Command, Operation, Query};
+use rabia_bank_messages::client::Feed;
 
 const LIMITS: Limits = Limits { in_flight: 4, timeout: SECOND };
 const SECOND: Duration = Duration::from_secs(1);
@@ -73,8 +74,8 @@ fn words(outs: &Outs) -> Vec<String> {
         }
         Out::Opened { session, .. } => format!("{} is open", session.number),
         Out::NotOpened { refusal, .. } => format!("not opened: {}", refusal.code),
-        Out::Transactions { subscription, transactions, next } => {
-            format!("{subscription} gets {} up to {next}", transactions.len())
+        Out::Entries { subscription, entries, next } => {
+            format!("{subscription} gets {} up to {next}", entries.len())
         }
         Out::Closed => "closed".into(),
     };
@@ -232,19 +233,19 @@ fn a_subscription_gets_a_page_when_it_has_asked_for_more() {
     session.subscribe(NOW, "a", 5, Feed::default(), ReadLevel::Local, &mut out);
     session.more(5, &mut out);
     assert_eq!(words(&out), ["1 subscribes"], "the bank has not said where it begins");
-    let begun = answer(&mut session, NOW, 1, Ok(Done::Success(Success::Subscribed { from: 7 })));
+    let begun = answer(&mut session, NOW, 1, Ok(Done::Subscribed { from: 7, answer: Success::Subscribed { from: 7 } }));
     assert_eq!(words(&begun), ["a: done"]);
     out.clear();
     session.more(5, &mut out);
     session.more_of_all(&mut out);
     assert_eq!(words(&out), ["2 follows from 7"], "once");
-    let page = answer(&mut session, NOW, 2, Ok(Done::Followed { transactions: Vec::new(), next: 9 }));
+    let page = answer(&mut session, NOW, 2, Ok(Done::Followed { entries: Vec::new(), next: 9 }));
     assert_eq!(words(&page), ["5 gets 0 up to 9"]);
     out.clear();
     session.more_of_all(&mut out);
     session.unsubscribe(5);
     assert_eq!(words(&out), ["3 follows from 9"]);
-    let page = answer(&mut session, NOW, 3, Ok(Done::Followed { transactions: Vec::new(), next: 11 }));
+    let page = answer(&mut session, NOW, 3, Ok(Done::Followed { entries: Vec::new(), next: 11 }));
     assert_eq!(words(&page), [""; 0]);
     // One that is refused is none.
     session.subscribe(NOW, "b", 6, Feed::default(), ReadLevel::Local, &mut out);

@@ -8,16 +8,18 @@ use rabia_bank_storage::BooksStore;
 
 use super::transfer::{Taken, Transfer, TransferError};
 use crate::failure::Failure;
-use crate::ledger::Ledger;
+use crate::ledger::Bank;
+use crate::ledger::machine::StateMachine;
+use crate::ledger::replicated::Replicated;
 use crate::parts::bank::words::Standpoint;
 use crate::snapshot::{Decision, Snapshot};
 
 pub use super::transfer::Answer;
 
 /// Owns the books, and has the snapshot that this node is being sent.
-pub struct BooksWriter {
+pub struct BooksWriter<S: StateMachine = Bank> {
     store: BooksStore,
-    transfer: Option<Transfer>,
+    transfer: Option<Transfer<S>>,
 }
 
 /// What is to be done.
@@ -37,7 +39,7 @@ pub enum Job {
 
 /// What came of a job.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum Outcome<S: StateMachine = Bank> {
     /// The snapshot is durable.
     Saved {
         /// The slot that it stands after.
@@ -54,7 +56,7 @@ pub enum Outcome {
         /// The hash of the log up to it.
         hash: Digest,
         /// The state.
-        ledger: Box<Ledger>,
+        ledger: Box<Replicated<S>>,
         /// The decisions before it that owners of coming slots are read from.
         decisions: Vec<Decision>,
     },
@@ -95,14 +97,14 @@ pub struct SnapshotWanted {
     pub received: u64,
 }
 
-impl BooksWriter {
+impl<S: StateMachine> BooksWriter<S> {
     /// The writer of these books.
-    pub fn new(store: BooksStore) -> BooksWriter {
+    pub fn new(store: BooksStore) -> BooksWriter<S> {
         BooksWriter { store, transfer: None }
     }
 
     /// Does a job. Blocks while the disk works.
-    pub fn work(&mut self, job: Job) -> Outcome {
+    pub fn work(&mut self, job: Job) -> Outcome<S> {
         match job {
             Job::Save(snapshot) if snapshot.changes.slot <= self.store.slot() => {
                 Outcome::Superseded { slot: self.store.slot() }
@@ -132,7 +134,7 @@ impl BooksWriter {
         }
     }
 
-    fn take(&mut self, answer: Answer) -> Outcome {
+    fn take(&mut self, answer: Answer) -> Outcome<S> {
         let Some(mut transfer) = self.transfer.take() else { return Outcome::Nothing };
         let slot = answer.slot;
         if slot <= self.store.slot().max(transfer.applied()) {
@@ -152,7 +154,7 @@ impl BooksWriter {
     }
 }
 
-fn wanted(transfer: &Transfer) -> SnapshotWanted {
+fn wanted<S: StateMachine>(transfer: &Transfer<S>) -> SnapshotWanted {
     let (slot, at) = transfer.wanted();
     SnapshotWanted { slot, at, received: transfer.received() }
 }

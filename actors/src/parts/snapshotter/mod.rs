@@ -13,6 +13,7 @@
 //! and calls [`sweep`](Snapshotter::sweep) every [`SWEEP`].
 
 use std::collections::VecDeque;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,9 @@ use rabia_bank_storage::{BooksReader, BooksView, Entries};
 use tracing::{info, warn};
 
 use crate::failure::Failure;
-use crate::ledger::Ledger;
+use crate::ledger::Bank;
+use crate::ledger::machine::StateMachine;
+use crate::ledger::replicated::Replicated;
 use crate::metrics::Metrics;
 use crate::parts::bank::words::{Saved, Standpoint};
 use crate::snapshot::{Decision, Snapshot};
@@ -87,7 +90,7 @@ pub struct SendEntries {
 
 /// What is to be done, in this order.
 #[derive(Debug)]
-pub enum Out {
+pub enum Out<S: StateMachine = Bank> {
     /// Let the writer of the books do this, and report it with [`Snapshotter::worked`].
     Work(Job),
     /// Read decided slots for a peer from the log, from `from` on, and the hash up to the slot before. Report them with
@@ -140,7 +143,7 @@ pub enum Out {
         /// The hash of the log up to it.
         hash: Digest,
         /// The state.
-        ledger: Box<Ledger>,
+        ledger: Box<Replicated<S>>,
         /// The decisions before it that owners of coming slots are read from.
         decisions: Vec<Decision>,
     },
@@ -191,7 +194,7 @@ struct Receiving {
 }
 
 /// Saves, serves and receives.
-pub struct Snapshotter {
+pub struct Snapshotter<S: StateMachine = Bank> {
     books: BooksReader,
     patience: Patience,
     /// The writer is at work.
@@ -209,11 +212,13 @@ pub struct Snapshotter {
     /// Whether the link to each peer works.
     linked: [bool; MAX_NODES],
     metrics: Arc<Metrics>,
+    /// Whose snapshots they are.
+    machine: PhantomData<fn() -> S>,
 }
 
-impl Snapshotter {
+impl<S: StateMachine> Snapshotter<S> {
     /// The snapshotter of a node whose books stand after the slot `saved`.
-    pub fn new(books: BooksReader, saved: Slot, patience: Patience, metrics: Arc<Metrics>) -> Snapshotter {
+    pub fn new(books: BooksReader, saved: Slot, patience: Patience, metrics: Arc<Metrics>) -> Snapshotter<S> {
         metrics.note_snapshot(saved);
         Snapshotter {
             books,
@@ -228,6 +233,7 @@ impl Snapshotter {
             fetches: [0; MAX_NODES],
             linked: [false; MAX_NODES],
             metrics,
+            machine: PhantomData,
         }
     }
 
@@ -237,7 +243,7 @@ impl Snapshotter {
     }
 
     /// Asks again for what does not come, and forgets offers that nobody uses.
-    pub fn sweep(&mut self, now: Instant, out: &mut Vec<Out>) {
+    pub fn sweep(&mut self, now: Instant, out: &mut Vec<Out<S>>) {
         self.ask_again(now, out);
         for offer in &mut self.offers {
             offer.take_if(|offer| now - offer.used > self.patience.offer_kept);
@@ -250,7 +256,7 @@ impl Snapshotter {
     }
 
     /// A peer said this about snapshots.
-    pub fn about_snapshot(&mut self, now: Instant, peer: NodeId, message: PeerMessage, out: &mut Vec<Out>) {
+    pub fn about_snapshot(&mut self, now: Instant, peer: NodeId, message: PeerMessage, out: &mut Vec<Out<S>>) {
         match message {
             PeerMessage::Compacted { log_from } => self.compacted(now, peer, log_from, out),
             PeerMessage::GetSnapshot { slot, at } => self.offer(now, peer, slot, at, out),
@@ -268,7 +274,7 @@ impl Snapshotter {
     // ----- the books -----
 
     /// The bank hands over what changed.
-    pub fn save(&mut self, snapshot: Snapshot, out: &mut Vec<Out>) {
+    pub fn save(&mut self, snapshot: Snapshot, out: &mut Vec<Out<S>>) {
         if is_broken(Rule::BooksCoverLog) {
             out.push(Out::Compact(snapshot.changes.slot));
         }
@@ -276,12 +282,12 @@ impl Snapshotter {
     }
 
     /// Jobs are done one after the other.
-    fn push(&mut self, job: Job, out: &mut Vec<Out>) {
+    fn push(&mut self, job: Job, out: &mut Vec<Out<S>>) {
         self.jobs.push_back(job);
         self.work(out);
     }
 
-    fn work(&mut self, out: &mut Vec<Out>) {
+    fn work(&mut self, out: &mut Vec<Out<S>>) {
         // A job stays in its place until the writer is free.
         if !self.working
             && let Some(job) = self.jobs.pop_front()
@@ -292,7 +298,7 @@ impl Snapshotter {
     }
 
     /// The writer of the books has done its job.
-    pub fn worked(&mut self, now: Instant, outcome: Outcome, out: &mut Vec<Out>) {
+    pub fn worked(&mut self, now: Instant, outcome: Outcome<S>, out: &mut Vec<Out<S>>) {
         self.working = false;
         match outcome {
             Outcome::Saved { slot, transactions } => {
@@ -342,7 +348,7 @@ impl Snapshotter {
 
     // ----- receiving a snapshot -----
 
-    fn compacted(&mut self, now: Instant, from: NodeId, log_from: Slot, out: &mut Vec<Out>) {
+    fn compacted(&mut self, now: Instant, from: NodeId, log_from: Slot, out: &mut Vec<Out<S>>) {
         let settling = self.installed.is_some_and(|at| now - at < self.patience.settle);
         if self.receiving.is_some() || settling {
             return;
@@ -352,7 +358,7 @@ impl Snapshotter {
     }
 
     /// The bank is so far: a snapshot of a peer whose log begins at `log_from` is asked for if the node lacks older slots.
-    pub fn standpoint(&mut self, from: NodeId, log_from: Slot, standpoint: Standpoint, out: &mut Vec<Out>) {
+    pub fn standpoint(&mut self, from: NodeId, log_from: Slot, standpoint: Standpoint, out: &mut Vec<Out<S>>) {
         if standpoint.applied + 1 >= log_from {
             self.receiving = None;
             return;
@@ -384,7 +390,7 @@ impl Snapshotter {
         self.receiving.take().map(|receiving| receiving.from)
     }
 
-    fn ask(&mut self, now: Instant, out: &mut Vec<Out>) {
+    fn ask(&mut self, now: Instant, out: &mut Vec<Out<S>>) {
         let Some(receiving) = &mut self.receiving else { return };
         let Some(SnapshotWanted { slot, at, .. }) = receiving.wanted else { return };
         receiving.asked = now;
@@ -392,7 +398,7 @@ impl Snapshotter {
     }
 
     /// Asks again where no answer comes.
-    fn ask_again(&mut self, now: Instant, out: &mut Vec<Out>) {
+    fn ask_again(&mut self, now: Instant, out: &mut Vec<Out<S>>) {
         let Some(receiving) = &mut self.receiving else { return };
         if self.working || now - receiving.asked < self.patience.ask_again {
             return;
@@ -411,7 +417,7 @@ impl Snapshotter {
 
     // ----- sending a snapshot -----
 
-    fn offer(&mut self, now: Instant, to: NodeId, slot: Slot, at: SnapshotCursor, out: &mut Vec<Out>) {
+    fn offer(&mut self, now: Instant, to: NodeId, slot: Slot, at: SnapshotCursor, out: &mut Vec<Out<S>>) {
         let offered = self.offers[to.index()].take();
         let view = match offered {
             // One answer a peer is under way, whatever it asks; and all rows were sent a moment ago.
@@ -439,7 +445,7 @@ impl Snapshotter {
         to: NodeId,
         at: SnapshotCursor,
         (view, rows): (BooksView, Offer),
-        out: &mut Vec<Out>,
+        out: &mut Vec<Out<S>>,
     ) {
         let (slot, (part, rows, next)) = (view.slot(), rows);
         let view = next.is_some().then_some(view);
@@ -453,7 +459,7 @@ impl Snapshotter {
     // ----- sending what is in the log -----
 
     /// A peer asks for decided slots.
-    pub fn send_entries(&mut self, request: SendEntries, out: &mut Vec<Out>) {
+    pub fn send_entries(&mut self, request: SendEntries, out: &mut Vec<Out<S>>) {
         let SendEntries { to, from, decided } = request;
         if let Some(next) = &mut self.serving[to.index()] {
             *next = Some(request);
@@ -465,7 +471,7 @@ impl Snapshotter {
         self.serve(request, out);
     }
 
-    fn serve(&mut self, request: SendEntries, out: &mut Vec<Out>) {
+    fn serve(&mut self, request: SendEntries, out: &mut Vec<Out<S>>) {
         self.serving[request.to.index()] = Some(None);
         out.push(Out::ReadEntries(request));
     }
@@ -476,7 +482,7 @@ impl Snapshotter {
         SendEntries { to, decided, .. }: SendEntries,
         before: Option<Digest>,
         entries: Entries,
-        out: &mut Vec<Out>,
+        out: &mut Vec<Out<S>>,
     ) {
         out.push(Out::Say(
             to,
@@ -493,7 +499,7 @@ impl Snapshotter {
     }
 
     /// A peer asks for the payload of a batch.
-    pub fn send_stored(&mut self, to: NodeId, id: BatchId, out: &mut Vec<Out>) {
+    pub fn send_stored(&mut self, to: NodeId, id: BatchId, out: &mut Vec<Out<S>>) {
         let fetches = &mut self.fetches[to.index()];
         if *fetches < MAX_FETCHES {
             *fetches += 1;
@@ -502,7 +508,7 @@ impl Snapshotter {
     }
 
     /// The payload of a batch was read for a peer, if the log has it.
-    pub fn payload_read(&mut self, to: NodeId, id: BatchId, payload: Option<Payload>, out: &mut Vec<Out>) {
+    pub fn payload_read(&mut self, to: NodeId, id: BatchId, payload: Option<Payload>, out: &mut Vec<Out<S>>) {
         self.fetches[to.index()] -= 1;
         if let Some(payload) = payload {
             out.push(Out::Say(to, PeerMessage::Batch { id, payload }));
@@ -510,17 +516,17 @@ impl Snapshotter {
     }
 
     /// A peer asks for the hash of the log up to a slot.
-    pub fn send_hash(&mut self, to: NodeId, slot: Slot, out: &mut Vec<Out>) {
+    pub fn send_hash(&mut self, to: NodeId, slot: Slot, out: &mut Vec<Out<S>>) {
         out.push(Out::ReadHash { to: Some(to), slot });
     }
 
     /// The voter asks for the hash of the log up to a slot.
-    pub fn look_up(&mut self, slot: Slot, out: &mut Vec<Out>) {
+    pub fn look_up(&mut self, slot: Slot, out: &mut Vec<Out<S>>) {
         out.push(Out::ReadHash { to: None, slot });
     }
 
     /// The hash of the log up to a slot was read, if it is on disk.
-    pub fn hash_read(&mut self, to: Option<NodeId>, slot: Slot, hash: Option<Digest>, out: &mut Vec<Out>) {
+    pub fn hash_read(&mut self, to: Option<NodeId>, slot: Slot, hash: Option<Digest>, out: &mut Vec<Out<S>>) {
         match (to, hash) {
             (None, hash) => out.push(Out::LookedUp { slot, hash }),
             (Some(to), Some(hash)) => out.push(Out::Say(to, PeerMessage::LogHash { slot, hash })),

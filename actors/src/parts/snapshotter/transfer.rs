@@ -13,7 +13,9 @@ use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rabia_bank_storage::{BooksStore, Snapshot, StoreError};
 
 use super::offer::Rows;
-use crate::ledger::{BLOCK, BadRow, Block, Ledger};
+use crate::ledger::machine::{Block, StateMachine};
+use crate::ledger::replicated::Replicated;
+use crate::ledger::{BadRow, Bank};
 use crate::parts::bank::words::Standpoint;
 use crate::snapshot::{BooksError, Decision, Restoring, full_blocks};
 
@@ -23,7 +25,7 @@ const MAX_ROW: usize = 64 << 20;
 const READ_BYTES: usize = 4 << 20;
 
 /// A snapshot that is being received.
-pub struct Transfer {
+pub struct Transfer<S: StateMachine = Bank> {
     /// How far this node was when it began.
     own: Standpoint,
     /// Full blocks that were on this disk when it began.
@@ -35,8 +37,8 @@ pub struct Transfer {
     head: Digest,
     /// The beginning of a row that comes in pieces.
     begun: Vec<u8>,
-    last: Option<(Block, Vec<u8>)>,
-    state: Option<(Restoring, Vec<u8>)>,
+    last: Option<(S::Block, Vec<u8>)>,
+    state: Option<(Restoring<S>, Vec<u8>)>,
     accounts: Vec<(u32, Vec<u8>)>,
     sessions: Vec<(u64, Option<Vec<u8>>)>,
     received: u64,
@@ -58,11 +60,11 @@ pub struct Answer {
 }
 
 /// What came of an answer.
-pub enum Taken {
+pub enum Taken<S: StateMachine = Bank> {
     /// More is to be asked for.
     More,
     /// All is there, and stored.
-    Installed(Box<Ledger>, Vec<Decision>, Digest),
+    Installed(Box<Replicated<S>>, Vec<Decision>, Digest),
 }
 
 /// Why a transfer can't go on.
@@ -87,15 +89,15 @@ impl From<BadRow> for TransferError {
     }
 }
 
-impl Transfer {
+impl<S: StateMachine> Transfer<S> {
     /// Looks which blocks are here already: those of the last snapshot, which need not be read again, and what an earlier
     /// transfer stored behind them. `own` is how far this node is.
     ///
     /// # Errors
     /// If the store can't be read.
-    pub fn begin(books: &BooksStore, own: Standpoint) -> Result<Transfer, BooksError> {
+    pub fn begin(books: &BooksStore, own: Standpoint) -> Result<Transfer<S>, BooksError> {
         let view = books.reader().view()?;
-        let (mut full, mut head) = full_blocks(&view)?;
+        let (mut full, mut head) = full_blocks::<S>(&view)?;
         'blocks: loop {
             let rows = view.blocks(full, READ_BYTES)?;
             if rows.is_empty() {
@@ -105,12 +107,12 @@ impl Transfer {
                 if number != full {
                     break 'blocks;
                 }
-                let block = Block::decode(number, &row)?;
-                if block.before() != head || (block.records().len() as u64) < BLOCK {
+                let block = S::Block::decode(number, &row)?;
+                if block.before() != head || block.len() < S::Block::ENTRIES {
                     break 'blocks;
                 }
                 full += 1;
-                head = block.records().last().map_or(head, |record| record.transaction.hash);
+                head = end_of(&block).unwrap_or(head);
             }
         }
         Ok(Transfer {
@@ -167,7 +169,7 @@ impl Transfer {
     ///
     /// # Errors
     /// If the store fails, or the rows are not those of a ledger.
-    pub fn take(&mut self, answer: Answer, books: &mut BooksStore) -> Result<Taken, TransferError> {
+    pub fn take(&mut self, answer: Answer, books: &mut BooksStore) -> Result<Taken<S>, TransferError> {
         let Answer { slot, at, part, rows, next } = answer;
         if slot != self.slot {
             let other = self.slot != 0;
@@ -213,7 +215,7 @@ impl Transfer {
         let early = || TransferError::Peer("accounts or sessions came before the state".into());
         match part {
             SnapshotPart::Blocks => {
-                let block = Block::decode(number, &row)?;
+                let block = S::Block::decode(number, &row)?;
                 if number == self.full && self.last.is_none() {
                     self.check_history(&block)?;
                 }
@@ -221,9 +223,9 @@ impl Transfer {
                 if number != self.full || !follows || self.last.is_some() {
                     return Err(TransferError::Peer(format!("block {number} does not follow block {}", self.full)));
                 }
-                if block.records().len() as u64 == BLOCK {
+                if block.len() == S::Block::ENTRIES {
                     self.full += 1;
-                    self.head = block.records().last().map_or(self.head, |record| record.transaction.hash);
+                    self.head = end_of(&block).unwrap_or(self.head);
                     blocks.push((number, row));
                 } else {
                     self.last = Some((block, row));
@@ -247,7 +249,7 @@ impl Transfer {
     }
 
     /// Whether a block goes on from what this node has, and has its newest transaction, if that is in it.
-    fn check_history(&self, block: &Block) -> Result<(), TransferError> {
+    fn check_history(&self, block: &S::Block) -> Result<(), TransferError> {
         let (newest, hash) = self.own.newest;
         let number = block.number();
         if is_broken(Rule::SnapshotHistory) {
@@ -256,15 +258,14 @@ impl Transfer {
         if number == self.first && number > 0 && block.before() != self.head {
             return Err(TransferError::OtherHistory(format!("block {number} does not go on from this node's history")));
         }
-        let own = block.records().iter().find(|record| record.transaction.transaction_id == newest);
-        match own.filter(|own| own.transaction.hash != hash) {
+        match block.hash_of(newest).filter(|found| *found != hash) {
             Some(_) => Err(TransferError::OtherHistory(format!("transaction {newest} is another one than here"))),
             None => Ok(()),
         }
     }
 
     /// All rows are here: they are stored if they are those of a ledger.
-    fn finish(&mut self, books: &mut BooksStore) -> Result<Taken, TransferError> {
+    fn finish(&mut self, books: &mut BooksStore) -> Result<Taken<S>, TransferError> {
         let Some((restoring, state)) = self.state.take() else {
             return Err(TransferError::Peer("a snapshot without a state".into()));
         };
@@ -285,4 +286,9 @@ impl Transfer {
         books.install(&Snapshot { slot: self.slot, state, accounts, sessions, new_sessions: 0..0, blocks })?;
         Ok(Taken::Installed(Box::new(ledger), decisions, log_hash))
     }
+}
+
+/// The hash of the last entry of a full block.
+fn end_of<B: Block>(block: &B) -> Option<Digest> {
+    block.hash_of((block.number() + 1) * B::ENTRIES)
 }

@@ -106,12 +106,12 @@ impl World {
                 client.closed();
                 return Ok(());
             }
-            (None, Ok(Done::Followed { transactions, next })) => {
+            (None, Ok(Done::Followed { entries, next })) => {
                 let Ask::Follow(feed, from) = &request.ask else {
                     return check(false, "answers", || format!("{:?} was answered with transactions", request.ask));
                 };
                 let limits = (FOLLOW_SCAN, FOLLOW_PAGE);
-                return self.answers.followed(&self.model, feed, *from, limits, (transactions, next));
+                return self.answers.followed(&self.model, feed, *from, limits, (entries, next));
             }
             (slot, Err(refusal)) => (slot.unwrap_or(0), Err(refusal)),
             (slot, result) => {

@@ -44,7 +44,7 @@ impl World {
         match out {
             Out::Answers { to, answers, .. } => self.answered(index, &to, answers)?,
             // No client asks for it.
-            Out::Status(_) => {}
+            Out::Status { .. } => {}
             Out::Read(number) => {
                 self.read_rounds.asks(self.machines[index].id, number, self.agreement.slots());
                 self.mail(index, MAILBOX, Mail::Events(vec![Event::Read(number)]));

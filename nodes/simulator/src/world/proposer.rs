@@ -13,7 +13,11 @@ use super::{MAILBOX, Mail, World};
 
 impl World {
     /// The proposer of a node does something, and what follows is done. Nothing happens if the node is down.
-    pub(super) fn proposer(&mut self, index: usize, act: impl FnOnce(&mut Proposer, Now, &mut Vec<Out>)) -> Check {
+    pub(super) fn proposer(
+        &mut self,
+        index: usize,
+        act: impl FnOnce(&mut Proposer<Waiter>, Now, &mut Vec<Out<Waiter>>),
+    ) -> Check {
         let Some(mut node) = self.machines[index].node.take() else { return Ok(()) };
         let (now, mut outs) = (self.clocks(index, &node), Vec::new());
         act(&mut node.proposer, now, &mut outs);
@@ -21,7 +25,7 @@ impl World {
         outs.into_iter().try_for_each(|out| self.carry_out(index, out))
     }
 
-    fn carry_out(&mut self, index: usize, out: Out) -> Check {
+    fn carry_out(&mut self, index: usize, out: Out<Waiter>) -> Check {
         match out {
             Out::Tell(events) => {
                 self.note_formed(index, &events)?;
@@ -66,7 +70,8 @@ impl World {
 
     pub(super) fn submit(&mut self, index: usize, waiter: Waiter, header: &RequestHeader, action: &Action) -> Check {
         let request = EncodedRequest::new(header, action);
-        self.proposer(index, |proposer, now, out| proposer.submit(now, waiter, request, out))
+        let client = (waiter.client.owner(), waiter.client.id());
+        self.proposer(index, |proposer, now, out| proposer.submit(now, client, waiter, request, out))
     }
 
     pub(super) fn notices(&mut self, index: usize, notices: Vec<Notice>) -> Check {

@@ -10,11 +10,12 @@ use rabia_bank_actors::consensus::agreement::{Agreement, TICK};
 use rabia_bank_actors::consensus::handshake::Handshake;
 use rabia_bank_actors::consensus::pool::Now;
 use rabia_bank_actors::consensus::stores::{Standing, Stores as MembersStores};
+use rabia_bank_actors::ledger;
 use rabia_bank_actors::metrics::Metrics;
 use rabia_bank_actors::parts::bank::{Bank, BankState, SWEEP, SnapshotPolicy};
 use rabia_bank_actors::parts::link::Link;
 use rabia_bank_actors::parts::log::Log;
-use rabia_bank_actors::parts::proposer::{Proposer, ProposerState};
+use rabia_bank_actors::parts::proposer::{Proposer, ProposerState, pool};
 use rabia_bank_actors::parts::snapshotter::{BooksWriter, Snapshotter};
 use rabia_bank_actors::parts::timekeeper::LOOK;
 use rabia_bank_actors::parts::voter::Voter;
@@ -292,7 +293,7 @@ impl World {
         self.promises.recovered(machine.id, &recovered)?;
         self.old_copies.started(recovered.store);
         self.read_rounds.started(machine.id);
-        let rebuilt = rebuild(&identity, &books, &store.reader(), recovered.decided);
+        let rebuilt = rebuild::<ledger::Bank>(&identity, &books, &store.reader(), recovered.decided);
         let mut rebuilt = rebuilt.map_err(|error| Violation { property: "replay", what: error.to_string() })?;
         let (ledger, last) = (&mut rebuilt.ledger, rebuilt.decisions.clone());
         self.digests.after(machine.id, ledger.applied(), ledger.digest())?;
@@ -314,7 +315,7 @@ impl World {
         let core = Agreement::new(self.genesis.clone(), machine.id, &recovered, ledger.replacements(), &mut effects);
         let incarnation = core.stores().incarnation(machine.id, recovered.store, recovered.starts);
         let of_proposer = ProposerState {
-            pool: Proposer::pool(&self.genesis, machine.id, incarnation, recovered.decided, last),
+            pool: pool(&self.genesis, machine.id, incarnation, recovered.decided, last),
             log_time: ledger.log_time(),
             witness: machine.witness(self.now),
             since_boot: Some(self.now),
@@ -397,7 +398,7 @@ fn open(log: &Disk, books: &Disk, identity: &Identity) -> Result<Stores, StoreEr
     })?;
     let Some(books) = opened else { unreachable!("the log was opened without the books") };
     books.check_store(recovered.store)?;
-    let hash = books.reader().view().map(|view| log_hash_of(&view))?;
+    let hash = books.reader().view().map(|view| log_hash_of::<ledger::Bank>(&view))?;
     log.settle(hash.unwrap_or(Digest::ZERO), &mut recovered)?;
     Ok(Stores { log, recovered, books })
 }

@@ -5,7 +5,6 @@
 mod clocks;
 mod embedded;
 mod exactly_once;
-mod fairness;
 mod faults;
 mod forks;
 mod fuzzed;

@@ -2,15 +2,22 @@
 //! send more commands than a node can apply. The others run with the lowest priority (`nice` 19), since they share the machine's
 //! processors with the nodes: what is left is the work that they give to the nodes.
 //!
+//! A binary of its own, so that no other test runs beside it: it looks at how long somebody waits.
+//!
 //! The suite has small cases, which see whether somebody starves. The marks are measured alone, in a release build:
 //!
 //! ```text
-//! cargo test --release --workspace --test nodes -- --ignored fairness::dearest_questions --nocapture
-//! cargo test --release --workspace --test nodes -- --ignored fairness::floods --nocapture
+//! cargo test --release --workspace --test fairness -- --ignored dearest_questions --nocapture
+//! cargo test --release --workspace --test fairness -- --ignored floods --nocapture
 //! ```
 //!
 //! `RABIA_BANK_ACCOUNTS` and `RABIA_BANK_TRANSACTIONS` make the first one smaller (1,000,000 and 5,000,000), `RABIA_BANK_SECONDS` both
 //! shorter or longer (20).
+
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // clippy knows only functions marked as tests, not what they share
+
+#[path = "../nodes/support/mod.rs"]
+mod support;
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -20,11 +27,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
-use crate::support::bulks::{Bulks, account, clients};
-use crate::support::{Cluster, Connection, PATIENCE, from_environment, status_of, wait_until};
 use rabia_bank_messages::bank::{Amount, Operation};
 use rabia_bank_messages::codec::Encoding;
 use serde_json::{Value, json};
+use support::bulks::{Bulks, account, clients};
+use support::{Cluster, Connection, PATIENCE, from_environment, status_of, wait_until};
 use tokio_tungstenite::tungstenite::Error as SocketError;
 
 /// The account whose history is asked for.

@@ -349,11 +349,15 @@ mod tests {
         Proposer::new(Now { elapsed: Duration::ZERO, ..NOW }, state, Arc::new(Metrics::new(Instant::now(), 0, 0)))
     }
 
-    fn submit(proposer: &mut Proposer<u64>, tag: u64) -> Vec<Out<u64>> {
+    fn submit_of(proposer: &mut Proposer<u64>, from: (Owner, ClientId), tag: u64) -> Vec<Out<u64>> {
         let header = RequestHeader { session: 0, key: SessionKey([1; 16]), number: 0, acknowledged: 0 };
         let mut out = Vec::new();
-        proposer.submit(NOW, (Owner::Host, 1), tag, EncodedRequest::new(&header, &Action::<Command>::Open), &mut out);
+        proposer.submit(NOW, from, tag, EncodedRequest::new(&header, &Action::<Command>::Open), &mut out);
         out
+    }
+
+    fn submit(proposer: &mut Proposer<u64>, tag: u64) -> Vec<Out<u64>> {
+        submit_of(proposer, (Owner::Host, 1), tag)
     }
 
     #[test]
@@ -371,15 +375,20 @@ mod tests {
 
     #[test]
     fn requests_count_until_their_batch_is_decided() {
-        let mut proposer = proposer(1);
-        submit(&mut proposer, 7);
+        let other = (Owner::Address([127, 0, 0, 1].into()), 3);
+        let mut proposer = proposer(4);
+        for (from, tag) in [((Owner::Host, 1), 5), ((Owner::Host, 2), 6), (other, 7)] {
+            submit_of(&mut proposer, from, tag);
+        }
         let mut out = Vec::new();
         proposer.pump(NOW, &mut out);
-        let Some(Out::Expect(id, _)) = out.first() else { panic!("{out:?}") };
-        let refused = submit(&mut proposer, 8);
+        let Some(Out::Expect(id, waiters)) = out.first() else { panic!("{out:?}") };
+        assert_eq!(waiters.len(), 3);
+        assert!(matches!(submit(&mut proposer, 8)[..], [Out::Pump]), "the fourth of four");
+        let refused = submit_of(&mut proposer, other, 9);
         let [Out::Refuse(waiter, refusal)] = &refused[..] else { panic!("{refused:?}") };
-        assert!(*waiter == 8 && refusal.code == ErrorCode::Busy, "{refused:?}");
+        assert!(*waiter == 9 && refusal.code == ErrorCode::Busy, "{refused:?}");
         proposer.notices(NOW, vec![Notice::Decided(1, Some(*id)), Notice::Frontier(1)], &mut Vec::new());
-        assert!(submit(&mut proposer, 9).is_empty(), "it is taken, and the pool is about to be asked");
+        assert!(submit_of(&mut proposer, other, 10).is_empty(), "it is taken, and the pool is about to be asked");
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use rabia_bank_messages::bank::{AccountId, Amount, Command, Operation, Query};
+use rabia_bank_messages::bank::{AccountId, Amount, Command, Operation, Query, Success};
 use rabia_bank_messages::client::Feed;
 
 const LIMITS: Limits = Limits { in_flight: 4, timeout: SECOND };

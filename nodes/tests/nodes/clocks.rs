@@ -104,7 +104,9 @@ fn accept(folder: &Path) -> String {
 }
 
 /// Without this a node goes by its log and its wall clock, as after its machine was started again.
-fn forget_uptime(node: &Node) {
+fn kill_and_forget_uptime(node: &mut Node) {
+    wait_until("the clock is kept", PATIENCE, || node.config.clock_path().is_file());
+    node.kill();
     fs::remove_file(node.config.clock_path()).unwrap();
 }
 
@@ -162,18 +164,13 @@ fn a_single_node_whose_machine_was_off_asks_beyond_a_day() {
     node.start();
     serving(&node);
     create_account(&node, "a");
-    wait_until("the clock is kept", PATIENCE, || node.config.clock_path().is_file());
-    node.kill();
-
-    forget_uptime(&node);
+    kill_and_forget_uptime(&mut node);
     let clock = Clock::new(&library, dir.path().join("ahead"), (20 * HOUR) as i64);
     clock.start(&mut node);
     serving(&node);
     assert!(is_near(deposit(&node), now() + 20 * HOUR));
     wait_until("the log tells it", PATIENCE, || log(&node).contains("agree that all were off for so long"));
-    node.kill();
-
-    forget_uptime(&node);
+    kill_and_forget_uptime(&mut node);
     clock.set((20 * HOUR + 3 * DAY) as i64);
     clock.start(&mut node);
     serving(&node);

@@ -10,7 +10,7 @@ use rabia_bank_messages::ids::Slot;
 pub struct AppliedSlot(Arc<AtomicU64>);
 
 impl AppliedSlot {
-    /// The slot.
+    /// As of the moment when it is asked: the bank goes on meanwhile.
     pub fn get(&self) -> Slot {
         self.0.load(Ordering::Relaxed)
     }

@@ -33,7 +33,7 @@ use crate::parts::clients::{Answered, Done, Waiter};
 /// A node that is so many slots behind what it knows of says how far it is.
 const FAR_BEHIND: u64 = 1_000;
 
-/// Drives the bank.
+/// The shell around the bank's part: mailbox, timers, blocks read from disk.
 pub struct Bank<S: StateMachine = ledger::Bank> {
     part: bank::Bank<S>,
     /// What the part wants done; empty between messages.
@@ -53,9 +53,9 @@ pub struct BankNeighbours {
     pub voter: VoterInbox,
     /// Goes by log time.
     pub proposer: ProposerInbox,
-    /// Saves.
+    /// Makes snapshots of the state durable.
     pub snapshotter: SnapshotterInbox,
-    /// Stops the node.
+    /// Stops the node where the bank can't go on.
     pub node: Recipient<Failed>,
 }
 

@@ -19,7 +19,7 @@ use crate::consensus::turns::Owner;
 /// The most bytes that may wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BudgetLimits {
-    /// Of one connection.
+    /// Of one connection, what is free included.
     pub connection: usize,
     /// Of all connections of an owner, beyond what is free.
     pub owner: usize,
@@ -32,11 +32,11 @@ pub struct BudgetLimits {
 /// Which of the limits was reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Exceeded {
-    /// That of the connection.
+    /// The connection has [`BudgetLimits::connection`] already.
     Connection,
-    /// That of its owner.
+    /// All connections of its owner have [`BudgetLimits::owner`] already.
     Owner,
-    /// That of the node.
+    /// The node has [`BudgetLimits::node`] already, or more than half of that and this owner more than its share.
     Node,
 }
 
@@ -71,7 +71,7 @@ struct OfOwner {
 }
 
 impl Budget {
-    /// Nothing waits yet.
+    /// A budget with these limits, of which nothing is used.
     pub fn new(limits: BudgetLimits) -> Arc<Budget> {
         Arc::new(Budget { limits, used: Mutex::default() })
     }
@@ -130,7 +130,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// What waits.
+    /// Bytes of this connection that wait, the free ones included.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -199,7 +199,7 @@ pub struct Budgets {
 }
 
 impl Budgets {
-    /// Nothing waits yet.
+    /// Budgets with these limits, of which nothing is used.
     pub fn new(settings: BudgetSettings) -> Budgets {
         let BudgetSettings { unfinished, waiting, unread } = settings;
         let [unfinished, waiting, unread] = [unfinished, waiting, unread].map(Budget::new);
@@ -258,7 +258,7 @@ impl RequestBudget {
         self.max_requests
     }
 
-    /// How many wait.
+    /// How many commands wait for their slot.
     pub fn requests(&self) -> usize {
         self.requests
     }

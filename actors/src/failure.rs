@@ -34,9 +34,9 @@ pub enum StartError {
     /// The log can't be applied.
     #[error("slot {slot} of the log can't be applied: {why}")]
     Replay {
-        /// Which slot.
+        /// The first one that can't be applied.
         slot: Slot,
-        /// Why.
+        /// What is wrong with it, for people.
         why: String,
     },
     /// The store was replaced by another.
@@ -46,9 +46,9 @@ pub enum StartError {
         file.display(), by.slot, by.node, by.store
     )]
     Replaced {
-        /// The log.
+        /// The log of the store that was replaced.
         file: PathBuf,
-        /// By which one.
+        /// The store that took its place, and the slot that says so.
         by: Replacement,
     },
     /// The system gives no random numbers.

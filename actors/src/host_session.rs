@@ -39,7 +39,7 @@ use crate::session::{SessionNeighbours, SessionSettings, draw_key};
 /// How often deadlines are looked at.
 const CHECK: Duration = Duration::from_millis(100);
 
-/// Whom to tell.
+/// The other end of a request that has no answer yet.
 #[derive(Debug)]
 struct Asker<T> {
     to: oneshot::Sender<Heard<T>>,

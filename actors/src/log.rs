@@ -17,7 +17,7 @@ use crate::parts::log::{self, Begun};
 #[rtype(result = "()")]
 struct Write;
 
-/// Owns the store.
+/// The only writer of the log's file.
 pub struct Log {
     part: log::Log,
     store: LogStore,

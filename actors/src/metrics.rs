@@ -45,7 +45,7 @@ pub struct Report {
     pub connected: [bool; MAX_NODES],
     /// Slots that this node decided by votes: in phase 1, 2, 3, and 4 or later.
     pub phases: [u64; 4],
-    /// Slots in agreement.
+    /// Slots that something was said in and that are not decided.
     pub open_slots: u64,
     /// The furthest slot that a peer is known to have.
     pub known_elsewhere: Slot,

@@ -36,7 +36,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 #[rtype(result = "()")]
 struct Flush;
 
-/// A socket ended.
+/// Reading from a socket, or writing to it, has come to an end.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Ended {

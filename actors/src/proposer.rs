@@ -44,13 +44,13 @@ pub struct Proposer<S: StateMachine = Bank> {
 
 /// The actors that the proposer speaks to.
 pub struct ProposerNeighbours<S: StateMachine = Bank> {
-    /// Tells clients.
+    /// Learns which batches nobody waits for any more.
     pub bank: BankInbox,
-    /// Hears who waits.
+    /// Learns who waits for the requests of a batch.
     pub machine: MachineInbox<S>,
     /// Agrees on what is proposed.
     pub voter: VoterInbox,
-    /// One a peer.
+    /// The other members, one link each.
     pub links: Links,
 }
 

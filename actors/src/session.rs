@@ -17,9 +17,9 @@ use crate::parts::session::Limits;
 /// What all sessions of a node have in common.
 #[derive(Clone, Debug)]
 pub struct SessionSettings {
-    /// The node.
+    /// The member that they are sessions of.
     pub node: NodeId,
-    /// Its cluster.
+    /// Told to clients, which must not mix clusters up.
     pub cluster: ClusterId,
     /// The longest message of a client, in bytes.
     pub max_message_bytes: usize,
@@ -27,7 +27,7 @@ pub struct SessionSettings {
     pub max_in_flight: usize,
     /// How long a request may wait before it is answered `no_quorum`.
     pub request_timeout: Duration,
-    /// What may wait.
+    /// The bytes that all of them together may have waiting.
     pub budgets: Budgets,
 }
 
@@ -35,7 +35,7 @@ pub struct SessionSettings {
 pub struct SessionNeighbours<S: StateMachine = Bank> {
     /// Puts commands into the log.
     pub submit: Recipient<Submit<S>>,
-    /// Answers.
+    /// Answers queries, and has the entries of subscriptions.
     pub machine: MachineInbox<S>,
     /// How far that is.
     pub applied: AppliedSlot,

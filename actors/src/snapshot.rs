@@ -19,7 +19,7 @@ const READ_BYTES: usize = 4 << 20;
 /// A ledger that was made of the books, and the last decisions in it.
 pub type Restored<S> = (Replicated<S>, Vec<Decision>);
 
-/// A decided slot.
+/// A slot and the batch that it was decided on; none if it was forfeited.
 pub type Decision = (Slot, Option<BatchId>);
 
 /// What changed since the last snapshot.

@@ -30,13 +30,13 @@ pub struct SnapshotterNeighbours<S: StateMachine = Bank> {
     pub voter: VoterInbox,
     /// Removes what is not needed.
     pub log: LogInbox,
-    /// One a peer.
+    /// The other members, one link each.
     pub links: Links,
-    /// Stops the node.
+    /// Stops the node where the books can't be read or written.
     pub node: Recipient<Failed>,
 }
 
-/// Drives the snapshotter.
+/// The shell around the snapshotter's part: mailbox, timers, files read and written on other threads.
 pub struct Snapshotter<S: StateMachine = Bank> {
     part: snapshotter::Snapshotter<S>,
     reader: LogReader,

@@ -54,7 +54,7 @@ pub struct NodeSettings {
     pub identity: Identity,
     /// Its log, made when the cluster was created.
     pub log: PathBuf,
-    /// Its books, likewise.
+    /// Its books, made when the cluster was created.
     pub books: PathBuf,
     /// Where it keeps what it knows of time: see [`uptime`](crate::uptime). Need not be there.
     pub clock: PathBuf,

@@ -36,7 +36,7 @@ pub struct Uptime {
 }
 
 impl Uptime {
-    /// Now. Linux tells.
+    /// As of this moment. Only Linux tells.
     pub fn now() -> Option<Uptime> {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
         // A boot id is one word; it stands in a line of words.

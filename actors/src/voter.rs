@@ -45,17 +45,17 @@ pub struct Voter {
 
 /// The actors that the voter speaks to.
 pub struct VoterNeighbours {
-    /// Writes.
+    /// Makes durable what the voter promises.
     pub log: LogInbox,
-    /// Applies.
+    /// Applies the slots that are decided.
     pub bank: BankInbox,
-    /// Proposes.
+    /// Learns what is proposed and decided.
     pub proposer: ProposerInbox,
     /// Serves peers that are behind.
     pub snapshotter: SnapshotterInbox,
-    /// One a peer.
+    /// The other members, one link each.
     pub links: Links,
-    /// Stops the node.
+    /// Stops the node where it disagrees with the majority.
     pub node: Recipient<Failed>,
 }
 

@@ -94,7 +94,7 @@ impl Payload {
         &self.0
     }
 
-    /// In bytes.
+    /// Its size in bytes, the prefix included.
     #[allow(clippy::len_without_is_empty)] // a payload has a prefix at least
     pub fn len(&self) -> usize {
         self.0.len()
@@ -280,7 +280,7 @@ impl BatchBuilder {
         }
     }
 
-    /// Requests so far.
+    /// How many requests were added so far.
     pub fn count(&self) -> u32 {
         self.count
     }

@@ -151,7 +151,7 @@ hex_id!(
     16
 );
 hex_id!(
-    /// A BLAKE3 hash.
+    /// A BLAKE3 hash, all 32 bytes of it.
     Digest,
     32
 );

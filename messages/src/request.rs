@@ -42,7 +42,7 @@ pub enum Action<C = Command> {
 /// A request of a payload, decoded.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Request<'a, C = Command> {
-    /// Who asks.
+    /// The session, and the number in it.
     pub header: RequestHeader,
     /// What is to be done.
     pub action: Action<C>,
@@ -69,7 +69,7 @@ impl EncodedRequest {
         EncodedRequest { bytes, weight }
     }
 
-    /// In bytes.
+    /// Its size in bytes, the header included.
     #[allow(clippy::len_without_is_empty)] // a request has a header at least
     pub fn len(&self) -> usize {
         self.bytes.len()
@@ -106,12 +106,12 @@ pub(crate) fn write<C: Batched>(bytes: &mut Vec<u8>, header: &RequestHeader, act
 enum Head {
     Open,
     Close,
-    /// The command follows.
+    /// The machine's own encoding of it follows.
     Command,
 }
 
 impl<'a> Reader<'a> {
-    /// Reads a request.
+    /// Takes the next request off the payload.
     pub(crate) fn request<C: Batched>(&mut self) -> Result<Request<'a, C>, BadCommand> {
         let header = self.header()?;
         let before = self.0;

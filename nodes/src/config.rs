@@ -211,7 +211,7 @@ pub enum ConfigError {
     /// The file can't be read.
     #[error("can't read {}: {source}; `rabia-bank create` makes the folders of a new cluster", path.display())]
     Read {
-        /// The configuration file.
+        /// Where it was looked for.
         path: PathBuf,
         /// What the system says.
         source: std::io::Error,
@@ -219,7 +219,7 @@ pub enum ConfigError {
     /// It is not TOML, a key is missing, unknown, or of another type.
     #[error("{}: {source}", path.display())]
     Parse {
-        /// The configuration file.
+        /// Where the text was read from.
         path: PathBuf,
         /// What is wrong, with the line.
         source: Box<toml::de::Error>,
@@ -227,7 +227,7 @@ pub enum ConfigError {
     /// A value makes no sense.
     #[error("{}{}: {problem}", path.display(), line.map(|n| format!(", line {n}")).unwrap_or_default())]
     Invalid {
-        /// The configuration file.
+        /// The file that the value stands in.
         path: PathBuf,
         /// In which line, from 1, where it belongs to one.
         line: Option<usize>,

@@ -71,7 +71,7 @@ pub enum Peers {
     None,
     /// Over TCP, at the addresses of their configurations.
     Tcp(TcpListener),
-    /// In this process.
+    /// Through memory, where all members live in this process.
     Local(LocalNetwork),
 }
 

@@ -93,7 +93,7 @@ impl Ended {
         pages.into_iter().map(|page| (page, self.page(page))).collect()
     }
 
-    /// All pages.
+    /// Every page that is remembered, with its number.
     pub(super) fn pages(&self) -> impl Iterator<Item = (u64, EndedRow)> {
         let pages = self.forgotten / PAGE..self.count().div_ceil(PAGE);
         pages.filter_map(|page| self.page(page).map(|row| (page, row)))

@@ -56,7 +56,7 @@ pub use snapshot::Changes;
 pub use state::StateRow;
 pub use unusable::{NAMED, UnusableBatches};
 
-/// The replicated bank.
+/// The bank, with the batches and the sessions of its log.
 pub type Ledger = replicated::Replicated<Bank>;
 /// What came of a slot of the bank's log.
 pub type Applied = replicated::Applied<CommandOutcome>;

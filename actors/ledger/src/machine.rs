@@ -54,7 +54,7 @@ impl Moment {
     }
 }
 
-/// What is replicated.
+/// What a cluster keeps alike on all its nodes, by the rule that the [page](self) states.
 pub trait StateMachine: Debug + Sized + Send + 'static {
     /// Which machine it is, and in which version: nodes that compare states, and files that are read, must mean the same.
     const NAME: &'static str;
@@ -112,7 +112,7 @@ pub trait StateMachine: Debug + Sized + Send + 'static {
         History::default()
     }
 
-    /// Figures for people.
+    /// What the status and the metrics of a node show of the machine. Nothing else depends on it.
     fn figures(&self) -> Figures {
         Figures::default()
     }
@@ -170,11 +170,11 @@ pub trait StateMachine: Debug + Sized + Send + 'static {
 pub enum Ask<'a, S: StateMachine> {
     /// What came of a command, for its client. The answer is the same at any later time.
     Outcome(&'a S::Outcome),
-    /// A query.
+    /// What a client asks, without a place in the log.
     Query(&'a S::Query),
     /// What a subscriber is to be told.
     Feed {
-        /// What about.
+        /// Which entries belong to the subscription.
         feed: &'a S::Feed,
         /// Entries of the history with ids from here on, oldest first …
         next: u64,
@@ -199,7 +199,7 @@ pub enum Begun<S: StateMachine> {
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // as above
 pub enum Progress<A> {
-    /// This is it.
+    /// It is complete. An error says why there is none, by a stable code.
     Done(Result<A, Refusal>),
     /// It needs this block of the history: see [`Lookup::give`](crate::lookup::Lookup::give).
     Block(u64),
@@ -384,7 +384,7 @@ pub trait Block: Debug + Sized + Send + Sync {
     /// If it is not block `number`, or damaged.
     fn decode(number: u64, row: &[u8]) -> Result<Self, BadRow>;
 
-    /// Which block, from 0.
+    /// Blocks count from 0, in the order of the history.
     fn number(&self) -> u64;
 
     /// The hash of the entry before its first one.

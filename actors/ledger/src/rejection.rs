@@ -19,14 +19,14 @@ pub enum Rejection {
     },
     /// The client said that it has the answer to this request, so the answer is gone.
     RequestAcknowledged {
-        /// The request.
+        /// The request's number in its session.
         number: u64,
         /// What the client has acknowledged, in any request so far.
         acknowledged: u64,
     },
     /// The number belongs to another command.
     RequestReused {
-        /// The number.
+        /// The number that both commands were sent with.
         number: u64,
     },
     /// There is no room for the reply: too many are kept that were not acknowledged.

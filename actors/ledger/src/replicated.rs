@@ -53,7 +53,7 @@ pub struct Replicated<S: StateMachine> {
 /// What came of a slot.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Applied<O> {
-    /// It was forfeited.
+    /// No batch was decided on: the slot was forfeited.
     Null,
     /// Its batch was applied in an earlier slot.
     Repeated,
@@ -264,7 +264,7 @@ impl<S: StateMachine> Replicated<S> {
         lookup.at_hand(&self.machine).done()
     }
 
-    /// What is replicated.
+    /// The state of the machine, without sessions and batches.
     pub fn machine(&self) -> &S {
         &self.machine
     }
@@ -274,7 +274,7 @@ impl<S: StateMachine> Replicated<S> {
         self.machine.history()
     }
 
-    /// When sessions expire.
+    /// How many sessions may be open, and how long each may be idle.
     pub fn session_limits(&self) -> SessionLimits {
         self.sessions.limits()
     }

@@ -16,7 +16,6 @@ impl BadRow {
     }
 }
 
-/// Encodes a row.
 pub(super) fn encode(row: &impl Serialize) -> Vec<u8> {
     msgpack::encode(row)
 }

@@ -73,7 +73,7 @@ enum SessionsRow {
 /// The key of the row with the first sessions that ended. No log has so many requests.
 pub(super) const ENDED_ROWS: u64 = 1 << 63;
 
-/// An open session.
+/// What a snapshot holds of an open session.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct SessionRow {
     key: SessionKey,
@@ -97,7 +97,6 @@ struct ReplyRow {
 /// Where a command stands in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Place {
-    /// The slot.
     pub(super) slot: Slot,
     /// Its place among the requests of that slot, from 0.
     pub(super) index: u32,
@@ -330,7 +329,6 @@ impl<S: StateMachine> Sessions<S> {
         }
     }
 
-    /// When sessions expire.
     pub(super) fn limits(&self) -> SessionLimits {
         self.limits
     }
@@ -463,7 +461,7 @@ impl<S: StateMachine> Sessions<S> {
         rows.map(|(page, row)| (ENDED_ROWS + page, rows::encode(&SessionsRow::Ended(row)))).collect()
     }
 
-    /// Ends all sessions.
+    /// For a new cluster that begins with these books: nobody acts in it in a session of the old one.
     pub(super) fn end_all(&mut self) {
         let numbers: Vec<u64> = self.open.keys().copied().collect();
         numbers.into_iter().for_each(|number| self.end(number));

@@ -179,7 +179,7 @@ impl<S: StateMachine> Loading<S> {
         self.state.applied
     }
 
-    /// When sessions expire.
+    /// How many sessions may be open, and how long each may be idle.
     pub fn session_limits(&self) -> SessionLimits {
         self.state.session_limits
     }

@@ -31,7 +31,7 @@ const LONG: usize = 16 * 1024;
 pub struct Asker {
     /// Whose work it is.
     pub owner: Owner,
-    /// The client.
+    /// The connection or the session that asks for it.
     pub client: ClientId,
     /// Chosen by the client.
     pub tag: u64,
@@ -40,9 +40,9 @@ pub struct Asker {
 /// What may wait on a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Room {
-    /// Requests.
+    /// Requests of all clients together.
     pub requests: usize,
-    /// Their bytes.
+    /// The bytes that these are encoded in.
     pub bytes: usize,
 }
 

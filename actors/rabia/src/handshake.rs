@@ -27,7 +27,7 @@ use crate::stores::Standing;
 /// The most slots that a log can have: a million a second for half a million years.
 const MAX_SLOT: Slot = 1 << 62;
 
-/// Who was met.
+/// Whom a hello that was accepted comes from, and what of it is to be remembered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Met {
     /// A peer with the store that is its own by the log: it is to be remembered.
@@ -239,7 +239,7 @@ mod tests {
         checked(core, hello).err().map(|refused| refused.reason)
     }
 
-    /// Node 1, new.
+    /// Node 1 as it begins: it has met nobody.
     fn first() -> Agreement {
         agreement(1, store(1), &[(1, 0)], 0)
     }

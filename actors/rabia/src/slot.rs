@@ -22,11 +22,11 @@ use rabia_bank_messages::genesis::Quorums;
 /// What replicas say in a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum SlotMessage {
-    /// Rule 2.
+    /// What the replica wants the slot to be decided on (rule 2).
     Proposal(Value),
-    /// Rules 3 and 5.
+    /// What it saw before the vote of this phase (rules 3 and 5).
     State(Phase, State),
-    /// Rule 4.
+    /// What it binds itself to in this phase (rule 4).
     Vote(Phase, Vote),
 }
 
@@ -54,7 +54,7 @@ impl SlotMessage {
 /// What a slot wants done, in order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SlotEffect {
-    /// Tell all others.
+    /// This goes to every other member.
     Say(SlotMessage),
     /// Make this durable, then call [`Slot::saved`]. If it names a batch, the payload must be durable with it.
     Save(Phase, Said),
@@ -418,7 +418,7 @@ impl Slot {
     }
 }
 
-/// Rule 7.
+/// Of each sender the first message of a kind counts (rule 7).
 fn count_first<T>(counted: &mut [Option<T>; MAX_NODES], from: usize, message: T) {
     if counted[from].is_none() || is_broken(Rule::FirstCounts) {
         counted[from] = Some(message);

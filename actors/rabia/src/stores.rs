@@ -17,7 +17,7 @@ use rabia_bank_messages::sabotage::{Rule, is_broken};
 /// What a store is to its member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Standing {
-    /// Its newest one.
+    /// The one that genesis, or the log after it, named last.
     Current,
     /// A former one: this took its place.
     Former(Replacement),

@@ -70,7 +70,7 @@ impl Turns {
         self.owners.len()
     }
 
-    /// Nobody waits.
+    /// Whether no owner waits for a turn.
     pub fn is_empty(&self) -> bool {
         self.owners.is_empty()
     }
@@ -112,7 +112,7 @@ impl<T> FairQueue<T> {
         work
     }
 
-    /// Whether nothing waits.
+    /// Whether no client has work here.
     pub fn is_empty(&self) -> bool {
         self.queues.is_empty()
     }

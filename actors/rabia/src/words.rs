@@ -23,7 +23,7 @@ pub enum Event {
     Saved(Ticket),
     /// The pool wants this proposed.
     Propose {
-        /// In which slot.
+        /// Above what is decided without a gap, by a window at most. Otherwise nothing is proposed.
         slot: Slot,
         /// Which batch; null gives the slot up.
         value: Value,
@@ -55,14 +55,14 @@ pub enum Event {
     },
     /// The digest of this node's state after a slot.
     OwnDigest {
-        /// The slot.
+        /// The last slot that is applied in it.
         slot: Slot,
-        /// The digest.
+        /// Covers all that is replicated, so it is the same wherever the same slots are applied.
         digest: Digest,
     },
     /// What [`Effect::LookUp`] asked for: none if the log has it no more.
     LookedUp {
-        /// The slot.
+        /// The one that was asked about.
         slot: Slot,
         /// The hash of the log up to it.
         hash: Option<Digest>,
@@ -87,7 +87,7 @@ pub enum Effect {
     Save(Ticket, Commit),
     /// Apply the next slot.
     Deliver(Slot, Option<(BatchId, Payload)>),
-    /// Tell the pool.
+    /// This is news for the pool of this node.
     Pool(Notice),
     /// All reads up to `read` see what was acknowledged before they were asked, once `slot` is applied.
     ReadAt {
@@ -98,30 +98,30 @@ pub enum Effect {
     },
     /// Answer this peer's [`PeerMessage::CatchUp`] from the log on disk.
     SendEntries {
-        /// Who asked.
+        /// The peer that lacks them.
         to: NodeId,
         /// From which slot on.
         from: Slot,
     },
     /// Answer this peer's [`PeerMessage::Fetch`] from the log on disk, if the batch is there.
     SendStored {
-        /// Who asked.
+        /// The peer that lacks it.
         to: NodeId,
-        /// For which payload.
+        /// The batch whose payload it is.
         id: BatchId,
     },
     /// Tell this peer the hash of the log up to a slot, if it is on disk.
     SendHash {
-        /// Who asked.
+        /// The peer that compares it with its own.
         to: NodeId,
-        /// For which slot.
+        /// The last slot that the hash covers.
         slot: Slot,
     },
     /// Look on disk for the hash of the log up to a slot, and report [`Event::LookedUp`].
     LookUp(Slot),
     /// This peer's log begins at a slot that is beyond this node's, whose history it has: ask it for a snapshot.
     GetSnapshot {
-        /// Whom.
+        /// The peer that has one to send.
         from: NodeId,
         /// The first slot of its log.
         log_from: Slot,
@@ -130,9 +130,9 @@ pub enum Effect {
     Doubt(bool),
     /// No majority has this node's log and state. If that is certain, the node stops.
     Split {
-        /// What was compared.
+        /// What each node says of its log and state, for people.
         what: String,
-        /// Whether it is.
+        /// Whether there were enough comparisons.
         certain: bool,
     },
     /// The store at the other end of this link has become the peer's, and nothing is remembered of it: break the link, so that
@@ -149,13 +149,13 @@ pub enum Effect {
 pub enum Notice {
     /// A peer proposed this; the payload is held.
     Heard {
-        /// In which slot.
+        /// The slot that it is proposed in.
         slot: Slot,
-        /// Who.
+        /// The peer that proposed it.
         from: NodeId,
-        /// What.
+        /// The batch; null to give the slot up.
         value: Value,
-        /// The batch's payload.
+        /// The requests of the batch, encoded; none with null.
         payload: Option<Payload>,
     },
     /// Somebody spoke in this slot, in which this node has not proposed.
@@ -172,9 +172,9 @@ pub enum Notice {
     Arrived(BatchId, Payload),
     /// A peer says what its clock shows.
     Clock {
-        /// Who.
+        /// The peer whose clock it is.
         peer: NodeId,
-        /// Its wall clock.
+        /// Its wall clock, in milliseconds since the Unix epoch.
         wall: Millis,
         /// What monotonic clocks confirm there, if that is known.
         confirmed: Option<Millis>,
@@ -200,9 +200,9 @@ pub enum PoolEffect {
     /// A batch of this node was formed: its requests, which these wait for in their order, are answered when it is applied. Comes
     /// before anything else is said of the batch.
     Formed(BatchId, Payload, Vec<Asker>),
-    /// Propose this.
+    /// Hand this to the agreement core as [`Event::Propose`].
     Propose {
-        /// In which slot.
+        /// Above what is decided without a gap, by a window at most.
         slot: Slot,
         /// Which batch, or null.
         value: Value,

@@ -22,9 +22,9 @@ messages_of_machine!(Ask, Subscribe, Follow, Install);
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
 pub struct Expect<S: StateMachine = Bank> {
-    /// The batch.
+    /// A batch that this node has formed.
     pub id: BatchId,
-    /// One per request.
+    /// One for each request of the batch.
     pub waiters: Vec<Waiter<S>>,
 }
 
@@ -39,7 +39,7 @@ pub struct Abandon(pub BatchId);
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
 pub struct Apply {
-    /// The slot.
+    /// One above the slot before.
     pub slot: Slot,
     /// What it was decided on.
     pub batch: Option<(BatchId, Payload)>,
@@ -81,9 +81,9 @@ pub struct TellStandpoint;
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "Result<Option<Slot>, String>")]
 pub struct StandingOf {
-    /// The member.
+    /// The member that the store is said to be of.
     pub node: NodeId,
-    /// The store.
+    /// The store that would speak for it.
     pub store: StoreId,
 }
 

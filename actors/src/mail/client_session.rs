@@ -12,7 +12,7 @@ pub use crate::parts::clients::{Answered, Client, Done, Waiter};
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
 pub struct Answers<S: StateMachine = Bank> {
-    /// Each of them.
+    /// Each bears the mark of its request.
     pub answers: Vec<Answered<S>>,
     /// When the slot was applied that they come from; none for those that needed none.
     pub applied: Option<Instant>,

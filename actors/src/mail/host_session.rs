@@ -22,7 +22,7 @@ pub struct Reply<T = Success> {
     pub index: Option<u32>,
     /// Whether a command had been applied before, by an earlier attempt.
     pub replayed: bool,
-    /// What it brought.
+    /// What the machine answers; of the bank a [`Success`].
     pub success: T,
 }
 
@@ -33,7 +33,7 @@ pub type Heard<T = Success> = Result<Reply<T>, Refusal>;
 #[derive(Message, Debug)]
 #[rtype(result = "Heard<S::Answer>")]
 pub struct Command<S: StateMachine = Bank> {
-    /// What to do.
+    /// What the machine is to apply.
     pub command: S::Command,
     /// Its number in the session, from 1; none: the session numbers it.
     pub number: Option<u64>,
@@ -52,7 +52,7 @@ impl<S: StateMachine> Command<S> {
     }
 }
 
-/// Answer this query.
+/// Look this up, without a place in the log.
 #[derive(Message, Debug)]
 #[rtype(result = "Heard<S::Answer>")]
 pub struct Query<S: StateMachine = Bank> {
@@ -69,7 +69,7 @@ pub struct Query<S: StateMachine = Bank> {
 pub struct Subscribe<S: StateMachine = Bank> {
     /// Of which transactions, and from which on.
     pub feed: S::Feed,
-    /// Whom.
+    /// Gets the transactions, a page at a time.
     pub to: Recipient<Happened<Entry<S>>>,
 }
 
@@ -121,7 +121,7 @@ impl<E> Stream for Transactions<E> {
 #[rtype(result = "()")]
 pub struct Happened<E: 'static = Transaction>(pub Vec<E>);
 
-/// End.
+/// The host needs this session no longer.
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
 pub struct Close {

@@ -10,9 +10,9 @@ use crate::consensus::agreement::Ticket;
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
 pub struct Persist {
-    /// Its number, ascending.
+    /// Above the tickets of all writes before.
     pub ticket: Ticket,
-    /// What to write.
+    /// Becomes durable as a whole or not at all.
     pub commit: Commit,
 }
 

@@ -10,7 +10,7 @@ use crate::socket::Visitor;
 #[rtype(result = "()")]
 pub struct Failed(pub Failure);
 
-/// Serve this client.
+/// Begin a session for this client, which has been let in.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Serve(pub Visitor);

@@ -16,7 +16,7 @@ pub struct Say(pub PeerMessage);
 #[derive(Message)]
 #[rtype(result = "String")]
 pub struct Attach {
-    /// The socket.
+    /// Both ends have said hello on it.
     pub socket: PeerSocket,
     /// What the handshake said.
     pub link: LinkUp,
@@ -42,7 +42,7 @@ pub struct IsUp;
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
 pub struct Standing {
-    /// Whether it does.
+    /// False also for as long as that is not known.
     pub in_force: bool,
 }
 

@@ -32,7 +32,7 @@ impl<S: StateMachine> Submit<S> {
 pub struct Replace {
     /// Whose store is replaced.
     pub node: NodeId,
-    /// By which one.
+    /// The store that is to take its place.
     pub store: StoreId,
 }
 

@@ -18,9 +18,9 @@ pub struct Save(pub Snapshot);
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
 pub struct SendStored {
-    /// Who asked.
+    /// The peer that lacks it.
     pub to: NodeId,
-    /// For which batch.
+    /// The batch whose payload it is.
     pub id: BatchId,
 }
 
@@ -28,9 +28,9 @@ pub struct SendStored {
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
 pub struct SendHash {
-    /// Who asked.
+    /// The peer that compares it with its own.
     pub to: NodeId,
-    /// For which slot.
+    /// The last slot that the hash covers.
     pub slot: Slot,
 }
 
@@ -48,9 +48,9 @@ pub struct AboutSnapshot(pub NodeId, pub PeerMessage);
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
 pub struct Linked {
-    /// Whose.
+    /// The peer at the other end.
     pub peer: NodeId,
-    /// Whether it works.
+    /// False where the link has broken.
     pub up: bool,
 }
 

@@ -9,7 +9,7 @@ use crate::consensus::agreement::{Event, Ticket};
 use crate::parts::voter::LinkUp;
 use crate::snapshot::Decision;
 
-/// The pool's wishes.
+/// What the pool wants of the agreement core, in this order.
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
 pub struct Tell(pub Vec<Event>);
@@ -27,7 +27,7 @@ pub struct Persisted(pub Ticket);
 pub struct FromPeer {
     /// The authenticated end of the link.
     pub peer: NodeId,
-    /// What it said.
+    /// All messages of one frame.
     pub messages: Vec<PeerMessage>,
 }
 
@@ -35,7 +35,7 @@ pub struct FromPeer {
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
 pub struct LinkState {
-    /// Whose.
+    /// The peer at the other end.
     pub peer: NodeId,
     /// What there is to know of it, if it works.
     pub up: Option<LinkUp>,
@@ -55,9 +55,9 @@ pub struct Meet(pub Hello);
 #[derive(Message, Clone, Debug)]
 #[rtype(result = "()")]
 pub struct RefusedBy {
-    /// Who.
+    /// The member that answered the hello.
     pub peer: NodeId,
-    /// What it showed.
+    /// What this node can check in its own store. Without it, a refusal is hearsay.
     pub evidence: Option<Evidence>,
 }
 
@@ -72,9 +72,9 @@ pub struct Read(pub u64);
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
 pub struct OwnDigest {
-    /// The slot.
+    /// The last slot that is applied in it.
     pub slot: Slot,
-    /// The digest.
+    /// Covers all that is replicated, so it is the same wherever the same slots are applied.
     pub digest: Digest,
 }
 
@@ -84,9 +84,9 @@ pub struct OwnDigest {
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
 pub struct LookedUp {
-    /// The slot.
+    /// The last slot that the hash covers.
     pub slot: Slot,
-    /// The hash.
+    /// None if the log has the slot no more.
     pub hash: Option<Digest>,
 }
 
@@ -94,7 +94,7 @@ pub struct LookedUp {
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
 pub struct OtherHistory {
-    /// Who sends it.
+    /// The peer that the snapshot comes from.
     pub peer: NodeId,
     /// The slot that it stands after.
     pub slot: Slot,
@@ -104,7 +104,7 @@ pub struct OtherHistory {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Installed {
-    /// The slot.
+    /// The last slot that is applied in them.
     pub slot: Slot,
     /// The hash of the log up to it.
     pub hash: Digest,

@@ -85,7 +85,7 @@ impl<S: StateMachine> fmt::Debug for Client<S> {
 /// Who waits for an answer, and the client's own mark on the request.
 #[derive(Debug)]
 pub struct Waiter<S: StateMachine = Bank> {
-    /// The client.
+    /// Where the answer goes.
     pub client: Client<S>,
     /// Chosen by the client, handed back with the answer.
     pub tag: u64,
@@ -108,7 +108,7 @@ impl<S: StateMachine> Waiter<S> {
 /// The answer to a request.
 #[derive(Debug)]
 pub struct Answered<S: StateMachine = Bank> {
-    /// The client's mark.
+    /// The mark that the client gave its request.
     pub tag: u64,
     /// The slot that it was applied in or read at.
     pub slot: Option<Slot>,
@@ -120,7 +120,7 @@ pub struct Answered<S: StateMachine = Bank> {
     pub result: Result<Done<S>, Refusal>,
 }
 
-/// What was done.
+/// What a client gets for a request that was not refused.
 #[derive(Debug)]
 pub enum Done<S: StateMachine = Bank> {
     /// A command was applied, or a query read.
@@ -134,7 +134,7 @@ pub enum Done<S: StateMachine = Bank> {
     },
     /// A session is open.
     Opened {
-        /// Its number.
+        /// The number that the log has given it.
         session: u64,
         /// Whether it was opened by this request.
         new: bool,

@@ -74,7 +74,7 @@ impl Traffic {
 enum Due {
     /// There is nothing to send.
     Never,
-    /// Within [`LINGER`].
+    /// Within [`LINGER`], so that more can join it.
     Later,
     /// Behind all that waits.
     Now,

@@ -44,7 +44,7 @@ impl Default for Log {
 /// A write that begins.
 #[derive(Debug)]
 pub struct Begun {
-    /// What to commit.
+    /// All that has gathered by then.
     pub commit: Commit,
     /// Reported too early: only where [`Rule::ReportedDurable`] is broken.
     pub reported: Option<Ticket>,

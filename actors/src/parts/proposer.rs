@@ -36,7 +36,7 @@ const TELL_AGAIN: Duration = Duration::from_secs(10);
 /// What is to be done, in this order.
 #[derive(Debug)]
 pub enum Out<W> {
-    /// Tell the voter.
+    /// What the pool wants of the agreement core, in this order.
     Tell(Vec<Event>),
     /// These wait for the requests of a batch, in their order.
     Expect(BatchId, Vec<W>),
@@ -57,7 +57,7 @@ pub enum Out<W> {
 /// What a proposer begins with.
 #[derive(Debug)]
 pub struct ProposerState {
-    /// See [`pool`].
+    /// What [`pool`] makes of the log's last decisions.
     pub pool: Pool,
     /// Log time by what is applied.
     pub log_time: Millis,
@@ -67,7 +67,7 @@ pub struct ProposerState {
     pub since_boot: Option<Duration>,
     /// For commands of this node's clients.
     pub requests: RequestBudget,
-    /// The other members.
+    /// All members but this one.
     pub peers: Vec<NodeId>,
 }
 

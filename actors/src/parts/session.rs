@@ -137,7 +137,7 @@ impl fmt::Debug for Draw {
     }
 }
 
-/// A session.
+/// A session and what waits in it: requests, subscriptions, its own opening and end.
 #[derive(Debug)]
 pub struct Session<A, S: StateMachine = Bank> {
     limits: Limits,
@@ -316,7 +316,7 @@ impl<A, S: StateMachine> Session<A, S> {
         self.unanswered.first().map_or(self.highest, |lowest| lowest - 1)
     }
 
-    /// Looks something up.
+    /// Asks the bank. Queries need no session in the log, and no number.
     pub fn query(&mut self, now: Duration, asker: A, query: S::Query, read: ReadLevel, out: &mut Vec<Out<A, S>>) {
         match self.make_room() {
             Err(refusal) => out.push(Out::Answer { tag: 0, asker, reply: refusal.into() }),
@@ -365,7 +365,7 @@ impl<A, S: StateMachine> Session<A, S> {
         }
     }
 
-    /// Ends a subscription.
+    /// No more entries come of this subscription. A name that is not in use changes nothing.
     pub fn unsubscribe(&mut self, name: u64) {
         self.subscriptions.remove(&name);
     }
@@ -407,7 +407,7 @@ impl<A, S: StateMachine> Session<A, S> {
         self.in_flight.contains_key(&tag)
     }
 
-    /// Whether nothing waits.
+    /// Whether every request has its answer.
     pub fn is_idle(&self) -> bool {
         self.in_flight.is_empty()
     }

@@ -70,7 +70,7 @@ pub enum Out {
     Persist(Ticket, Commit),
     /// Apply the next slot.
     Apply(Slot, Option<(BatchId, Payload)>),
-    /// Tell the proposer.
+    /// What the core tells the pool, in this order.
     Notices(Vec<Notice>),
     /// All reads up to `read` may be answered once `slot` is applied.
     ReadAt {
@@ -81,7 +81,7 @@ pub enum Out {
     },
     /// Send this peer decided slots from the log on disk.
     SendEntries {
-        /// Who asked.
+        /// The peer that lacks them.
         to: NodeId,
         /// The first slot that it lacks.
         from: Slot,
@@ -90,16 +90,16 @@ pub enum Out {
     },
     /// Send this peer the payload of a batch, if the log on disk has it.
     SendStored {
-        /// Who asked.
+        /// The peer that lacks it.
         to: NodeId,
-        /// For which batch.
+        /// The batch whose payload it is.
         id: BatchId,
     },
     /// Tell this peer the hash of the log up to a slot, if it is on disk.
     SendHash {
-        /// Who asked.
+        /// The peer that compares it with its own.
         to: NodeId,
-        /// For which slot.
+        /// The last slot that the hash covers.
         slot: Slot,
     },
     /// Look on disk for the hash of the log up to this slot, and report it with [`Event::LookedUp`].
@@ -215,7 +215,7 @@ impl Voter {
         }
     }
 
-    /// What it knows.
+    /// The agreement core, to look at only.
     pub fn core(&self) -> &Agreement {
         &self.core
     }

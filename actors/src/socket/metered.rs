@@ -35,7 +35,7 @@ pub struct Meter {
     unfinished: Account,
     /// When the first byte of it was read, in milliseconds since the start and one more; 0 if there is none.
     begun: AtomicU64,
-    /// See [`Exceeded`]; 0: nothing.
+    /// The [`Exceeded`] and one more; 0 if no limit was reached.
     exceeded: AtomicU8,
     /// Bytes of pings since something could be written.
     pings: AtomicUsize,
@@ -152,7 +152,7 @@ impl Metered {
         Metered { stream, meter }
     }
 
-    /// Its meter.
+    /// Shared with whoever watches over the connection.
     pub fn meter(&self) -> &Arc<Meter> {
         &self.meter
     }

@@ -14,9 +14,9 @@ mod peer_stream;
 
 pub use peer_stream::PeerStream;
 
-/// A socket to a client.
+/// A WebSocket to a client, whose bytes are counted.
 pub type ClientSocket = WebSocketStream<Metered>;
-/// A socket to a peer.
+/// A WebSocket to a peer, over the network or within the process.
 pub type PeerSocket = WebSocketStream<PeerStream>;
 
 /// What is let go of when a connection has ended.

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 /// The bytes of a link.
 #[derive(Debug)]
 pub enum PeerStream {
-    /// Over the network.
+    /// To a node elsewhere, over the network.
     Tcp(TcpStream),
     /// To a node in the same process.
     InProcess(DuplexStream),

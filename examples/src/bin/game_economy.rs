@@ -35,7 +35,7 @@ struct Earn(&'static str, u64);
 #[rtype(result = "Result<(), Refusal>")]
 struct Buy {
     buyer: &'static str,
-    /// None: the shop.
+    /// Another player; the shop where there is none.
     seller: Option<&'static str>,
     item: &'static str,
     gold: u64,

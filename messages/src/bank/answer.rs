@@ -56,7 +56,7 @@ pub enum Success {
         /// As it stands in the history.
         transaction: Transaction,
     },
-    /// Of `bulk`.
+    /// Of a `bulk` that was applied.
     Results {
         /// One per command, in their order.
         results: Vec<ItemResult>,
@@ -76,7 +76,7 @@ pub enum Success {
     },
     /// Of `get_transaction_history`.
     Transactions {
-        /// Newest first.
+        /// Newest first, as many as the page holds.
         transactions: Vec<Transaction>,
         /// The `before` of the next page, if there is more.
         #[serde(skip_serializing_if = "Option::is_none")]

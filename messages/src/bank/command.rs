@@ -63,13 +63,13 @@ pub struct Bulk {
 /// What a client asks to have changed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {
-    /// A single operation.
+    /// One operation, in a request of its own.
     One(Operation),
     /// Several: `bulk_empty`, `bulk_too_large`, and what the operations answer.
     Bulk(Bulk),
 }
 
-/// Which operation.
+/// The name of an operation on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 #[allow(missing_docs)] // see `Operation`
 pub enum OperationKind {

@@ -18,12 +18,12 @@ pub const DEFAULT_PAGE: u32 = 100;
 pub enum Query {
     /// The account, or `account_not_found`.
     GetAccount {
-        /// Its name.
+        /// Its name: see [`is_valid_account_id`](super::is_valid_account_id).
         account_id: AccountId,
     },
     /// The balance alone, or `account_not_found`.
     GetBalance {
-        /// Its name.
+        /// Its name: see [`is_valid_account_id`](super::is_valid_account_id).
         account_id: AccountId,
     },
     /// Accounts by id, in byte order.
@@ -35,7 +35,7 @@ pub enum Query {
         #[serde(default, deserialize_with = "number::optional", skip_serializing_if = "Option::is_none")]
         limit: Option<u32>,
     },
-    /// Transactions, newest first.
+    /// A page of the transactions that pass the filter, newest first.
     GetTransactionHistory(HistoryFilter),
     /// One transaction, or `transaction_not_found`.
     GetTransaction {

@@ -58,15 +58,15 @@ impl Serialize for Account {
     }
 }
 
-/// Why money moved.
+/// What kind of operation moved the money.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TransactionType {
     /// The first balance of an account.
     Opening,
-    /// Money brought in.
+    /// Money came in from outside the bank.
     Deposit,
-    /// Money taken out.
+    /// Money left the bank.
     Withdrawal,
     /// Money moved between two accounts.
     Transfer,

@@ -9,7 +9,7 @@ use crate::stages::{self, Stages};
 /// The state of a node and what it has applied.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Status {
-    /// Which member answers.
+    /// The number of the member that answers, from 1.
     pub node: NodeId,
     /// The id that its cluster got when it was created.
     #[serde(with = "ids::text")]

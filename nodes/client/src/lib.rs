@@ -171,7 +171,7 @@ impl ClientOptions {
 /// What to ask of the bank.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request {
-    /// Changes something, once.
+    /// To change something. It is applied once, however often it is sent.
     Command(Command),
     /// To look something up.
     Query(Query, ReadLevel),

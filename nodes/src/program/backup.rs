@@ -40,7 +40,7 @@ on where the backup ends. Sessions of the old cluster do not act on the new one.
 clock where it was ahead. Check it before its first start with
 `rabia-bank audit verify --data-dir DIR/node-1`.")]
 pub struct RestoreArgs {
-    /// The backup file.
+    /// A file that `rabia-bank backup` has written.
     #[arg(value_name = "FILE")]
     from: PathBuf,
     /// How many nodes the new cluster has.

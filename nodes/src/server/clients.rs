@@ -38,14 +38,14 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// What it reads: 123 bytes at most.
 const FOREIGN: &str = "this Origin is not allowed: see allowed_origins in the node's configuration";
 
-/// The door.
+/// Where clients come in: who gets a seat, who is turned away, and why.
 pub(super) struct Door {
     handle: NodeHandle,
     config: Rc<NodeConfig>,
     origins: Vec<String>,
     descriptors: Descriptors,
     seats: Arc<Seats>,
-    /// For handshakes.
+    /// For handshakes while descriptors are plenty.
     places: Rc<Places>,
     /// For handshakes that only the reserve of descriptors is left for.
     late: Rc<Places>,

@@ -75,7 +75,7 @@ impl Calls {
 
 /// How a peer is called.
 enum Way {
-    /// At this address.
+    /// Over the network, at this address.
     Tcp(String),
     /// This member, in this process.
     Local(LocalNetwork, NodeId),

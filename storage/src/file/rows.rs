@@ -99,7 +99,6 @@ impl<'p, 't> WriteRows<'p, 't> {
         self.rows.remove(key).map(|_| ()).map_err(|e| self.place.redb(e))
     }
 
-    /// Empties the table.
     pub(crate) fn clear(&mut self) -> Result<(), StoreError> {
         self.rows.retain(|_, _| false).map_err(|e| self.place.redb(e))
     }

@@ -62,7 +62,7 @@ struct Session {
     open: bool,
 }
 
-/// The bank.
+/// Accounts, transactions and sessions in plain maps and lists. Nothing in them is ever dropped.
 #[derive(Debug)]
 pub struct Model {
     limit: u64,

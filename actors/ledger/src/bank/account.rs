@@ -18,7 +18,6 @@ impl AccountIndex {
         AccountIndex(number)
     }
 
-    /// Its number, from 0.
     pub(super) fn number(self) -> u32 {
         self.0
     }
@@ -31,7 +30,7 @@ impl AccountIndex {
 /// The newest transaction of an account.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Last {
-    /// Its id.
+    /// The id of that transaction, from 1.
     pub(super) transaction: u64,
     /// When it was applied, in log time.
     pub(super) at: Millis,
@@ -41,7 +40,7 @@ pub(super) struct Last {
 #[derive(Debug)]
 pub(super) struct AccountState {
     pub(super) name: Arc<str>,
-    /// Minor units.
+    /// Minor units, 0 to 2^53 − 1.
     pub(super) balance: u64,
     pub(super) created_at: Millis,
     /// Where the chain of the account's records begins.
@@ -68,7 +67,6 @@ pub(super) struct AccountRow<S> {
 }
 
 impl AccountState {
-    /// A new account.
     pub(super) fn new(name: Arc<str>, created_at: Millis) -> AccountState {
         AccountState {
             name,

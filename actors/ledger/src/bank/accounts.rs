@@ -29,7 +29,7 @@ const PAGE: usize = 64;
 /// would hash a busy account too often.
 const REHASH_AT: usize = 4096;
 
-/// All accounts.
+/// Every account there is: found by its place, by its name, and in the order of names.
 #[derive(Debug, Default)]
 pub(super) struct Accounts {
     states: Vec<AccountState>,

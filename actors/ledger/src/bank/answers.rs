@@ -206,7 +206,7 @@ impl Found<'_> {
 /// Which records a search is about.
 #[derive(Debug)]
 pub(super) enum Trail {
-    /// All.
+    /// Every record there is.
     All,
     /// Those of a type, of which this is the newest; 0 if there is none.
     Type { kind: TransactionType, newest: u64 },

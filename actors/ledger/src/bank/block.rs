@@ -39,13 +39,13 @@ pub struct Block {
 /// A transaction and what it points to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockRecord {
-    /// The transaction.
+    /// As clients see it, with its hash.
     pub transaction: Transaction,
     /// The transaction before it of the same type; 0 if it is the first.
     pub previous_of_type: u64,
     /// The source's transaction before it; 0 if it is the first, or there is no source.
     pub previous_of_from: u64,
-    /// The destination's, likewise.
+    /// The destination's transaction before it; 0 if it is the first, or there is no destination.
     pub previous_of_to: u64,
 }
 
@@ -93,7 +93,7 @@ impl Block {
         Block { number, before, records }
     }
 
-    /// Which block, from 0.
+    /// Blocks count from 0. Block n begins with transaction n · [`BLOCK`] + 1.
     pub fn number(&self) -> u64 {
         self.number
     }

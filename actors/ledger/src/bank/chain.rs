@@ -16,7 +16,7 @@ pub(super) struct Link<'a> {
     pub(super) slot: Slot,
     /// The source and its balance after the transaction.
     pub(super) from: Option<(&'a str, u64)>,
-    /// The destination, likewise.
+    /// The destination and its balance after the transaction.
     pub(super) to: Option<(&'a str, u64)>,
 }
 
@@ -77,7 +77,7 @@ pub fn chain_hash(previous: Digest, transaction: &Transaction) -> Option<Digest>
     Some(link.hash(previous))
 }
 
-/// Both or neither.
+/// An account with its balance, or neither. `None` where only one of them is there, or the name is too long.
 fn side(name: Option<&str>, balance: Option<u64>) -> Option<Option<(&str, u64)>> {
     match (name, balance) {
         (None, None) => Some(None),

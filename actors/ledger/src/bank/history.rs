@@ -82,7 +82,7 @@ impl Movement {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Record {
     pub(super) movement: Movement,
-    /// Minor units, above 0.
+    /// Minor units, 1 to 2^53 − 1.
     pub(super) amount: u64,
     pub(super) moment: When,
     /// The transaction before it of the same type; 0 if it is the first.

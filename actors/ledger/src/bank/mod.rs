@@ -88,7 +88,7 @@ pub struct Bank {
 /// The blocks of a snapshot that is being taken.
 #[derive(Debug)]
 struct Blocks {
-    /// The newest transaction.
+    /// The id of the newest transaction that belongs to the snapshot.
     end: u64,
     next: u64,
     done: Vec<(u64, Vec<u8>)>,

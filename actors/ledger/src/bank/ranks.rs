@@ -64,7 +64,7 @@ impl Top {
     }
 }
 
-/// Both lists.
+/// The listed accounts by balance, and by number of transactions.
 #[derive(Debug, Default)]
 pub(super) struct Ranks {
     tops: [Top; 2],

@@ -39,7 +39,7 @@ impl Head {
     }
 }
 
-/// The whole row.
+/// The order of the fields is the format: the row is an array without their names.
 #[derive(Serialize, Deserialize)]
 struct Row {
     version: u32,

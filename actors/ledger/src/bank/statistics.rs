@@ -21,7 +21,7 @@ pub(super) const LARGEST_OF: u64 = 4096;
 /// Entries that this index keeps: large transactions are found among the newest 67 million.
 const ENTRIES: usize = 1 << 14;
 
-/// The figures.
+/// Volumes over the whole history, by type and by hour, and the largest amounts.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
     pub(super) all: Volume,

@@ -396,7 +396,7 @@ impl Agreement {
         }
     }
 
-    /// Rule 9.
+    /// Says once more what this node has said for a slot, to one peer or to all (rule 9).
     fn say_again(&self, slot: SlotNumber, to: Option<NodeId>, effects: &mut Vec<Effect>) {
         if !self.members.speaks().contains(&slot) {
             return;

@@ -70,7 +70,7 @@ pub(super) struct Queue {
     load: [(usize, usize); MAX_NODES],
     /// Batches that were given up or had to go, and did neither come again nor were decided …
     given_up: FxHashSet<BatchId>,
-    /// … in their order.
+    /// … in the order in which that happened, the oldest first.
     given_up_order: VecDeque<BatchId>,
     /// Batches of other nodes that had to go.
     dropped: u64,

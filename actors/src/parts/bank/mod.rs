@@ -64,9 +64,9 @@ pub const SWEEP: Duration = Duration::from_secs(1);
 pub enum Out<S: StateMachine = ledger::Bank> {
     /// Send these answers to a client.
     Answers {
-        /// The client.
+        /// Whoever made the requests.
         to: Client<S>,
-        /// What it hears.
+        /// Each bears the mark of its request.
         answers: Vec<Answered<S>>,
         /// They come from the slot that is being applied.
         applied: bool,
@@ -74,7 +74,7 @@ pub enum Out<S: StateMachine = ledger::Bank> {
     /// Make the status of the node ([`Bank::status`]), and send it. (Whoever looks after the node must hear of it also while the node
     /// is in doubt.)
     Status {
-        /// Who asked.
+        /// The client that waits for it, and its mark.
         to: Waiter<S>,
         /// Makes the answer of it.
         answer: fn(Box<Status>) -> S::Answer,
@@ -83,9 +83,9 @@ pub enum Out<S: StateMachine = ledger::Bank> {
     Read(u64),
     /// Tell the voter the digest of the state after a slot.
     OwnDigest {
-        /// The slot.
+        /// The last slot that is applied in it.
         slot: Slot,
-        /// The digest.
+        /// Covers all that is replicated, so it is the same wherever the same slots are applied.
         digest: Digest,
     },
     /// Tell the proposer that the state has this log time.
@@ -108,11 +108,11 @@ pub enum Out<S: StateMachine = ledger::Bank> {
     Durable(Slot),
     /// This state is out of use. A million accounts take a while to go: not on this thread.
     Discard(Box<Replicated<S>>),
-    /// Stop the node.
+    /// The node can't go on, for this reason.
     Fail(Failure),
 }
 
-/// Owns the ledger.
+/// The ledger, who waits for which answer, and whose turn it is.
 pub struct Bank<S: StateMachine = ledger::Bank> {
     me: NodeId,
     genesis: Genesis,
@@ -184,7 +184,7 @@ impl<S: StateMachine> Bank<S> {
         }
     }
 
-    /// The node starts.
+    /// To be called once, before anything else.
     pub fn start(&mut self, now: Instant, out: &mut Vec<Out<S>>) {
         self.begin_snapshot_if_due(now, out);
     }

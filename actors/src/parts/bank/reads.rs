@@ -35,7 +35,7 @@ impl<S: StateMachine> WaitingRead<S> {
     }
 }
 
-/// All of them.
+/// Reads that wait for a round, for a slot, or until the node may be believed.
 #[derive(Debug)]
 pub(super) struct WaitingReads<S: StateMachine> {
     /// Linearizable reads that wait for their round, by number.

@@ -13,7 +13,6 @@ use crate::parts::clients::Waiter;
 
 /// What is to be done.
 pub(super) struct Task<S: StateMachine> {
-    /// For whom.
     pub(super) waiter: Waiter<S>,
     /// Nobody waits for it any more after this time.
     pub(super) deadline: Option<Instant>,
@@ -36,7 +35,7 @@ pub(super) enum Job<S: StateMachine> {
     Status(fn(Box<Status>) -> S::Answer),
     /// Begin to look for transactions of a feed.
     Follow(Follower<S>),
-    /// Make an answer.
+    /// Go on with an answer that takes several steps.
     Answer {
         lookup: Box<Lookup<S>>,
         purpose: Purpose<S>,
@@ -116,7 +115,7 @@ impl<S: StateMachine> Follower<S> {
         Arc::strong_count(&self.feed) > 1 && !self.waiter.client.is_gone()
     }
 
-    /// Looking for them.
+    /// The work of looking through the entries that come next.
     pub(super) fn into_task(self) -> Task<S> {
         Task { waiter: self.waiter.clone(), deadline: None, job: Job::Follow(self) }
     }

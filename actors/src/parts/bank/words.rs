@@ -12,12 +12,12 @@ use crate::ledger::replicated::Replicated;
 use crate::parts::clients::Waiter;
 use crate::snapshot::Decision;
 
-/// Answer this query.
+/// Look this up for a client.
 #[derive(Debug)]
 pub struct Ask<S: StateMachine = Bank> {
-    /// Who asks.
+    /// The client that waits for the answer, and its mark.
     pub waiter: Waiter<S>,
-    /// What.
+    /// What the machine is asked.
     pub query: S::Query,
     /// How fresh the answer must be.
     pub read: ReadLevel,
@@ -29,9 +29,9 @@ pub struct Ask<S: StateMachine = Bank> {
 /// query, with [`Done::Subscribed`](crate::parts::clients::Done::Subscribed), or refused if there is nothing to subscribe to.
 #[derive(Debug)]
 pub struct Subscribe<S: StateMachine = Bank> {
-    /// Who asks.
+    /// The client that waits for the answer, and its mark.
     pub waiter: Waiter<S>,
-    /// What about.
+    /// Which entries it is about, and where they begin.
     pub feed: S::Feed,
     /// How fresh the answer must be.
     pub read: ReadLevel,
@@ -44,7 +44,7 @@ pub struct Subscribe<S: StateMachine = Bank> {
 /// gets more than it can take.
 #[derive(Debug)]
 pub struct Follow<S: StateMachine = Bank> {
-    /// Who asks.
+    /// The client that waits for entries, and its mark.
     pub waiter: Waiter<S>,
     /// Which transactions. (Its `from` plays no part.) The asker keeps it, too, for as long as it wants to know.
     pub feed: Arc<S::Feed>,
@@ -64,7 +64,7 @@ pub struct ReadAt {
 /// Go on from this state, which is further than this node's own.
 #[derive(Debug)]
 pub struct Install<S: StateMachine = Bank> {
-    /// The state.
+    /// All that is replicated, verified.
     pub ledger: Box<Replicated<S>>,
     /// The hash of the log up to it.
     pub hash: Digest,
@@ -75,7 +75,7 @@ pub struct Install<S: StateMachine = Bank> {
 /// The snapshot up to this slot, with these transactions, is durable.
 #[derive(Clone, Copy, Debug)]
 pub struct Saved {
-    /// The slot.
+    /// The last slot that is applied in it.
     pub slot: Slot,
     /// The newest transaction in it.
     pub transactions: u64,

@@ -27,7 +27,7 @@ pub enum Number {
     Next,
     /// Whoever sends it, to be able to ask again.
     Given {
-        /// From 1.
+        /// From 1, another one for each command.
         number: u64,
         /// The answers to all commands up to this number were received; 0 for none. A session acknowledges nothing more of
         /// itself once it was given a number.
@@ -54,7 +54,7 @@ impl<T> From<Refusal> for Reply<T> {
     }
 }
 
-/// What follows.
+/// What whoever drives a session is to do.
 #[derive(Debug)]
 pub enum Out<A, S: StateMachine = Bank> {
     /// This goes to the proposer.
@@ -70,7 +70,7 @@ pub enum Out<A, S: StateMachine = Bank> {
     Ask {
         /// The mark of the answer.
         tag: u64,
-        /// What is asked.
+        /// What the machine is asked.
         query: S::Query,
         /// How fresh the answer must be.
         read: ReadLevel,
@@ -101,16 +101,16 @@ pub enum Out<A, S: StateMachine = Bank> {
     Answer {
         /// The mark that it had; 0 if it was refused at once.
         tag: u64,
-        /// Who asked.
+        /// As it came with the request.
         asker: A,
-        /// What to tell.
+        /// The outcome, or why there is none.
         reply: Reply<S::Answer>,
     },
     /// The session is open.
     Opened {
         /// Who asked for it, if it was not a command.
         asker: Option<A>,
-        /// Its name.
+        /// The number and the key that the log knows it by.
         session: SessionName,
         /// Whether this attempt has opened it.
         new: bool,
@@ -119,14 +119,14 @@ pub enum Out<A, S: StateMachine = Bank> {
     NotOpened {
         /// Who asked for it, if it was not a command.
         asker: Option<A>,
-        /// Why.
+        /// The reason, with a stable code.
         refusal: Refusal,
     },
     /// A page of a subscription; no entries if many were looked at and none belongs to it.
     Entries {
-        /// Its name.
+        /// The name that it was begun with.
         subscription: u64,
-        /// Oldest first.
+        /// In ascending order of their ids.
         entries: Vec<Entry<S>>,
         /// All below this id were looked at.
         next: u64,

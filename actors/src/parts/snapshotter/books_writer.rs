@@ -55,7 +55,7 @@ pub enum Outcome<S: StateMachine = Bank> {
         slot: Slot,
         /// The hash of the log up to it.
         hash: Digest,
-        /// The state.
+        /// All that is replicated, made of the rows that came.
         ledger: Box<Replicated<S>>,
         /// The decisions before it that owners of coming slots are read from.
         decisions: Vec<Decision>,
@@ -72,10 +72,10 @@ pub enum Outcome<S: StateMachine = Bank> {
     OtherHistory {
         /// The slot that it stands after.
         slot: Slot,
-        /// What is different.
+        /// Where it differs, for people.
         why: String,
     },
-    /// The store failed.
+    /// The books can't be read or written: the node stops.
     Failed(Failure),
     /// The snapshot that was to be saved is not needed: the books stand further already, by one that came from a peer.
     Superseded {
@@ -91,7 +91,7 @@ pub enum Outcome<S: StateMachine = Bank> {
 pub struct SnapshotWanted {
     /// Which snapshot; 0 for any.
     pub slot: Slot,
-    /// From where on.
+    /// The first place that is not here yet.
     pub at: SnapshotCursor,
     /// Bytes that came so far.
     pub received: u64,

@@ -80,7 +80,7 @@ impl Default for Patience {
 /// Send this peer decided slots, from `from` on.
 #[derive(Clone, Copy, Debug)]
 pub struct SendEntries {
-    /// Who asked.
+    /// The peer that lacks them.
     pub to: NodeId,
     /// The first slot it lacks.
     pub from: Slot,
@@ -98,25 +98,25 @@ pub enum Out<S: StateMachine = Bank> {
     ReadEntries(SendEntries),
     /// Read the payload of a batch for a peer from the log, and report it with [`Snapshotter::payload_read`].
     ReadPayload {
-        /// Who asked.
+        /// The peer that lacks it.
         to: NodeId,
-        /// For which batch.
+        /// The batch whose payload it is.
         id: BatchId,
     },
     /// Read the hash of the log up to a slot, for a peer or, with none, for the voter. Report it with [`Snapshotter::hash_read`].
     ReadHash {
-        /// Who asked.
+        /// The peer that compares it with its own; none: the voter.
         to: Option<NodeId>,
-        /// For which slot.
+        /// The last slot that the hash covers.
         slot: Slot,
     },
     /// Read rows of a snapshot for a peer ([`offer::rows_at`]), and report them with [`Snapshotter::rows_read`].
     ReadRows {
-        /// Who asked.
+        /// The peer that receives the snapshot.
         to: NodeId,
-        /// Of which snapshot.
+        /// The snapshot, as long as it is held.
         view: BooksView,
-        /// From where on.
+        /// The first place that the peer lacks.
         at: SnapshotCursor,
     },
     /// Ask the bank how far it is, and report it with [`Snapshotter::standpoint`].
@@ -142,26 +142,26 @@ pub enum Out<S: StateMachine = Bank> {
         slot: Slot,
         /// The hash of the log up to it.
         hash: Digest,
-        /// The state.
+        /// All that is replicated, made of the rows that came.
         ledger: Box<Replicated<S>>,
         /// The decisions before it that owners of coming slots are read from.
         decisions: Vec<Decision>,
     },
     /// Tell the voter the hash of the log up to a slot, if it is on disk.
     LookedUp {
-        /// The slot.
+        /// The last slot that the hash covers.
         slot: Slot,
-        /// The hash.
+        /// None if the log has the slot no more.
         hash: Option<Digest>,
     },
     /// Tell the voter that a peer's snapshot does not have this node's history.
     OtherHistory {
-        /// Who sends it.
+        /// The peer that the snapshot comes from.
         peer: NodeId,
         /// The slot that it stands after.
         slot: Slot,
     },
-    /// Stop the node.
+    /// The node can't go on, for this reason.
     Fail(Failure),
 }
 

@@ -53,7 +53,7 @@ pub struct Answer {
     pub at: SnapshotCursor,
     /// The part that the rows are of.
     pub part: SnapshotPart,
-    /// The rows.
+    /// By ascending number. The last one may be cut: it goes on at `next`.
     pub rows: Rows,
     /// Where it goes on.
     pub next: Option<SnapshotCursor>,

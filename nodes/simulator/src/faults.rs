@@ -69,7 +69,7 @@ impl Fault {
 
 /// What a run suffers. Each seed leaves some kinds out, so that rare ones are not always drowned by others.
 #[derive(Clone, Debug)]
-pub(super) struct Weather {
+pub(super) struct FaultRates {
     pub(super) kinds: Vec<Fault>,
     /// Percent of messages, each for loss, duplication and long delay.
     pub(super) loss: u32,
@@ -79,11 +79,11 @@ pub(super) struct Weather {
     pub(super) damage: u32,
 }
 
-impl Weather {
+impl FaultRates {
     /// Two seeds of five have disks replaced, one of seven clocks that leap, one of eleven batches that can't be applied. Random
     /// numbers have no part in that, so that the others, in which something was found before there were these faults, are the
     /// runs that they were.
-    pub(super) fn new(seed: u64, random: &mut Rng) -> Weather {
+    pub(super) fn new(seed: u64, random: &mut Rng) -> FaultRates {
         let mut kinds: Vec<Fault> = FAULTS.into_iter().filter(|_| random.bool()).collect();
         if [1, 4].contains(&(seed % 5)) {
             kinds.push(Fault::ReplacedDisk);
@@ -96,11 +96,11 @@ impl Weather {
         }
         let [loss, duplication, delay] = [(); 3].map(|()| [0, 0, 1, 5, 15][random.usize(..5)]);
         let damage = [0, 0, 0, 3][random.usize(..4)];
-        Weather { kinds, loss, duplication, delay, damage }
+        FaultRates { kinds, loss, duplication, delay, damage }
     }
 
     /// The rates of a world in which nothing goes wrong.
-    pub(super) fn calm() -> Weather {
-        Weather { kinds: Vec::new(), loss: 0, duplication: 0, delay: 0, damage: 0 }
+    pub(super) fn calm() -> FaultRates {
+        FaultRates { kinds: Vec::new(), loss: 0, duplication: 0, delay: 0, damage: 0 }
     }
 }

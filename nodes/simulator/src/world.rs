@@ -59,7 +59,7 @@ use self::sessions::Connection;
 use self::stores::SetAside;
 use super::clients::{Ask, CLIENTS, Client};
 use super::disk::Disk;
-use super::faults::Weather;
+use super::faults::FaultRates;
 use super::network::Network;
 use super::properties::{
     Check, Violation, agreement, books as book_keeping, check, clients, digests, log_time, old_copies, promises, quiet,
@@ -299,7 +299,7 @@ pub(super) struct World {
     genesis: Genesis,
     machines: Vec<Machine>,
     network: Network,
-    weather: Weather,
+    rates: FaultRates,
     babble: Babble,
     /// Batches that can't be applied, and were let in all the same.
     unusable: Vec<(BatchId, Payload)>,
@@ -344,7 +344,7 @@ impl World {
             })
             .collect();
         let mut world = World {
-            weather: Weather::new(seed, &mut random),
+            rates: FaultRates::new(seed, &mut random),
             babble: Babble::new(seed),
             unusable: Vec::new(),
             snapshot_slots: [7, 30, 120, u64::MAX][random.usize(..4)],

@@ -53,7 +53,7 @@ impl World {
 
     fn ask(&mut self, index: usize, tag: u64, ask: Ask) {
         let (node, client) = (self.clients[index].home, self.clients[index].handle.clone());
-        if !self.percent(self.weather.loss) {
+        if !self.percent(self.rates.loss) {
             let delay = self.micros(50, 3_000);
             self.at(delay, Item::Request { node, waiter: Waiter { client, tag }, ask });
         }
@@ -61,7 +61,7 @@ impl World {
 
     /// A node answers a client.
     pub(super) fn reply(&mut self, connection: ClientId, answered: Answered) {
-        if self.percent(self.weather.loss) {
+        if self.percent(self.rates.loss) {
             return self.report.count("answers to clients lost");
         }
         let delay = self.micros(50, 3_000);

@@ -255,18 +255,18 @@ impl World {
         if !attached || !self.network.works(from, to) || !self.babble_beside(from, to, &message) {
             return Ok(());
         }
-        let lost = self.network.is_cut(from, to) || self.percent(self.weather.loss);
+        let lost = self.network.is_cut(from, to) || self.percent(self.rates.loss);
         if lost {
             self.report.count("messages lost");
             return Ok(());
         }
-        let twice = self.percent(self.weather.duplication);
+        let twice = self.percent(self.rates.duplication);
         if twice {
             self.report.count("messages duplicated");
         }
         for _ in 0..=usize::from(twice) {
             let mut delay = self.micros(40, 160);
-            if self.percent(self.weather.delay) {
+            if self.percent(self.rates.delay) {
                 self.report.count("messages delayed");
                 delay += self.micros(100, 60_000);
             }
@@ -278,10 +278,10 @@ impl World {
 
     /// What arrives of a message: a payload may be damaged on its way.
     fn carry(&mut self, mut message: PeerMessage) -> PeerMessage {
-        if self.weather.damage == 0 {
+        if self.rates.damage == 0 {
             return message;
         }
-        let damage = self.percent(self.weather.damage);
+        let damage = self.percent(self.rates.damage);
         let payload = match &mut message {
             PeerMessage::Proposal { payload: Some(payload), .. } | PeerMessage::Batch { payload, .. } => payload,
             _ => return message,

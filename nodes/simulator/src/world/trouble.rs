@@ -27,7 +27,7 @@ use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rabia_bank_storage::{BooksStore, LogStore, StoreError};
 
 use super::super::disk::Disk;
-use super::super::faults::{Fault, Weather};
+use super::super::faults::{Fault, FaultRates};
 use super::super::properties::{Check, Violation, check};
 use super::bank::portions;
 use super::links::Queue;
@@ -52,10 +52,10 @@ impl World {
         }
         let next = self.micros(20_000, 400_000);
         self.at(next, Item::Trouble);
-        if self.weather.kinds.is_empty() {
+        if self.rates.kinds.is_empty() {
             return Ok(());
         }
-        let fault = self.weather.kinds[self.random.usize(..self.weather.kinds.len())];
+        let fault = self.rates.kinds[self.random.usize(..self.rates.kinds.len())];
         let index = self.random.usize(..self.machines.len());
         let members = self.machines.len();
         let others: Vec<usize> = (0..members).filter(|other| *other != index).collect();
@@ -371,7 +371,7 @@ impl World {
     /// All faults end; a pause that has begun goes on for its time.
     pub(super) fn heal(&mut self) -> Check {
         self.healed = true;
-        self.weather = Weather::calm();
+        self.rates = FaultRates::calm();
         self.come_to_senses();
         self.trace.note(self.now, None, || "the faults have healed".into());
         for index in 0..self.machines.len() {

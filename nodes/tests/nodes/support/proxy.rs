@@ -17,7 +17,7 @@ const CHUNK: usize = 16 << 10;
 
 /// How the network is.
 #[derive(Clone, Copy, Default)]
-struct Weather {
+struct Faults {
     delay: Duration,
     /// Nothing is delivered.
     holding: bool,
@@ -29,7 +29,7 @@ struct Weather {
 
 struct Shared {
     target: SocketAddr,
-    weather: Mutex<Weather>,
+    faults: Mutex<Faults>,
     changed: Condvar,
     connections: AtomicU64,
     delivered: AtomicU64,
@@ -48,7 +48,7 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             target,
-            weather: Mutex::default(),
+            faults: Mutex::default(),
             changed: Condvar::new(),
             connections: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
@@ -79,45 +79,45 @@ impl Proxy {
 
     /// Everything takes this much longer, in each direction.
     pub fn delay(&self, delay: Duration) {
-        self.change(|weather| weather.delay = delay);
+        self.change(|faults| faults.delay = delay);
     }
 
     /// Keeps back what is sent from now on; connections stay.
     pub fn hold(&self) {
-        self.change(|weather| weather.holding = true);
+        self.change(|faults| faults.holding = true);
     }
 
     /// Delivers what was kept back, late, and all that follows.
     pub fn release(&self) {
-        self.change(|weather| weather.holding = false);
+        self.change(|faults| faults.holding = false);
     }
 
     /// Cuts all connections in the middle of what they transfer next, and lets new ones in.
     pub fn cut(&self) {
         let connections = self.connections();
-        self.change(|weather| weather.cut_before = connections);
+        self.change(|faults| faults.cut_before = connections);
     }
 
     /// Cuts all connections and takes none, until told [`Proxy::reopen`].
     pub fn close(&self) {
-        self.change(|weather| weather.closed = true);
+        self.change(|faults| faults.closed = true);
         self.cut();
     }
 
     /// Takes connections again.
     pub fn reopen(&self) {
-        self.change(|weather| weather.closed = false);
+        self.change(|faults| faults.closed = false);
     }
 
-    fn change(&self, change: impl FnOnce(&mut Weather)) {
-        change(&mut self.shared.weather.lock().unwrap());
+    fn change(&self, change: impl FnOnce(&mut Faults)) {
+        change(&mut self.shared.faults.lock().unwrap());
         self.shared.changed.notify_all();
     }
 }
 
 impl Shared {
     fn connect(self: &Arc<Shared>, caller: TcpStream) {
-        if self.weather.lock().unwrap().closed {
+        if self.faults.lock().unwrap().closed {
             return;
         }
         // A node that is down refuses, and so does the proxy then.
@@ -150,17 +150,17 @@ impl Shared {
 
     /// True: the connection is to be cut.
     fn wait_until_due(&self, came: Instant, number: u64) -> bool {
-        let mut weather = self.weather.lock().unwrap();
+        let mut faults = self.faults.lock().unwrap();
         loop {
-            let left = (came + weather.delay).saturating_duration_since(Instant::now());
-            if number < weather.cut_before {
+            let left = (came + faults.delay).saturating_duration_since(Instant::now());
+            if number < faults.cut_before {
                 return true;
-            } else if weather.holding {
-                weather = self.changed.wait(weather).unwrap();
+            } else if faults.holding {
+                faults = self.changed.wait(faults).unwrap();
             } else if left.is_zero() {
                 return false;
             } else {
-                weather = self.changed.wait_timeout(weather, left).unwrap().0;
+                faults = self.changed.wait_timeout(faults, left).unwrap().0;
             }
         }
     }

@@ -10,36 +10,38 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use rabia_bank_actors::consensus::turns::{ClientId, Owner};
+use rabia_bank_actors::ledger::machine::StateMachine;
 use rabia_bank_actors::parts::clients::Client as Handle;
 use rabia_bank_client::retry::Attempts;
-use rabia_bank_messages::bank::{
-    Amount, Bulk, Command, HistoryFilter, MAX_BALANCE, Operation, OperationKind, Query, ReadLevel, TransactionType,
-};
+use rabia_bank_messages::bank::ReadLevel;
 use rabia_bank_messages::batch::{Action, RequestHeader};
-use rabia_bank_messages::client::{Feed, SessionName};
+use rabia_bank_messages::client::SessionName;
 use rabia_bank_messages::ids::{Millis, SessionKey, Slot};
+use rabia_bank_model::Plain;
 
 use super::properties::clients::Position;
+use super::workload::{FeedOf, Workload};
 
 /// How many there are.
 pub(super) const CLIENTS: usize = 8;
 /// Requests that a client has in flight at once.
 const IN_FLIGHT: usize = 6;
-/// Accounts that commands are about.
-const ACCOUNTS: u64 = 12;
 
 /// What a client asks of a node.
 #[derive(Clone, Debug)]
-pub(super) enum Ask {
+pub(super) enum Ask<C, Q, F> {
     /// A request that goes through the log.
-    Log(RequestHeader, Action),
+    Log(RequestHeader, Action<C>),
     /// A query, and how fresh its answer must be.
-    Read(Query, ReadLevel),
+    Read(Q, ReadLevel),
     /// The first command of a connection, whose session the node opens for it.
-    First(Command),
-    /// For the bank: transactions of a feed, from this id on.
-    Follow(Arc<Feed>, u64),
+    First(C),
+    /// Entries of a feed, from this id on.
+    Follow(Arc<F>, u64),
 }
+
+/// What a client asks where this is simulated.
+pub(super) type AskOf<W> = Ask<<W as Plain>::Command, <W as Plain>::Query, FeedOf<W>>;
 
 /// How a client behaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,9 +62,8 @@ const MANNERS: [Manner; 5] =
     [Manner::Steady, Manner::InBursts, Manner::Slow, Manner::NeverAcknowledges, Manner::Impatient];
 
 /// A request without an answer.
-#[derive(Clone, Debug)]
-pub(super) struct InFlight {
-    pub(super) ask: Ask,
+pub(super) struct InFlight<W: Workload> {
+    pub(super) ask: AskOf<W>,
     /// What had been seen when it was first sent.
     pub(super) after: Position,
     pub(super) attempts: Attempts,
@@ -71,11 +72,10 @@ pub(super) struct InFlight {
 }
 
 /// A client with one session: what it wants, and what it waits for.
-#[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct Client<W: Workload> {
     index: usize,
     /// By which nodes know it on its connection.
-    pub(super) handle: Handle,
+    pub(super) handle: Handle<W::Machine>,
     manner: Manner,
     /// It begins nothing before.
     rests: Duration,
@@ -88,18 +88,18 @@ pub(super) struct Client {
     answered: BTreeSet<u64>,
     acknowledged: u64,
     /// By the client's own mark.
-    pub(super) in_flight: BTreeMap<u64, InFlight>,
+    pub(super) in_flight: BTreeMap<u64, InFlight<W>>,
     marks: u64,
     /// Operations that are not begun.
     pub(super) left: u64,
     /// The highest slot of an answer.
     pub(super) token: Slot,
-    last: Option<(RequestHeader, Action)>,
+    last: Option<(RequestHeader, Action<W::Command>)>,
     closing: bool,
 }
 
-impl Client {
-    pub(super) fn new(index: usize, members: usize, operations: u64, random: &mut Rng) -> Client {
+impl<W: Workload> Client<W> {
+    pub(super) fn new(index: usize, members: usize, operations: u64, random: &mut Rng) -> Client<W> {
         Client {
             index,
             handle: handle(index, index as ClientId),
@@ -162,7 +162,7 @@ impl Client {
         now: Duration,
         after: Position,
         wall: Millis,
-        world: &Bounds,
+        model: &W,
         random: &mut Rng,
     ) -> Option<u64> {
         let in_flight = if self.manner == Manner::Slow { 1 } else { IN_FLIGHT };
@@ -176,7 +176,7 @@ impl Client {
         };
         self.rests = now + Duration::from_millis(rests);
         let Some(session) = self.session else {
-            return self.in_flight.is_empty().then(|| self.open(now, after, world, random));
+            return self.in_flight.is_empty().then(|| self.open(now, after, model, random));
         };
         if self.in_flight.is_empty() && random.u32(..400) == 0 {
             self.closing = true;
@@ -186,19 +186,22 @@ impl Client {
         self.left -= 1;
         if random.u32(..3) == 0 {
             let ask = match random.u32(..10) {
-                0 => feed(world, random),
-                _ => Ask::Read(query(wall, world, random), self.level(random)),
+                0 => {
+                    let (feed, from) = model.any_feed(random);
+                    Ask::Follow(Arc::new(feed), from)
+                }
+                _ => Ask::Read(model.any_query(wall, random), self.level(random)),
             };
             return Some(self.start(now, after, ask, random));
         }
         let header = self.header(session, self.next);
         self.next += 1;
-        let ask = Ask::Log(header, Action::Command(command(world, random)));
+        let ask = Ask::Log(header, Action::Command(model.any_command(random)));
         Some(self.start(now, after, ask, random))
     }
 
     /// Each session has a connection of its own.
-    fn open(&mut self, now: Duration, after: Position, world: &Bounds, random: &mut Rng) -> u64 {
+    fn open(&mut self, now: Duration, after: Position, model: &W, random: &mut Rng) -> u64 {
         self.move_to(self.home);
         self.sessions += 1;
         let mut key = [0; 16];
@@ -209,7 +212,7 @@ impl Client {
         self.answered.clear();
         if random.u32(..3) == 0 {
             self.next = 2;
-            return self.start(now, after, Ask::First(command(world, random)), random);
+            return self.start(now, after, Ask::First(model.any_command(random)), random);
         }
         let header = self.header(0, 0);
         self.start(now, after, Ask::Log(header, Action::Open), random)
@@ -220,7 +223,7 @@ impl Client {
         RequestHeader { session, key: self.key, number, acknowledged }
     }
 
-    fn start(&mut self, now: Duration, after: Position, ask: Ask, random: &mut Rng) -> u64 {
+    fn start(&mut self, now: Duration, after: Position, ask: AskOf<W>, random: &mut Rng) -> u64 {
         self.marks += 1;
         let patience = now + self.patience(random);
         let mut attempts = Attempts::default();
@@ -243,10 +246,10 @@ impl Client {
     }
 
     /// Something that was said before, to be said again: nobody waits for the answer.
-    pub(super) fn stray(&self, world: &Bounds, random: &mut Rng) -> Option<Ask> {
+    pub(super) fn stray(&self, model: &W, random: &mut Rng) -> Option<AskOf<W>> {
         let (header, action) = self.last.clone()?;
         let other = random.bool() && matches!(action, Action::Command(_));
-        Some(Ask::Log(header, if other { Action::Command(command(world, random)) } else { action }))
+        Some(Ask::Log(header, if other { Action::Command(model.any_command(random)) } else { action }))
     }
 
     /// The session is open.
@@ -272,7 +275,7 @@ impl Client {
     }
 
     /// A command was answered.
-    pub(super) fn commanded(&mut self, header: RequestHeader, action: Action, slot: Slot) {
+    pub(super) fn commanded(&mut self, header: RequestHeader, action: Action<W::Command>, slot: Slot) {
         self.token = self.token.max(slot);
         self.answered.insert(header.number);
         while self.answered.remove(&(self.acknowledged + 1)) {
@@ -283,117 +286,6 @@ impl Client {
 }
 
 /// A connection of a client. Its number tells which client it is.
-fn handle(client: usize, connection: ClientId) -> Handle {
+fn handle<S: StateMachine>(client: usize, connection: ClientId) -> Handle<S> {
     Handle::simulated(connection, Owner::at(IpAddr::from([127, 0, 0, client as u8 % 2])))
-}
-
-/// What generators need to know of the world.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
-    /// The largest amount of one transaction.
-    pub(super) limit: u64,
-    /// Transactions so far, about.
-    pub(super) transactions: u64,
-}
-
-fn name(random: &mut Rng) -> Box<str> {
-    match random.u32(..60) {
-        0 => "".into(),
-        1 => "no such name!".into(),
-        2 => "x".repeat(51).into(),
-        3 => "nobody".into(),
-        _ => format!("account-{}", random.u64(..ACCOUNTS)).into(),
-    }
-}
-
-fn amount(world: &Bounds, random: &mut Rng) -> Amount {
-    match random.u32(..40) {
-        0 => Amount::new(0),
-        1 => Amount::new(world.limit.saturating_add(1)),
-        2 => Amount::INVALID,
-        3 => Amount::new(world.limit),
-        4 => Amount::new(random.u64(1..=world.limit)),
-        _ => Amount::new(random.u64(1..500)),
-    }
-}
-
-fn operation(world: &Bounds, random: &mut Rng) -> Operation {
-    let kind = match random.u32(..10) {
-        0 => OperationKind::CreateAccount,
-        1..=3 => OperationKind::Deposit,
-        4 | 5 => OperationKind::Withdraw,
-        _ => OperationKind::Transfer,
-    };
-    match kind {
-        OperationKind::CreateAccount => {
-            let empty = random.u32(..3) == 0;
-            let initial_balance = if empty { Amount::new(0) } else { amount(world, random) };
-            Operation::CreateAccount { account_id: name(random), initial_balance }
-        }
-        OperationKind::Deposit => Operation::Deposit { account_id: name(random), amount: amount(world, random) },
-        OperationKind::Withdraw => Operation::Withdraw { account_id: name(random), amount: amount(world, random) },
-        OperationKind::Transfer => {
-            Operation::Transfer { from_account: name(random), to_account: name(random), amount: amount(world, random) }
-        }
-    }
-}
-
-fn command(world: &Bounds, random: &mut Rng) -> Command {
-    if random.u32(..8) > 0 {
-        return Command::One(operation(world, random));
-    }
-    let commands = (0..random.usize(..7)).map(|_| operation(world, random)).collect();
-    Command::Bulk(Bulk { commands, atomic: random.bool() })
-}
-
-fn maybe<T>(random: &mut Rng, value: impl FnOnce(&mut Rng) -> T) -> Option<T> {
-    if random.bool() { Some(value(random)) } else { None }
-}
-
-fn limit(random: &mut Rng) -> u32 {
-    match random.u32(..12) {
-        0 => 0,
-        1 => 1_001,
-        2 => 1_000,
-        3 => u32::MAX,
-        _ => random.u32(1..20),
-    }
-}
-
-/// A question for the transactions of a feed.
-fn feed(world: &Bounds, random: &mut Rng) -> Ask {
-    let feed =
-        Feed { account_id: maybe(random, name), min_amount: maybe(random, |random| random.u64(..1_000)), from: None };
-    Ask::Follow(Arc::new(feed), random.u64(..world.transactions + 3))
-}
-
-/// Any question, with any combination of what it may say.
-pub(super) fn query(wall: Millis, world: &Bounds, random: &mut Rng) -> Query {
-    let time = |random: &mut Rng| match random.u32(..6) {
-        0 => 0,
-        1 => u64::MAX,
-        _ => wall.saturating_sub(random.u64(..5_000)) + random.u64(..100),
-    };
-    let id = |random: &mut Rng| match random.u32(..10) {
-        0 => 0,
-        1 => u64::MAX,
-        _ => random.u64(..world.transactions + 3),
-    };
-    match random.u32(..8) {
-        0 => Query::GetAccount { account_id: name(random) },
-        1 => Query::GetBalance { account_id: name(random) },
-        2 => Query::ListAccounts { after: maybe(random, name), limit: maybe(random, limit) },
-        3 => Query::GetTransaction { transaction_id: id(random) },
-        4 => {
-            Query::GetStatistics { large_amount: maybe(random, |random| random.u64(..MAX_BALANCE) >> random.u32(..53)) }
-        }
-        _ => Query::GetTransactionHistory(HistoryFilter {
-            account_id: maybe(random, name),
-            transaction_type: maybe(random, |random| TransactionType::ALL[random.usize(..4)]),
-            from_time: maybe(random, time),
-            to_time: maybe(random, time),
-            before: maybe(random, id),
-            limit: maybe(random, limit),
-        }),
-    }
 }

@@ -8,6 +8,7 @@ mod network;
 pub mod nonsense;
 mod properties;
 mod trace;
+mod workload;
 mod world;
 
 use std::any::Any;
@@ -16,12 +17,27 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use jobs::{Jobs, name_seeds_of_panics};
 pub use properties::Violation;
+use rabia_bank_model::Bank;
 use trace::Trace;
 use tracing::subscriber::NoSubscriber;
+use workload::{Changes, Workload};
+use world::World;
 
-/// How large a run is, and whether its story is kept.
+/// What the nodes of a simulated cluster replicate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Kind {
+    /// The bank.
+    #[default]
+    Bank,
+    /// A key-value store with a history.
+    KeyValues,
+}
+
+/// What is simulated, how large a run is, and whether its story is kept.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// What the nodes replicate.
+    pub machine: Kind,
     /// 3, 4 or 5; none to take turns by seed.
     pub nodes: Option<usize>,
     /// Requests of all clients together.
@@ -86,13 +102,21 @@ pub struct Run {
 pub fn run(seed: u64, settings: &Settings) -> Run {
     // What the parts of a node tell people is not the story of the run.
     let _silent = tracing::subscriber::set_default(NoSubscriber::default());
-    let running = catch_unwind(AssertUnwindSafe(|| match world::World::new(seed, settings) {
-        Ok(world) => world.run(),
-        Err(violation) => (Report::default(), Some(violation)),
+    let running = catch_unwind(AssertUnwindSafe(|| match settings.machine {
+        Kind::Bank => live::<Bank>(seed, settings),
+        Kind::KeyValues => live::<Changes>(seed, settings),
     }));
     match running {
         Ok((report, violation)) => Run { report, violation, trace: Trace::take() },
         Err(panic) => panicked(&*panic),
+    }
+}
+
+/// Lets a world live.
+fn live<W: Workload>(seed: u64, settings: &Settings) -> (Report, Option<Violation>) {
+    match World::<W>::new(seed, settings) {
+        Ok(world) => world.run(),
+        Err(violation) => (Report::default(), Some(violation)),
     }
 }
 

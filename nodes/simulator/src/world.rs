@@ -7,9 +7,11 @@
 //! | --- | --- | --- |
 //! | `voter`, `bank`, `books`, `proposer` | doing what the parts want done, and showing it to the properties | this is what actors do in a node |
 //! | `links` | dialling, delivering, losing, delaying and damaging messages | there is no network |
-//! | `asking` | what clients ask, how long they wait, and what they make of answers | there are no sessions |
+//! | `asking` | what clients ask, how long they wait, and what they make of answers | there are no client programs |
 //! | `trouble`, `stores` | crashes, restarts, broken disks and clocks, exchanged stores | there are no machines |
 //! | `babble` | what members say that keep the protocol and talk nonsense besides | no part would |
+//!
+//! What is replicated is a [`Workload`]: the world is generic over it.
 //!
 //! Some sizes and times of the parts are smaller here, since a run is short: rows and bytes of an answer, steps of a turn of work,
 //! transactions of a page, and how long snapshotters wait for each other.
@@ -33,7 +35,8 @@ use rabia_bank_actors::consensus::agreement::{Event, Notice, TICK, Ticket};
 use rabia_bank_actors::consensus::clocks::Witness;
 use rabia_bank_actors::consensus::pool::Now;
 use rabia_bank_actors::consensus::turns::ClientId;
-use rabia_bank_actors::ledger::Ledger;
+use rabia_bank_actors::ledger::machine::StateMachine;
+use rabia_bank_actors::ledger::replicated::Replicated;
 use rabia_bank_actors::parts::bank::words::Install;
 use rabia_bank_actors::parts::bank::{Bank, SWEEP};
 use rabia_bank_actors::parts::clients::{Answered, Waiter};
@@ -57,7 +60,7 @@ use self::books::ToSnapshotter;
 use self::links::{Meeting, Queue};
 use self::sessions::Connection;
 use self::stores::SetAside;
-use super::clients::{Ask, CLIENTS, Client};
+use super::clients::{AskOf, CLIENTS, Client};
 use super::disk::Disk;
 use super::faults::FaultRates;
 use super::network::Network;
@@ -66,6 +69,7 @@ use super::properties::{
     read_rounds, stores as members_stores, weak_mvc,
 };
 use super::trace::Trace;
+use super::workload::Workload;
 use super::{Report, Settings};
 use rabia_bank_model::Model;
 
@@ -93,16 +97,16 @@ const REST: Duration = Duration::from_secs(20);
 const EPOCH: Millis = 1_767_225_600_000;
 
 /// The parts of a node that runs.
-struct Node {
+struct Node<W: Workload> {
     /// Which run of its machine this is, with whatever store.
     run: u64,
     store: LogStore,
     voter: Voter,
-    proposer: Proposer<Waiter>,
-    bank: Bank,
-    snapshotter: Snapshotter,
+    proposer: Proposer<Waiter<W::Machine>>,
+    bank: Bank<W::Machine>,
+    snapshotter: Snapshotter<W::Machine>,
     books: BooksReader,
-    writer: BooksWriter,
+    writer: BooksWriter<W::Machine>,
     /// What the writer of the books is at.
     working: Option<Job>,
     started: Duration,
@@ -120,13 +124,13 @@ struct Node {
     /// The number of the last link on which a peer was let in as a member.
     let_in: Vec<u64>,
     /// By the connection.
-    sessions: BTreeMap<ClientId, Connection>,
+    sessions: BTreeMap<ClientId, Connection<W>>,
 }
 
 /// What a machine keeps while its node is down.
-struct Machine {
+struct Machine<W: Workload> {
     id: NodeId,
-    node: Option<Node>,
+    node: Option<Node<W>>,
     log: Disk,
     books: Disk,
     /// The store on these disks.
@@ -157,7 +161,7 @@ struct Machine {
     rebooted: bool,
 }
 
-impl Machine {
+impl<W: Workload> Machine<W> {
     /// What a node that starts here knows of time.
     fn witness(&self, now: Duration) -> Witness {
         match self.knew {
@@ -182,7 +186,7 @@ enum File {
     Books,
 }
 
-enum Mail {
+enum Mail<S: StateMachine> {
     Events(Vec<Event>),
     Persisted(Ticket),
     Notices(Vec<Notice>),
@@ -192,22 +196,22 @@ enum Mail {
     AppliedTime(Millis),
     Apply(Slot, Option<(BatchId, Payload)>),
     ReadAt(u64, Slot),
-    Install(Install),
+    Install(Install<S>),
     /// Something else for the bank.
-    Bank(ToBank),
+    Bank(ToBank<S>),
     /// The bank has a turn of work.
     Work,
     /// A block of the history was read.
     ReadBlock(u64),
-    Snapshotter(ToSnapshotter),
+    Snapshotter(ToSnapshotter<S>),
     /// What the snapshotter wants read was read.
-    Read(snapshotter::Out),
+    Read(snapshotter::Out<S>),
     /// The writer of the books has done its job.
     Worked,
     Installed {
         slot: Slot,
         hash: Digest,
-        ledger: Box<Ledger>,
+        ledger: Box<Replicated<S>>,
         decisions: Vec<Decision>,
     },
     Write,
@@ -220,7 +224,7 @@ enum Mail {
     Sweep,
 }
 
-enum Item {
+enum Item<W: Workload> {
     Message {
         to: usize,
         from: usize,
@@ -239,7 +243,7 @@ enum Item {
     Mail {
         node: usize,
         run: u64,
-        mail: Mail,
+        mail: Mail<W::Machine>,
     },
     Dial {
         a: usize,
@@ -247,12 +251,12 @@ enum Item {
     },
     Request {
         node: usize,
-        waiter: Waiter,
-        ask: Ask,
+        waiter: Waiter<W::Machine>,
+        ask: AskOf<W>,
     },
     Answer {
         connection: ClientId,
-        answered: Answered,
+        answered: Answered<W::Machine>,
     },
     Client(usize),
     Trouble,
@@ -281,7 +285,7 @@ enum Item {
     },
 }
 
-pub(super) struct World {
+pub(super) struct World<W: Workload> {
     /// Slots from one snapshot of a node to the next.
     snapshot_slots: u64,
     /// Bytes of a snapshot in one answer.
@@ -295,16 +299,16 @@ pub(super) struct World {
     /// What the parts take for the beginning. Only differences count.
     zero: Instant,
     sequence: u64,
-    queue: BTreeMap<(Duration, u64), Item>,
+    queue: BTreeMap<(Duration, u64), Item<W>>,
     genesis: Genesis,
-    machines: Vec<Machine>,
+    machines: Vec<Machine<W>>,
     network: Network,
     rates: FaultRates,
     babble: Babble,
     /// Batches that can't be applied, and were let in all the same.
     unusable: Vec<(BatchId, Payload)>,
     healed: bool,
-    clients: Vec<Client>,
+    clients: Vec<Client<W>>,
     agreement: agreement::Agreement,
     weak_mvc: weak_mvc::WeakMvc,
     digests: digests::Digests,
@@ -315,13 +319,13 @@ pub(super) struct World {
     log_time: log_time::LogTime,
     quiet: quiet::Quiet,
     answers: clients::Clients,
-    model: Model,
+    model: Model<W>,
     trace: Trace,
     report: Report,
 }
 
-impl World {
-    pub(super) fn new(seed: u64, settings: &Settings) -> Result<World, Violation> {
+impl<W: Workload> World<W> {
+    pub(super) fn new(seed: u64, settings: &Settings) -> Result<World<W>, Violation> {
         let mut random = Rng::with_seed(seed);
         let members = settings.nodes.unwrap_or(3 + (seed % 3) as usize);
         let mut cluster = [0; 16];
@@ -337,7 +341,7 @@ impl World {
             genesis.sessions = SessionLimits { open, idle_ms: random.u64(300..3_000) };
         }
         let share = settings.operations / CLIENTS as u64;
-        let clients: Vec<Client> = (0..CLIENTS)
+        let clients: Vec<Client<W>> = (0..CLIENTS)
             .map(|index| {
                 let rest = if index == 0 { settings.operations % CLIENTS as u64 } else { 0 };
                 Client::new(index, members, share + rest, &mut random)
@@ -370,7 +374,7 @@ impl World {
             log_time: log_time::LogTime::default(),
             quiet: quiet::Quiet::default(),
             answers: clients::Clients::default(),
-            model: Model::new(genesis.transaction_limit, genesis.sessions),
+            model: Model::new(W::new_cluster(&genesis), genesis.sessions),
             trace: Trace::new(settings.trace),
             report: Report::default(),
             genesis,
@@ -476,13 +480,14 @@ impl World {
 
     /// Asks a node all sorts of things at the end.
     fn audit(&mut self, index: usize) -> Check {
-        let (wall, bounds) = (self.true_time(), self.bounds());
+        let wall = self.true_time();
         let machine = &mut self.machines[index];
         let Some(node) = &mut machine.node else { return Ok(()) };
-        book_keeping::all_pages(machine.id, node.bank.ledger(), &node.books, &self.model)?;
+        let (ledger, model) = (node.bank.ledger(), &self.model);
+        let mut ask = |query: &W::Query| book_keeping::same_answer(machine.id, ledger, &node.books, model, query);
+        W::all_pages(&mut ask)?;
         for _ in 0..AUDIT_QUERIES {
-            let query = super::clients::query(wall, &bounds, &mut self.random);
-            book_keeping::same_answer(machine.id, node.bank.ledger(), &node.books, &self.model, &query)?;
+            ask(&model.machine().any_query(wall, &mut self.random))?;
         }
         Ok(())
     }
@@ -490,7 +495,7 @@ impl World {
     /// Every client has its answers, and every node the whole log.
     fn is_finished(&self) -> bool {
         let end = self.agreement.slots();
-        let level = |(index, machine): (usize, &Machine)| {
+        let level = |(index, machine): (usize, &Machine<W>)| {
             let up_to_date = machine.node.as_ref().is_some_and(|node| node.bank.standpoint().applied == end);
             machine.lost.is_some() || self.babbles(index) || (up_to_date && !machine.replacing)
         };
@@ -526,7 +531,7 @@ impl World {
 
     // ----- time -----
 
-    fn at(&mut self, after: Duration, item: Item) {
+    fn at(&mut self, after: Duration, item: Item<W>) {
         self.sequence += 1;
         self.queue.insert((self.now + after, self.sequence), item);
     }
@@ -543,7 +548,7 @@ impl World {
         self.random.u32(..100) < percent
     }
 
-    fn mail(&mut self, node: usize, after: Duration, mail: Mail) {
+    fn mail(&mut self, node: usize, after: Duration, mail: Mail<W::Machine>) {
         if let Some(running) = &self.machines[node].node {
             let run = running.run;
             self.at(after, Item::Mail { node, run, mail });
@@ -556,7 +561,7 @@ impl World {
         EPOCH.saturating_add_signed(elapsed + elapsed * drift / 1_000 + ahead)
     }
 
-    fn clocks(&mut self, machine: usize, node: &Node) -> Now {
+    fn clocks(&mut self, machine: usize, node: &Node<W>) -> Now {
         let wall = self.wall(machine);
         let highest = &mut self.machines[machine].highest_clock;
         *highest = wall.max(*highest);
@@ -618,7 +623,7 @@ impl World {
         }
     }
 
-    fn open_mail(&mut self, index: usize, mail: Mail) -> Check {
+    fn open_mail(&mut self, index: usize, mail: Mail<W::Machine>) -> Check {
         match mail {
             Mail::Events(events) => events.into_iter().try_for_each(|event| self.tell(index, event)),
             Mail::Persisted(ticket) => self.persisted(index, ticket),

@@ -5,10 +5,15 @@ use std::thread::available_parallelism;
 use std::time::Instant;
 
 use rabia_bank_messages::sabotage::{Broken, Rule};
-use rabia_bank_simulator::{Jobs, Report, Settings, run};
+use rabia_bank_simulator::{Jobs, Kind, Report, Settings, run};
 
 fn settings(operations: u64) -> Settings {
-    Settings { nodes: None, operations, trace: false }
+    Settings { machine: Kind::Bank, nodes: None, operations, trace: false }
+}
+
+/// The same with a key-value store in the place of the bank.
+fn key_values(operations: u64) -> Settings {
+    Settings { machine: Kind::KeyValues, ..settings(operations) }
 }
 
 /// The runs of these seeds up to the first with a violation, with a rule broken, if any.
@@ -23,8 +28,8 @@ fn runs(rule: Option<Rule>, seeds: u64, settings: Settings) -> Jobs {
 
 #[test]
 fn the_same_seed_is_the_same_run() {
-    let settings = Settings { trace: true, ..settings(300) };
-    for seed in [3, 4, 5] {
+    for (seed, settings) in [(3, settings(300)), (4, settings(300)), (5, settings(300)), (6, key_values(300))] {
+        let settings = Settings { trace: true, ..settings };
         let (first, second) = (run(seed, &settings), run(seed, &settings));
         assert!(first.trace.len() > 1_000, "seed {seed}: {} lines", first.trace.len());
         let differs = first.trace.iter().zip(&second.trace).find(|(a, b)| a != b);
@@ -44,6 +49,21 @@ fn hundreds_of_seeds_are_clean() {
     assert!(sum.faults.len() >= 38, "only these faults were met: {:?}", sum.faults);
     assert!(sum.faults.contains_key("commands that were certainly not executed"), "{:?}", sum.faults);
     assert!(sum.coin_slots > 5_000, "the coin was rarely asked: {sum:?}");
+}
+
+/// Something else than the bank suffers the same, and its history is read back from disk meanwhile.
+#[test]
+fn a_key_value_store_is_right_under_the_same_faults() {
+    let mut sum = Report::default();
+    for (seed, run) in runs(None, 100, key_values(200)) {
+        assert_eq!(run.violation, None, "seed {seed}");
+        assert!(run.report.slots > 50 && run.report.acknowledged > 20, "seed {seed}: {:?}", run.report);
+        sum.add(&run.report);
+    }
+    let met = |what: &str| sum.faults.get(what).copied().unwrap_or(0);
+    for what in ["blocks of the history read", "snapshots installed", "new stores at work", "nonsense of members"] {
+        assert!(met(what) > 20, "{what}: {:?}", sum.faults);
+    }
 }
 
 /// All rules that can be broken.
@@ -179,35 +199,60 @@ const NOTICED: &[(Rule, &[&str])] = &[
 /// What "a few" is. Two hundred seeds that find nothing take twenty seconds.
 const FEW: u64 = 200;
 
+/// Rules that the key-value store depends on as the bank does.
+const NOTICED_WITH_KEY_VALUES: &[(Rule, &[&str])] = &[
+    (Rule::ReadRound, &["linearizable reads"]),
+    (Rule::ReadWaits, &["linearizable reads"]),
+    (Rule::RepliesKept, &["the ledger is the model"]),
+    (Rule::BatchOnce, &["the ledger is the model"]),
+    (Rule::SessionsExpire, &["the ledger is the model"]),
+    (Rule::RetriesUnknown, &["refused is not executed"]),
+    (Rule::UnusableIsEmpty, &["assertions"]),
+    (Rule::PayloadChecked, &["validity", "messages follow from messages"]),
+    (Rule::BooksCoverLog, &["store"]),
+];
+
 /// Which property catches a broken rule first, and with which seed.
-fn caught(rule: Rule, seeds: u64, operations: u64) -> Option<(u64, &'static str, String)> {
-    let (seed, run) = runs(Some(rule), seeds, settings(operations)).last()?;
+fn caught(rule: Rule, seeds: u64, settings: Settings) -> Option<(u64, &'static str, String)> {
+    let (seed, run) = runs(Some(rule), seeds, settings).last()?;
     run.violation.map(|violation| (seed, violation.property, violation.what))
 }
 
 #[test]
 fn broken_rules_are_noticed() {
-    for (rule, properties) in NOTICED {
-        let found = caught(*rule, FEW, 300);
+    are_noticed(NOTICED, &settings(300));
+}
+
+#[test]
+fn broken_rules_are_noticed_with_a_key_value_store() {
+    are_noticed(NOTICED_WITH_KEY_VALUES, &key_values(300));
+}
+
+fn are_noticed(rules: &[(Rule, &[&str])], settings: &Settings) {
+    for (rule, properties) in rules {
+        let found = caught(*rule, FEW, settings.clone());
         let property = found.as_ref().map_or("nothing", |(_, property, _)| property);
         assert!(properties.contains(&property), "{rule:?}: {found:?}");
     }
 }
 
 /// Prints the table in the documentation of `rabia_bank_simulator`. With `RULE` one rule; with `SEEDS` so many seeds at most,
-/// with `OPS` of so many requests.
+/// with `OPS` of so many requests, with `MACHINE=kv` of the key-value store.
 #[test]
 #[ignore = "takes minutes: prints after how many seeds each broken rule is noticed"]
 fn after_how_many_seeds_broken_rules_are_noticed() {
     let variable = |name: &str| std::env::var(name).ok();
     let number = |name: &str, or: u64| variable(name).map_or(or, |number| number.parse().unwrap());
-    let (seeds, operations) = (number("SEEDS", 300), number("OPS", 300));
+    let seeds = number("SEEDS", 300);
+    let operations = number("OPS", 300);
+    let settings =
+        if variable("MACHINE").as_deref() == Some("kv") { key_values(operations) } else { settings(operations) };
     for rule in RULES {
         if variable("RULE").is_some_and(|only| only != format!("{rule:?}")) {
             continue;
         }
         let began = Instant::now();
-        match caught(*rule, seeds, operations) {
+        match caught(*rule, seeds, settings.clone()) {
             Some((seed, property, what)) => {
                 let what: String = what.chars().take(160).collect();
                 println!("| {rule:?} | {property} | {seed} | {:.1} s | {what}", began.elapsed().as_secs_f64());

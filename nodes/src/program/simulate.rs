@@ -5,11 +5,20 @@ use std::thread::available_parallelism;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use rabia_bank_simulator::{self as simulator, Jobs, Report, Settings, Violation};
+use rabia_bank_simulator::{self as simulator, Jobs, Kind, Report, Settings, Violation};
 use serde_json::json;
 
 use super::terminal::{grouped, print};
 use super::{Exit, ProgramError};
+
+/// What the nodes replicate.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Machine {
+    /// The bank.
+    Bank,
+    /// A key-value store that keeps its history.
+    Kv,
+}
 
 /// The command line of `simulate`.
 #[derive(clap::Args, Debug)]
@@ -23,6 +32,9 @@ pub struct Args {
     /// How many seeds at once; what is printed does not depend on it. Default: as many as there are processors.
     #[arg(long, value_name = "THREADS", value_parser = clap::value_parser!(u64).range(1..))]
     jobs: Option<u64>,
+    /// What the nodes replicate.
+    #[arg(long, value_enum, default_value_t = Machine::Bank)]
+    machine: Machine,
     /// How many nodes, from 3 to 5. Default: by turns.
     #[arg(long, value_parser = clap::value_parser!(u64).range(3..=5))]
     nodes: Option<u64>,
@@ -42,7 +54,12 @@ pub struct Args {
 /// # Errors
 /// If stdout can't be written, or no threads can be had.
 pub fn run(args: &Args) -> Result<Exit, ProgramError> {
-    let settings = Settings { nodes: args.nodes.map(|nodes| nodes as usize), operations: args.ops, trace: args.trace };
+    let machine = match args.machine {
+        Machine::Bank => Kind::Bank,
+        Machine::Kv => Kind::KeyValues,
+    };
+    let nodes = args.nodes.map(|nodes| nodes as usize);
+    let settings = Settings { machine, nodes, operations: args.ops, trace: args.trace };
     let (started, bar) = (Instant::now(), bar(args.seeds));
     simulator::name_seeds_of_panics();
     let range = args.seed..args.seed.saturating_add(args.seeds);
@@ -77,7 +94,8 @@ fn threads(args: &Args) -> std::io::Result<usize> {
 /// The command that runs this seed alone.
 fn command(args: &Args, seed: u64) -> String {
     let nodes = args.nodes.map_or(String::new(), |nodes| format!(" --nodes {nodes}"));
-    format!("rabia-bank simulate --seed {seed} --ops {}{nodes}", args.ops)
+    let machine = if args.machine == Machine::Kv { " --machine kv" } else { "" };
+    format!("rabia-bank simulate --seed {seed} --ops {}{nodes}{machine}", args.ops)
 }
 
 fn json(seeds: u64, sum: &Report, failed: Option<&(u64, Violation)>) -> serde_json::Value {

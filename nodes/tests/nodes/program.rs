@@ -608,11 +608,15 @@ fn a_killed_cluster_program_takes_its_nodes_along_and_leaves_nothing_locked() {
 
 #[test]
 fn simulated_seeds_are_the_same_on_any_number_of_threads() {
-    let run = |jobs| {
-        let output = program(["simulate", "--seeds", "5", "--ops", "100", "--json", "--jobs", jobs]).output().unwrap();
-        lines(&output)
+    let run = |machine, jobs| {
+        let arguments = ["simulate", "--machine", machine, "--seeds", "5", "--ops", "100", "--json", "--jobs", jobs];
+        lines(&program(arguments).output().unwrap())
     };
-    let one = run("1");
-    assert_eq!(run("1"), one, "again");
-    assert_eq!(run("2"), one, "two threads");
+    let [bank, store] = ["bank", "kv"].map(|machine| {
+        let one = run(machine, "1");
+        assert_eq!(run(machine, "1"), one, "{machine} again");
+        assert_eq!(run(machine, "2"), one, "{machine}, two threads");
+        one
+    });
+    assert_ne!(bank, store);
 }

@@ -88,7 +88,7 @@ fn check_numbers(rejection: &Rejection, header: &RequestHeader) {
 
 /// `reloads` says, by bits, after which batches the ledger is saved and made again of its rows.
 fn check(log: &[(i64, Vec<(RequestHeader, Command)>)], reloads: u32) {
-    let mut model = Model::new(MODEL_LIMIT, SessionLimits::default());
+    let mut model = Model::new(rabia_bank_model::Bank::new(MODEL_LIMIT), SessionLimits::default());
     let mut bank = Bank::with_limit(MODEL_LIMIT);
     // The sessions of a new bank, and one more.
     let (id, payload) = Bank::opening();
@@ -127,7 +127,7 @@ fn check(log: &[(i64, Vec<(RequestHeader, Command)>)], reloads: u32) {
 /// unseen.
 fn check_books(bank: &mut Bank, model: &Model) {
     let transactions = bank.transactions();
-    assert_eq!(transactions, model.history());
+    assert_eq!(transactions, model.machine().history());
     let replayed = replay(&transactions).unwrap();
     assert_eq!((bank.ledger.chain_head(), bank.ledger.summary().total_balance), (replayed.head, replayed.total));
     let all = Query::ListAccounts { after: None, limit: None };

@@ -5,12 +5,13 @@
 //! The order is that of (slot, index in the batch), so that linearizability needs no search: Herlihy and Wing,
 //! "Linearizability" (TOPLAS 1990); BANK.md, invariant 6 and "Sessions and retries"; PROTOCOL.md, "Linearizable reads".
 
-use rabia_bank_messages::bank::{Query, ReadLevel, Transaction};
-use rabia_bank_messages::client::Feed;
+use rabia_bank_messages::bank::ReadLevel;
 use rabia_bank_messages::ids::Slot;
 
+use rabia_bank_model::{Answer, Model, Plain};
+
+use super::super::workload::{EntryOf, FeedOf, Workload};
 use super::{Check, check};
-use rabia_bank_model::{Answer, Model, plain};
 
 /// A place in the order of all commands.
 pub(crate) type Position = (Slot, usize);
@@ -39,13 +40,13 @@ impl Clients {
     }
 
     /// A client got the answer to a command that it first sent when `after` had been seen.
-    pub(crate) fn command(
+    pub(crate) fn command<M: Plain>(
         &mut self,
-        model: &Model,
+        model: &Model<M>,
         name: (u64, u64),
         after: Position,
         slot: Option<Slot>,
-        answer: Answer,
+        answer: Answer<M::Success>,
     ) -> Check {
         let Some(applied) = model.applied.get(&name) else {
             return check(false, "exactly once", || {
@@ -56,7 +57,7 @@ impl Clients {
         check(slot == Some(position.0), "exactly once", || {
             format!("{name:?} was applied at {position:?}, the answer says slot {slot:?}")
         })?;
-        let answer = plain(answer);
+        let answer = M::plain(answer);
         check(answer == applied.answer, "exactly once", || {
             format!("{name:?} was answered {answer:?}, the model answers {:?}", applied.answer)
         })?;
@@ -69,14 +70,14 @@ impl Clients {
     }
 
     /// A client got the answer to a query that it first sent when `after` had been seen.
-    pub(crate) fn read(
+    pub(crate) fn read<M: Plain>(
         &mut self,
-        model: &Model,
-        query: &Query,
+        model: &Model<M>,
+        query: &M::Query,
         level: ReadLevel,
         after: Position,
         slot: Slot,
-        answer: Answer,
+        answer: Answer<M::Success>,
     ) -> Check {
         let least = match level {
             ReadLevel::Linearizable => after.0,
@@ -86,7 +87,7 @@ impl Clients {
         check(slot >= least, "linearizable reads", || {
             format!("{query:?} ({level:?}) was answered at slot {slot}, but must see slot {least}")
         })?;
-        let (answer, expected) = (plain(answer), model.query(query, slot));
+        let (answer, expected) = (M::plain(answer), model.query(query, slot));
         check(answer == expected, "reads", || {
             format!("{query:?} at slot {slot} was answered {answer:?}, the model answers {expected:?}")
         })?;
@@ -97,21 +98,21 @@ impl Clients {
         Ok(())
     }
 
-    /// A client got transactions of a feed from this id on, of those before `next`: all of them, and no more at a time than the limits
-    /// (transactions to look at, transactions to tell of) allow. None only if as many were looked at as are at a time.
-    pub(crate) fn followed(
+    /// A client got entries of a feed from this id on, of those before `next`: all of them, and no more at a time than the limits
+    /// (entries to look at, entries to tell of) allow. None only if as many were looked at as are at a time.
+    pub(crate) fn followed<W: Workload>(
         &mut self,
-        model: &Model,
-        feed: &Feed,
+        model: &Model<W>,
+        feed: &FeedOf<W>,
         from: u64,
         (scan, page): (u64, usize),
-        (transactions, next): (Vec<Transaction>, u64),
+        (entries, next): (Vec<EntryOf<W>>, u64),
     ) -> Check {
-        let expected = model.feed(feed, from, next);
-        let all = expected.as_ref() == Some(&transactions) && transactions.len() <= page;
-        let reached = !transactions.is_empty() || next >= from + scan;
+        let expected = model.machine().entries(feed, from..next);
+        let all = expected.as_ref() == Some(&entries) && entries.len() <= page;
+        let reached = !entries.is_empty() || next >= from + scan;
         check(all && reached, "reads", || {
-            format!("{feed:?} from {from} on was told {transactions:?} up to {next}, of the model's {expected:?}")
+            format!("{feed:?} from {from} on was told {entries:?} up to {next}, of the model's {expected:?}")
         })?;
         self.reads += 1;
         Ok(())
@@ -123,7 +124,7 @@ impl Clients {
     }
 
     /// At the end: everything that was acknowledged stands where it stood, and nothing that was refused was executed.
-    pub(crate) fn nothing_lost(&self, model: &Model) -> Check {
+    pub(crate) fn nothing_lost<M: Plain>(&self, model: &Model<M>) -> Check {
         for (name, position) in &self.acknowledged {
             let now = model.applied.get(name).map(|applied| applied.position);
             check(now == Some(*position), "acknowledged is never lost", || {

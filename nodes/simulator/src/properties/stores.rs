@@ -3,8 +3,7 @@
 //!
 //! Source: PROTOCOL.md, "Replacing a lost store".
 
-use rabia_bank_messages::bank::Command;
-use rabia_bank_messages::batch::Payload;
+use rabia_bank_messages::batch::{Batched, Payload};
 use rabia_bank_messages::genesis::{Genesis, Replacement};
 use rabia_bank_messages::ids::{NodeId, Slot, StoreId};
 use rabia_bank_messages::peer::PeerMessage;
@@ -30,12 +29,12 @@ impl Stores {
     }
 
     /// Some node knows this slot to be decided, and all before it.
-    pub(crate) fn decided(&mut self, slot: Slot, payload: Option<&Payload>) -> Check {
+    pub(crate) fn decided<C: Batched>(&mut self, slot: Slot, payload: Option<&Payload>) -> Check {
         if slot <= self.end {
             return Ok(());
         }
         self.end = slot;
-        let usable = payload.filter(|payload| payload.check::<Command>().is_ok());
+        let usable = payload.filter(|payload| payload.check::<C>().is_ok());
         let replacement = usable.map_or(Ok(None), Payload::replacement);
         let replacement = replacement.map_err(|bad| Violation { property: PROPERTY, what: bad.to_string() })?;
         if let Some((node, store)) = replacement.filter(|(_, store)| self.replaced_in(*store).is_none()) {

@@ -5,24 +5,21 @@ use rabia_bank_actors::parts::clients::{Answered, Done, Waiter};
 use rabia_bank_messages::bank::{ErrorCode, Refusal};
 use rabia_bank_messages::batch::Action;
 
-use super::super::clients::{Ask, Bounds};
+use super::super::clients::{Ask, AskOf};
 use super::super::properties::{Check, check};
+use super::super::workload::Workload;
 use super::bank::{FOLLOW_PAGE, FOLLOW_SCAN};
 use super::{CLIENT_PACE, CLIENTS, Item, World};
 
-impl World {
-    /// What generators need to know of the world.
-    pub(super) fn bounds(&self) -> Bounds {
-        Bounds { limit: self.genesis.transaction_limit, transactions: self.model.history().len() as u64 }
-    }
-
+impl<W: Workload> World<W> {
     pub(super) fn client(&mut self, index: usize) -> Check {
         let pace = CLIENT_PACE + self.micros(0, 5_000);
         self.at(pace, Item::Client(index));
-        let (now, after, wall, bounds) = (self.now, self.answers.now(), self.true_time(), self.bounds());
+        let (now, after, wall) = (self.now, self.answers.now(), self.true_time());
+        let machine = self.model.machine();
         let client = &mut self.clients[index];
         let given_up = client.give_up(now);
-        let mut marks: Vec<u64> = client.begin(now, after, wall, &bounds, &mut self.random).into_iter().collect();
+        let mut marks: Vec<u64> = client.begin(now, after, wall, machine, &mut self.random).into_iter().collect();
         if client.in_flight.values().any(|request| request.patience <= now) {
             client.move_to(self.random.usize(..self.machines.len()));
         }
@@ -36,7 +33,7 @@ impl World {
             }
         }
         let stray = if !client.is_done() && self.random.u32(..60) == 0 {
-            client.stray(&bounds, &mut self.random)
+            client.stray(machine, &mut self.random)
         } else {
             None
         };
@@ -51,7 +48,7 @@ impl World {
         Ok(())
     }
 
-    fn ask(&mut self, index: usize, tag: u64, ask: Ask) {
+    fn ask(&mut self, index: usize, tag: u64, ask: AskOf<W>) {
         let (node, client) = (self.clients[index].home, self.clients[index].handle.clone());
         if !self.percent(self.rates.loss) {
             let delay = self.micros(50, 3_000);
@@ -60,7 +57,7 @@ impl World {
     }
 
     /// A node answers a client.
-    pub(super) fn reply(&mut self, connection: ClientId, answered: Answered) {
+    pub(super) fn reply(&mut self, connection: ClientId, answered: Answered<W::Machine>) {
         if self.percent(self.rates.loss) {
             return self.report.count("answers to clients lost");
         }
@@ -86,7 +83,7 @@ impl World {
     }
 
     /// A client gets an answer.
-    pub(super) fn answer(&mut self, connection: ClientId, answered: Answered) -> Check {
+    pub(super) fn answer(&mut self, connection: ClientId, answered: Answered<W::Machine>) -> Check {
         let Answered { tag, slot, result, .. } = answered;
         if let Err(refusal) = &result
             && matches!(refusal.code, ErrorCode::NoQuorum | ErrorCode::Busy | ErrorCode::NotYetApplied)

@@ -10,6 +10,7 @@ use rabia_bank_messages::peer::{PeerMessage, State, Vote};
 
 use super::super::nonsense::{Hearer, altered, let_in, made_up};
 use super::super::properties::Check;
+use super::super::workload::Workload;
 use super::{Item, MAILBOX, Mail, World};
 
 /// Seeds whose remainder by this …
@@ -41,7 +42,7 @@ impl Babble {
     }
 }
 
-impl World {
+impl<W: Workload> World<W> {
     /// Some members babble, as many as may be down at once at most.
     pub(super) fn choose_babblers(&mut self) {
         if self.babble.percent == 0 {

@@ -8,22 +8,26 @@ use rabia_bank_actors::ledger::MOST_AT_ONCE;
 use rabia_bank_actors::parts::bank::words::{Install, ReadAt};
 use rabia_bank_actors::parts::bank::{Bank, Out, Portions};
 use rabia_bank_actors::snapshot::read_block;
-use rabia_bank_messages::bank::Command;
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::ids::{BatchId, Slot};
 
 use super::super::properties::{Check, Violation, books, check, log_time};
+use super::super::workload::Workload;
 use super::{MAILBOX, Mail, World, store_violation};
 
 /// Nodes compare their states after every slot that is a multiple of this, too.
 const COMPARED: Slot = 8;
 
 /// Something for a bank to do.
-pub(super) type ToBank = Box<dyn FnOnce(&mut Bank, Instant, &mut Vec<Out>)>;
+pub(super) type ToBank<S> = Box<dyn FnOnce(&mut Bank<S>, Instant, &mut Vec<Out<S>>)>;
 
-impl World {
+impl<W: Workload> World<W> {
     /// The bank of a node does something, and what follows is done. Nothing happens if the node is down.
-    pub(super) fn bank(&mut self, index: usize, act: impl FnOnce(&mut Bank, Instant, &mut Vec<Out>)) -> Check {
+    pub(super) fn bank(
+        &mut self,
+        index: usize,
+        act: impl FnOnce(&mut Bank<W::Machine>, Instant, &mut Vec<Out<W::Machine>>),
+    ) -> Check {
         let now = self.instant();
         let Some(node) = &mut self.machines[index].node else { return Ok(()) };
         let mut outs = Vec::new();
@@ -32,15 +36,19 @@ impl World {
     }
 
     /// The same, when what waits for the bank already has been done.
-    pub(super) fn tell_bank(&mut self, index: usize, act: impl FnOnce(&mut Bank, Instant, &mut Vec<Out>) + 'static) {
+    pub(super) fn tell_bank(
+        &mut self,
+        index: usize,
+        act: impl FnOnce(&mut Bank<W::Machine>, Instant, &mut Vec<Out<W::Machine>>) + 'static,
+    ) {
         self.mail(index, MAILBOX, Mail::Bank(Box::new(act)));
     }
 
-    fn perform_bank(&mut self, index: usize, outs: Vec<Out>) -> Check {
+    fn perform_bank(&mut self, index: usize, outs: Vec<Out<W::Machine>>) -> Check {
         outs.into_iter().try_for_each(|out| self.perform_bank_one(index, out))
     }
 
-    fn perform_bank_one(&mut self, index: usize, out: Out) -> Check {
+    fn perform_bank_one(&mut self, index: usize, out: Out<W::Machine>) -> Check {
         match out {
             Out::Answers { to, answers, .. } => self.answered(index, &to, answers)?,
             // No client asks for it.
@@ -100,7 +108,7 @@ impl World {
         if first {
             let named = batch.as_ref().map(|(id, payload)| (id, payload));
             let clocks = self.machines.iter().map(|machine| machine.highest_clock);
-            let payload = named.map(|(_, payload)| payload).filter(|payload| payload.check::<Command>().is_ok());
+            let payload = named.map(|(_, payload)| payload).filter(|payload| payload.check::<W::Command>().is_ok());
             log_time::decided(slot, payload, clocks)?;
             self.log_time.has_not_leapt(slot, payload, self.now)?;
             let replies = self.model.apply(slot, named).map_err(|what| Violation { property: "validity", what })?;
@@ -110,8 +118,8 @@ impl World {
             });
             self.trace.note(self.now, Some(slot), || format!("node {id} is the first to apply it: {what}"));
             let Some(node) = &mut self.machines[index].node else { return Ok(()) };
-            books::same_replies(slot, node.bank.ledger(), &node.books, &applied, replies.as_deref())?;
-            books::balance(slot, node.bank.ledger(), &self.model)?;
+            books::same_replies::<W>(slot, node.bank.ledger(), &node.books, &applied, replies.as_deref())?;
+            W::holds(slot, node.bank.ledger(), &self.model)?;
         }
         let Some(node) = &mut self.machines[index].node else { return Ok(()) };
         let digest = node.bank.ledger().digest();
@@ -123,7 +131,7 @@ impl World {
     }
 
     /// A state that came from a peer takes the place of the own one.
-    pub(super) fn install(&mut self, index: usize, mut install: Install) -> Check {
+    pub(super) fn install(&mut self, index: usize, mut install: Install<W::Machine>) -> Check {
         let id = self.machines[index].id;
         self.digests.after(id, install.ledger.applied(), install.ledger.digest())?;
         let Some(node) = &self.machines[index].node else { return Ok(()) };

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use rabia_bank_actors::consensus::agreement::Event;
-use rabia_bank_actors::ledger::Ledger;
+use rabia_bank_actors::ledger::replicated::Replicated;
 use rabia_bank_actors::parts::bank::words::Install;
 use rabia_bank_actors::parts::snapshotter::books_writer::Outcome;
 use rabia_bank_actors::parts::snapshotter::{Out, SendEntries, Snapshotter, offer};
@@ -12,20 +12,21 @@ use rabia_bank_messages::ids::{Digest, Slot};
 use rabia_bank_storage::{Entries, StoreError};
 
 use super::super::properties::{Check, check};
+use super::super::workload::Workload;
 use super::{File, MAILBOX, Mail, Node, World, store_violation};
 
 /// Bytes of decided slots in one answer: small, so that catching up takes several.
 const ENTRIES_BYTES: usize = 16 * 1024;
 
 /// Something for a snapshotter to do.
-pub(super) type ToSnapshotter = Box<dyn FnOnce(&mut Snapshotter, Instant, &mut Vec<Out>)>;
+pub(super) type ToSnapshotter<S> = Box<dyn FnOnce(&mut Snapshotter<S>, Instant, &mut Vec<Out<S>>)>;
 
-impl World {
+impl<W: Workload> World<W> {
     /// The snapshotter of a node does something, and what follows is done. Nothing happens if the node is down.
     pub(super) fn snapshotter(
         &mut self,
         index: usize,
-        act: impl FnOnce(&mut Snapshotter, Instant, &mut Vec<Out>),
+        act: impl FnOnce(&mut Snapshotter<W::Machine>, Instant, &mut Vec<Out<W::Machine>>),
     ) -> Check {
         let now = self.instant();
         let Some(node) = &mut self.machines[index].node else { return Ok(()) };
@@ -38,12 +39,12 @@ impl World {
     pub(super) fn tell_snapshotter(
         &mut self,
         index: usize,
-        act: impl FnOnce(&mut Snapshotter, Instant, &mut Vec<Out>) + 'static,
+        act: impl FnOnce(&mut Snapshotter<W::Machine>, Instant, &mut Vec<Out<W::Machine>>) + 'static,
     ) {
         self.mail(index, MAILBOX, Mail::Snapshotter(Box::new(act)));
     }
 
-    fn perform_snapshotter(&mut self, index: usize, out: Out) -> Check {
+    fn perform_snapshotter(&mut self, index: usize, out: Out<W::Machine>) -> Check {
         match out {
             Out::Work(job) => {
                 let slow = self.machines[index].slow_until > self.now;
@@ -97,7 +98,7 @@ impl World {
     }
 
     /// What may come of a job, and what may not.
-    fn look_at(&mut self, index: usize, outcome: &Outcome) -> Check {
+    fn look_at(&mut self, index: usize, outcome: &Outcome<W::Machine>) -> Check {
         let machine = &self.machines[index];
         let id = machine.id;
         let from = machine.node.as_ref().and_then(|node| node.snapshotter.receives_from());
@@ -132,7 +133,7 @@ impl World {
         &mut self,
         index: usize,
         (slot, hash): (Slot, Digest),
-        ledger: Box<Ledger>,
+        ledger: Box<Replicated<W::Machine>>,
         decisions: Vec<Decision>,
     ) -> Check {
         let id = self.machines[index].id;
@@ -150,7 +151,7 @@ impl World {
     }
 
     /// Something was read for a peer, or for the voter.
-    pub(super) fn read_for_peer(&mut self, index: usize, wanted: Out) -> Check {
+    pub(super) fn read_for_peer(&mut self, index: usize, wanted: Out<W::Machine>) -> Check {
         let (id, piece) = (self.machines[index].id, self.piece);
         let Some(node) = &self.machines[index].node else { return Ok(()) };
         let failed = |error: StoreError| store_violation(id, &error);
@@ -185,7 +186,10 @@ impl World {
 }
 
 /// The decided slots that a peer lacks, and the hash of the log before them.
-fn entries(node: &Node, SendEntries { from, .. }: SendEntries) -> Result<(Option<Digest>, Entries), StoreError> {
+fn entries<W: Workload>(
+    node: &Node<W>,
+    SendEntries { from, .. }: SendEntries,
+) -> Result<(Option<Digest>, Entries), StoreError> {
     let reader = node.store.reader();
     Ok((reader.hash(from.saturating_sub(1))?, reader.entries(from, ENTRIES_BYTES)?))
 }

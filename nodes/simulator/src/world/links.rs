@@ -15,6 +15,7 @@ use rabia_bank_messages::ids::{NodeId, RunId, StoreId};
 use rabia_bank_messages::peer::{Evidence, Hello, HelloRefused, Opening, PeerMessage, RefusalReason};
 
 use super::super::properties::{Check, Violation, check};
+use super::super::workload::Workload;
 use super::{DIAL, Item, Loss, MAILBOX, Machine, Mail, World};
 
 /// What comes too early, or not through, is tried again after this time.
@@ -36,7 +37,7 @@ pub(super) struct Queue {
     traffic: Option<Rc<Traffic>>,
 }
 
-impl World {
+impl<W: Workload> World<W> {
     // ----- handshakes -----
 
     pub(super) fn dial(&mut self, a: usize, b: usize) -> Check {
@@ -117,7 +118,7 @@ impl World {
     /// Whether a quorum of the members has all slots durably in which this former store of a node speaks.
     fn is_over(&self, node: NodeId, store: StoreId) -> bool {
         let Some(last) = self.stores.last_slot(node, store) else { return false };
-        let has = |machine: &&Machine| self.promises.durable(machine.newest) >= last;
+        let has = |machine: &&Machine<W>| self.promises.durable(machine.newest) >= last;
         self.machines.iter().filter(has).count() >= self.genesis.quorums().quorum()
     }
 

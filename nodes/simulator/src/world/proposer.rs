@@ -9,14 +9,15 @@ use rabia_bank_messages::batch::{Action, EncodedRequest, RequestHeader};
 use rabia_bank_messages::ids::Millis;
 
 use super::super::properties::{Check, check};
+use super::super::workload::Workload;
 use super::{MAILBOX, Mail, World};
 
-impl World {
+impl<W: Workload> World<W> {
     /// The proposer of a node does something, and what follows is done. Nothing happens if the node is down.
     pub(super) fn proposer(
         &mut self,
         index: usize,
-        act: impl FnOnce(&mut Proposer<Waiter>, Now, &mut Vec<Out<Waiter>>),
+        act: impl FnOnce(&mut Proposer<Waiter<W::Machine>>, Now, &mut Vec<Out<Waiter<W::Machine>>>),
     ) -> Check {
         let Some(mut node) = self.machines[index].node.take() else { return Ok(()) };
         let (now, mut outs) = (self.clocks(index, &node), Vec::new());
@@ -25,7 +26,7 @@ impl World {
         outs.into_iter().try_for_each(|out| self.carry_out(index, out))
     }
 
-    fn carry_out(&mut self, index: usize, out: Out<Waiter>) -> Check {
+    fn carry_out(&mut self, index: usize, out: Out<Waiter<W::Machine>>) -> Check {
         match out {
             Out::Tell(events) => {
                 self.note_formed(index, &events)?;
@@ -68,7 +69,13 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn submit(&mut self, index: usize, waiter: Waiter, header: &RequestHeader, action: &Action) -> Check {
+    pub(super) fn submit(
+        &mut self,
+        index: usize,
+        waiter: Waiter<W::Machine>,
+        header: &RequestHeader,
+        action: &Action<W::Command>,
+    ) -> Check {
         let request = EncodedRequest::new(header, action);
         let client = (waiter.client.owner(), waiter.client.id());
         self.proposer(index, |proposer, now, out| proposer.submit(now, client, waiter, request, out))

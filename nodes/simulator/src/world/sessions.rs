@@ -9,8 +9,9 @@ use rabia_bank_messages::batch::Action;
 use rabia_bank_messages::client::SessionName;
 use rabia_bank_messages::ids::SessionKey;
 
-use super::super::clients::Ask;
+use super::super::clients::{Ask, AskOf};
 use super::super::properties::{Check, check};
+use super::super::workload::Workload;
 use super::{CLIENTS, World};
 
 /// Few requests may wait, so that clients meet the limit, and not for long.
@@ -20,11 +21,11 @@ const LIMITS: Limits = Limits { in_flight: 5, timeout: Duration::from_secs(1) };
 const DIRECT: u64 = 1 << 63;
 
 /// A connection, and the session that is spoken in on it. What is asked is known by the client's own mark.
-pub(super) type Connection = (Handle, Session<u64>);
+pub(super) type Connection<W> = (Handle<<W as Workload>::Machine>, Session<u64, <W as Workload>::Machine>);
 
-impl World {
+impl<W: Workload> World<W> {
     /// A client says something on a connection.
-    pub(super) fn request(&mut self, index: usize, Waiter { client, tag }: Waiter, ask: Ask) -> Check {
+    pub(super) fn request(&mut self, index: usize, Waiter { client, tag }: Waiter<W::Machine>, ask: AskOf<W>) -> Check {
         let now = self.now;
         let Some(node) = &mut self.machines[index].node else { return Ok(()) };
         // The key of a session is the connection's own, and that of this run.
@@ -58,7 +59,12 @@ impl World {
     }
 
     /// The bank, or the proposer, has answers for a client.
-    pub(super) fn answered(&mut self, index: usize, client: &Handle, answers: Vec<Answered>) -> Check {
+    pub(super) fn answered(
+        &mut self,
+        index: usize,
+        client: &Handle<W::Machine>,
+        answers: Vec<Answered<W::Machine>>,
+    ) -> Check {
         let (now, mut outs) = (self.now, Vec::new());
         for mut answered in answers {
             if answered.tag & DIRECT != 0 {
@@ -74,7 +80,7 @@ impl World {
         self.perform_session(index, client, outs)
     }
 
-    fn perform_session(&mut self, index: usize, client: &Handle, outs: Vec<Out<u64>>) -> Check {
+    fn perform_session(&mut self, index: usize, client: &Handle<W::Machine>, outs: Vec<Out<u64, W::Machine>>) -> Check {
         let opened = |result| Answered { tag: 0, slot: None, index: None, replayed: false, result };
         for out in outs {
             let waiter = |tag| Waiter { client: client.clone(), tag };

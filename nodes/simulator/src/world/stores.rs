@@ -9,6 +9,7 @@ use rabia_bank_storage::{BooksStore, LogStore};
 
 use super::super::disk::Disk;
 use super::super::properties::Check;
+use super::super::workload::Workload;
 use super::{Item, Loss, Machine, World, store_violation};
 
 /// Whoever wants a new store decided asks again after this time.
@@ -21,7 +22,7 @@ pub(super) struct SetAside {
     books: Disk,
 }
 
-impl World {
+impl<W: Workload> World<W> {
     /// Whether this member may get a new store. Nobody may have to tell an old copy of another member's store from that store
     /// then: a new one has not heard enough of it.
     pub(super) fn may_replace(&self, index: usize) -> bool {
@@ -137,7 +138,7 @@ impl World {
     /// new store not speak, and needs another that does: until then the cluster bears no further loss.
     fn is_known_to_all(&self, store: StoreId) -> bool {
         let Some(slot) = self.stores.replaced_in(store) else { return false };
-        let knows = |machine: &Machine| self.promises.durable(machine.store) >= slot;
+        let knows = |machine: &Machine<W>| self.promises.durable(machine.store) >= slot;
         self.machines.iter().filter(|machine| machine.lost.is_none()).all(knows)
     }
 }

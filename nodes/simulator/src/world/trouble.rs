@@ -10,7 +10,7 @@ use rabia_bank_actors::consensus::agreement::{Agreement, TICK};
 use rabia_bank_actors::consensus::handshake::Handshake;
 use rabia_bank_actors::consensus::pool::Now;
 use rabia_bank_actors::consensus::stores::{Standing, Stores as MembersStores};
-use rabia_bank_actors::ledger;
+use rabia_bank_actors::ledger::machine::StateMachine;
 use rabia_bank_actors::metrics::Metrics;
 use rabia_bank_actors::parts::bank::{Bank, BankState, SWEEP, SnapshotPolicy};
 use rabia_bank_actors::parts::link::Link;
@@ -21,6 +21,7 @@ use rabia_bank_actors::parts::timekeeper::LOOK;
 use rabia_bank_actors::parts::voter::Voter;
 use rabia_bank_actors::rebuild::rebuild;
 use rabia_bank_actors::snapshot::log_hash_of;
+use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::ids::{Digest, RunId, StoreId};
 use rabia_bank_messages::promise::{Identity, Recovered};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
@@ -29,6 +30,7 @@ use rabia_bank_storage::{BooksStore, LogStore, StoreError};
 use super::super::disk::Disk;
 use super::super::faults::{Fault, FaultRates};
 use super::super::properties::{Check, Violation, check};
+use super::super::workload::Workload;
 use super::bank::portions;
 use super::links::Queue;
 use super::{File, Item, Loss, Machine, Mail, Node, World, store_violation};
@@ -43,7 +45,7 @@ struct Stores {
     books: BooksStore,
 }
 
-impl World {
+impl<W: Workload> World<W> {
     // ----- faults -----
 
     pub(super) fn trouble(&mut self) -> Check {
@@ -157,7 +159,7 @@ impl World {
 
     /// Whether this disk may be emptied: as many nodes may be lost for good, or not be back yet, as may be down at once.
     pub(super) fn may_lose(&self, index: usize) -> bool {
-        let is_lost = |machine: &Machine| machine.lost.is_some() || machine.replacing || machine.babbles;
+        let is_lost = |machine: &Machine<W>| machine.lost.is_some() || machine.replacing || machine.babbles;
         let lost = self.machines.iter().filter(|machine| is_lost(machine)).count();
         lost < (self.machines.len() - 1) / 2 && !is_lost(&self.machines[index])
     }
@@ -178,7 +180,7 @@ impl World {
         let Some(node) = &self.machines[index].node else { return false };
         let others = self.machines.iter().filter(|machine| machine.id.index() != index);
         let id = self.machines[index].id;
-        let heard = |other: &Node| {
+        let heard = |other: &Node<W>| {
             let memory = other.voter.core().lineage().remembers_durably(id, self.machines[index].store);
             memory.is_some_and(|memory| memory.promises == node.voter.core().promised())
         };
@@ -271,29 +273,30 @@ impl World {
             let disk = if self.random.bool() { &machine.log } else { &machine.books };
             disk.fail_after(self.random.u64(..3));
         }
-        let Stores { log: mut store, mut recovered, books } = match open(&machine.log, &machine.books, &identity) {
-            Ok(_) if machine.lost == Some(Loss::Wiped) => {
-                return check(false, "store", || "a node started from a wiped disk");
-            }
-            Ok(opened) => opened,
-            Err(_) if machine.lost == Some(Loss::Wiped) => return Ok(()),
-            Err(_) if machine.log.is_dead() || machine.books.is_dead() => {
-                for disk in [&mut machine.log, &mut machine.books] {
-                    *disk = Disk::new(disk.after_power_failure(&mut self.random));
+        let Stores { log: mut store, mut recovered, books } =
+            match open::<W::Machine>(&machine.log, &machine.books, &identity) {
+                Ok(_) if machine.lost == Some(Loss::Wiped) => {
+                    return check(false, "store", || "a node started from a wiped disk");
                 }
-                let after = self.micros(1_000, 100_000);
-                self.at(after, Item::Restart(index));
-                return Ok(());
-            }
-            Err(error) => return Err(store_violation(machine.id, &error)),
-        };
+                Ok(opened) => opened,
+                Err(_) if machine.lost == Some(Loss::Wiped) => return Ok(()),
+                Err(_) if machine.log.is_dead() || machine.books.is_dead() => {
+                    for disk in [&mut machine.log, &mut machine.books] {
+                        *disk = Disk::new(disk.after_power_failure(&mut self.random));
+                    }
+                    let after = self.micros(1_000, 100_000);
+                    self.at(after, Item::Restart(index));
+                    return Ok(());
+                }
+                Err(error) => return Err(store_violation(machine.id, &error)),
+            };
         // What it was to fail in may have passed without that many syncs.
         machine.log.fail_after(u64::MAX);
         machine.books.fail_after(u64::MAX);
         self.promises.recovered(machine.id, &recovered)?;
         self.old_copies.started(recovered.store);
         self.read_rounds.started(machine.id);
-        let rebuilt = rebuild::<ledger::Bank>(&identity, &books, &store.reader(), recovered.decided);
+        let rebuilt = rebuild::<W::Machine>(&identity, &books, &store.reader(), recovered.decided);
         let mut rebuilt = rebuilt.map_err(|error| Violation { property: "replay", what: error.to_string() })?;
         let (ledger, last) = (&mut rebuilt.ledger, rebuilt.decisions.clone());
         self.digests.after(machine.id, ledger.applied(), ledger.digest())?;
@@ -313,6 +316,7 @@ impl World {
         recovered.runs.push(began);
         let mut effects = Vec::new();
         let core = Agreement::new(self.genesis.clone(), machine.id, &recovered, ledger.replacements(), &mut effects);
+        let core = core.checking(Payload::check::<W::Command>);
         let incarnation = core.stores().incarnation(machine.id, recovered.store, recovered.starts);
         let of_proposer = ProposerState {
             pool: pool(&self.genesis, machine.id, incarnation, recovered.decided, last),
@@ -390,7 +394,7 @@ impl World {
 }
 
 /// Opens both files as a node does: the log first, which asks for the slot of the books.
-fn open(log: &Disk, books: &Disk, identity: &Identity) -> Result<Stores, StoreError> {
+fn open<S: StateMachine>(log: &Disk, books: &Disk, identity: &Identity) -> Result<Stores, StoreError> {
     let mut opened = None;
     let (mut log, mut recovered) = LogStore::open_with(log.clone(), identity, || {
         let books = opened.insert(BooksStore::open_with(books.clone(), identity)?);
@@ -398,7 +402,7 @@ fn open(log: &Disk, books: &Disk, identity: &Identity) -> Result<Stores, StoreEr
     })?;
     let Some(books) = opened else { unreachable!("the log was opened without the books") };
     books.check_store(recovered.store)?;
-    let hash = books.reader().view().map(|view| log_hash_of::<ledger::Bank>(&view))?;
+    let hash = books.reader().view().map(|view| log_hash_of::<S>(&view))?;
     log.settle(hash.unwrap_or(Digest::ZERO), &mut recovered)?;
     Ok(Stores { log, recovered, books })
 }

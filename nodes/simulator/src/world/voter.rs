@@ -11,9 +11,10 @@ use rabia_bank_messages::peer::PeerMessage;
 use rabia_bank_messages::promise::Commit;
 
 use super::super::properties::{Check, check};
+use super::super::workload::Workload;
 use super::{File, Loss, MAILBOX, Mail, World, store_violation};
 
-impl World {
+impl<W: Workload> World<W> {
     // ----- the voter -----
 
     /// The voter of a node does something, and what follows is done. Nothing happens if the node is down.
@@ -108,7 +109,7 @@ impl World {
                 self.save(index, ticket, commit);
             }
             Out::Apply(slot, batch) => {
-                self.stores.decided(slot, batch.as_ref().map(|(_, payload)| payload))?;
+                self.stores.decided::<W::Command>(slot, batch.as_ref().map(|(_, payload)| payload))?;
                 self.mail(index, MAILBOX, Mail::Apply(slot, batch));
             }
             Out::Notices(notices) => self.mail(index, MAILBOX, Mail::Notices(notices)),

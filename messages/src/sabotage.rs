@@ -201,3 +201,31 @@ impl Drop for Broken {
         BROKEN.set(None);
     }
 }
+
+/// What a scenario has seen: that all is right, or what is wrong.
+#[cfg(feature = "sabotage")]
+pub type Seen = Result<(), String>;
+
+/// A step of a scenario: `what` is wrong unless this holds.
+///
+/// # Errors
+/// `what`, where it does not hold.
+#[cfg(feature = "sabotage")]
+pub fn ensure(holds: bool, what: impl Into<String>) -> Seen {
+    if holds { Ok(()) } else { Err(what.into()) }
+}
+
+/// Runs a scenario twice, which is to see that a rule is broken, and prints what it saw then.
+///
+/// # Panics
+/// If something is wrong while the rule is kept, or nothing while it is broken.
+#[cfg(feature = "sabotage")]
+#[allow(clippy::print_stdout)] // a test shows it to whoever wants to see
+pub fn shows(rule: Rule, scenario: impl Fn() -> Seen) {
+    assert_eq!(scenario(), Ok(()), "{rule:?} is kept");
+    let broken = Broken::rule(rule);
+    let seen = scenario();
+    drop(broken);
+    println!("{rule:?}: {seen:?}");
+    assert!(seen.is_err(), "nobody sees that {rule:?} is broken");
+}

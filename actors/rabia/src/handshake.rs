@@ -188,7 +188,6 @@ mod tests {
 
     use super::*;
     use crate::agreement::{Effect, Event};
-    use crate::fixture::first_start;
     use rabia_bank_messages::batch::Payload;
     use rabia_bank_messages::genesis::Replacements;
     use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, RunId};
@@ -217,8 +216,8 @@ mod tests {
     fn agreement(number: u8, of: StoreId, runs: &[(u8, u64)], promised: u64) -> Agreement {
         let starts = runs.len() as u64;
         let runs = (1..).zip(runs).map(|(start, (id, promises))| Began { start, run: run(*id), promises: *promises });
-        let recovered =
-            Recovered { starts, promised, runs: runs.collect(), secret: Secret([number; 32]), ..first_start(of) };
+        let first = Recovered::at_first_start(of, Secret([number; 32]));
+        let recovered = Recovered { starts, promised, runs: runs.collect(), ..first };
         Agreement::new(genesis(), node(number), &recovered, &Replacements::default(), &mut Vec::new())
     }
 

@@ -114,8 +114,6 @@
 pub mod agreement;
 pub mod clocks;
 pub mod coin;
-#[cfg(test)]
-mod fixture;
 pub mod forks;
 mod gathering;
 pub mod handshake;

@@ -242,7 +242,6 @@ fn find(memories: &[(NodeId, Memory)], peer: NodeId, store: StoreId) -> Option<&
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::first_start;
 
     const STORE: StoreId = StoreId([1; 16]);
     const SECRET: Secret = Secret([9; 32]);
@@ -258,8 +257,7 @@ mod tests {
             starts: runs.len() as u64,
             promised,
             runs: (1..).zip(runs).map(run).collect(),
-            secret: SECRET,
-            ..first_start(STORE)
+            ..Recovered::at_first_start(STORE, SECRET)
         })
     }
 

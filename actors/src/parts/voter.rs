@@ -490,21 +490,8 @@ mod tests {
     /// The voter of a node of three, in its first run.
     fn voter(number: u8) -> Voter {
         let genesis = Genesis::new(ClusterId([1; 16]), (1..=3).map(store).collect());
-        let recovered = Recovered {
-            store: store(number),
-            starts: 1,
-            reserved: 1,
-            records: Vec::new(),
-            payloads: Vec::new(),
-            decided: 0,
-            sparse: Vec::new(),
-            hashes: Vec::new(),
-            kept: None,
-            peers: Vec::new(),
-            promised: 0,
-            runs: vec![Began { start: 1, run: RunId([number; 16]), promises: 0 }],
-            secret: Secret([number; 32]),
-        };
+        let mut recovered = Recovered::at_first_start(store(number), Secret([number; 32]));
+        recovered.runs.push(Began { start: 1, run: RunId([number; 16]), promises: 0 });
         let mut first = Vec::new();
         let core = Agreement::new(genesis.clone(), node(number), &recovered, &Replacements::default(), &mut first);
         let handshake = Handshake::new(genesis, node(number), store(number));

@@ -28,13 +28,13 @@ use rabia_bank_messages::genesis::Replacements;
 use rabia_bank_messages::ids::{Digest, NodeId, RunId};
 use rabia_bank_messages::peer::{Hello, Vote};
 use rabia_bank_messages::promise::{Commit, Identity, Record, Said};
-use rabia_bank_messages::sabotage::Rule;
+use rabia_bank_messages::sabotage::{Rule, ensure, shows};
 use rabia_bank_storage::{LogStore, StorageBackend};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use super::{ensure, genesis, identity, node, shows};
+use super::{genesis, identity, node};
 
 /// Longer than anything takes that does not wait for something.
 const AT_ONCE: Duration = Duration::from_millis(300);

@@ -12,7 +12,7 @@
 //! | `ReportedDurable` | a write is reported that never came to the disk |
 //! | `MetDurably` | a handshake is answered before what is remembered is on the disk |
 //! | `LinkEndTold` | a peer that has gone counts as connected |
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test says what failed by failing
+#![allow(clippy::unwrap_used)] // a test says what failed by failing
 
 mod actors;
 mod received;
@@ -21,24 +21,6 @@ mod stored;
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{ClusterId, NodeId, StoreId};
 use rabia_bank_messages::promise::Identity;
-use rabia_bank_messages::sabotage::{Broken, Rule};
-
-/// What is wrong, if something is.
-type Seen = Result<(), String>;
-
-/// The scenario is right, and not where the rule is broken.
-fn shows(rule: Rule, scenario: impl Fn() -> Seen) {
-    assert_eq!(scenario(), Ok(()), "{rule:?} is kept");
-    let broken = Broken::rule(rule);
-    let seen = scenario();
-    drop(broken);
-    println!("{rule:?}: {seen:?}");
-    assert!(seen.is_err(), "nobody sees that {rule:?} is broken");
-}
-
-fn ensure(holds: bool, what: impl Into<String>) -> Seen {
-    if holds { Ok(()) } else { Err(what.into()) }
-}
 
 fn genesis() -> Genesis {
     Genesis::new(ClusterId([1; 16]), [7, 8, 9].map(|number| StoreId([number; 16])).to_vec())

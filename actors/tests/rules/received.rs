@@ -12,10 +12,10 @@ use rabia_bank_messages::batch::{Action, BatchBuilder, RequestHeader};
 use rabia_bank_messages::genesis::SessionLimits;
 use rabia_bank_messages::ids::{Digest, SessionKey};
 use rabia_bank_messages::peer::SnapshotPart;
-use rabia_bank_messages::sabotage::Rule;
+use rabia_bank_messages::sabotage::{Rule, Seen, ensure, shows};
 use rabia_bank_storage::{BooksStore, BooksView};
 
-use super::{Seen, ensure, identity, node, shows};
+use super::{identity, node};
 
 /// Nothing is applied.
 const VACANT: Standpoint = Standpoint { applied: 0, newest: (0, Digest::ZERO) };

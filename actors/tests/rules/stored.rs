@@ -3,10 +3,10 @@
 use rabia_bank_messages::batch::BatchBuilder;
 use rabia_bank_messages::peer::Vote;
 use rabia_bank_messages::promise::{Commit, Record, Said};
-use rabia_bank_messages::sabotage::Rule;
+use rabia_bank_messages::sabotage::{Rule, ensure, shows};
 use rabia_bank_storage::{LogStore, StoreError};
 
-use super::{ensure, identity, node, shows};
+use super::{identity, node};
 
 /// A batch that is decided and voted for again: its origin has forgotten that.
 #[test]

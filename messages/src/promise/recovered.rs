@@ -58,3 +58,24 @@ pub struct Recovered {
     /// What this store makes proofs with.
     pub secret: Secret,
 }
+
+impl Recovered {
+    /// What the first start of a store finds that was made for a new cluster: an empty log, and no promise.
+    pub fn at_first_start(store: StoreId, secret: Secret) -> Recovered {
+        Recovered {
+            store,
+            starts: 1,
+            reserved: 1,
+            records: Vec::new(),
+            payloads: Vec::new(),
+            decided: 0,
+            sparse: Vec::new(),
+            hashes: vec![Digest::ZERO],
+            kept: None,
+            peers: Vec::new(),
+            promised: 0,
+            runs: Vec::new(),
+            secret,
+        }
+    }
+}

@@ -367,7 +367,8 @@ fn a_store_takes_the_place_of_another_under_an_id_of_its_own() {
     let (second, store) = (directory.path().join("second.redb"), StoreId([0xaa; 16]));
     LogStore::create_replacing(&second, &identity(), store).unwrap();
     assert_eq!(open(&first).1.store, identity().genesis.stores[0]);
-    assert_eq!(open(&second).1, Recovered { store, ..Model { starts: 1, ..Model::default() }.recovered() });
+    let (_, recovered) = LogStore::open(&second, &identity(), || Ok(0)).unwrap();
+    assert_eq!(recovered, Recovered::at_first_start(store, recovered.secret));
     assert!(matches!(refused(&second, |other| other.node = node(2)), StoreError::OtherNode { .. }));
     assert!(matches!(LogStore::create_replacing(&second, &identity(), store), Err(StoreError::Exists { .. })));
 

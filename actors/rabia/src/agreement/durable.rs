@@ -213,14 +213,14 @@ impl Durable {
 #[cfg(test)]
 mod tests {
     use rabia_bank_messages::ids::StoreId;
+    use rabia_bank_messages::lineage::Secret;
 
     use super::*;
-    use crate::fixture::first_start;
 
     const WINDOW: u64 = 16;
 
     fn durable() -> Durable {
-        let recovered = first_start(StoreId([1; 16]));
+        let recovered = Recovered::at_first_start(StoreId([1; 16]), Secret([1; 32]));
         Durable::new(WINDOW, &recovered)
     }
 

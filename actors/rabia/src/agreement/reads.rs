@@ -221,9 +221,9 @@ fn read_slot(answers: &[Answer], view: &View<'_>) -> Slot {
 mod tests {
     use rabia_bank_messages::genesis::{Genesis, Replacements};
     use rabia_bank_messages::ids::ClusterId;
+    use rabia_bank_messages::lineage::Secret;
 
     use super::*;
-    use crate::fixture::first_start;
 
     fn store(number: u8) -> StoreId {
         StoreId([number; 16])
@@ -236,7 +236,8 @@ mod tests {
     /// Node 1 of three, in its second run, which knows this slot decided.
     fn reads(decided: Slot) -> (Reads, Stores) {
         let genesis = Genesis::new(ClusterId([1; 16]), (1..=3).map(store).collect());
-        let recovered = Recovered { starts: 2, decided, ..first_start(store(1)) };
+        let first = Recovered::at_first_start(store(1), Secret([1; 32]));
+        let recovered = Recovered { starts: 2, decided, ..first };
         let stores = Stores::new(&genesis, &Replacements::default());
         (Reads::new(Setting::new(&genesis, node(1), store(1)), &recovered), stores)
     }

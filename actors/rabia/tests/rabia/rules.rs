@@ -16,27 +16,10 @@ use rabia_bank_messages::ids::{ClusterId, Digest, NodeId, Slot, StoreId};
 use rabia_bank_messages::lineage::Secret;
 use rabia_bank_messages::peer::{PeerMessage, State, Value};
 use rabia_bank_messages::promise::Recovered;
-use rabia_bank_messages::sabotage::{Broken, Rule};
+use rabia_bank_messages::sabotage::{Rule, Seen, ensure, shows};
 use rabia_bank_rabia::agreement::{Agreement, Effect, Event, Notice};
 use rabia_bank_rabia::coin::coin;
 use rabia_bank_rabia::pool::{Now, Pool, PoolEffect};
-
-/// What is wrong, if something is.
-type Seen = Result<(), String>;
-
-/// The scenario is right, and not where the rule is broken.
-fn shows(rule: Rule, scenario: impl Fn() -> Seen) {
-    assert_eq!(scenario(), Ok(()), "{rule:?} is kept");
-    let broken = Broken::rule(rule);
-    let seen = scenario();
-    drop(broken);
-    println!("{rule:?}: {seen:?}");
-    assert!(seen.is_err(), "nobody sees that {rule:?} is broken");
-}
-
-fn ensure(holds: bool, what: impl Into<String>) -> Seen {
-    if holds { Ok(()) } else { Err(what.into()) }
-}
 
 fn genesis() -> Genesis {
     Genesis::new(ClusterId([1; 16]), [7, 8, 9].map(|number| StoreId([number; 16])).to_vec())
@@ -48,22 +31,8 @@ fn node(number: u8) -> NodeId {
 
 /// Node 1 with what its log says, linked to both others.
 fn started(decided: Slot, sparse: Vec<(Slot, Value)>) -> Agreement {
-    let store = genesis().stores[0];
-    let recovered = Recovered {
-        store,
-        starts: 2,
-        reserved: 20,
-        records: Vec::new(),
-        payloads: Vec::new(),
-        decided,
-        sparse,
-        hashes: vec![Digest([1; 32])],
-        kept: None,
-        peers: Vec::new(),
-        promised: 0,
-        runs: Vec::new(),
-        secret: Secret([1; 32]),
-    };
+    let first = Recovered::at_first_start(genesis().stores[0], Secret([1; 32]));
+    let recovered = Recovered { starts: 2, reserved: 20, decided, sparse, hashes: vec![Digest([1; 32])], ..first };
     let mut agreement = Agreement::new(genesis(), node(1), &recovered, &Replacements::default(), &mut Vec::new());
     for peer in [2, 3] {
         let store = genesis().stores[usize::from(peer) - 1];

@@ -25,21 +25,7 @@ fn first_of_three() -> Agreement {
 /// The same with so many slots in agreement at once.
 fn first_of_three_with(window: u64) -> Agreement {
     let stores = [7, 8, 9].map(|number| StoreId([number; 16]));
-    let recovered = Recovered {
-        store: stores[0],
-        starts: 1,
-        reserved: 0,
-        records: Vec::new(),
-        payloads: Vec::new(),
-        decided: 0,
-        sparse: Vec::new(),
-        hashes: Vec::new(),
-        kept: None,
-        peers: Vec::new(),
-        promised: 0,
-        runs: Vec::new(),
-        secret: Secret([1; 32]),
-    };
+    let recovered = Recovered::at_first_start(stores[0], Secret([1; 32]));
     let [me, second, third] = [1, 2, 3].map(|node| NodeId::new(node).unwrap());
     let genesis = Genesis { window, ..Genesis::new(ClusterId([1; 16]), stores.to_vec()) };
     let mut agreement = Agreement::new(genesis, me, &recovered, &Replacements::default(), &mut Vec::new());

@@ -4,13 +4,11 @@ use super::*;
 
 #[tokio::test]
 async fn a_command_is_applied_and_acknowledged_with_the_next() {
-    let node = FakeNode::new().await;
-    let client = Client::connect(options(&[&node]));
+    let (node, client) = node_and_client().await;
     let script = async {
         let (mut connection, hello) = node.accept_session().await;
         assert!(hello.open.is_some() && hello.session.is_none());
-        assert_eq!(connection.hear_command().await, (1, 0));
-        connection.say_ok(1).await;
+        assert_eq!(connection.serve_command().await, (1, 0));
         assert_eq!(connection.hear_command().await, (2, 1));
         connection.say_error(2, "insufficient_funds", "refused").await;
         assert_eq!(connection.hear().await, ClientMessage::Goodbye);
@@ -28,62 +26,52 @@ async fn a_command_is_applied_and_acknowledged_with_the_next() {
 
 #[tokio::test]
 async fn an_unanswered_command_is_repeated_at_the_next_node_in_the_same_session_with_the_same_number() {
-    let (first, second) = (FakeNode::new().await, FakeNode::new().await);
-    let client = Client::connect(options(&[&first, &second]));
+    let (first, second, client) = two_nodes_and_client().await;
     let script = async {
-        let (mut connection, hello) = first.accept_session().await;
-        assert_eq!(connection.hear_command().await, (1, 0));
-        drop(connection);
+        let (heard, hello) = first.lose_command().await;
+        assert_eq!(heard, (1, 0));
         let (mut connection, again) = second.accept_session().await;
         assert_eq!(again.session.map(|session| (session.number, session.key)), hello.open.map(|open| (7, open.key)));
         assert_eq!(connection.hear_command().await, (1, 0));
         connection.say(json!({"request": 1, "slot": 9, "ok": {"balance": 5}, "replayed": true})).await;
         connection
     };
-    let (applied, _connection) = tokio::join!(client.command(deposit()), script);
-    assert!(applied.unwrap().replayed);
+    assert!(deposit_during(&client, script).await.unwrap().replayed);
 }
 
 #[tokio::test]
 async fn a_repeated_opening_carries_the_same_key() {
-    let node = FakeNode::new().await;
-    let client = Client::connect(options(&[&node]));
+    let (node, client) = node_and_client().await;
     let script = async {
         let mut connection = node.accept().await;
         let ClientMessage::Hello(hello) = connection.hear().await else { panic!("expected a hello") };
         drop(connection);
         let (mut connection, again) = node.accept_session().await;
         assert_eq!(hello, again);
-        let (number, _) = connection.hear_command().await;
-        connection.say_ok(number).await;
+        connection.serve_command().await;
         connection
     };
-    let (applied, _connection) = tokio::join!(client.command(deposit()), script);
-    applied.unwrap();
+    deposit_during(&client, script).await.unwrap();
 }
 
 #[tokio::test]
 async fn an_expired_session_leaves_a_repeated_command_unknown() {
-    let node = FakeNode::new().await;
-    let client = Client::connect(options(&[&node]));
+    let (node, client) = node_and_client().await;
     let script = async {
-        let (mut connection, _) = node.accept_session().await;
-        connection.hear_command().await;
-        drop(connection);
+        node.lose_command().await;
         let (mut connection, _) = node.accept_session().await;
         let (number, _) = connection.hear_command().await;
         connection.say_error(number, "session_expired", "refused").await;
         connection
     };
-    let (outcome, _connection) = tokio::join!(client.command(deposit()), script);
+    let outcome = deposit_during(&client, script).await;
     assert!(matches!(outcome, Err(CallError::Unknown(_))), "{outcome:?}");
 }
 
 #[tokio::test]
 async fn only_attempts_that_found_no_session_go_on_in_a_new_one() {
     for outcome in ["unknown", "refused"] {
-        let node = FakeNode::new().await;
-        let client = Client::connect(options(&[&node]));
+        let (node, client) = node_and_client().await;
         let script = async {
             let (mut connection, hello) = node.accept_session().await;
             for number in 1..=3 {
@@ -98,8 +86,7 @@ async fn only_attempts_that_found_no_session_go_on_in_a_new_one() {
             assert!(again.session.is_none());
             assert_ne!(again.open.unwrap().key, hello.open.unwrap().key);
             for number in [1, 3] {
-                assert_eq!(connection.hear_command().await, (number, 0));
-                connection.say_ok(number).await;
+                assert_eq!(connection.serve_command().await, (number, 0));
             }
             connection
         };
@@ -111,8 +98,7 @@ async fn only_attempts_that_found_no_session_go_on_in_a_new_one() {
 
 #[tokio::test]
 async fn what_has_no_answer_in_an_expired_session_is_unknown_and_what_was_not_said_goes_on() {
-    let (node, other) = (FakeNode::new().await, FakeNode::new().await);
-    let client = Client::connect(options(&[&node, &other]));
+    let (node, other, client) = two_nodes_and_client().await;
     let script = async {
         let (mut connection, _) = node.accept_session().await;
         for _ in 0..2 {
@@ -123,9 +109,7 @@ async fn what_has_no_answer_in_an_expired_session_is_unknown_and_what_was_not_sa
         drop(connection);
         let (mut connection, hello) = other.accept_session().await;
         assert!(hello.open.is_some());
-        let (number, _) = connection.hear_command().await;
-        assert_eq!(number, 2);
-        connection.say_ok(number).await;
+        assert_eq!(connection.serve_command().await.0, 2);
         connection
     };
     let calls = futures_util::future::join(client.command(deposit()), client.command(deposit()));
@@ -136,20 +120,15 @@ async fn what_has_no_answer_in_an_expired_session_is_unknown_and_what_was_not_sa
 
 #[tokio::test]
 async fn a_session_that_the_node_does_not_know_is_replaced_and_what_was_said_in_it_unknown() {
-    let node = FakeNode::new().await;
-    let client = Client::connect(options(&[&node]));
+    let (node, client) = node_and_client().await;
     let script = async {
-        let (mut connection, _) = node.accept_session().await;
-        connection.hear_command().await;
-        drop(connection);
+        node.lose_command().await;
         let mut connection = node.accept().await;
         assert!(matches!(connection.hear().await, ClientMessage::Hello(Hello { session: Some(_), .. })));
         connection.welcome(CLUSTER, None).await;
         let (mut connection, hello) = node.accept_session().await;
         assert!(hello.open.is_some());
-        let (number, _) = connection.hear_command().await;
-        assert_eq!(number, 2);
-        connection.say_ok(number).await;
+        assert_eq!(connection.serve_command().await.0, 2);
         connection
     };
     let calls = async {
@@ -162,20 +141,17 @@ async fn a_session_that_the_node_does_not_know_is_replaced_and_what_was_said_in_
 
 #[tokio::test]
 async fn a_busy_node_is_asked_again_with_the_same_number() {
-    let node = FakeNode::new().await;
-    let client = Client::connect(options(&[&node]));
+    let (node, client) = node_and_client().await;
     let script = async {
         let (mut connection, _) = node.accept_session().await;
         for _ in 0..3 {
             assert_eq!(connection.hear_command().await.0, 1);
             connection.say_error(1, "busy", "refused").await;
         }
-        assert_eq!(connection.hear_command().await.0, 1);
-        connection.say_ok(1).await;
+        assert_eq!(connection.serve_command().await.0, 1);
         connection
     };
-    let (applied, _connection) = tokio::join!(client.command(deposit()), script);
-    applied.unwrap();
+    deposit_during(&client, script).await.unwrap();
 }
 
 /// Answers every command with this error until the test ends.
@@ -209,9 +185,7 @@ async fn a_busy_answer_to_a_repeated_command_does_not_make_it_refused() {
     let node = FakeNode::new().await;
     let client = Client::connect(ClientOptions { timeout: Duration::from_millis(300), ..options(&[&node]) });
     let script = async {
-        let (mut connection, _) = node.accept_session().await;
-        connection.hear_command().await;
-        drop(connection);
+        node.lose_command().await;
         always_refuse(&node, "busy", "refused").await;
     };
     let result = tokio::select! {
@@ -233,8 +207,7 @@ async fn what_was_never_sent_is_not_reached() {
 
 #[tokio::test]
 async fn queries_need_no_session_and_the_first_command_opens_one() {
-    let node = FakeNode::new().await;
-    let client = Client::connect(options(&[&node]));
+    let (node, client) = node_and_client().await;
     let script = async {
         let (mut connection, hello) = node.accept_session().await;
         assert!(hello.open.is_none());
@@ -244,8 +217,7 @@ async fn queries_need_no_session_and_the_first_command_opens_one() {
         connection.say_ok(1).await;
         let (mut connection, hello) = node.accept_session().await;
         assert!(hello.open.is_some());
-        assert_eq!(connection.hear_command().await, (2, 1));
-        connection.say_ok(2).await;
+        assert_eq!(connection.serve_command().await, (2, 1));
         connection
     };
     let calls = async {
@@ -257,52 +229,39 @@ async fn queries_need_no_session_and_the_first_command_opens_one() {
 
 #[tokio::test]
 async fn a_node_that_says_nothing_is_left() {
-    let (silent, other) = (FakeNode::new().await, FakeNode::new().await);
-    let client = Client::connect(options(&[&silent, &other]));
+    let (silent, other, client) = two_nodes_and_client().await;
     let script = async {
         // Its socket is open, and nobody reads it.
         let (stuck, _) = silent.accept_session().await;
-        let (mut connection, _) = other.accept_session().await;
-        let (number, _) = connection.hear_command().await;
-        connection.say_ok(number).await;
-        (stuck, connection)
+        (stuck, other.serve_command().await)
     };
-    let (applied, _connections) = tokio::join!(client.command(deposit()), script);
-    applied.unwrap();
+    deposit_during(&client, script).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_node_of_another_cluster_is_not_spoken_to() {
-    let (first, other) = (FakeNode::new().await, FakeNode::new().await);
-    let client = Client::connect(options(&[&first, &other]));
+    let (first, other, client) = two_nodes_and_client().await;
     let script = async {
-        let (mut connection, _) = first.accept_session().await;
-        connection.hear_command().await;
-        drop(connection);
+        first.lose_command().await;
         let mut stranger = other.accept().await;
         stranger.hear().await;
         stranger.welcome("ffffffffffffffffffffffffffffffff", Some(7)).await;
-        let (mut connection, _) = first.accept_session().await;
-        let (number, _) = connection.hear_command().await;
-        connection.say_ok(number).await;
-        connection
+        first.serve_command().await
     };
-    let (applied, _connection) = tokio::join!(client.command(deposit()), script);
-    applied.unwrap();
+    deposit_during(&client, script).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_message_that_is_too_long_is_refused_without_a_node() {
     let node = FakeNode::new().await;
     let client = Client::connect(ClientOptions { max_message_bytes: 60, ..options(&[&node]) });
-    let (outcome, _connection) = tokio::join!(client.command(deposit()), node.accept_session());
+    let outcome = deposit_during(&client, node.accept_session()).await;
     assert!(matches!(&outcome, Err(CallError::Refused(r)) if r.code == ErrorCode::TooLarge), "{outcome:?}");
 }
 
 #[tokio::test]
 async fn many_calls_share_a_connection_and_answers_come_in_any_order() {
-    let node = FakeNode::new().await;
-    let client = Client::connect(options(&[&node]));
+    let (node, client) = node_and_client().await;
     let script = async {
         let (mut connection, _) = node.accept_session().await;
         let mut numbers = Vec::new();
@@ -323,14 +282,7 @@ async fn many_calls_share_a_connection_and_answers_come_in_any_order() {
 async fn a_call_may_wait_for_ever() {
     let node = FakeNode::new().await;
     let client = Client::connect(ClientOptions { timeout: Duration::MAX, ..options(&[&node]) });
-    let script = async {
-        let (mut connection, _) = node.accept_session().await;
-        connection.hear_command().await;
-        connection.say_ok(1).await;
-        connection
-    };
-    let (applied, _connection) = tokio::join!(client.command(deposit()), script);
-    applied.unwrap();
+    deposit_during(&client, node.serve_command()).await.unwrap();
 }
 
 #[test]

@@ -38,8 +38,7 @@ async fn a_code_of_a_later_version_is_what_its_outcome_says() {
 
 #[tokio::test]
 async fn an_answer_that_cant_be_read_is_unknown_and_not_asked_for_again() {
-    let node = FakeNode::new().await;
-    let client = Client::connect(options(&[&node]));
+    let (node, client) = node_and_client().await;
     let error = |outcome: &str| json!({"code": "busy", "message": "", "outcome": outcome});
     let answers = [
         json!({"request": 1, "deferred": {"until": 5}}),
@@ -82,8 +81,7 @@ async fn an_answer_that_cant_be_read_is_unknown_and_not_asked_for_again() {
 
 #[tokio::test]
 async fn a_node_that_speaks_no_language_is_asked_three_times() {
-    let node = FakeNode::new().await;
-    let client = Client::connect(options(&[&node]));
+    let (node, client) = node_and_client().await;
     let asked = std::cell::Cell::new(0);
     let script = async {
         loop {
@@ -111,8 +109,7 @@ fn hold(id: u64) -> Value {
 async fn records_of_a_later_version_come_out_as_they_came() {
     use crate::BankCalls;
     use futures_util::StreamExt;
-    let node = FakeNode::new().await;
-    let client = Client::connect(options(&[&node]));
+    let (node, client) = node_and_client().await;
     let script = async {
         let (mut connection, _) = node.accept_session().await;
         for packed in [false, true] {

@@ -44,6 +44,19 @@ impl FakeNode {
         connection.welcome(CLUSTER, session).await;
         (connection, hello)
     }
+
+    /// Loses the next connection once a command came: what [`FakeConnection::hear_command`] says of it, and the hello before it.
+    async fn lose_command(&self) -> ((u64, u64), Hello) {
+        let (mut connection, hello) = self.accept_session().await;
+        (connection.hear_command().await, hello)
+    }
+
+    /// The next connection, after it got an answer to its first command.
+    async fn serve_command(&self) -> FakeConnection {
+        let (mut connection, _) = self.accept_session().await;
+        connection.serve_command().await;
+        connection
+    }
 }
 
 struct FakeConnection {
@@ -80,6 +93,13 @@ impl FakeConnection {
             ClientMessage::Command { request, acknowledged, .. } => (request, acknowledged),
             other => panic!("expected a command, got {other:?}"),
         }
+    }
+
+    /// The number and the acknowledgement of the next command, which is applied.
+    async fn serve_command(&mut self) -> (u64, u64) {
+        let heard = self.hear_command().await;
+        self.say_ok(heard.0).await;
+        heard
     }
 
     async fn say(&mut self, message: Value) {
@@ -126,6 +146,26 @@ impl FakeConnection {
         let error = json!({"code": code, "message": "as the test says", "outcome": outcome});
         self.say(json!({"request": request, "error": error})).await;
     }
+}
+
+/// A node, and a client that knows no other.
+async fn node_and_client() -> (FakeNode, Client) {
+    let node = FakeNode::new().await;
+    let client = Client::connect(options(&[&node]));
+    (node, client)
+}
+
+/// Two nodes, and a client that asks the first one first.
+async fn two_nodes_and_client() -> (FakeNode, FakeNode, Client) {
+    let (first, second) = (FakeNode::new().await, FakeNode::new().await);
+    let client = Client::connect(options(&[&first, &second]));
+    (first, second, client)
+}
+
+/// What comes of a deposit while nodes follow a script. The connections that the script answers stay until then.
+async fn deposit_during<C>(client: &Client, script: impl Future<Output = C>) -> Result<Applied, CallError> {
+    let (outcome, _connections) = tokio::join!(client.command(deposit()), script);
+    outcome
 }
 
 fn options(nodes: &[&FakeNode]) -> ClientOptions {

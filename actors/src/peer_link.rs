@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use crate::mail::node::Stop;
 use crate::mail::peer_link::{Attach, Break, IsUp, LinkInbox, MayAttach, STANDS, Say, Standing};
 use crate::mail::voter::{FromPeer, LinkState, RefusedBy, VoterInbox};
-use crate::parts::link::{Link, Out, Traffic};
+use crate::parts::link::{Link, Out, SILENCE, Traffic};
 use crate::rate::Rate;
 use crate::socket::PeerSocket;
 
@@ -27,9 +27,6 @@ use crate::socket::PeerSocket;
 const LINES: u32 = 20;
 /// … and then once in this time.
 const LINE_EVERY: Duration = Duration::from_secs(5);
-/// A peer that says nothing for this long is gone: the slowest thing that it says is an
-/// [`Alive`](rabia_bank_messages::peer::PeerMessage::Alive).
-const SILENCE: Duration = Duration::from_secs(10);
 
 /// Comes behind all that waits in the mailbox, or after a while.
 #[derive(Message)]

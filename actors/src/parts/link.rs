@@ -9,7 +9,7 @@
 //! - **Bounds.** Frames that the peer takes too slowly wait, up to a limit; beyond it they are dropped, and so is all that is said while
 //!   there is no link. The protocol repeats what matters.
 //!
-//! Sockets, their reading and writing, and how long a peer may be silent before its socket is closed are the driver's business.
+//! Sockets, their reading and writing, and closing one whose peer was silent for [`SILENCE`] are the driver's business.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -22,6 +22,9 @@ use rabia_bank_messages::sabotage::{Rule, is_broken};
 
 /// A link on which nothing was heard for so long may be displaced: a node speaks five times a second at least.
 pub const QUIET: Duration = Duration::from_secs(2);
+/// A peer of whom nothing was heard for so long is gone, and its socket is given up: the slowest thing that it says is an
+/// [`Alive`](PeerMessage::Alive).
+pub const SILENCE: Duration = Duration::from_secs(10);
 /// The most bytes that wait for a slow peer.
 pub const MAX_QUEUED: usize = 64 << 20;
 /// The most frames that wait. Each holds what was said while the one before was written.

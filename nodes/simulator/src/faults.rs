@@ -22,6 +22,7 @@ pub(super) enum Fault {
     OldCopy,
     ReplacedDisk,
     UnusableBatch,
+    HalfOpenLink,
 }
 
 /// All but those that some seeds have in any case.
@@ -63,6 +64,7 @@ impl Fault {
             Fault::OldCopy => "copy of a disk made",
             Fault::ReplacedDisk => "disk replaced",
             Fault::UnusableBatch => "batch that can't be applied let in",
+            Fault::HalfOpenLink => "link gone for one side alone",
         }
     }
 }
@@ -80,8 +82,8 @@ pub(super) struct FaultRates {
 }
 
 impl FaultRates {
-    /// Two seeds of five have disks replaced, one of seven clocks that leap, one of eleven batches that can't be applied. Random
-    /// numbers have no part in that, so that the others, in which something was found before there were these faults, are the
+    /// Two seeds of five have disks replaced, one of seven clocks that leap, one of eleven batches that can't be applied, one of
+    /// thirteen links that are gone for one side alone. Random numbers have no part in that, so that the others, in which something was found before there were these faults, are the
     /// runs that they were.
     pub(super) fn new(seed: u64, random: &mut Rng) -> FaultRates {
         let mut kinds: Vec<Fault> = FAULTS.into_iter().filter(|_| random.bool()).collect();
@@ -94,9 +96,17 @@ impl FaultRates {
         if seed % 11 == 8 {
             kinds.push(Fault::UnusableBatch);
         }
+        if seed % 13 == 7 {
+            kinds.push(Fault::HalfOpenLink);
+        }
         let [loss, duplication, delay] = [(); 3].map(|()| [0, 0, 1, 5, 15][random.usize(..5)]);
         let damage = [0, 0, 0, 3][random.usize(..4)];
         FaultRates { kinds, loss, duplication, delay, damage }
+    }
+
+    /// Whether a machine may lose its power, and a node its link, without its peers being told.
+    pub(super) fn has_half_open_links(&self) -> bool {
+        self.kinds.contains(&Fault::HalfOpenLink)
     }
 
     /// The rates of a world in which nothing goes wrong.

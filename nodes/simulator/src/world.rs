@@ -615,8 +615,7 @@ impl<W: Workload> World<W> {
                 Ok(())
             }
             Item::Restart(node) => self.restart(node),
-            Item::HangUp { a, b, link } if self.network.link(a, b) == link => self.disconnect(a, b),
-            Item::HangUp { .. } => Ok(()),
+            Item::HangUp { a, b, link } => self.hung_up(a, b, link),
             Item::AskForStore { node, store } => self.ask_for_store(node, store),
             Item::Exchange(node) => self.exchange_now_and_then(node),
             Item::OldCopy { node, store, log, books } => self.put_old_copy(node, store, log, books),
@@ -654,6 +653,7 @@ impl<W: Workload> World<W> {
                 self.babble_now_and_then(index);
                 self.proposer(index, |proposer, _, out| proposer.tick(out))?;
                 self.check_sessions(index)?;
+                self.give_up_silent_links(index)?;
                 self.look_after_store(index);
                 self.mail(index, TICK, Mail::Tick);
                 Ok(())

@@ -66,6 +66,24 @@ fn a_key_value_store_is_right_under_the_same_faults() {
     }
 }
 
+/// One seed of thirteen has links that are gone for one side alone, and power failures of which peers are not told. The other side
+/// finds out when the peer comes with another link, or by the silence.
+#[test]
+fn links_that_one_side_still_believes_in_are_replaced_or_given_up() {
+    for settings in [settings(200), key_values(200)] {
+        let mut sum = Report::default();
+        for seed in (7..400).step_by(13) {
+            let run = run(seed, &settings);
+            assert_eq!(run.violation, None, "seed {seed}");
+            sum.add(&run.report);
+        }
+        let met = |what: &str| sum.faults.get(what).copied().unwrap_or(0);
+        for what in ["link gone for one side alone", "links displaced by another", "links given up in silence"] {
+            assert!(met(what) > 5, "{what}: {:?}", sum.faults);
+        }
+    }
+}
+
 /// All rules that can be broken.
 const RULES: &[Rule] = &[
     Rule::Reserve,

@@ -1,13 +1,16 @@
 //! The links of simulated nodes. Of two members the one with the lower number calls: it introduces itself, the other answers when it
 //! has written down what it is to remember, and each takes the link into use when its voter has accepted the other. What is said goes through the
 //! link's part into frames; message by message the network then loses, delays and repeats it.
+//!
+//! A link may be gone for one side alone. The other goes on speaking into the void, until the peer comes with another link or nothing
+//! was heard for [`SILENCE`].
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
 use rabia_bank_actors::consensus::handshake::Met;
-use rabia_bank_actors::parts::link::{Link, Out, Traffic};
+use rabia_bank_actors::parts::link::{Link, Out, SILENCE, Traffic};
 use rabia_bank_actors::parts::voter::{Call, LinkUp};
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::codec::decode_frame;
@@ -35,6 +38,8 @@ pub(super) struct Meeting {
 pub(super) struct Queue {
     frames: VecDeque<Vec<u8>>,
     traffic: Option<Rc<Traffic>>,
+    /// When the peer was heard last.
+    heard: Duration,
 }
 
 impl<W: Workload> World<W> {
@@ -49,6 +54,10 @@ impl<W: Workload> World<W> {
             return Ok(());
         }
         let Some(node) = &self.machines[a].node else { return Ok(()) };
+        // It does not know that its link is gone.
+        if node.links[b].is_up() {
+            return Ok(());
+        }
         let hello = node.voter.introduce(self.machines[b].id);
         self.network.turn(a, b);
         self.say_first(a, b, Opening::Hello(hello));
@@ -201,7 +210,7 @@ impl<W: Workload> World<W> {
             self.mail(index, stands_still, Mail::Transmit(peer));
             return Ok(());
         }
-        let Queue { frames, traffic } = &mut node.queues[peer];
+        let Queue { frames, traffic, .. } = &mut node.queues[peer];
         let frames = std::mem::take(frames);
         traffic.iter().for_each(|traffic| frames.iter().for_each(|frame| traffic.taken(frame.len())));
         for frame in frames {
@@ -214,11 +223,18 @@ impl<W: Workload> World<W> {
 
     fn attach(&mut self, index: usize, peer: usize, link: u64, run: RunId, up: LinkUp) -> Check {
         let (now, peer_id) = (self.now, self.machines[peer].id);
-        let mut attached = None;
-        self.link(index, peer, |link, out| attached = link.attach(now, run, out))?;
-        let (Some((_, traffic)), Some(node)) = (attached, &mut self.machines[index].node) else { return Ok(()) };
-        node.queues[peer] = Queue { frames: VecDeque::new(), traffic: Some(traffic) };
+        let Some(node) = &mut self.machines[index].node else { return Ok(()) };
+        let mut outs = Vec::new();
+        let Some((_, traffic)) = node.links[peer].attach(now, run, &mut outs) else { return Ok(()) };
+        node.queues[peer] = Queue { frames: VecDeque::new(), traffic: Some(traffic), heard: now };
         node.attached[peer] = link;
+        for out in outs {
+            match out {
+                // The socket that was in use: its queue is gone already.
+                Out::Down(..) => self.report.count("links displaced by another"),
+                out => self.done_by_link(index, peer, out)?,
+            }
+        }
         self.voter(index, |voter, now, out| voter.link_up(now, peer_id, up, out))
     }
 
@@ -226,6 +242,51 @@ impl<W: Workload> World<W> {
     pub(super) fn hang_up(&mut self, index: usize, peer: usize) {
         let link = self.network.link(index, peer);
         self.at(MAILBOX, Item::HangUp { a: index, b: peer, link });
+    }
+
+    /// It ends for both, or for the one alone that does not know yet that it is gone.
+    pub(super) fn hung_up(&mut self, index: usize, peer: usize, link: u64) -> Check {
+        if self.is_unaware(index, peer) {
+            self.link(index, peer, |link, out| link.cut("it was given up".into(), out))
+        } else if self.network.link(index, peer) == link {
+            self.disconnect(index, peer)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether a node does not know that the link is gone which it has to a peer.
+    fn is_unaware(&self, index: usize, peer: usize) -> bool {
+        let link = self.network.link(index, peer);
+        let node = self.machines[index].node.as_ref();
+        node.is_some_and(|node| node.links[peer].is_up() && node.attached[peer] != link)
+    }
+
+    /// A node loses its link to a peer, which is not told.
+    pub(super) fn lose_link(&mut self, index: usize, peer: usize) -> Check {
+        if !self.network.works(index, peer) {
+            return Ok(());
+        }
+        let link = self.network.link(index, peer);
+        self.network.turn(index, peer);
+        if self.machines[index].node.as_ref().is_some_and(|node| node.attached[peer] == link) {
+            self.link(index, peer, |link, out| link.cut("the link broke".into(), out))?;
+        }
+        Ok(())
+    }
+
+    /// A node gives up links on which nothing was heard for too long.
+    pub(super) fn give_up_silent_links(&mut self, index: usize) -> Check {
+        for peer in 0..self.machines.len() {
+            let Some(node) = &self.machines[index].node else { return Ok(()) };
+            if !node.links[peer].is_up() || self.now.saturating_sub(node.queues[peer].heard) < SILENCE {
+                continue;
+            }
+            self.report.count("links given up in silence");
+            let link = self.network.link(index, peer);
+            self.hung_up(index, peer, link)?;
+        }
+        Ok(())
     }
 
     pub(super) fn disconnect(&mut self, a: usize, b: usize) -> Check {
@@ -301,14 +362,17 @@ impl<W: Workload> World<W> {
         if self.network.link(from, to) != link {
             return Ok(());
         }
-        let Some(node) = &self.machines[to].node else { return Ok(()) };
+        let now = self.now;
+        let Some(node) = &mut self.machines[to].node else { return Ok(()) };
         if node.attached[from] != link {
             // Who answers a call may speak before the caller listens.
             self.at(TRY_AGAIN, Item::Message { to, from, link, message, nonsense });
             return Ok(());
         }
-        if let Some(traffic) = &node.queues[from].traffic {
-            traffic.heard(self.now);
+        let queue = &mut node.queues[from];
+        queue.heard = now;
+        if let Some(traffic) = &queue.traffic {
+            traffic.heard(now);
         }
         if nonsense { self.hear_nonsense(to, from, message) } else { self.hear(to, from, message) }
     }

@@ -69,7 +69,7 @@ impl<W: Workload> World<W> {
             }
             Fault::WipedDisk | Fault::OldCopy => !self.may_lose(index),
             Fault::ReplacedDisk => !self.may_replace(index),
-            Fault::ResetLink => !self.network.works(index, other),
+            Fault::ResetLink | Fault::HalfOpenLink => !self.network.works(index, other),
             // The first batch of a cluster may have any stamp.
             Fault::ClocksLeap => self.agreement.slots() == 0,
             _ => false,
@@ -95,6 +95,7 @@ impl<W: Workload> World<W> {
                 *paused = (self.now + lasts).max(*paused);
             }
             Fault::ResetLink => self.disconnect(index, other)?,
+            Fault::HalfOpenLink => self.lose_link(index, other)?,
             Fault::Isolate => {
                 self.network.cut(&[index], &others);
                 self.network.cut(&others, &[index]);
@@ -234,7 +235,12 @@ impl<W: Workload> World<W> {
         }
         machine.failing = None;
         for peer in (0..self.machines.len()).filter(|peer| *peer != index) {
-            self.disconnect(index, peer)?;
+            // Who has no power says no goodbye.
+            if power_failure && self.rates.has_half_open_links() {
+                self.lose_link(index, peer)?;
+            } else {
+                self.disconnect(index, peer)?;
+            }
         }
         let after = self.micros(1_000, 500_000);
         self.at(after, Item::Restart(index));

@@ -26,7 +26,7 @@ use world::World;
 /// What the nodes of a simulated cluster replicate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Kind {
-    /// The bank.
+    /// What is shipped, with all its commands.
     #[default]
     Bank,
     /// A key-value store with a history.

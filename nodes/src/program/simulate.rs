@@ -14,7 +14,7 @@ use super::{Exit, ProgramError};
 /// What the nodes replicate.
 #[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 enum Machine {
-    /// The bank.
+    /// The bank, with all its commands.
     Bank,
     /// A key-value store that keeps its history.
     Kv,

@@ -64,7 +64,7 @@ pub(crate) enum Query {
     },
 }
 
-/// What is answered.
+/// What a command or a query brings.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Success {
     /// By the change of this id.
@@ -83,7 +83,7 @@ pub(crate) enum Success {
 /// A change, as the history has it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Change {
-    /// From 1.
+    /// From 1, in the order of application.
     id: u64,
     slot: Slot,
     key: String,

@@ -66,7 +66,7 @@ struct Taking {
     end: u64,
 }
 
-/// The store.
+/// Keys and values in memory, and a history that leaves it block by block.
 #[derive(Debug)]
 pub(crate) struct KeyValues {
     /// In the order in which the keys came, so that each stays on its page.

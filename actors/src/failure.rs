@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use rabia_bank_messages::genesis::{Replacement, SessionLimits};
-use rabia_bank_messages::ids::Slot;
+use rabia_bank_messages::ids::{Slot, StoreId};
 use rabia_bank_storage::StoreError;
 
 use crate::snapshot::BooksError;
@@ -50,6 +50,19 @@ pub enum StartError {
         file: PathBuf,
         /// The store that took its place, and the slot that says so.
         by: Replacement,
+    },
+    /// The key that lies beside the store is of another one.
+    #[error(
+        "{} is the key of store {found}, but the store beside it is {expected}. Put the right key back; if it is lost, this member \
+         needs a new store, which comes with a key: `rabia-bank replace --help`", file.display()
+    )]
+    OtherKey {
+        /// The key.
+        file: PathBuf,
+        /// The store that it is of.
+        found: StoreId,
+        /// The store that is there.
+        expected: StoreId,
     },
     /// The system gives no random numbers.
     #[error("the system gives no random numbers: {0}")]

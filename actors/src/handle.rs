@@ -181,6 +181,9 @@ impl NodeHandle {
             Ok(Opening::Refused(refused)) => return refused_by_caller(&refused),
             Err(refused) => return self.refuse(socket, refused).await,
         };
+        if let Err(refused) = check_key(&socket, &hello) {
+            return self.refuse(socket, refused).await;
+        }
         let (peer, run, link) = (hello.node, hello.run.run, LinkUp::of(&hello, false));
         if let Some(link) = self.cores.links.to(peer) {
             if !self.is_called_by(peer) {
@@ -235,6 +238,9 @@ impl NodeHandle {
             Ok(Opening::Refused(refused)) => return refused_by(peer, &refused, &self.cores.voter),
             Err(refused) => return self.refuse(socket, refused).await,
         };
+        if let Err(refused) = check_key(&socket, &hello) {
+            return self.refuse(socket, refused).await;
+        }
         if hello.node != peer {
             let message = format!("node {} answered where node {peer} was called", hello.node);
             let refused = HelloRefused { reason: RefusalReason::Node, message, evidence: None };
@@ -276,6 +282,15 @@ impl NodeHandle {
         // A node that is gone needs no stopping.
         let _ = self.stop.send(Stop).await;
     }
+}
+
+/// Whoever speaks from a store has shown its key on this very link.
+fn check_key(socket: &PeerSocket, hello: &peer::Hello) -> Result<(), HelloRefused> {
+    if socket.get_ref().may_be(hello.store) {
+        return Ok(());
+    }
+    let message = format!("your key is not that of store {}, from which you say to speak", hello.store);
+    Err(HelloRefused { reason: RefusalReason::Key, message, evidence: None })
 }
 
 /// How long a peer may take to introduce itself.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use rabia_bank_messages::batch::Payload;
-use rabia_bank_messages::ids::RunId;
+use rabia_bank_messages::ids::{RunId, StoreId};
 use rabia_bank_messages::promise::{Identity, Recovered};
 use rabia_bank_storage::{BooksStore, LogStore};
 use tokio::sync::watch;
@@ -58,6 +58,10 @@ pub struct NodeSettings {
     pub books: PathBuf,
     /// Where it keeps what it knows of time: see [`uptime`](crate::uptime). Need not be there.
     pub clock: PathBuf,
+    /// The file of the member's key, for messages …
+    pub key: PathBuf,
+    /// … and the store that it is the key of.
+    pub key_store: StoreId,
     /// When it takes snapshots.
     pub snapshots: SnapshotPolicy,
     /// The longest message of a client, in bytes.
@@ -80,7 +84,7 @@ pub struct NodeSettings {
 /// are read and the log behind them is applied.
 ///
 /// # Errors
-/// If a store is not there, in use, damaged or not this member's.
+/// If a store is not there, in use, damaged or not this member's, or has another key.
 pub fn start(settings: NodeSettings) -> Result<(NodeHandle, Sessions), StartError> {
     let (handle, node) = start_actors::<ledger::Bank>(settings)?;
     let (serve, sessions) = (node.clone().recipient(), Sessions(node.recipient()));
@@ -131,6 +135,10 @@ impl Files {
         books.check_store(recovered.store)?;
         let hash = log_hash_of::<S>(&books.reader().view()?)?;
         log.settle(hash, &mut recovered)?;
+        if recovered.store != settings.key_store {
+            let (file, found) = (settings.key.clone(), settings.key_store);
+            return Err(StartError::OtherKey { file, found, expected: recovered.store });
+        }
         Ok(Files { log, recovered, books })
     }
 

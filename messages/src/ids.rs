@@ -129,8 +129,8 @@ hex_id!(
     16
 );
 hex_id!(
-    /// Names the store of one member: fixed when the cluster is created (PROTOCOL.md, rule 12), or drawn at random for a
-    /// store that takes the place of a lost one.
+    /// Names the store of one member by the key that is made with it ([`StoreId::of_key`]): fixed when the cluster is created
+    /// (PROTOCOL.md, rule 12), or when a store takes the place of a lost one.
     StoreId,
     16
 );
@@ -172,6 +172,16 @@ show_beginning!(ClusterId, StoreId, RunId, Proof, Digest);
 impl fmt::Debug for SessionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SessionKey(…)")
+    }
+}
+
+impl StoreId {
+    /// The id of a store whose member has this Ed25519 key: the first 16 bytes of the BLAKE3 of the public key, of its 32 bytes as
+    /// RFC 8032 has them.
+    pub fn of_key(public: &[u8; 32]) -> StoreId {
+        let mut id = [0; 16];
+        id.copy_from_slice(&Digest::of(public).0[..16]);
+        StoreId(id)
     }
 }
 

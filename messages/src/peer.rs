@@ -1,4 +1,5 @@
-//! What nodes say to each other (PROTOCOL.md), over one WebSocket link per pair.
+//! What nodes say to each other (PROTOCOL.md), over one WebSocket link per pair. Between processes that runs over TLS 1.3 with raw
+//! public keys (RFC 7250) on both sides, and the store that a [`Hello`] names must be that of the key: see [`StoreId::of_key`].
 //!
 //! # Frames
 //!
@@ -94,6 +95,9 @@ pub enum RefusalReason {
     /// The cluster ids differ.
     #[error("another cluster")]
     Cluster,
+    /// The speaker proved to have the key of another store than the one that it names.
+    #[error("a key of another store")]
+    Key,
     /// Members, window or limits differ.
     #[error("other constants of the cluster (members, window or limits)")]
     Genesis,

@@ -20,6 +20,8 @@ use rabia_bank_messages::genesis::{
 use rabia_bank_messages::ids::{ClusterId, MAX_NODES, Millis, NodeId, StoreId};
 use serde::Deserialize;
 
+use crate::member_key::KEY_FILE;
+
 /// The name of the configuration in a node's folder.
 pub const CONFIG_FILE: &str = "node.toml";
 /// The name of the file that holds votes and log, in a node's `data_dir`.
@@ -363,6 +365,11 @@ impl NodeConfig {
     /// The file that holds the books.
     pub fn books_path(&self) -> PathBuf {
         self.data_dir.join(BOOKS_FILE)
+    }
+
+    /// The file that holds the member's key.
+    pub fn key_path(&self) -> PathBuf {
+        self.data_dir.join(KEY_FILE)
     }
 
     /// The members of the cluster but this one.

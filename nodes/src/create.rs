@@ -1,4 +1,5 @@
-//! The folder of a cluster: `DIR/node-1`, `DIR/node-2` …, each with a `node.toml` and a store (two files).
+//! The folder of a cluster: `DIR/node-1`, `DIR/node-2` …, each with a `node.toml`, a store (two files) and
+//! the key that is made with it.
 //!
 //! A cluster is created as a whole or not at all: everything is written into an unfinished folder beside DIR, synced, and
 //! renamed to DIR at the end. A creation that is interrupted leaves a `.DIR.unfinished-…` behind, which nothing ever reads
@@ -15,13 +16,14 @@ use rabia_bank_actors::uptime;
 use rabia_bank_messages::bank::DEFAULT_TRANSACTION_LIMIT;
 use rabia_bank_messages::escape::escaped;
 use rabia_bank_messages::genesis::{DEFAULT_WINDOW, Genesis, SessionLimits};
-use rabia_bank_messages::ids::{ClusterId, MAX_NODES, Millis, NodeId, StoreId};
+use rabia_bank_messages::ids::{ClusterId, MAX_NODES, Millis, NodeId};
 use rabia_bank_messages::promise::Identity;
 use rabia_bank_storage::{BooksStore, LogStore, Snapshot, StoreError};
 
 use crate::config::{
     BOOKS_FILE, CLOCK_FILE, CONFIG_FILE, ConfigError, DEFAULT_CLIENT_PORT, LOG_FILE, Limits, Member, NodeConfig,
 };
+use crate::member_key::{KEY_FILE, MemberKey};
 use crate::{private, random};
 
 /// Peer ports start this far above the client ports.
@@ -194,9 +196,10 @@ fn create_from(new: &NewCluster, books: Option<&Snapshot>) -> Result<Vec<NodeCon
         .permissions(private_folder())
         .tempdir_in(parent)
         .map_err(at(parent))?;
-    let configs = configs(new);
-    for config in &configs {
-        write_node(unfinished.path(), config, books)?;
+    let keys: Vec<MemberKey> = (0..new.nodes).map(|_| MemberKey::draw()).collect();
+    let configs = configs(new, &keys);
+    for (config, key) in configs.iter().zip(&keys) {
+        write_node(unfinished.path(), config, key, books)?;
     }
     sync_dir(unfinished.path())?;
     fs::rename(unfinished.path(), &new.data_dir).map_err(at(&new.data_dir))?;
@@ -209,16 +212,17 @@ fn private_folder() -> fs::Permissions {
     fs::Permissions::from_mode(private::FOLDER)
 }
 
-/// The configurations of all nodes; each is to lie in its [`node_dir`].
-fn configs(new: &NewCluster) -> Vec<NodeConfig> {
+/// The configurations of all nodes, which have these keys; each is to lie in its [`node_dir`].
+fn configs(new: &NewCluster, keys: &[MemberKey]) -> Vec<NodeConfig> {
     let nodes = NodeId::all(new.nodes);
     let port = |node: NodeId, offset: u16| new.base_port + offset + u16::from(node.get()) - 1;
     let listen = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let members: Vec<Member> = nodes
         .clone()
-        .map(|node| Member {
+        .zip(keys)
+        .map(|(node, key)| Member {
             node,
-            store: StoreId(random::bytes()),
+            store: key.store(),
             address: listen(port(node, PEER_PORT_OFFSET)).to_string(),
         })
         .collect();
@@ -242,11 +246,18 @@ fn configs(new: &NewCluster) -> Vec<NodeConfig> {
         .collect()
 }
 
-fn write_node(unfinished: &Path, config: &NodeConfig, books: Option<&Snapshot>) -> Result<(), ClusterDirError> {
+fn write_node(
+    unfinished: &Path,
+    config: &NodeConfig,
+    key: &MemberKey,
+    books: Option<&Snapshot>,
+) -> Result<(), ClusterDirError> {
     let dir = node_dir(unfinished, config.node);
     private::create_folder(&dir).map_err(|source| ClusterDirError::Io { path: dir.clone(), source })?;
     let path = dir.join(CONFIG_FILE);
-    private::write_new(&path, &config.to_toml()).map_err(|source| ClusterDirError::Io { path, source })?;
+    private::write_new(&path, config.to_toml().as_bytes()).map_err(|source| ClusterDirError::Io { path, source })?;
+    let path = dir.join(KEY_FILE);
+    key.write_new(&path).map_err(|source| ClusterDirError::Io { path, source })?;
     let identity = Identity { genesis: config.genesis(), node: config.node };
     LogStore::create(&dir.join(LOG_FILE), &identity, books.map_or(0, |books| books.slot))?;
     BooksStore::create(&dir.join(BOOKS_FILE), &identity, books)?;
@@ -348,6 +359,8 @@ mod tests {
         for (place, config) in places.iter().zip(&configs) {
             assert_eq!(place.config.as_ref().unwrap(), config);
             assert!(config.log_path().is_file() && config.books_path().is_file());
+            let key = MemberKey::load(&config.key_path()).unwrap();
+            assert_eq!(key.store(), config.members[config.node.index()].store);
             assert_eq!(config.genesis(), configs[0].genesis());
             assert_eq!(config.client_listen.port(), 7100 + u16::from(config.node.get()));
             assert_eq!(config.peer_listen.port(), 7200 + u16::from(config.node.get()));

@@ -4,6 +4,7 @@
 //! - [`embed`]: a node inside your own program; [`testing`]: a cluster for your own tests; [`machine`]: your own state machine in the
 //!   place of the bank.
 //! - [`config`]: the file that tells a node who it is; [`create`]: the folder of a new cluster.
+//! - [`member_key`]: the key that a node shows the others; [`peer_tls`]: what links between nodes run over.
 //! - [`server`]: listeners, dialers and actors of a running node.
 //! - [`audit`]: the books of a node that is not running; [`backup`]: those of one that is, over its [`control`] socket.
 //! - [`replace`]: a new store for a member that lost its own.
@@ -17,8 +18,8 @@
 //! | feature | what it brings | crates in all |
 //! | --- | --- | --- |
 //! | `client` | [`client`] | 66 |
-//! | `embed` | all but [`client`] and [`program`] | 100 |
-//! | `cli` | all of it, and the program `rabia-bank` | 137 |
+//! | `embed` | all but [`client`] and [`program`] | 114 |
+//! | `cli` | all of it, and the program `rabia-bank` | 151 |
 //!
 //! (`cargo tree -p rabia-bank --no-default-features --features embed -e no-dev --prefix none` lists them.) Where nothing is said all
 //! three are on.
@@ -39,7 +40,11 @@ pub mod embed;
 #[cfg(feature = "embed")]
 pub mod machine;
 #[cfg(feature = "embed")]
+pub mod member_key;
+#[cfg(feature = "embed")]
 mod node_error;
+#[cfg(feature = "embed")]
+pub mod peer_tls;
 #[doc = include_str!("../PERFORMANCE.md")]
 pub mod performance {}
 #[cfg(feature = "embed")]

@@ -21,8 +21,8 @@ pub(crate) fn create_folders(path: &Path) -> io::Result<()> {
 }
 
 /// Makes a file that is not there yet, and syncs it.
-pub(crate) fn write_new(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file: File = OpenOptions::new().write(true).create_new(true).mode(FILE).open(path)?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(bytes)?;
     file.sync_all()
 }

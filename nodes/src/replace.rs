@@ -2,7 +2,7 @@
 //!
 //! Two steps, which `rabia-bank replace` takes one after the other, and which may lie on two machines:
 //!
-//! 1. [`prepare`] makes an empty store under a new random id in the folder of the node. What was there is set aside, in a folder
+//! 1. [`prepare`] makes an empty store with a new [key](crate::member_key), and so under a new id, in the folder of the node. What was there is set aside, in a folder
 //!    beside it, and never deleted.
 //! 2. [`tell`] asks another node, which runs, to put the new store into the log. A node answers that only on its control socket
 //!    ([`control`]), so whoever can write to a running node's folder may do this, and nobody else. The new
@@ -22,7 +22,8 @@ use rabia_bank_storage::{BooksReader, BooksStore, LogReader, LogStore, StoreErro
 
 use crate::config::{BOOKS_FILE, CONFIG_FILE, LOG_FILE, NodeConfig};
 use crate::control::{self, ControlError};
-use crate::{private, random};
+use crate::member_key::{KEY_FILE, KeyError, MemberKey};
+use crate::private;
 
 /// Why a store was not replaced.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +45,7 @@ pub enum ReplaceError {
     /// There is nothing wrong with the store.
     #[error(
         "the store of node {node} in {} looks whole, and is left as it is: start the node. If it refuses to start because the \
-         store is damaged all the same, or the disk is to be changed, say --force: the store is set aside then",
+         store is damaged all the same, its key may be in other hands, or the disk is to be changed, say --force: the store is set aside then",
         folder.display()
     )]
     Whole {
@@ -92,7 +93,7 @@ pub fn prepare(config: &NodeConfig, force: bool) -> Result<Prepared, ReplaceErro
         return Err(ReplaceError::TooFew(members));
     }
     let found = look(config, &identity);
-    if matches!(found, Err(StoreError::InUse { .. })) || control::is_answered(&config.data_dir) {
+    if matches!(found, Err(Broken::Store(StoreError::InUse { .. }))) || control::is_answered(&config.data_dir) {
         return Err(ReplaceError::Running { node, folder: config.data_dir.clone() });
     }
     match found {
@@ -105,28 +106,49 @@ pub fn prepare(config: &NodeConfig, force: bool) -> Result<Prepared, ReplaceErro
     }
     private::create_folders(&config.data_dir).map_err(at(&config.data_dir))?;
     let set_aside = set_aside(config)?;
-    let store = StoreId(random::bytes());
+    let (key, path) = (MemberKey::draw(), config.key_path());
+    let store = key.store();
     // The log last: without it there is no store, and it is made anew.
+    key.write_new(&path).map_err(at(&path))?;
     BooksStore::create_replacing(&config.books_path(), &identity, store)?;
     LogStore::create_replacing(&config.log_path(), &identity, store)?;
     Ok(Prepared { store, set_aside, again: false })
 }
 
-/// Which store lies in the folder, if it can be opened and both files are of it: all of the log is verified.
-fn look(config: &NodeConfig, identity: &Identity) -> Result<StoreId, StoreError> {
+/// What is wrong with a store that is no use as it is.
+#[derive(Debug)]
+enum Broken {
+    Store(StoreError),
+    /// The key is lost, or of another store.
+    Key,
+}
+
+impl From<StoreError> for Broken {
+    fn from(error: StoreError) -> Broken {
+        Broken::Store(error)
+    }
+}
+
+/// Which store lies in the folder, if it can be opened, and both files and the key are of it: all of the log is verified.
+fn look(config: &NodeConfig, identity: &Identity) -> Result<StoreId, Broken> {
     let mut books = None;
     let (_, recovered) = LogReader::open(&config.log_path(), identity, || {
         let reader = books.insert(BooksReader::open(&config.books_path(), identity)?);
         reader.view().map(|view| view.slot())
     })?;
     books.map_or(Ok(()), |reader| reader.check_store(recovered.store))?;
-    Ok(recovered.store)
+    match MemberKey::load(&config.key_path()) {
+        Ok(key) if key.store() == recovered.store => Ok(recovered.store),
+        // Permissions can be put right.
+        Err(KeyError::Open { .. } | KeyError::OpenFolder { .. }) => Ok(recovered.store),
+        Ok(_) | Err(_) => Err(Broken::Key),
+    }
 }
 
 /// Moves the files of a store into a folder of their own.
 fn set_aside(config: &NodeConfig) -> Result<Option<PathBuf>, ReplaceError> {
     let present = |name: &&str| config.data_dir.join(name).symlink_metadata().is_ok();
-    let names: Vec<&str> = [LOG_FILE, BOOKS_FILE].into_iter().filter(present).collect();
+    let names: Vec<&str> = [LOG_FILE, BOOKS_FILE, KEY_FILE].into_iter().filter(present).collect();
     if names.is_empty() {
         return Ok(None);
     }
@@ -203,13 +225,16 @@ mod tests {
         let aside = prepared.set_aside.clone().unwrap();
         assert_eq!(fs::read(aside.join(LOG_FILE)).unwrap(), b"damaged");
         assert!(aside.join(BOOKS_FILE).is_file());
+        let key = |folder: &Path| MemberKey::load(&folder.join(KEY_FILE)).unwrap().store();
+        assert_eq!(key(&aside), identity(&config).genesis.stores[0], "the key goes with its store");
+        assert_eq!(key(&config.data_dir), prepared.store);
         let again = prepare(&config, false).unwrap();
         assert_eq!(again, Prepared { set_aside: None, again: true, ..prepared.clone() });
         // Books of the former store were put beside the new log: a node would not start from them.
         let beside = config.data_dir.join("new-books");
         fs::rename(config.books_path(), &beside).unwrap();
         fs::copy(aside.join(BOOKS_FILE), config.books_path()).unwrap();
-        assert!(matches!(look(&config, &identity(&config)), Err(StoreError::OtherStore { .. })));
+        assert!(matches!(look(&config, &identity(&config)), Err(Broken::Store(StoreError::OtherStore { .. }))));
         fs::rename(&beside, config.books_path()).unwrap();
         // Interrupted between the books and the log, it begins anew.
         fs::remove_file(config.log_path()).unwrap();
@@ -220,6 +245,17 @@ mod tests {
     #[test]
     fn a_whole_store_is_replaced_if_somebody_insists_and_an_empty_folder_without_a_word() {
         let (_temp, config) = cluster(3);
+        let (_other, other) = cluster(3);
+        // The key is lost, or another one was put there.
+        let own = fs::read(config.key_path()).unwrap();
+        for key in [None, Some(other.key_path())] {
+            fs::remove_file(config.key_path()).unwrap();
+            key.map(|key| fs::copy(key, config.key_path()).unwrap());
+            assert!(matches!(look(&config, &identity(&config)), Err(Broken::Key)));
+            private::write_new(&config.data_dir.join("kept"), &own).unwrap();
+            fs::rename(config.data_dir.join("kept"), config.key_path()).unwrap();
+        }
+        assert!(matches!(prepare(&config, false), Err(ReplaceError::Whole { .. })));
         let forced = prepare(&config, true).unwrap();
         assert!(forced.set_aside.unwrap().join(LOG_FILE).is_file());
         fs::remove_dir_all(&config.data_dir).unwrap();

@@ -1,7 +1,8 @@
 //! A running node: its actors, and the listeners and dialers that bring them sockets.
 //!
 //! Of two members the one with the lower number dials, so that there is one link a pair. Clients and peers have listeners
-//! of their own. Whoever connects has a deadline for the WebSocket handshake. A page of a foreign Origin is turned away, and so is
+//! of their own; that for peers speaks TLS alone (see [`peer_tls`](crate::peer_tls)). Whoever connects has one deadline for all handshakes
+//! together. A page of a foreign Origin is turned away, and so is
 //! every page on the peers' port.
 //!
 //! Clients never take the descriptors that peers, stores, the control socket and operators need: a part of what the process may
@@ -44,6 +45,8 @@ use self::descriptors::{Descriptors, RESERVE};
 use self::places::Seats;
 use self::rate::Rate;
 use crate::config::NodeConfig;
+use crate::member_key::{KeyError, MemberKey};
+use crate::peer_tls::PeerTls;
 use crate::{NodeError, control};
 
 pub use self::network::LocalNetwork;
@@ -103,9 +106,10 @@ pub async fn run(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Resu
     if let Err(error) = listen_all(&config).await {
         return Err(in_use(&config).unwrap_or(error));
     }
-    let (handle, _) = start(&config)?;
+    let key = own_key(&config)?;
+    let (handle, _) = start(&config, &key)?;
     match listen_all(&config).await {
-        Ok(listeners) => serve(config, handle, listeners, shutdown).await,
+        Ok(listeners) => serve(config, key, handle, listeners, shutdown).await,
         Err(error) => {
             stop(&handle).await;
             Err(error)
@@ -138,8 +142,9 @@ pub async fn run_on(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
     listeners.check(&config)?;
-    let (handle, _) = start(&config)?;
-    serve(config, handle, listeners, shutdown).await
+    let key = own_key(&config)?;
+    let (handle, _) = start(&config, &key)?;
+    serve(config, key, handle, listeners, shutdown).await
 }
 
 /// How many connections of clients the node takes, in all and of one address.
@@ -148,23 +153,39 @@ fn seats(config: &NodeConfig, descriptors: Descriptors) -> Arc<Seats> {
     Seats::new(all, config.limits.max_clients_per_address)
 }
 
+/// The key of this member. Where there is no store either, that is what is told.
+pub(crate) fn own_key(config: &NodeConfig) -> Result<MemberKey, NodeError> {
+    MemberKey::load(&config.key_path()).map_err(|error| match error {
+        KeyError::Missing { .. } if !config.log_path().exists() => {
+            let missing = StoreError::Missing { file: config.log_path() };
+            NodeError::Refused(missing.to_string())
+        }
+        error => NodeError::Refused(error.to_string()),
+    })
+}
+
 /// Opens the files of a node and starts its actors.
-pub(crate) fn start(config: &NodeConfig) -> Result<(NodeHandle, Sessions), NodeError> {
-    start::start(settings(config)?).map_err(|error| NodeError::of_start(&error))
+pub(crate) fn start(config: &NodeConfig, key: &MemberKey) -> Result<(NodeHandle, Sessions), NodeError> {
+    start::start(settings(config, key)?).map_err(|error| NodeError::of_start(&error))
 }
 
 /// The same for a node with another machine than the bank.
-pub(crate) fn start_machine<S: StateMachine>(config: &NodeConfig) -> Result<(NodeHandle, Sessions<S>), NodeError> {
-    start::start_machine(settings(config)?).map_err(|error| NodeError::of_start(&error))
+pub(crate) fn start_machine<S: StateMachine>(
+    config: &NodeConfig,
+    key: &MemberKey,
+) -> Result<(NodeHandle, Sessions<S>), NodeError> {
+    start::start_machine(settings(config, key)?).map_err(|error| NodeError::of_start(&error))
 }
 
-fn settings(config: &NodeConfig) -> Result<NodeSettings, NodeError> {
+fn settings(config: &NodeConfig, key: &MemberKey) -> Result<NodeSettings, NodeError> {
     let descriptors = Descriptors::look()?;
     Ok(NodeSettings {
         identity: Identity { genesis: config.genesis(), node: config.node },
         log: config.log_path(),
         books: config.books_path(),
         clock: config.clock_path(),
+        key: config.key_path(),
+        key_store: key.store(),
         snapshots: SnapshotPolicy { bytes: config.limits.snapshot_bytes, slots: config.limits.snapshot_slots },
         max_message_bytes: config.limits.max_message_bytes,
         max_in_flight: config.limits.max_in_flight,
@@ -216,11 +237,20 @@ fn cant_listen(address: SocketAddr, key: &str, error: &io::Error) -> String {
 /// Serves clients and peers until `shutdown` resolves or the node fails.
 pub(crate) async fn serve(
     config: NodeConfig,
+    key: MemberKey,
     handle: NodeHandle,
     listeners: Listeners,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
     let config = Rc::new(config);
+    // The actors hold timers, which must not outlive the runtime.
+    let tls = match PeerTls::new(&key) {
+        Ok(tls) => tls,
+        Err(error) => {
+            stop(&handle).await;
+            return Err(NodeError::Failed(format!("the key of this member can't be used: {error}")));
+        }
+    };
     let mut tasks = JoinSet::new();
     let descriptors = Descriptors::look()?;
     let seats = seats(&config, descriptors);
@@ -233,6 +263,7 @@ pub(crate) async fn serve(
     );
     info!(
         node = %config.node,
+        store = %key.store(),
         clients = listeners.clients.as_ref().map(|_| tracing::field::display(config.client_listen)),
         peers = matches!(listeners.peers, Peers::Tcp(_)).then_some(tracing::field::display(config.peer_listen)),
         slot = handle.applied_slot(),
@@ -243,7 +274,7 @@ pub(crate) async fn serve(
         tasks.spawn_local(clients.open(listener));
     }
     tasks.spawn_local(watch::links(handle.clone(), config.genesis(), config.node));
-    peers::link(&mut tasks, listeners.peers, &handle, &config);
+    peers::link(&mut tasks, listeners.peers, tls, &handle, &config);
     let control = control::listen(&config.data_dir);
     let answering = async {
         match &control {
@@ -292,17 +323,21 @@ async fn accept(listener: &TcpListener, trouble: &Rate) -> (TcpStream, IpAddr) {
     }
 }
 
+/// A WebSocket on what this stream becomes, within the one deadline that there is for all handshakes.
 async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: S,
+    stream: impl Future<Output = Result<S, String>>,
     check: impl FnOnce(&Request, Response) -> Result<Response, ErrorResponse> + Unpin,
     socket: WebSocketConfig,
     config: &NodeConfig,
 ) -> Option<WebSocketStream<S>> {
-    let upgrading = tokio_tungstenite::accept_hdr_async_with_config(stream, check, Some(socket));
+    let upgrading = async {
+        let accepting = tokio_tungstenite::accept_hdr_async_with_config(stream.await?, check, Some(socket));
+        accepting.await.map_err(|error| error.to_string())
+    };
     match tokio::time::timeout(config.limits.handshake_timeout(), upgrading).await {
         Ok(Ok(socket)) => Some(socket),
         Ok(Err(error)) => {
-            debug!(%error, "a connection was turned away in its handshake");
+            debug!(error, "a connection was turned away in its handshake");
             None
         }
         Err(_) => {

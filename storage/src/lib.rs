@@ -55,8 +55,8 @@
 //!
 //! # Stores that take the place of others
 //!
-//! A member whose store is lost gets a new one, under a new random id ([`LogStore::create_replacing`],
-//! [`BooksStore::create_replacing`]). The identity in it is the cluster's and the member's as ever; the row `store` says that it
+//! A member whose store is lost gets a new one, under a new id ([`LogStore::create_replacing`], [`BooksStore::create_replacing`]): an id
+//! is that of a key which lies beside the store, and which is none of this crate's business. The identity in it is the cluster's and the member's as ever; the row `store` says that it
 //! is another store than the first one, which the identity names. So a file of the former store beside a new one is found
 //! ([`BooksStore::check_store`]). The format is another version, so that a program that does not know of the row can't take it for a
 //! first store. Whether a store is the member's *now*, the log of the cluster says, and nothing on this disk alone.

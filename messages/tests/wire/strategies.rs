@@ -377,6 +377,7 @@ pub fn opening() -> impl Strategy<Value = Opening> {
     let reason = select(vec![
         RefusalReason::Version,
         RefusalReason::Cluster,
+        RefusalReason::Key,
         RefusalReason::Genesis,
         RefusalReason::Node,
         RefusalReason::NotYet,

@@ -4,6 +4,7 @@
 //! code and a reason.
 
 use std::cell::Cell;
+use std::future::ready;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -104,7 +105,7 @@ impl Door {
         let owner = Owner::at(address);
         let stream = Metered::new(stream, self.handle.meter(owner));
         let socket = tokio::select! {
-            socket = upgrade(stream, check, client_socket(&self.config), &self.config) => socket,
+            socket = upgrade(ready(Ok(stream)), check, client_socket(&self.config), &self.config) => socket,
             () = place.lost() => None,
         };
         match (socket, purpose.into_inner()) {

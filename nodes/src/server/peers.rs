@@ -1,4 +1,5 @@
-//! The links of a node: answering peers that call, and calling those that it is to call.
+//! The links of a node: answering peers that call, and calling those that it is to call. Over sockets all of it is
+//! [TLS](crate::peer_tls).
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
@@ -6,6 +7,7 @@ use std::time::Duration;
 
 use rabia_bank_actors::handle::NodeHandle;
 use rabia_bank_actors::socket::{PeerSocket, PeerStream, link_socket, opening_socket};
+use rabia_bank_messages::escape::escaped;
 use rabia_bank_messages::ids::NodeId;
 use tokio::io::DuplexStream;
 use tokio::net::{TcpListener, TcpStream};
@@ -21,6 +23,7 @@ use super::places::Places;
 use super::rate::Rate;
 use super::{LocalNetwork, Peers, accept, turned_away, upgrade};
 use crate::config::NodeConfig;
+use crate::peer_tls::{NotSecured, PeerTls};
 
 /// The path of the WebSocket endpoint for peers.
 const PEER_PATH: &str = "/v1/peer";
@@ -34,17 +37,17 @@ const FIND_ONE_ANOTHER: Duration = Duration::from_secs(5);
 const LASTED: Duration = Duration::from_secs(5);
 
 /// Sees to it that there is a link to every peer. The tasks never end.
-pub(super) fn link(tasks: &mut JoinSet<()>, peers: Peers, handle: &NodeHandle, config: &Rc<NodeConfig>) {
+pub(super) fn link(tasks: &mut JoinSet<()>, peers: Peers, tls: PeerTls, handle: &NodeHandle, config: &Rc<NodeConfig>) {
     let (calls, network) = match peers {
         Peers::None => return,
-        Peers::Tcp(listener) => (Calls::Tcp(listener, Rate::default()), None),
+        Peers::Tcp(listener) => (Calls::Tcp(listener, Rc::new(Door::new(tls.clone()))), None),
         Peers::Local(network) => (Calls::Local(network.listen(config.node)), Some(network)),
     };
     tasks.spawn_local(answer(calls, handle.clone(), config.clone()));
     for member in config.peers().filter(|member| member.node > config.node) {
         let way = match &network {
             Some(network) => Way::Local(network.clone(), member.node),
-            None => Way::Tcp(member.address.clone()),
+            None => Way::Tcp(member.address.clone(), tls.clone()),
         };
         tasks.spawn_local(dial(member.node, way, handle.clone(), config.clone()));
     }
@@ -52,20 +55,20 @@ pub(super) fn link(tasks: &mut JoinSet<()>, peers: Peers, handle: &NodeHandle, c
 
 /// Where calls of peers come in.
 enum Calls {
-    Tcp(TcpListener, Rate),
+    Tcp(TcpListener, Rc<Door>),
     Local(mpsc::UnboundedReceiver<DuplexStream>),
 }
 
 impl Calls {
     /// The next call, and where it comes from.
-    async fn next(&mut self) -> (PeerStream, IpAddr) {
+    async fn next(&mut self) -> (Call, IpAddr) {
         match self {
-            Calls::Tcp(listener, trouble) => {
-                let (stream, address) = accept(listener, trouble).await;
-                (PeerStream::Tcp(stream), address)
+            Calls::Tcp(listener, door) => {
+                let (stream, address) = accept(listener, &door.trouble).await;
+                (Call::Tcp(stream, address, door.clone()), address)
             }
             Calls::Local(calls) => match calls.recv().await {
-                Some(stream) => (PeerStream::InProcess(stream), Ipv4Addr::LOCALHOST.into()),
+                Some(stream) => (Call::Local(stream), Ipv4Addr::LOCALHOST.into()),
                 // Another run of this member takes them.
                 None => std::future::pending().await,
             },
@@ -73,10 +76,59 @@ impl Calls {
     }
 }
 
+/// What calls over sockets have in common.
+struct Door {
+    tls: PeerTls,
+    trouble: Rate,
+    plain: Rate,
+    failed: Rate,
+}
+
+impl Door {
+    fn new(tls: PeerTls) -> Door {
+        let [trouble, plain, failed] = [(); 3].map(|()| Rate::default());
+        Door { tls, trouble, plain, failed }
+    }
+
+    fn tell(&self, address: IpAddr, error: &NotSecured) {
+        let (rate, told) = match error {
+            NotSecured::Plain => {
+                (&self.plain, "a connection to the port for peers is closed: only TLS is spoken there")
+            }
+            NotSecured::Failed(_) => {
+                (&self.failed, "a connection to the port for peers has failed in its TLS handshake")
+            }
+        };
+        if let Some(times) = rate.count() {
+            let error = error.to_string();
+            warn!(%address, times, error = %escaped(&error), "{told}");
+        }
+    }
+}
+
+/// A peer that calls.
+enum Call {
+    Tcp(TcpStream, IpAddr, Rc<Door>),
+    Local(DuplexStream),
+}
+
+impl Call {
+    /// Its bytes, once it is known whose they are.
+    async fn secured(self) -> Result<PeerStream, String> {
+        match self {
+            Call::Tcp(stream, address, door) => door.tls.accept(stream).await.map_err(|error| {
+                door.tell(address, &error);
+                error.to_string()
+            }),
+            Call::Local(stream) => Ok(PeerStream::in_process(stream)),
+        }
+    }
+}
+
 /// How a peer is called.
 enum Way {
     /// Over the network, at this address.
-    Tcp(String),
+    Tcp(String, PeerTls),
     /// This member, in this process.
     Local(LocalNetwork, NodeId),
 }
@@ -85,19 +137,19 @@ impl Way {
     /// What stands in the URL of the call, and in messages.
     fn address(&self) -> String {
         match self {
-            Way::Tcp(address) => address.clone(),
+            Way::Tcp(address, _) => address.clone(),
             Way::Local(_, node) => format!("node-{node}"),
         }
     }
 
     async fn connect(&self) -> Result<PeerStream, String> {
         match self {
-            Way::Tcp(address) => {
+            Way::Tcp(address, tls) => {
                 let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
                 stream.set_nodelay(true).map_err(|error| error.to_string())?;
-                Ok(PeerStream::Tcp(stream))
+                tls.connect(stream).await.map_err(|error| error.to_string())
             }
-            Way::Local(network, node) => network.call(*node).map(PeerStream::InProcess),
+            Way::Local(network, node) => network.call(*node).map(PeerStream::in_process),
         }
     }
 }
@@ -106,7 +158,7 @@ impl Way {
 async fn answer(mut calls: Calls, handle: NodeHandle, config: Rc<NodeConfig>) {
     let places = Places::new(MAX_PEER_HANDSHAKES, MAX_PEER_HANDSHAKES);
     loop {
-        let (stream, address) = calls.next().await;
+        let (call, address) = calls.next().await;
         let mut place = places.enter(address);
         let (handle, config) = (handle.clone(), config.clone());
         let (met, has_met) = oneshot::channel();
@@ -121,7 +173,7 @@ async fn answer(mut calls: Calls, handle: NodeHandle, config: Rc<NodeConfig>) {
                 }
             };
             let mut link = Box::pin(async {
-                match upgrade(stream, check, opening_socket(), &config).await {
+                match upgrade(call.secured(), check, opening_socket(), &config).await {
                     Some(socket) => handle.serve_peer(socket, met).await,
                     None => "no handshake".into(),
                 }

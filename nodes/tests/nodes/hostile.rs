@@ -1,13 +1,15 @@
 //! Clients and peers that send garbage, too much, too little or nothing. Whoever does gets a clear error or a close code;
 //! everybody else goes on, and the node's memory stays bounded.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::support::wire::{PEER_PATH, Wire, open_peer};
 use crate::support::{Cluster, Connection, Node, PATIENCE, SharedCluster, open_socket, resident_memory, wait_until};
 use rabia_bank::config::NodeConfig;
+use rabia_bank::member_key::MemberKey;
 use rabia_bank_messages::client::{CLIENT_PATH, STATUS_PATH};
 use rabia_bank_messages::codec::{Encoding, decode_opening, encode_opening};
 use rabia_bank_messages::genesis::Genesis;
@@ -70,14 +72,17 @@ fn tcp(address: SocketAddr) -> TcpStream {
 }
 
 /// Reads until the other side closes, in whatever way.
-fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
+fn read_to_end(stream: &mut impl Read) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];
     loop {
         match stream.read(&mut buffer) {
             Ok(0) => return bytes,
             Ok(length) => bytes.extend_from_slice(&buffer[..length]),
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return bytes,
+            // The other side resets it, or there is no farewell of TLS.
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof) => {
+                return bytes;
+            }
             Err(error) => panic!("the connection was not closed: {error}"),
         }
     }
@@ -113,9 +118,15 @@ fn garbage_in_place_of_a_handshake_is_closed() {
         format!("GET {CLIENT_PATH} HTTP/1.1\r\nUpgrade: websocket\r\n\r\n").into_bytes(),
         format!("GET {CLIENT_PATH} HTTP/1.1\r\n{}", "X: y\r\n".repeat(50_000)).into_bytes(),
     ];
-    for address in [node.address(), node.peer_address()] {
+    let secured = || {
+        let tls = rabia_bank::peer_tls::PeerTls::new(&MemberKey::draw()).unwrap();
+        crate::support::wire::secured(tcp(node.peer_address()), tls.client()).unwrap()
+    };
+    let ways: [&dyn Fn() -> Wire; 3] =
+        [&|| Wire::Plain(tcp(node.address())), &|| Wire::Plain(tcp(node.peer_address())), &secured];
+    for way in ways {
         for bytes in &garbage {
-            let mut stream = tcp(address);
+            let mut stream = way();
             // It may be closed before all of it is written.
             let _ = stream.write_all(bytes);
             let answer = read_to_end(&mut stream);
@@ -133,8 +144,13 @@ fn a_handshake_that_does_not_end_is_closed_at_its_deadline() {
     for address in [node.address(), node.peer_address()] {
         let began = Instant::now();
         let mut idle: Vec<TcpStream> = (0..100).map(|_| tcp(address)).collect();
+        // The beginning of a request, and that of a handshake of TLS, of which each side announces 512 bytes.
+        let begins = match address == node.address() {
+            true => format!("GET {CLIENT_PATH} HTTP/1.1\r\nHost: x\r\nUpgr").into_bytes(),
+            false => b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(),
+        };
         for stream in idle.iter_mut().skip(50) {
-            stream.write_all(format!("GET {CLIENT_PATH} HTTP/1.1\r\nHost: x\r\nUpgr").as_bytes()).unwrap();
+            stream.write_all(&begins).unwrap();
         }
         good.go_on();
         assert!(began.elapsed() < HANDSHAKE, "others wait: {:?}", began.elapsed());
@@ -147,8 +163,9 @@ fn a_handshake_that_does_not_end_is_closed_at_its_deadline() {
         let mut slow = tcp(address);
         let began = Instant::now();
         slow.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let mut drops = begins.iter().chain(std::iter::repeat(&0));
         wait_until("the slow one is closed", Duration::from_secs(10), || {
-            slow.write_all(b"G").is_err() || matches!(slow.read(&mut [0]), Ok(0))
+            slow.write_all(&[*drops.next().unwrap()]).is_err() || matches!(slow.read(&mut [0]), Ok(0))
         });
         assert!(began.elapsed() >= HANDSHAKE / 2, "{:?}", began.elapsed());
         good.go_on();
@@ -169,11 +186,12 @@ fn assert_is_closed(address: SocketAddr, path: &str, headers: &[(&'static str, &
 fn paths_and_origins_that_are_not_served_are_turned_away_in_the_handshake() {
     let cluster = CLUSTER.get();
     let node = &cluster.nodes[0];
-    let status = |address, path: &str, headers: &[(&'static str, &str)]| match open_socket(address, path, headers) {
+    let status_of = |opened: Result<_, SocketError>| match opened {
         Ok(_) => 101,
         Err(SocketError::Http(response)) => response.status().as_u16(),
-        Err(error) => panic!("{path} {headers:?}: {error}"),
+        Err(error) => panic!("{error}"),
     };
+    let status = |address, path: &str, headers: &[_]| status_of(open_socket(address, path, headers));
     let address = node.address();
     for path in ["/", "/v1", "/v1/clients", "/v1/statuses", "/v2/client", "/v1/peer", "/v1/client/"] {
         assert_eq!(status(address, path, &[]), 404, "{path}");
@@ -193,8 +211,9 @@ fn paths_and_origins_that_are_not_served_are_turned_away_in_the_handshake() {
     assert_is_closed(address, CLIENT_PATH, &[("origin", "http://evil.example"), ("host", "evil.example")]);
     assert!(node.log().contains("a web page is turned away"), "{}", node.log());
     let peers = node.peer_address();
-    assert_eq!(status(peers, CLIENT_PATH, &[]), 404);
-    assert_eq!(status(peers, "/v1/peer", &[("origin", &own)]), 403);
+    let key = MemberKey::draw();
+    assert_eq!(status_of(open_peer(peers, &key, CLIENT_PATH, &[])), 404);
+    assert_eq!(status_of(open_peer(peers, &key, PEER_PATH, &[("origin", &own)])), 403);
     Good::new(node).go_on();
 }
 
@@ -521,9 +540,9 @@ fn large_requests_that_can_not_be_decided_are_busy_before_they_fill_the_memory()
     cluster.wait_equal();
 }
 
-/// Says this to a node's port for peers, and reads what it answers.
-fn open_as_peer(node: &Node, first: Message) -> Result<Opening, String> {
-    let mut socket = open_socket(node.peer_address(), "/v1/peer", &[]).unwrap();
+/// Says this to a node's port for peers, as somebody who has this key, and reads what it answers.
+fn open_as_peer(node: &Node, key: &MemberKey, first: Message) -> Result<Opening, String> {
+    let mut socket = open_peer(node.peer_address(), key, PEER_PATH, &[]).unwrap();
     socket.send(first).unwrap();
     match socket.read() {
         Ok(Message::Binary(bytes)) => decode_opening(&bytes).map_err(|error| error.to_string()),
@@ -558,21 +577,26 @@ fn who_is_no_peer_is_refused_with_the_reason_and_the_links_stay() {
     let config = &node.config;
     let hello = hello_to(config, 1);
     let genesis = Genesis { window: 99, ..config.genesis() };
+    let (first, second, nobody) = (cluster.nodes[0].key(), node.key(), MemberKey::draw());
     let cases = [
-        (Hello { cluster: ClusterId([9; 16]), ..hello.clone() }, RefusalReason::Cluster),
-        (Hello { genesis: genesis.digest(), ..hello.clone() }, RefusalReason::Genesis),
-        (Hello { to: NodeId::new(3).unwrap(), ..hello.clone() }, RefusalReason::Node),
-        (hello_to(config, 2), RefusalReason::Node),
-        (Hello { node: NodeId::new(7).unwrap(), ..hello.clone() }, RefusalReason::Node),
-        (Hello { store: StoreId([9; 16]), ..hello.clone() }, RefusalReason::NotYet),
+        (&first, Hello { cluster: ClusterId([9; 16]), ..hello.clone() }, RefusalReason::Cluster),
+        (&first, Hello { genesis: genesis.digest(), ..hello.clone() }, RefusalReason::Genesis),
+        (&first, Hello { to: NodeId::new(3).unwrap(), ..hello.clone() }, RefusalReason::Node),
+        (&second, hello_to(config, 2), RefusalReason::Node),
+        (&first, Hello { node: NodeId::new(7).unwrap(), ..hello.clone() }, RefusalReason::Node),
+        // A key of its own makes nobody a member, and nobody speaks from a store whose key it has not, a member as little as others.
+        (&nobody, Hello { store: nobody.store(), ..hello.clone() }, RefusalReason::NotYet),
+        (&nobody, hello.clone(), RefusalReason::Key),
+        (&second, hello.clone(), RefusalReason::Key),
+        (&first, Hello { store: StoreId([9; 16]), ..hello.clone() }, RefusalReason::Key),
         // A run that is not the real one, whatever number of promises it claims.
-        (hello.clone(), RefusalReason::OldCopy),
-        (Hello { run: Run { promises: MAX_PROMISES, ..hello.run }, ..hello.clone() }, RefusalReason::OldCopy),
-        (Hello { run: Run { promises: u64::MAX, ..hello.run }, ..hello.clone() }, RefusalReason::Number),
+        (&first, hello.clone(), RefusalReason::OldCopy),
+        (&first, Hello { run: Run { promises: MAX_PROMISES, ..hello.run }, ..hello.clone() }, RefusalReason::OldCopy),
+        (&first, Hello { run: Run { promises: u64::MAX, ..hello.run }, ..hello.clone() }, RefusalReason::Number),
     ];
-    for (hello, expected) in cases {
+    for (key, hello, expected) in cases {
         let opening = encode_opening(&Opening::Hello(hello.clone()));
-        match open_as_peer(node, Message::binary(opening)) {
+        match open_as_peer(node, key, Message::binary(opening)) {
             Ok(Opening::Refused(refused)) => {
                 assert_eq!(refused.reason, expected, "{hello:?}: {}", refused.message);
                 assert!(refused.message.len() > 10, "{}", refused.message);
@@ -592,7 +616,7 @@ fn who_is_no_peer_is_refused_with_the_reason_and_the_links_stay() {
         (Message::text("hello"), RefusalReason::NoHello),
     ];
     for (first, expected) in no_hellos {
-        match open_as_peer(node, first.clone()) {
+        match open_as_peer(node, &nobody, first.clone()) {
             Ok(Opening::Refused(refused)) => assert_eq!(refused.reason, expected, "{first:?}: {}", refused.message),
             other => panic!("{first:?} was answered with {other:?}"),
         }

@@ -1,12 +1,14 @@
-//! Who speaks on the peers' port, in the name of a member or of nobody, against real nodes with an honest client beside it: no
+//! Who speaks on the peers' port, with a member's key, with another or without any, against real nodes with an honest client beside it: no
 //! node stops, nothing is booked that the nodes did not agree on, and the client is served.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use crate::support::wire::{PEER_PATH, Wire, answer_peer, open_peer};
 use crate::support::{
     Cluster, Connection, Node, PATIENCE, audited, open_socket, resident_memory, wait_for, wait_until,
 };
+use rabia_bank::member_key::MemberKey;
 use rabia_bank_messages::bank::{Amount, Command, Operation};
 use rabia_bank_messages::batch::{Action, BatchBuilder, Payload, RequestHeader};
 use rabia_bank_messages::codec::{Encoding, decode_frame, decode_opening, encode_message, encode_opening, start_frame};
@@ -16,20 +18,19 @@ use rabia_bank_messages::peer::{
     Entry, Evidence, Hello, HelloRefused, Opening, PeerMessage, RefusalReason, SnapshotCursor, SnapshotPart, Vote,
 };
 use serde_json::json;
-use tokio_tungstenite::tungstenite::{Message, WebSocket, accept};
-
-const PEER_PATH: &str = "/v1/peer";
+use tokio_tungstenite::tungstenite::{Message, WebSocket};
 
 /// A link on which the test speaks in a member's name.
-struct Liar(WebSocket<TcpStream>);
+struct Liar(WebSocket<Wire>);
 
 impl Liar {
-    /// Calls a node in another's name. What the node remembers of the member, the test says to have been. Panics where it is not
-    /// let in.
-    fn call(to: &Node, hello: &Hello) -> Liar {
+    /// Calls a node in the name of the first, with its key. What the node remembers of the member, the test says to have been.
+    /// Panics where it is not let in.
+    fn call(cluster: &Cluster, to: usize, hello: &Hello) -> Liar {
+        let (key, to) = (cluster.nodes[0].key(), &cluster.nodes[to]);
         let mut hello = hello.clone();
         for _ in 0..2 {
-            let mut socket = open_socket(to.peer_address(), PEER_PATH, &[]).unwrap();
+            let mut socket = open_peer(to.peer_address(), &key, PEER_PATH, &[]).unwrap();
             socket.send(Message::binary(encode_opening(&Opening::Hello(hello.clone())))).unwrap();
             let Message::Binary(answer) = socket.read().unwrap() else { panic!("no answer to {hello:?}") };
             match decode_opening(&answer).unwrap() {
@@ -176,7 +177,7 @@ fn level(cluster: &Cluster) -> u64 {
 fn a_batch_that_can_not_be_applied_harms_nobody_even_when_it_is_decided() {
     let (mut cluster, mut honest) = without_first();
     let (id, payload) = damaged(node_id(1));
-    let mut liars = [1, 2].map(|to| Liar::call(&cluster.nodes[to], &hello_of_first(&cluster, to)));
+    let mut liars = [1, 2].map(|to| Liar::call(&cluster, to, &hello_of_first(&cluster, to)));
     // A link on which nothing is said is closed after a while.
     for _ in 0..5 {
         for liar in &mut liars {
@@ -251,7 +252,7 @@ fn a_decision_that_contradicts_the_log_and_numbers_that_can_not_be_close_the_lin
     for message in nonsense {
         // Each link is of a later run, so that it is let in.
         hello.run.run = RunId(fastrand::u128(..).to_be_bytes());
-        let mut liar = Liar::call(&cluster.nodes[1], &hello);
+        let mut liar = Liar::call(&cluster, 1, &hello);
         liar.say(std::slice::from_ref(&message));
         assert!(liar.is_closed(), "{message:?}");
         honest.pays(3);
@@ -261,7 +262,7 @@ fn a_decision_that_contradicts_the_log_and_numbers_that_can_not_be_close_the_lin
 
     // Who says that the log is another one than that of a majority is not heard, and disturbs nobody.
     hello.run.run = RunId(fastrand::u128(..).to_be_bytes());
-    let mut liar = Liar::call(&cluster.nodes[1], &hello);
+    let mut liar = Liar::call(&cluster, 1, &hello);
     let before = liar.hash_at(slot - 1);
     liar.say(&[PeerMessage::Entries { before, entries: vec![entry(slot)], decided: slot }]);
     honest.pays(3);
@@ -269,7 +270,7 @@ fn a_decision_that_contradicts_the_log_and_numbers_that_can_not_be_close_the_lin
 
     // What is possible and never shown does not close it, and leads nowhere.
     hello.run.run = RunId(fastrand::u128(..).to_be_bytes());
-    let mut liar = Liar::call(&cluster.nodes[1], &hello);
+    let mut liar = Liar::call(&cluster, 1, &hello);
     let far = (1 << 53) - 1;
     liar.say(&[
         PeerMessage::Alive { decided: far, hash: Digest::ZERO, durable: 0 },
@@ -288,13 +289,13 @@ fn a_decision_that_contradicts_the_log_and_numbers_that_can_not_be_close_the_lin
 #[test]
 fn a_stranger_can_not_write_to_the_books() {
     let (cluster, mut honest) = without_first();
-    let stranger = StoreId(fastrand::u128(..).to_be_bytes());
+    let stranger = MemberKey::draw();
     let mint = Operation::CreateAccount { account_id: "mint".into(), initial_balance: Amount::new(999_000_000) };
     let (id, payload) = batch_of(node_id(1), mint);
     let slot = level(&cluster) + 1;
     for to in [1, 2] {
-        let hello = Hello { store: stranger, joined: Some(1 << 50), ..hello_of_first(&cluster, to) };
-        let mut socket = open_socket(cluster.nodes[to].peer_address(), PEER_PATH, &[]).unwrap();
+        let hello = Hello { store: stranger.store(), joined: Some(1 << 50), ..hello_of_first(&cluster, to) };
+        let mut socket = open_peer(cluster.nodes[to].peer_address(), &stranger, PEER_PATH, &[]).unwrap();
         socket.send(Message::binary(encode_opening(&Opening::Hello(hello)))).unwrap();
         // It may be let in, or not.
         let _ = socket.read();
@@ -321,13 +322,13 @@ fn listen(address: SocketAddr) -> TcpListener {
     wait_for("the port is free", PATIENCE, || TcpListener::bind(address).ok())
 }
 
-/// What nodes say of themselves to whoever listens at the address of a stopped member.
+/// What nodes say of themselves to whoever listens at the address of a stopped member, with whatever key.
 fn overheard(address: SocketAddr, callers: usize) -> Vec<Hello> {
     let listener = listen(address);
     let mut heard: Vec<Hello> = Vec::new();
     while heard.len() < callers {
         let (stream, _) = listener.accept().unwrap();
-        let Ok(mut socket) = accept(stream) else { continue };
+        let Some(mut socket) = answer_peer(stream, &MemberKey::draw()) else { continue };
         if let Ok(Message::Binary(bytes)) = socket.read()
             && let Ok(Opening::Hello(hello)) = decode_opening(&bytes)
             && heard.iter().all(|other| other.node != hello.node)
@@ -349,13 +350,21 @@ fn hellos_that_were_overheard_do_not_displace_links_that_work() {
     cluster.nodes[2].start();
     cluster.wait_ready();
     let mut connection = cluster.nodes[2].connect(Encoding::Json);
-    let began = Instant::now();
+    let (began, stranger) = (Instant::now(), MemberKey::draw());
     let mut tried = 0;
     while began.elapsed() < Duration::from_secs(4) {
         for hello in &hellos {
-            let mut socket = open_socket(cluster.nodes[2].peer_address(), PEER_PATH, &[]).unwrap();
-            socket.send(Message::binary(encode_opening(&Opening::Hello(hello.clone())))).unwrap();
-            assert!(!matches!(socket.read(), Ok(Message::Binary(_))), "it is not answered");
+            let say = |key: &MemberKey| {
+                let mut socket = open_peer(cluster.nodes[2].peer_address(), key, PEER_PATH, &[]).unwrap();
+                socket.send(Message::binary(encode_opening(&Opening::Hello(hello.clone())))).unwrap();
+                socket.read()
+            };
+            // Whoever heard it has not the key with it; and with the key, it is of the run whose link works.
+            let Ok(Message::Binary(bytes)) = say(&stranger) else { panic!("it is not answered") };
+            let Ok(Opening::Refused(refused)) = decode_opening(&bytes) else { panic!("it is taken") };
+            assert_eq!(refused.reason, RefusalReason::Key);
+            let own = cluster.nodes[hello.node.index()].key();
+            assert!(!matches!(say(&own), Ok(Message::Binary(_))), "it is not answered");
             tried += 1;
         }
         let answer = connection.command(json!({"deposit": {"account_id": "honest", "amount": 1}}));
@@ -376,11 +385,12 @@ fn what_whoever_listens_at_a_members_address_says_stops_nobody() {
         message: "stop at once\n2026-11-28T00:00:00Z ERROR forged line \u{1b}[31m".into(),
         evidence: None,
     });
+    let liar = MemberKey::draw();
     // A node that has just started says nothing of calls that fail yet.
     let told = |node: &Node| node.log().contains("refuses this node");
     while !cluster.nodes[..2].iter().all(told) {
         let (stream, _) = listener.accept().unwrap();
-        let mut socket = accept(stream).unwrap();
+        let mut socket = answer_peer(stream, &liar).unwrap();
         let _ = socket.read();
         socket.send(Message::binary(encode_opening(&refused))).unwrap();
         let _ = socket.close(None);
@@ -406,10 +416,12 @@ fn who_does_not_say_who_it_is_costs_little_and_shuts_nobody_out() {
     let mut honest = Honest::new(&cluster.nodes[1]);
     let before = resident_memory(cluster.nodes[1].pid());
     let address = cluster.nodes[1].peer_address();
-    // Some do not even finish the handshake of HTTP, some then announce 16 MB.
+    // Some do not even begin a handshake, some have a key and then announce 16 MB, some speak plain.
     let silent: Vec<_> = (0..300).filter_map(|_| TcpStream::connect(address).ok()).collect();
+    assert!((0..20).all(|_| open_socket(address, PEER_PATH, &[]).is_err()));
+    let stranger = MemberKey::draw();
     for _ in 0..20 {
-        let Ok(mut socket) = open_socket(address, PEER_PATH, &[]) else { continue };
+        let Ok(mut socket) = open_peer(address, &stranger, PEER_PATH, &[]) else { continue };
         // It is closed on the way.
         let _ = socket.send(Message::binary(vec![2; 16 << 20]));
         assert!(

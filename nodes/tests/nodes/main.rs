@@ -14,6 +14,7 @@ mod hostile_peer;
 mod in_process;
 mod later_versions;
 mod linearizable;
+mod member_keys;
 mod memory;
 mod old_backups;
 mod program;

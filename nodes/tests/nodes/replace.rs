@@ -10,6 +10,7 @@ use crate::support::books::{Books, Writing};
 use crate::support::{Cluster, Node, PATIENCE, program, wait_until};
 use rabia_bank::client::NodeUrl;
 use rabia_bank::config::{BOOKS_FILE, CONFIG_FILE, LOG_FILE, NodeConfig};
+use rabia_bank::member_key::KEY_FILE;
 
 /// The exit code of a node that refuses to start.
 const REFUSED: i32 = 3;
@@ -58,7 +59,7 @@ fn fails(output: &Output, words: &[&str]) {
 
 fn copy_store(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
-    for name in [LOG_FILE, BOOKS_FILE, CONFIG_FILE] {
+    for name in [LOG_FILE, BOOKS_FILE, KEY_FILE, CONFIG_FILE] {
         fs::copy(from.join(name), to.join(name)).unwrap();
     }
 }

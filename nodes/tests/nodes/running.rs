@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::wire::answer_peer;
 use crate::support::{
     Cluster, Connection, Node, PATIENCE, PROGRAM, SharedCluster, client, free_base_port, program, signal, wait_for,
     wait_until,
@@ -478,10 +479,11 @@ fn what_a_hostile_node_says_does_nothing_to_a_terminal() {
 fn what_a_peer_says_forges_no_line_of_the_log() {
     let mut cluster = Cluster::create(2);
     let listener = TcpListener::bind(cluster.nodes[1].peer_address()).unwrap();
+    let key = cluster.nodes[1].key();
     let message = "you are\n2026-01-01T00:00:00Z ERROR forged\u{1b}[2J";
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let Ok(mut socket) = tokio_tungstenite::tungstenite::accept(stream.unwrap()) else { continue };
+            let Some(mut socket) = answer_peer(stream.unwrap(), &key) else { continue };
             let refused = HelloRefused { reason: RefusalReason::NotYet, message: message.into(), evidence: None };
             // The node may be gone.
             let _ =

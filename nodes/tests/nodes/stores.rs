@@ -119,7 +119,8 @@ fn a_store_is_gone() {
     let (mut cluster, mut books) = three_with_some_data();
     let third = &mut cluster.nodes[2];
     third.kill();
-    let [kept, kept_books] = ["kept", "kept-books"].map(|name| cluster.dir.path().join(name));
+    let [kept, kept_books, kept_key] = ["kept", "kept-books", "kept-key"].map(|name| cluster.dir.path().join(name));
+    fs::rename(third.config.key_path(), &kept_key).unwrap();
     fs::rename(store(third), &kept).unwrap();
     fs::rename(third.config.books_path(), &kept_books).unwrap();
     for entry in fs::read_dir(&third.config.data_dir).unwrap() {
@@ -130,6 +131,7 @@ fn a_store_is_gone() {
     }
     assert_refuses(third, &["there is no store at", LOG_FILE, "rabia-bank replace"]);
     assert!(!store(third).exists());
+    fs::rename(&kept_key, third.config.key_path()).unwrap();
     // A new directory, made by `create` for another cluster, with the configuration of this one.
     let other_cluster = Cluster::create(3);
     fs::copy(store(&other_cluster.nodes[2]), store(third)).unwrap();

@@ -5,6 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use fastrand::Rng;
+use rabia_bank::member_key::MemberKey;
 use rabia_bank_messages::client::CLIENT_PATH;
 use rabia_bank_messages::msgpack;
 use serde_json::Value;
@@ -12,6 +13,7 @@ use tokio_tungstenite::tungstenite::{Message, WebSocket};
 
 use super::{Attack, Counts, addresses, mutate};
 use crate::support::open_socket;
+use crate::support::wire::{PEER_PATH, Wire, open_peer};
 use crate::targets::client_frames;
 
 /// What is done to both ports.
@@ -90,9 +92,17 @@ fn altered_binary(seeds: &[Vec<u8>], messages: &[Value], random: &mut Rng) -> Me
     Message::binary(bytes)
 }
 
-/// A WebSocket that does not wait long for anything.
-pub fn open(address: SocketAddr, path: &str) -> Option<WebSocket<TcpStream>> {
-    let socket = open_socket(address, path, &[]).ok()?;
+/// A WebSocket to the port for clients that does not wait long for anything.
+pub fn open(address: SocketAddr, path: &str) -> Option<WebSocket<Wire>> {
+    impatient(open_socket(address, path, &[]).ok()?)
+}
+
+/// The same to the port for peers, of somebody who has this key.
+pub fn open_with(address: SocketAddr, key: &MemberKey) -> Option<WebSocket<Wire>> {
+    impatient(open_peer(address, key, PEER_PATH, &[]).ok()?)
+}
+
+fn impatient(socket: WebSocket<Wire>) -> Option<WebSocket<Wire>> {
     socket.get_ref().set_read_timeout(Some(GLANCE)).ok()?;
     socket.get_ref().set_write_timeout(Some(Duration::from_secs(1))).ok()?;
     Some(socket)
@@ -107,7 +117,7 @@ pub fn spawn_breakers(attack: &Attack, mut random: Rng, counts: &'static Counts)
         loop {
             let (address, path) = match random.bool() {
                 true => (clients[random.usize(..clients.len())], CLIENT_PATH),
-                false => (peers[random.usize(..peers.len())], super::peers::PEER_PATH),
+                false => (peers[random.usize(..peers.len())], PEER_PATH),
             };
             let kind = random.usize(1..KINDS.len());
             counts.add(KINDS[kind]);
@@ -123,7 +133,7 @@ pub fn spawn_breakers(attack: &Attack, mut random: Rng, counts: &'static Counts)
     });
 }
 
-fn before_handshake(kind: usize, address: SocketAddr, path: &str, random: &mut Rng) -> Option<TcpStream> {
+fn before_handshake(kind: usize, address: SocketAddr, path: &str, random: &mut Rng) -> Option<Wire> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_write_timeout(Some(Duration::from_secs(1))).ok()?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
@@ -137,12 +147,15 @@ fn before_handshake(kind: usize, address: SocketAddr, path: &str, random: &mut R
     };
     // It may be closed before all of it is written.
     let _ = stream.write_all(&bytes);
-    (kind == 2).then_some(stream)
+    (kind == 2).then_some(Wire::Plain(stream))
 }
 
-fn after_handshake(kind: usize, address: SocketAddr, path: &str, random: &mut Rng) -> Option<TcpStream> {
-    let socket = open(address, path)?;
-    let mut stream = socket.get_ref().try_clone().ok()?;
+fn after_handshake(kind: usize, address: SocketAddr, path: &str, random: &mut Rng) -> Option<Wire> {
+    let socket = match path {
+        PEER_PATH => open_with(address, &MemberKey::draw())?,
+        _ => open(address, path)?,
+    };
+    let mut stream = socket.into_inner();
     match KINDS[kind] {
         "messages that are not finished" => {
             let piece = vec![b' '; random.usize(1..60_000)];
@@ -195,7 +208,7 @@ fn after_handshake(kind: usize, address: SocketAddr, path: &str, random: &mut Rn
 }
 
 /// A masked frame that declares this length.
-fn write_frame(stream: &mut TcpStream, first: u8, declared: u64, payload: &[u8]) -> std::io::Result<()> {
+fn write_frame(stream: &mut impl Write, first: u8, declared: u64, payload: &[u8]) -> std::io::Result<()> {
     let mut frame = vec![first];
     match declared {
         0..126 => frame.push(0x80 | declared as u8),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use rabia_bank::config::NodeConfig;
+use rabia_bank::member_key::MemberKey;
 use rabia_bank_actors::consensus::agreement::Agreement;
 use rabia_bank_actors::consensus::handshake::Handshake;
 use rabia_bank_messages::codec::{decode_frame, decode_opening, encode_message, encode_opening, start_frame};
@@ -20,12 +21,11 @@ use rabia_bank_simulator::nonsense::{Hearer, altered, batch, made_up};
 use rabia_bank_storage::{BooksStore, LogStore};
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 
-use super::clients::open;
+use super::clients::open_with;
 use super::{Attack, Counts, addresses, mutate};
+use crate::support::wire::{Wire, answer_peer};
 use crate::targets::peer_frames;
 
-/// Where peers are served.
-pub const PEER_PATH: &str = "/v1/peer";
 /// What is done to the port for peers.
 pub const KINDS: &[&str] = &[
     "frames before a hello",
@@ -70,11 +70,11 @@ fn hello(config: &NodeConfig, random: &mut Rng) -> Hello {
 /// Those who have no store of a member.
 pub fn spawn_strangers(attack: &Attack, mut random: Rng, counts: &'static Counts) {
     let configs: Vec<NodeConfig> = attack.nodes.iter().map(|path| NodeConfig::load(path).unwrap()).collect();
-    let seeds = peer_frames::seeds();
+    let (seeds, key) = (peer_frames::seeds(), MemberKey::draw());
     std::thread::spawn(move || {
         loop {
             let config = &configs[random.usize(..configs.len())];
-            let Some(mut socket) = open(config.peer_listen, PEER_PATH) else { continue };
+            let Some(mut socket) = open_with(config.peer_listen, &key) else { continue };
             let first = match random.u32(..3) {
                 0 => {
                     counts.add("frames before a hello");
@@ -95,7 +95,9 @@ pub fn spawn_strangers(attack: &Attack, mut random: Rng, counts: &'static Counts
                 }
                 _ => {
                     counts.add("hellos from a stranger's store");
-                    encode_opening(&Opening::Hello(hello(config, &mut random)))
+                    let said = hello(config, &mut random);
+                    let store = if random.bool() { key.store() } else { said.store };
+                    encode_opening(&Opening::Hello(Hello { store, ..said }))
                 }
             };
             if socket.send(Message::binary(first)).is_err() {
@@ -113,7 +115,7 @@ pub fn spawn_strangers(attack: &Attack, mut random: Rng, counts: &'static Counts
     });
 }
 
-fn say(socket: &mut WebSocket<TcpStream>, messages: &[PeerMessage]) -> Result<(), tungstenite::Error> {
+fn say(socket: &mut WebSocket<Wire>, messages: &[PeerMessage]) -> Result<(), tungstenite::Error> {
     let mut frame = start_frame();
     messages.iter().for_each(|message| encode_message(&mut frame, message));
     socket.send(Message::binary(frame))
@@ -124,6 +126,7 @@ struct Member {
     handshake: Handshake,
     config: NodeConfig,
     recovered: Recovered,
+    key: MemberKey,
 }
 
 impl Member {
@@ -138,6 +141,7 @@ impl Member {
             handshake: Handshake::new(config.genesis(), config.node, recovered.store),
             config: config.clone(),
             recovered,
+            key: MemberKey::load(&config.key_path()).unwrap(),
         }
     }
 
@@ -159,7 +163,7 @@ pub fn spawn_member(attack: &Attack, mut random: Rng, counts: &'static Counts) {
         let mut random = random.fork();
         std::thread::spawn(move || {
             loop {
-                let Some(mut socket) = open(address, PEER_PATH) else { continue };
+                let Some(mut socket) = open_with(address, &member.key) else { continue };
                 counts.add("hellos from a member's store");
                 if socket.send(Message::binary(member.hello(to))).is_ok() && is_taken(&mut socket) {
                     babble(&mut socket, members, &mut random, counts);
@@ -188,7 +192,7 @@ fn altered_frame(hearer: &Hearer, random: &mut Rng) -> Vec<u8> {
 }
 
 /// Waits for the answer to a hello. True if it is one.
-fn is_taken(socket: &mut WebSocket<TcpStream>) -> bool {
+fn is_taken(socket: &mut WebSocket<Wire>) -> bool {
     let until = Instant::now() + Duration::from_secs(1);
     while Instant::now() < until {
         match socket.read() {
@@ -208,7 +212,7 @@ fn is_timeout(error: &tungstenite::Error) -> bool {
 
 fn answer_call(stream: TcpStream, member: &Member, members: usize, random: &mut Rng, counts: &Counts) -> Option<()> {
     stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
-    let mut socket = tungstenite::accept(stream).ok()?;
+    let mut socket = answer_peer(stream, &member.key)?;
     socket.get_ref().set_read_timeout(Some(Duration::from_millis(20))).ok()?;
     let Ok(Message::Binary(bytes)) = socket.read() else { return None };
     let Ok(Opening::Hello(theirs)) = decode_opening(&bytes) else { return None };
@@ -226,7 +230,7 @@ fn answer_call(stream: TcpStream, member: &Member, members: usize, random: &mut 
 }
 
 /// Says nonsense until the link is broken, or for a while.
-fn babble(socket: &mut WebSocket<TcpStream>, members: usize, random: &mut Rng, counts: &Counts) {
+fn babble(socket: &mut WebSocket<Wire>, members: usize, random: &mut Rng, counts: &Counts) {
     let until = Instant::now() + SPEAKS;
     let mut hearer = Hearer { members, decided: 0, next: None };
     while Instant::now() < until {

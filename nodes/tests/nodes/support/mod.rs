@@ -12,11 +12,12 @@
 pub mod books;
 pub mod bulks;
 pub mod proxy;
+pub mod wire;
 
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rabia_bank::config::NodeConfig;
+use rabia_bank::member_key::MemberKey;
 use rabia_bank_messages::client::CLIENT_PATH;
 use rabia_bank_messages::codec::Encoding;
 use rabia_bank_messages::ids::NodeId;
@@ -35,6 +37,8 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::client::client_with_config;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message, WebSocket};
+
+use wire::Wire;
 
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_rabia-bank");
@@ -147,6 +151,11 @@ impl Node {
     /// Where it listens for peers.
     pub fn peer_address(&self) -> SocketAddr {
         self.config.peer_listen
+    }
+
+    /// Its own key.
+    pub fn key(&self) -> MemberKey {
+        MemberKey::load(&self.config.key_path()).unwrap()
     }
 
     /// Where it listens for clients, as the client program wants it.
@@ -437,7 +446,7 @@ impl Drop for Share {
 
 /// A raw WebSocket connection to a node. Messages are [`Value`]s in both encodings.
 pub struct Connection {
-    pub socket: WebSocket<TcpStream>,
+    pub socket: WebSocket<Wire>,
     pub encoding: Encoding,
     /// The number of the next request that is not given one.
     pub next_request: u64,
@@ -556,19 +565,25 @@ pub fn open_socket(
     address: SocketAddr,
     path: &str,
     headers: &[(&'static str, &str)],
-) -> Result<WebSocket<TcpStream>, SocketError> {
+) -> Result<WebSocket<Wire>, SocketError> {
+    websocket_on(Wire::Plain(wire::connect(address)?), address, path, headers)
+}
+
+/// The same on a connection that is there.
+pub fn websocket_on(
+    wire: Wire,
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&'static str, &str)],
+) -> Result<WebSocket<Wire>, SocketError> {
     use tokio_tungstenite::tungstenite::client::IntoClientRequest;
     use tokio_tungstenite::tungstenite::handshake::HandshakeError;
     let mut request = format!("ws://{address}{path}").into_client_request()?;
     for (name, value) in headers {
         request.headers_mut().insert(*name, value.parse().unwrap());
     }
-    let stream = TcpStream::connect(address)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
     let config = WebSocketConfig::default().max_message_size(Some(64 << 20)).max_frame_size(Some(64 << 20));
-    match client_with_config(request, stream, Some(config)) {
+    match client_with_config(request, wire, Some(config)) {
         Ok((socket, _)) => Ok(socket),
         Err(HandshakeError::Failure(error)) => Err(error),
         Err(HandshakeError::Interrupted(_)) => Err(SocketError::Io(io::ErrorKind::TimedOut.into())),

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use rabia_bank_messages::ids::StoreId;
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The bytes of a link, whatever carries them.
 trait Bytes: AsyncRead + AsyncWrite + Debug + Send + Unpin {}
@@ -27,7 +27,7 @@ impl PeerStream {
     }
 
     /// To a node in the same process, which is what it says to be.
-    pub fn in_process(bytes: DuplexStream) -> PeerStream {
+    pub fn in_process(bytes: impl AsyncRead + AsyncWrite + Debug + Send + Unpin + 'static) -> PeerStream {
         PeerStream { bytes: Box::new(bytes), proven: None }
     }
 

@@ -311,7 +311,7 @@ fn who_needs_to_know_hears_when_a_link_has_ended() {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let theirs = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let (ours, _) = listener.accept().await.unwrap();
-            let socket = WebSocketStream::from_raw_socket(PeerStream::Tcp(ours), Role::Server, None).await;
+            let socket = WebSocketStream::from_raw_socket(PeerStream::in_process(ours), Role::Server, None).await;
             let store = genesis().stores[1];
             let link = LinkUp { store, dialled: false, decided: 0, log_hash: Digest::ZERO };
             half.link.do_send(Attach { socket, link, run: RunId([2; 16]) });

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::wire::answer_peer;
+use crate::support::wire::{Wire, answer_peer};
 use crate::support::{
     Cluster, Connection, Node, PATIENCE, PROGRAM, SharedCluster, client, free_base_port, program, signal, wait_for,
     wait_until,
@@ -196,7 +196,7 @@ fn limited(node: &Node, limit: &str) -> Command {
 // ----- descriptors and connections -----
 
 /// Idle clients from one address of this machine, until no more are let in. Hands out how the last was turned away.
-fn fill(node: &Node, from: [u8; 4], at_most: usize) -> (Vec<WebSocket<TcpStream>>, Option<u16>) {
+fn fill(node: &Node, from: [u8; 4], at_most: usize) -> (Vec<WebSocket<Wire>>, Option<u16>) {
     let mut clients = Vec::new();
     while clients.len() < at_most {
         match open_from(from, node.address()) {
@@ -208,7 +208,7 @@ fn fill(node: &Node, from: [u8; 4], at_most: usize) -> (Vec<WebSocket<TcpStream>
     (clients, None)
 }
 
-fn open_from(from: [u8; 4], to: SocketAddr) -> Result<WebSocket<TcpStream>, SocketError> {
+fn open_from(from: [u8; 4], to: SocketAddr) -> Result<WebSocket<Wire>, SocketError> {
     use tokio_tungstenite::tungstenite::handshake::HandshakeError;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let stream = runtime.block_on(async {
@@ -218,12 +218,12 @@ fn open_from(from: [u8; 4], to: SocketAddr) -> Result<WebSocket<TcpStream>, Sock
     });
     stream.set_nonblocking(false).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    tokio_tungstenite::tungstenite::client(format!("ws://{to}{CLIENT_PATH}"), stream).map(|(socket, _)| socket).map_err(
-        |error| match error {
+    tokio_tungstenite::tungstenite::client(format!("ws://{to}{CLIENT_PATH}"), Wire::Plain(stream))
+        .map(|(socket, _)| socket)
+        .map_err(|error| match error {
             HandshakeError::Failure(error) => error,
             HandshakeError::Interrupted(_) => panic!("no answer to a handshake"),
-        },
-    )
+        })
 }
 
 #[test]

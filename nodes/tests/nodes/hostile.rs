@@ -80,7 +80,12 @@ fn read_to_end(stream: &mut impl Read) -> Vec<u8> {
             Ok(0) => return bytes,
             Ok(length) => bytes.extend_from_slice(&buffer[..length]),
             // The other side resets it, or there is no farewell of TLS.
-            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe
+                ) =>
+            {
                 return bytes;
             }
             Err(error) => panic!("the connection was not closed: {error}"),

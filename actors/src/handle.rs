@@ -123,6 +123,11 @@ impl NodeHandle {
         self.metrics.report().connected[peer.index()]
     }
 
+    /// The certificate that clients are shown expires then: for the status.
+    pub fn note_certificate(&self, expires_at: Millis) {
+        self.metrics.note_certificate(expires_at);
+    }
+
     /// The last slot applied.
     pub fn applied_slot(&self) -> Slot {
         self.applied.get()

@@ -26,6 +26,7 @@ pub struct Metrics {
     received_bytes: AtomicU64,
     clock_offset_ms: AtomicI64,
     clock_leap_ms: AtomicU64,
+    certificate_expires_at: AtomicU64,
     /// How long the stages of requests took.
     pub(crate) stages: StageCounts,
 }
@@ -59,6 +60,8 @@ pub struct Report {
     pub clock_offset_ms: i64,
     /// How far the wall clock is beyond what is confirmed, if that is a leap, in milliseconds.
     pub clock_leap_ms: Millis,
+    /// When the certificate for clients expires; 0 where there is none.
+    pub certificate_expires_at: Millis,
 }
 
 impl Metrics {
@@ -78,6 +81,7 @@ impl Metrics {
             received_bytes: AtomicU64::new(0),
             clock_offset_ms: AtomicI64::new(0),
             clock_leap_ms: AtomicU64::new(0),
+            certificate_expires_at: AtomicU64::new(0),
             stages: StageCounts::new(),
         }
     }
@@ -127,6 +131,11 @@ impl Metrics {
         self.clock_leap_ms.store(leap, Ordering::Relaxed);
     }
 
+    /// The certificate for clients expires then.
+    pub(crate) fn note_certificate(&self, expires_at: Millis) {
+        self.certificate_expires_at.store(expires_at, Ordering::Relaxed);
+    }
+
     /// All of it, to be shown.
     pub fn report(&self) -> Report {
         let load = |metric: &AtomicU64| metric.load(Ordering::Relaxed);
@@ -144,6 +153,7 @@ impl Metrics {
             received_bytes: load(&self.received_bytes),
             clock_offset_ms: self.clock_offset_ms.load(Ordering::Relaxed),
             clock_leap_ms: load(&self.clock_leap_ms),
+            certificate_expires_at: load(&self.certificate_expires_at),
         }
     }
 }

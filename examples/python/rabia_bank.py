@@ -1,5 +1,5 @@
 """A client in another language, written from messages/WIRE.md alone: pip install websockets msgpack, then
-python rabia_bank.py ws://127.0.0.1:7101 ws://127.0.0.1:7102 …  It opens accounts, moves money, and watches itself do it."""
+python rabia_bank.py ws://127.0.0.1:7101 ws://127.0.0.1:7102 …  (wss://… for TLS; SSL_CERT_FILE names whom to trust.) It opens accounts, moves money, and watches itself do it."""
 import secrets, sys, time
 import msgpack
 from websockets.exceptions import WebSocketException

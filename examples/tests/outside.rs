@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use browser::Browser;
 use rabia_bank::bank::MAX_BALANCE;
 use rabia_bank::client::{BankCalls, Client, ClientOptions, NodeUrl};
-use rabia_bank::create::{NewCluster, create_or_open};
+use rabia_bank::create::{CERTIFICATE_FILE, NewCertificate, NewCluster, create_or_open};
 use rabia_bank::embed::Embedded;
 use serde_json::json;
 
@@ -49,20 +49,36 @@ fn works(program: &str, args: &[&str]) -> bool {
 struct Cluster {
     nodes: Vec<Embedded>,
     urls: Vec<String>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 fn cluster() -> Cluster {
+    cluster_with(None)
+}
+
+/// One that speaks TLS with clients, and the certificate to trust.
+fn secured_cluster() -> (Cluster, PathBuf) {
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+    let tls = NewCertificate { certificate: cert.pem(), key: signing_key.serialize_pem() };
+    let cluster = cluster_with(Some(tls));
+    let trusted = cluster.folder.path().join("data").join(CERTIFICATE_FILE);
+    (cluster, trusted)
+}
+
+fn cluster_with(tls: Option<NewCertificate>) -> Cluster {
     let folder = tempfile::tempdir().unwrap();
+    let scheme = if tls.is_some() { "wss" } else { "ws" };
     let new = NewCluster {
+        tls,
         base_port: free_base_port(),
         transaction_limit: MAX_BALANCE,
         ..NewCluster::new(folder.path().join("data"), 3)
     };
     let configs = create_or_open(&new).unwrap();
-    let urls = configs.iter().map(|config| format!("ws://{}", config.client_listen)).collect();
+    let urls = configs.iter().map(|config| format!("{scheme}://{}", config.client_listen)).collect();
     let nodes = configs.into_iter().map(|config| Embedded::start_on_thread(config).unwrap()).collect();
-    Cluster { nodes, urls, _folder: folder }
+    Cluster { nodes, urls, folder }
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {
@@ -101,9 +117,22 @@ fn a_client_is_written_in_python_from_the_wire_format_alone() {
     let cluster = cluster();
     // The first URL leads nowhere: the next one is tried.
     let output =
-        Command::new(python).arg(here("python/rabia_bank.py")).arg("ws://127.0.0.1:9").args(&cluster.urls).output();
+        Command::new(&python).arg(here("python/rabia_bank.py")).arg("ws://127.0.0.1:9").args(&cluster.urls).output();
     let expected = "replayed: True same: True\nrefused: insufficient_funds bob has 300\nseen: 300\n";
     assert_eq!(said(&output.unwrap()), expected);
+    // Over TLS it trusts what Python's library for it trusts.
+    let (cluster, trusted) = secured_cluster();
+    let script = || {
+        let mut command = Command::new(&python);
+        command.arg(here("python/rabia_bank.py")).args(&cluster.urls);
+        command
+    };
+    assert_eq!(said(&script().env("SSL_CERT_FILE", trusted).output().unwrap()), expected);
+    let stranger =
+        "import sys; sys.path.insert(0, sys.argv[1]); import rabia_bank; rabia_bank.Bank(sys.argv[2:]).reach()";
+    let output = Command::new(&python).args(["-c", stranger]).arg(here("python")).args(&cluster.urls).output().unwrap();
+    let wrong = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && wrong.contains("CERTIFICATE_VERIFY_FAILED"), "{wrong}");
 }
 
 #[test]
@@ -133,14 +162,16 @@ fn the_module_works_in_node_over_nodes_that_stop() {
     };
     if have("node with a WebSocket", works("node", &[websocket, &["-e", "0"]].concat())) {
         for encoding in ["json", "messagepack"] {
-            the_module_works(websocket, encoding);
+            the_module_works(websocket, encoding, &cluster(), None);
         }
+        let (cluster, trusted) = secured_cluster();
+        the_module_works(websocket, "json", &cluster, Some(&trusted));
     }
 }
 
-fn the_module_works(websocket: &[&str], encoding: &str) {
-    let cluster = cluster();
+fn the_module_works(websocket: &[&str], encoding: &str, cluster: &Cluster, trusted: Option<&Path>) {
     let mut node = Command::new("node");
+    node.envs(trusted.map(|trusted| ("NODE_EXTRA_CA_CERTS", trusted)));
     node.args(websocket).arg(here("tests/module.mjs")).arg(encoding).args(&cluster.urls);
     let mut running = Running(node.stdout(Stdio::piped()).spawn().unwrap());
     let mut lines = BufReader::new(running.0.stdout.take().unwrap()).lines();

@@ -23,6 +23,7 @@
 // rejects with a RangeError.
 //
 // Messages are JSON; with { encoding: "messagepack" } they are MessagePack.
+// A node that speaks TLS has a URL with wss. Browsers trust what they trust for pages; Node.js besides what NODE_EXTRA_CA_CERTS names.
 // In a Node.js without a global WebSocket (before 22) give one, such as that of the package ws: { WebSocket }.
 
 const PATH = "/v1/client";

@@ -175,6 +175,17 @@ impl Limits {
     }
 }
 
+/// The files that a node proves to clients with who it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TlsFiles {
+    /// Its certificate, and those between it and an authority: PEM.
+    pub certificate: PathBuf,
+    /// The key of its certificate: PEM.
+    pub key: PathBuf,
+    /// Authorities: only clients with a certificate of one of them are let in. PEM; none: all clients are.
+    pub client_ca: Option<PathBuf>,
+}
+
 /// Everything that a node is told.
 ///
 /// Invariants (checked by [`NodeConfig::load`]): members are numbered 1 to n without gaps and stand in this order, n is
@@ -203,6 +214,10 @@ pub struct NodeConfig {
     pub members: Vec<Member>,
     /// Web pages (`scheme://host[:port]`) that may connect besides the node's own.
     pub allowed_origins: Vec<String>,
+    /// What clients get TLS with; none: they are served plain, on loopback or where `insecure` is said.
+    pub tls: Option<TlsFiles>,
+    /// Clients may be served without TLS beyond loopback.
+    pub insecure: bool,
     /// What it grants its clients.
     pub limits: Limits,
 }
@@ -255,9 +270,21 @@ struct ConfigFile {
     #[serde(default)]
     allowed_origins: Vec<String>,
     #[serde(default)]
+    insecure: bool,
+    tls: Option<TlsTable>,
+    #[serde(default)]
     limits: Limits,
     #[serde(default)]
     member: Vec<Member>,
+}
+
+/// Its section for TLS.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TlsTable {
+    certificate: PathBuf,
+    key: PathBuf,
+    client_ca: Option<PathBuf>,
 }
 
 /// A value that makes no sense: the key that it stands behind (and at which member, from 0), and what is wrong.
@@ -336,6 +363,12 @@ impl NodeConfig {
             },
             members: file.member,
             allowed_origins: file.allowed_origins,
+            tls: file.tls.map(|tls| TlsFiles {
+                certificate: folder.join(tls.certificate),
+                key: folder.join(tls.key),
+                client_ca: tls.client_ca.map(|path| folder.join(path)),
+            }),
+            insecure: file.insecure,
             limits: file.limits,
         }
     }
@@ -476,8 +509,8 @@ impl NodeConfig {
              cluster = \"{cluster}\"\n\
              node = {node}\n\
              \n\
-             # Where clients connect, and where the other nodes do. Loopback only, unless you change it:\n\
-             # nothing here asks for a password yet.\n\
+             # Where clients connect, and where the other nodes do. Loopback only, unless you change it: nothing asks\n\
+             # clients for a password yet. Beyond loopback they need TLS (below), or the words `insecure = true` here.\n\
              client_listen = \"{client}\"\n\
              peer_listen = \"{peer}\"\n\
              \n\
@@ -507,6 +540,11 @@ impl NodeConfig {
             max_sessions = self.sessions.open,
             session_idle = self.sessions.idle_ms,
         );
+        if self.insecure {
+            text.push_str("\n# Clients are served without TLS beyond loopback: whoever is on the way reads and changes what they say.\n");
+            text.push_str("insecure = true\n");
+        }
+        self.write_tls(&mut text);
         self.limits.write_toml(&mut text);
         text.push_str("\n# All members, this node included.\n");
         for member in &self.members {
@@ -519,6 +557,26 @@ impl NodeConfig {
             );
         }
         text
+    }
+}
+
+impl NodeConfig {
+    fn write_tls(&self, text: &mut String) {
+        text.push_str(
+            "\n# TLS for clients: PEM files, read again when they change and on SIGHUP. With client_ca, only clients with a\n\
+             # certificate of one of its authorities are let in.\n",
+        );
+        let Some(TlsFiles { certificate, key, client_ca }) = &self.tls else {
+            text.push_str("#[tls]\n#certificate = \"tls.pem\"\n#key = \"tls.key\"\n#client_ca = \"clients.pem\"\n");
+            return;
+        };
+        // Files in the folder move with it.
+        let line = |path: &Path| quoted(&path.strip_prefix(&self.data_dir).unwrap_or(path).to_string_lossy());
+        // Writing to a String can't fail.
+        let _ = writeln!(text, "[tls]\ncertificate = {}\nkey = {}", line(certificate), line(key));
+        if let Some(client_ca) = client_ca {
+            let _ = writeln!(text, "client_ca = {}", line(client_ca));
+        }
     }
 }
 
@@ -594,6 +652,12 @@ mod tests {
             sessions: SessionLimits { open: 12, idle_ms: 60_000 },
             members: (1..=3).map(member).collect(),
             allowed_origins: vec!["https://example.org".into(), "http://\"odd\":1".into()],
+            tls: Some(TlsFiles {
+                certificate: "tls.pem".into(),
+                key: "/etc/tls/odd \"name\".key".into(),
+                client_ca: Some("clients.pem".into()),
+            }),
+            insecure: true,
             limits: Limits { max_in_flight: 17, ..Limits::default() },
         }
     }
@@ -602,7 +666,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(CONFIG_FILE);
         std::fs::write(&path, text).unwrap();
+        let within = |path: PathBuf| path.strip_prefix(dir.path()).map(Path::to_owned).unwrap_or(path);
         NodeConfig::load(&path).map(|config| NodeConfig {
+            tls: config.tls.map(|TlsFiles { certificate, key, client_ca }| TlsFiles {
+                certificate: within(certificate),
+                key: within(key),
+                client_ca: client_ca.map(within),
+            }),
             data_dir: config.data_dir.strip_prefix(dir.path()).map(Path::to_owned).unwrap_or(config.data_dir.clone()),
             ..config
         })
@@ -626,6 +696,9 @@ mod tests {
         assert_eq!((config.client_listen, config.peer_listen), (loopback(7101), loopback(7201)));
         assert_eq!((config.window, config.transaction_limit), (DEFAULT_WINDOW, DEFAULT_TRANSACTION_LIMIT));
         assert_eq!(config.sessions, SessionLimits::default());
+        assert!(config.tls.is_none() && !config.insecure);
+        let plain = NodeConfig { tls: None, insecure: false, ..example() };
+        assert_eq!(load(&plain.to_toml()).unwrap(), plain);
     }
 
     #[test]
@@ -643,6 +716,7 @@ mod tests {
             ("transaction_limit = 5000", "transaction_limit = 9007199254740992", "transaction_limit is"),
             ("max_sessions = 12", "max_sessions = 0", "max_sessions is 0"),
             ("session_idle_ms = 60000", "session_idle_ms = 1", "session_idle_ms is 1"),
+            ("certificate = ", "certificat = ", "unknown field `certificat`"),
             ("= [\"https://example.org", "= [\"example.org", "no origin"),
             ("max_in_flight = 17", "max_in_flight = 0", "max_in_flight is 0"),
             ("max_message_bytes = 4194304", "max_message_bytes = 99999999", "max_message_bytes is"),

@@ -22,10 +22,15 @@ use rabia_bank_storage::{BooksStore, LogStore, Snapshot, StoreError};
 
 use crate::config::{
     BOOKS_FILE, CLOCK_FILE, CONFIG_FILE, ConfigError, DEFAULT_CLIENT_PORT, LOG_FILE, Limits, Member, NodeConfig,
+    TlsFiles,
 };
 use crate::member_key::{KEY_FILE, MemberKey};
 use crate::{private, random};
 
+/// The certificate for clients of a cluster that was created with one, in its folder and in that of each node.
+pub const CERTIFICATE_FILE: &str = "tls.pem";
+/// Its key, in the folder of each node.
+pub const CERTIFICATE_KEY_FILE: &str = "tls.key";
 /// Peer ports start this far above the client ports.
 pub const PEER_PORT_OFFSET: u16 = 100;
 /// The highest first port: the last peer port must exist too.
@@ -46,6 +51,23 @@ pub struct NewCluster {
     pub transaction_limit: u64,
     /// When sessions expire in the new cluster.
     pub sessions: SessionLimits,
+    /// What all nodes show clients; none: they are served plain.
+    pub tls: Option<NewCertificate>,
+}
+
+/// A certificate for clients of all nodes of a new cluster.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NewCertificate {
+    /// PEM. A copy of it lies in the cluster's folder, for clients to trust ([`CERTIFICATE_FILE`]).
+    pub certificate: String,
+    /// The key of it: PEM.
+    pub key: String,
+}
+
+impl std::fmt::Debug for NewCertificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewCertificate").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
 }
 
 impl NewCluster {
@@ -58,6 +80,7 @@ impl NewCluster {
             window: DEFAULT_WINDOW,
             transaction_limit: DEFAULT_TRANSACTION_LIMIT,
             sessions: SessionLimits::default(),
+            tls: None,
         }
     }
 }
@@ -200,11 +223,24 @@ fn create_from(new: &NewCluster, books: Option<&Snapshot>) -> Result<Vec<NodeCon
     let configs = configs(new, &keys);
     for (config, key) in configs.iter().zip(&keys) {
         write_node(unfinished.path(), config, key, books)?;
+        if let Some(NewCertificate { certificate, key }) = &new.tls {
+            let dir = node_dir(unfinished.path(), config.node);
+            write_text(&dir.join(CERTIFICATE_FILE), certificate)?;
+            write_text(&dir.join(CERTIFICATE_KEY_FILE), key)?;
+        }
+    }
+    if let Some(NewCertificate { certificate, .. }) = &new.tls {
+        write_text(&unfinished.path().join(CERTIFICATE_FILE), certificate)?;
     }
     sync_dir(unfinished.path())?;
     fs::rename(unfinished.path(), &new.data_dir).map_err(at(&new.data_dir))?;
     sync_dir(parent)?;
     Ok(configs)
+}
+
+fn write_text(path: &Path, text: &str) -> Result<(), ClusterDirError> {
+    let written = private::write_new(path, text.as_bytes());
+    written.map_err(|source| ClusterDirError::Io { path: path.to_owned(), source })
 }
 
 fn private_folder() -> fs::Permissions {
@@ -241,6 +277,12 @@ fn configs(new: &NewCluster, keys: &[MemberKey]) -> Vec<NodeConfig> {
             sessions: new.sessions,
             members: members.clone(),
             allowed_origins: Vec::new(),
+            tls: new.tls.as_ref().map(|_| TlsFiles {
+                certificate: node_dir(&new.data_dir, node).join(CERTIFICATE_FILE),
+                key: node_dir(&new.data_dir, node).join(CERTIFICATE_KEY_FILE),
+                client_ca: None,
+            }),
+            insecure: false,
             limits: Limits::default(),
         })
         .collect()
@@ -254,8 +296,7 @@ fn write_node(
 ) -> Result<(), ClusterDirError> {
     let dir = node_dir(unfinished, config.node);
     private::create_folder(&dir).map_err(|source| ClusterDirError::Io { path: dir.clone(), source })?;
-    let path = dir.join(CONFIG_FILE);
-    private::write_new(&path, config.to_toml().as_bytes()).map_err(|source| ClusterDirError::Io { path, source })?;
+    write_text(&dir.join(CONFIG_FILE), &config.to_toml())?;
     let path = dir.join(KEY_FILE);
     key.write_new(&path).map_err(|source| ClusterDirError::Io { path, source })?;
     let identity = Identity { genesis: config.genesis(), node: config.node };

@@ -95,8 +95,7 @@ pub use rabia_bank_messages::ids::{SessionKey, Slot};
 use crate::NodeError;
 use crate::config::NodeConfig;
 use crate::create::{ClusterDirError, NewCluster, create_or_open};
-use crate::member_key::MemberKey;
-use crate::server::{self, Listeners, Peers};
+use crate::server::{self, Listeners, Peers, Secrets};
 
 pub use crate::server::LocalNetwork;
 
@@ -176,7 +175,7 @@ impl<S: StateMachine> Clone for Embedded<S> {
 }
 
 /// How the actors of a node are started.
-type Start<S> = fn(&NodeConfig, &MemberKey) -> Result<(NodeHandle, Sessions<S>), NodeError>;
+type Start<S> = fn(&NodeConfig, &Secrets) -> Result<(NodeHandle, Sessions<S>), NodeError>;
 
 impl Embedded {
     /// A bank of one node, on a thread of its own, that nobody but this program reaches. Its folder is made if there is none.
@@ -273,8 +272,8 @@ impl<S: StateMachine> Embedded<S> {
     async fn launch(config: NodeConfig, reach: Reach, start: Start<S>) -> Result<Embedded<S>, NodeError> {
         let (stop, mut stopping) = watch::channel(false);
         let (end, ended) = watch::channel(None);
-        let key = server::own_key(&config)?;
-        let (handle, sessions) = start(&config, &key)?;
+        let secrets = Secrets::load(&config)?;
+        let (handle, sessions) = start(&config, &secrets)?;
         let listeners = match reach.listen(&config).await {
             Ok(listeners) => listeners,
             Err(error) => {
@@ -282,7 +281,7 @@ impl<S: StateMachine> Embedded<S> {
                 return Err(error);
             }
         };
-        let serving = server::serve(config, key, handle.clone(), listeners, async move {
+        let serving = server::serve(config, secrets, Arc::default(), handle.clone(), listeners, async move {
             // An error: the last handle was dropped.
             let _ = stopping.wait_for(|stop| *stop).await;
         });

@@ -30,6 +30,8 @@ pub mod audit;
 #[cfg(feature = "embed")]
 pub mod backup;
 #[cfg(feature = "embed")]
+mod certificate;
+#[cfg(feature = "embed")]
 pub mod config;
 #[cfg(feature = "embed")]
 pub mod control;
@@ -59,6 +61,8 @@ pub mod replace;
 pub mod server;
 #[cfg(feature = "embed")]
 pub mod testing;
+#[cfg(feature = "embed")]
+mod tls;
 
 #[cfg(feature = "embed")]
 pub use node_error::NodeError;

@@ -6,9 +6,7 @@
 //! that was recorded is worth nothing to whoever plays it again. Nothing else is spoken: who speaks plain, or an older TLS, is closed.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use rabia_bank_actors::socket::PeerStream;
 use rabia_bank_messages::ids::StoreId;
@@ -24,16 +22,15 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, ServerConfig,
     SignatureScheme,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::member_key::MemberKey;
+use crate::tls;
+
+pub use crate::tls::NotSecured;
 
 /// The most bytes of a handshake, each way: one with two keys of this kind has some 600.
 const MAX_HANDSHAKE: usize = 4 << 10;
-/// How each record of a TLS handshake begins.
-const HANDSHAKE_RECORD: u8 = 0x16;
 /// An Ed25519 key as a SubjectPublicKeyInfo (RFC 8410) is this, and the 32 bytes of the key.
 const SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
@@ -42,19 +39,6 @@ const SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x
 pub struct PeerTls {
     client: Arc<ClientConfig>,
     server: Arc<ServerConfig>,
-}
-
-/// Why there is no link.
-#[derive(Debug, thiserror::Error)]
-pub enum NotSecured {
-    /// The other end does not speak TLS.
-    #[error(
-        "it does not speak TLS, which nodes speak on every link: is it a node of an older version, or no node at all?"
-    )]
-    Plain,
-    /// The handshake has failed.
-    #[error("{0}")]
-    Failed(#[from] io::Error),
 }
 
 impl PeerTls {
@@ -106,15 +90,8 @@ impl PeerTls {
     /// # Errors
     /// Why it is not let in.
     pub async fn accept(&self, stream: TcpStream) -> Result<PeerStream, NotSecured> {
-        let mut first = [0; 1];
-        // Nothing is said to who speaks plain.
-        if stream.peek(&mut first).await? == 1 && first != [HANDSHAKE_RECORD] {
-            return Err(NotSecured::Plain);
-        }
-        let mut secured = TlsAcceptor::from(self.server.clone()).accept(Bounded::new(stream)).await?;
-        let (stream, connection) = secured.get_mut();
-        stream.left = usize::MAX;
-        let store = proven(connection.peer_certificates())?;
+        let secured = tls::accept(self.server.clone(), stream, MAX_HANDSHAKE).await?;
+        let store = proven(secured.get_ref().1.peer_certificates())?;
         Ok(PeerStream::proven(secured, store))
     }
 
@@ -123,17 +100,8 @@ impl PeerTls {
     /// # Errors
     /// Why there is no link.
     pub async fn connect(&self, stream: TcpStream) -> Result<PeerStream, NotSecured> {
-        let connecting = TlsConnector::from(self.client.clone()).connect(PeerTls::name(), Bounded::new(stream));
-        let mut secured = connecting.await.map_err(|error| {
-            let no_record = Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
-            match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-                Some(inner) if *inner == no_record => NotSecured::Plain,
-                _ => NotSecured::Failed(error),
-            }
-        })?;
-        let (stream, connection) = secured.get_mut();
-        stream.left = usize::MAX;
-        let store = proven(connection.peer_certificates())?;
+        let secured = tls::connect(self.client.clone(), PeerTls::name(), stream, MAX_HANDSHAKE).await?;
+        let store = proven(secured.get_ref().1.peer_certificates())?;
         Ok(PeerStream::proven(secured, store))
     }
 }
@@ -265,59 +233,5 @@ impl ClientCertVerifier for AnyStore {
 
     fn requires_raw_public_keys(&self) -> bool {
         true
-    }
-}
-
-/// A connection from which only so many bytes are read: who has not shown a key may not make this node keep more.
-#[derive(Debug)]
-struct Bounded {
-    stream: TcpStream,
-    left: usize,
-}
-
-impl Bounded {
-    fn new(stream: TcpStream) -> Bounded {
-        Bounded { stream, left: MAX_HANDSHAKE }
-    }
-}
-
-impl AsyncRead for Bounded {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if self.left != usize::MAX {
-            let bytes = buffer.filled().len() - before;
-            let Some(left) = self.left.checked_sub(bytes) else {
-                return Poll::Ready(Err(io::Error::other("the handshake is too long")));
-            };
-            self.left = left;
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Bounded {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }

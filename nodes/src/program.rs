@@ -17,6 +17,7 @@ pub mod replace;
 pub mod simulate;
 mod terminal;
 mod time;
+mod tls;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,7 +28,8 @@ use tracing_subscriber::EnvFilter;
 use crate::NodeError;
 use crate::audit::AuditError;
 use crate::backup::BackupError;
-use crate::client::NodeUrl;
+use crate::client::{BadUrl, ClientOptions, NodeUrl};
+use crate::config::DEFAULT_CLIENT_PORT;
 use crate::control::ControlError;
 use crate::create::ClusterDirError;
 use crate::replace::ReplaceError;
@@ -91,16 +93,29 @@ pub enum Task {
 /// The nodes to speak to, for every subcommand that is a client.
 #[derive(clap::Args, Debug, Clone)]
 pub struct Connect {
-    /// Nodes to speak to, tried in turn.
-    #[arg(
-        long,
-        global = true,
-        value_name = "URL,URL…",
-        env = "RABIA_BANK_CONNECT",
-        value_delimiter = ',',
-        default_value = "ws://127.0.0.1:7101,ws://127.0.0.1:7102,ws://127.0.0.1:7103"
-    )]
-    pub connect: Vec<NodeUrl>,
+    /// Nodes to speak to, tried in turn [default: those of a cluster as `cluster` makes it, ws://127.0.0.1:7101 to 7103; wss if the
+    /// one in ./rabia-bank-data speaks TLS]
+    #[arg(long, global = true, value_name = "URL,URL…", env = "RABIA_BANK_CONNECT", value_delimiter = ',')]
+    connect: Vec<NodeUrl>,
+    #[command(flatten)]
+    trust: tls::Trust,
+}
+
+impl Connect {
+    /// The nodes, and how a client behaves towards them where nothing else is said.
+    fn options(&self) -> Result<ClientOptions, ProgramError> {
+        let urls = match self.connect.is_empty() {
+            false => self.connect.clone(),
+            true => {
+                let scheme = if tls::own_certificate().is_some() { "wss" } else { "ws" };
+                let urls: Result<_, _> =
+                    (0..3).map(|node| format!("{scheme}://127.0.0.1:{}", DEFAULT_CLIENT_PORT + node).parse()).collect();
+                urls.map_err(|error: BadUrl| ProgramError::Usage(error.to_string()))?
+            }
+        };
+        let tls = self.trust.tls(&urls)?;
+        Ok(ClientOptions { tls, ..ClientOptions::new(urls) })
+    }
 }
 
 /// Why a task could not be carried out.

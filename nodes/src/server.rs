@@ -9,6 +9,7 @@
 //! open is kept, and beyond it clients hear 503. The status is answered on a path of its own out of that reserve. One address has
 //! neither all connections nor all handshakes: the limits stand in `node.toml`.
 
+mod client_tls;
 mod clients;
 mod descriptors;
 mod network;
@@ -30,10 +31,12 @@ use rabia_bank_actors::handle::{NodeHandle, Sessions};
 use rabia_bank_actors::ledger::machine::StateMachine;
 use rabia_bank_actors::parts::bank::SnapshotPolicy;
 use rabia_bank_actors::start::{self, NodeSettings};
+use rabia_bank_messages::ids::StoreId;
 use rabia_bank_messages::promise::Identity;
 use rabia_bank_storage::{LogReader, StoreError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
@@ -41,6 +44,7 @@ use tokio_tungstenite::tungstenite::http::StatusCode;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tracing::{debug, info, warn};
 
+use self::client_tls::Certificates;
 use self::descriptors::{Descriptors, RESERVE};
 use self::places::Seats;
 use self::rate::Rate;
@@ -84,8 +88,9 @@ impl Listeners {
         Listeners { clients: Some(clients), peers: Peers::Tcp(peers) }
     }
 
-    /// Whether a node with this configuration can work with them.
+    /// Whether a node with this configuration can, and may, work with them.
     pub(crate) fn check(&self, config: &NodeConfig) -> Result<(), NodeError> {
+        self.check_clients(config)?;
         let members = config.members.len();
         match self.peers {
             Peers::None if members > 1 => {
@@ -96,20 +101,62 @@ impl Listeners {
     }
 }
 
-/// Runs the node on the addresses of its configuration until `shutdown` resolves. Must run inside an actix System.
+impl Listeners {
+    /// Beyond this machine clients get TLS, unless somebody takes it upon themselves to do without.
+    fn check_clients(&self, config: &NodeConfig) -> Result<(), NodeError> {
+        let Some(Ok(address)) = self.clients.as_ref().map(TcpListener::local_addr) else { return Ok(()) };
+        if address.ip().is_loopback() || config.tls.is_some() {
+            return Ok(());
+        }
+        if config.insecure {
+            warn!(
+                %address,
+                "insecure: clients are served without TLS beyond this machine; whoever is on the way reads and changes what they say"
+            );
+            return Ok(());
+        }
+        Err(NodeError::Refused(format!(
+            "clients are to be served on {address}, beyond this machine, and without TLS: name a certificate in the section [tls] of \
+             node.toml, listen on loopback (client_listen), or say `insecure = true` there if the network is one that you trust"
+        )))
+    }
+}
+
+/// What a node proves with who it is.
+pub(crate) struct Secrets {
+    /// The store that its key is of.
+    store: StoreId,
+    peers: PeerTls,
+    /// None: clients are served plain.
+    clients: Option<Rc<Certificates>>,
+}
+
+impl Secrets {
+    /// Reads what the configuration names.
+    pub(crate) fn load(config: &NodeConfig) -> Result<Secrets, NodeError> {
+        let key = own_key(config)?;
+        let peers = PeerTls::new(&key)
+            .map_err(|error| NodeError::Refused(format!("the key of this member can't be used: {error}")))?;
+        let clients = config.tls.as_ref().map(Certificates::load).transpose().map_err(NodeError::Refused)?;
+        Ok(Secrets { store: key.store(), peers, clients })
+    }
+}
+
+/// Runs the node on the addresses of its configuration until `shutdown` resolves. Must run inside an actix System. Its certificates
+/// for clients are read again when they change, and when `reload` is notified.
 ///
 /// # Errors
 /// Why it refused to start, or had to stop.
-pub async fn run(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Result<(), NodeError> {
+pub async fn run(config: NodeConfig, reload: Arc<Notify>, shutdown: impl Future<Output = ()>) -> Result<(), NodeError> {
     // Whether the ports can be had is known before the stores are opened, which counts a start and may take long. They are let go
     // of again: who connects meanwhile should be told at once that nobody serves yet.
     if let Err(error) = listen_all(&config).await {
         return Err(in_use(&config).unwrap_or(error));
     }
-    let key = own_key(&config)?;
-    let (handle, _) = start(&config, &key)?;
+    let secrets = Secrets::load(&config)?;
+    let (handle, _) = start(&config, &secrets)?;
     match listen_all(&config).await {
-        Ok(listeners) => serve(config, key, handle, listeners, shutdown).await,
+        Ok(listeners) => serve(config, secrets, reload, handle, listeners, shutdown).await,
         Err(error) => {
             stop(&handle).await;
             Err(error)
@@ -142,9 +189,9 @@ pub async fn run_on(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
     listeners.check(&config)?;
-    let key = own_key(&config)?;
-    let (handle, _) = start(&config, &key)?;
-    serve(config, key, handle, listeners, shutdown).await
+    let secrets = Secrets::load(&config)?;
+    let (handle, _) = start(&config, &secrets)?;
+    serve(config, secrets, Arc::default(), handle, listeners, shutdown).await
 }
 
 /// How many connections of clients the node takes, in all and of one address.
@@ -154,7 +201,7 @@ fn seats(config: &NodeConfig, descriptors: Descriptors) -> Arc<Seats> {
 }
 
 /// The key of this member. Where there is no store either, that is what is told.
-pub(crate) fn own_key(config: &NodeConfig) -> Result<MemberKey, NodeError> {
+fn own_key(config: &NodeConfig) -> Result<MemberKey, NodeError> {
     MemberKey::load(&config.key_path()).map_err(|error| match error {
         KeyError::Missing { .. } if !config.log_path().exists() => {
             let missing = StoreError::Missing { file: config.log_path() };
@@ -165,19 +212,19 @@ pub(crate) fn own_key(config: &NodeConfig) -> Result<MemberKey, NodeError> {
 }
 
 /// Opens the files of a node and starts its actors.
-pub(crate) fn start(config: &NodeConfig, key: &MemberKey) -> Result<(NodeHandle, Sessions), NodeError> {
-    start::start(settings(config, key)?).map_err(|error| NodeError::of_start(&error))
+pub(crate) fn start(config: &NodeConfig, secrets: &Secrets) -> Result<(NodeHandle, Sessions), NodeError> {
+    start::start(settings(config, secrets)?).map_err(|error| NodeError::of_start(&error))
 }
 
 /// The same for a node with another machine than the bank.
 pub(crate) fn start_machine<S: StateMachine>(
     config: &NodeConfig,
-    key: &MemberKey,
+    secrets: &Secrets,
 ) -> Result<(NodeHandle, Sessions<S>), NodeError> {
-    start::start_machine(settings(config, key)?).map_err(|error| NodeError::of_start(&error))
+    start::start_machine(settings(config, secrets)?).map_err(|error| NodeError::of_start(&error))
 }
 
-fn settings(config: &NodeConfig, key: &MemberKey) -> Result<NodeSettings, NodeError> {
+fn settings(config: &NodeConfig, secrets: &Secrets) -> Result<NodeSettings, NodeError> {
     let descriptors = Descriptors::look()?;
     Ok(NodeSettings {
         identity: Identity { genesis: config.genesis(), node: config.node },
@@ -185,7 +232,7 @@ fn settings(config: &NodeConfig, key: &MemberKey) -> Result<NodeSettings, NodeEr
         books: config.books_path(),
         clock: config.clock_path(),
         key: config.key_path(),
-        key_store: key.store(),
+        key_store: secrets.store,
         snapshots: SnapshotPolicy { bytes: config.limits.snapshot_bytes, slots: config.limits.snapshot_slots },
         max_message_bytes: config.limits.max_message_bytes,
         max_in_flight: config.limits.max_in_flight,
@@ -200,7 +247,9 @@ fn settings(config: &NodeConfig, key: &MemberKey) -> Result<NodeSettings, NodeEr
 /// Listens on the addresses of the configuration.
 async fn listen_all(config: &NodeConfig) -> Result<Listeners, NodeError> {
     let clients = listen_for_clients(config).await?;
-    Ok(Listeners::tcp(clients, listen_for_peers(config).await?))
+    let listeners = Listeners::tcp(clients, listen_for_peers(config).await?);
+    listeners.check(config)?;
+    Ok(listeners)
 }
 
 /// Listens for clients on the address of the configuration.
@@ -237,20 +286,13 @@ fn cant_listen(address: SocketAddr, key: &str, error: &io::Error) -> String {
 /// Serves clients and peers until `shutdown` resolves or the node fails.
 pub(crate) async fn serve(
     config: NodeConfig,
-    key: MemberKey,
+    secrets: Secrets,
+    reload: Arc<Notify>,
     handle: NodeHandle,
     listeners: Listeners,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
     let config = Rc::new(config);
-    // The actors hold timers, which must not outlive the runtime.
-    let tls = match PeerTls::new(&key) {
-        Ok(tls) => tls,
-        Err(error) => {
-            stop(&handle).await;
-            return Err(NodeError::Failed(format!("the key of this member can't be used: {error}")));
-        }
-    };
     let mut tasks = JoinSet::new();
     let descriptors = Descriptors::look()?;
     let seats = seats(&config, descriptors);
@@ -263,18 +305,22 @@ pub(crate) async fn serve(
     );
     info!(
         node = %config.node,
-        store = %key.store(),
+        store = %secrets.store,
         clients = listeners.clients.as_ref().map(|_| tracing::field::display(config.client_listen)),
         peers = matches!(listeners.peers, Peers::Tcp(_)).then_some(tracing::field::display(config.peer_listen)),
         slot = handle.applied_slot(),
         "serving"
     );
     if let Some(listener) = listeners.clients {
-        let clients = clients::Door::new(handle.clone(), config.clone(), descriptors, seats, &listener);
+        let certificates = secrets.clients;
+        if let Some(certificates) = &certificates {
+            tasks.spawn_local(certificates.clone().watch(handle.clone(), reload));
+        }
+        let clients = clients::Door::new(handle.clone(), config.clone(), certificates, descriptors, seats, &listener);
         tasks.spawn_local(clients.open(listener));
     }
     tasks.spawn_local(watch::links(handle.clone(), config.genesis(), config.node));
-    peers::link(&mut tasks, listeners.peers, tls, &handle, &config);
+    peers::link(&mut tasks, listeners.peers, secrets.peers, &handle, &config);
     let control = control::listen(&config.data_dir);
     let answering = async {
         match &control {

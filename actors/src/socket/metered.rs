@@ -7,6 +7,7 @@
 //! When a connection that has to end is still not read by its client, the system would go on for minutes trying to deliver
 //! what was written. [`Meter::abort`] makes it forget the connection at once.
 
+use std::fmt::Debug;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -139,17 +140,29 @@ impl Meter {
     }
 }
 
-/// A client's TCP connection with its meter.
+/// A client's connection: TCP, or what is secured on it.
+pub trait Connection: AsyncRead + AsyncWrite + Debug + Send + Unpin {
+    /// The TCP connection below.
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Connection for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+/// A client's connection with its meter.
 #[derive(Debug)]
 pub struct Metered {
-    stream: TcpStream,
+    stream: Box<dyn Connection>,
     meter: Arc<Meter>,
 }
 
 impl Metered {
     /// Reads and writes this connection.
-    pub fn new(stream: TcpStream, meter: Arc<Meter>) -> Metered {
-        Metered { stream, meter }
+    pub fn new(stream: impl Connection + 'static, meter: Arc<Meter>) -> Metered {
+        Metered { stream: Box::new(stream), meter }
     }
 
     /// Shared with whoever watches over the connection.
@@ -161,7 +174,11 @@ impl Metered {
 impl AsyncRead for Metered {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let read = match Pin::new(&mut self.stream).poll_read(cx, buffer) {
+            // An end without the farewell of TLS: the WebSocket's own tells whether anything is missing.
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+            read => read,
+        };
         let bytes = buffer.filled().len() - before;
         match read {
             Poll::Ready(Ok(())) if bytes > 0 => Poll::Ready(self.meter.read(bytes)),
@@ -192,7 +209,7 @@ impl Drop for Metered {
     fn drop(&mut self) {
         if self.meter.abort.load(Ordering::Relaxed) {
             // A socket that takes no option is closed as usual.
-            let _ = self.stream.set_zero_linger();
+            let _ = self.stream.tcp().set_zero_linger();
         }
     }
 }

@@ -82,6 +82,9 @@ pub struct Status {
     /// believed then. Else 0.
     #[serde(default)]
     pub clock_leap_ms: Millis,
+    /// When the certificate expires that it shows clients, in milliseconds since the Unix epoch; 0 where it speaks no TLS with them.
+    #[serde(default)]
+    pub certificate_expires_at: Millis,
     /// Durable commits since the start, each one sync of the disk.
     pub commits: u64,
     /// Seconds since the node's start.

@@ -212,6 +212,7 @@ fn status() -> impl Strategy<Value = Status> {
             log_time: n[2],
             clock_offset_ms: n[3] as i64,
             clock_leap_ms: n[4],
+            certificate_expires_at: n[5],
             commits: n[14],
             uptime_s: n[15],
             process: Process { cpu_ms: n[16], peak_memory_bytes: n[0], written_bytes: n[1] },

@@ -189,7 +189,8 @@ impl Driver {
         while self.has_work().await {
             let url = self.options.urls[self.url].clone();
             let longest = self.options.max_message_bytes;
-            let left = match self.meanwhile(link::connect(&url, longest)).await {
+            let trust = link::trust(&url, &mut self.options.tls);
+            let left = match self.meanwhile(link::connect(&url, trust, longest)).await {
                 Ok((sink, stream)) => match self.serve(sink, stream, url.to_string()).await {
                     Leave::Done => return,
                     Leave::ForSession => None,

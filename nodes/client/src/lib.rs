@@ -48,6 +48,7 @@ mod link;
 mod random;
 pub mod retry;
 mod subscription;
+mod tls;
 mod typed;
 
 use std::fmt;
@@ -68,6 +69,7 @@ pub use rabia_bank_messages::codec::Encoding;
 pub use rabia_bank_messages::ids::Slot;
 pub use retry::is_passing;
 pub use subscription::Subscription;
+pub use tls::{BadTls, Tls};
 pub use typed::{BankCalls, Receipt};
 
 /// How long a call may take where [`ClientOptions`] does not say: longer than a node waits for a quorum.
@@ -79,17 +81,18 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// The longest message that is sent where [`ClientOptions`] does not say, in bytes: what a node takes by default.
 pub const DEFAULT_MESSAGE_BYTES: usize = MAX_CLIENT_MESSAGE;
 
-/// Where a node listens for clients: `ws://host:port/path`.
+/// Where a node listens for clients: `ws://host:port/path`, or `wss://…` for TLS.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeUrl {
     uri: Uri,
     /// `host:port`, to connect to.
     address: String,
+    tls: bool,
 }
 
 /// A text that is no URL of a node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{text}\" is no URL of a node: {problem}; write ws://host:port")]
+#[error("\"{text}\" is no URL of a node: {problem}; write ws://host:port, or wss://host:port for TLS")]
 pub struct BadUrl {
     text: String,
     problem: String,
@@ -98,14 +101,16 @@ pub struct BadUrl {
 impl FromStr for NodeUrl {
     type Err = BadUrl;
 
-    /// Reads `ws://host:port`. Where scheme or path are missing they are added.
+    /// Reads `ws://host:port` or `wss://host:port`. Where the scheme is missing it is `ws`; a path that is missing is added.
     fn from_str(text: &str) -> Result<NodeUrl, BadUrl> {
         let bad = |problem: &str| BadUrl { text: text.to_owned(), problem: problem.to_owned() };
         let full = if text.contains("://") { text.to_owned() } else { format!("ws://{text}") };
         let uri: Uri = full.parse().map_err(|_| bad("it can't be parsed"))?;
-        if uri.scheme_str() != Some("ws") {
-            return Err(bad("the scheme must be ws (for TLS, put a proxy in between)"));
-        }
+        let tls = match uri.scheme_str() {
+            Some("ws") => false,
+            Some("wss") => true,
+            _ => return Err(bad("the scheme must be ws or wss")),
+        };
         let Some(authority) = uri.authority() else { return Err(bad("the host is missing")) };
         if authority.host().is_empty() {
             return Err(bad("the host is missing"));
@@ -113,22 +118,36 @@ impl FromStr for NodeUrl {
         let Some(port) = authority.port_u16() else { return Err(bad("the port is missing")) };
         let path = if uri.path() == "/" { CLIENT_PATH } else { uri.path() };
         let address = format!("{}:{port}", authority.host());
-        let uri = format!("ws://{address}{path}").parse().map_err(|_| bad("it can't be parsed"))?;
-        Ok(NodeUrl { uri, address })
+        let uri = format!("{}://{address}{path}", scheme(tls)).parse().map_err(|_| bad("it can't be parsed"))?;
+        Ok(NodeUrl { uri, address, tls })
     }
+}
+
+fn scheme(tls: bool) -> &'static str {
+    if tls { "wss" } else { "ws" }
 }
 
 impl fmt::Display for NodeUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ws://{}", self.address)
+        write!(f, "{}://{}", scheme(self.tls), self.address)
     }
 }
 
 impl NodeUrl {
     /// The same node at another path.
     pub fn at_path(&self, path: &'static str) -> NodeUrl {
-        let uri = format!("ws://{}{path}", self.address).parse();
-        NodeUrl { uri: uri.unwrap_or_else(|_| self.uri.clone()), address: self.address.clone() }
+        let uri = format!("{self}{path}").parse();
+        NodeUrl { uri: uri.unwrap_or_else(|_| self.uri.clone()), ..self.clone() }
+    }
+
+    /// Whether the node is spoken to over TLS.
+    pub fn is_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// The host, as it stands in the URL.
+    pub fn host(&self) -> &str {
+        self.uri.host().unwrap_or_default()
     }
 
     /// Reads URLs with commas in between.
@@ -153,6 +172,8 @@ pub struct ClientOptions {
     pub max_in_flight: usize,
     /// The longest message that is sent, in bytes. Longer ones are refused here, as `too_large`.
     pub max_message_bytes: usize,
+    /// Whom to trust at URLs with `wss`; where nothing is said, whom this system trusts.
+    pub tls: Option<Tls>,
 }
 
 impl ClientOptions {
@@ -164,6 +185,7 @@ impl ClientOptions {
             timeout: DEFAULT_TIMEOUT,
             max_in_flight: DEFAULT_IN_FLIGHT,
             max_message_bytes: DEFAULT_MESSAGE_BYTES,
+            tls: None,
         }
     }
 }

@@ -5,13 +5,14 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::{SplitSink, SplitStream};
 use rabia_bank_messages::codec::Encoding;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
-use super::NodeUrl;
+use super::{NodeUrl, Tls};
 
 /// Connecting and the WebSocket's handshake take a millisecond on a network; a stopped process takes for ever.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -23,17 +24,38 @@ const WRITE_BUFFER_BYTES: usize = 64 << 10;
 /// read, so more is not better.
 const READ_BUFFER_BYTES: usize = 4 << 10;
 
-pub(super) type Sink = SplitSink<WebSocketStream<TcpStream>, Message>;
-pub(super) type Stream = SplitStream<WebSocketStream<TcpStream>>;
+/// What a WebSocket runs over: TCP, or TLS on it.
+pub(super) trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
 
-/// Connects. `longest_message` bounds what may wait in the write buffer.
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Bytes for T {}
+
+pub(super) type Sink = SplitSink<WebSocketStream<Box<dyn Bytes>>, Message>;
+pub(super) type Stream = SplitStream<WebSocketStream<Box<dyn Bytes>>>;
+
+/// Whom to trust at this URL, if it is one for TLS. What is found out of the system is kept.
+pub(super) fn trust(url: &NodeUrl, known: &mut Option<Tls>) -> Result<Option<Tls>, String> {
+    if url.is_tls() && known.is_none() {
+        *known = Some(Tls::system().map_err(|error| error.to_string())?);
+    }
+    Ok(known.clone().filter(|_| url.is_tls()))
+}
+
+/// Connects, over TLS where the URL says so. `longest_message` bounds what may wait in the write buffer.
 ///
 /// # Errors
 /// Why not, for people, with the URL.
-pub(super) async fn connect(url: &NodeUrl, longest_message: usize) -> Result<(Sink, Stream), String> {
+pub(super) async fn connect(
+    url: &NodeUrl,
+    trust: Result<Option<Tls>, String>,
+    longest_message: usize,
+) -> Result<(Sink, Stream), String> {
     let attempt = async {
         let stream = TcpStream::connect(&url.address).await.map_err(|e| e.to_string())?;
         stream.set_nodelay(true).map_err(|e| e.to_string())?;
+        let stream: Box<dyn Bytes> = match trust? {
+            None => Box::new(stream),
+            Some(tls) => Box::new(tls.secure(stream, url.host()).await?),
+        };
         let request = url.uri.clone().into_client_request().map_err(|e| e.to_string())?;
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)

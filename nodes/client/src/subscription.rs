@@ -152,7 +152,8 @@ impl Follower {
 
     /// Follows the feed over one connection until that is left.
     async fn serve(&mut self, url: &NodeUrl) -> Leave {
-        let (mut sink, mut stream) = match link::connect(url, self.options.max_message_bytes).await {
+        let trust = link::trust(url, &mut self.options.tls);
+        let (mut sink, mut stream) = match link::connect(url, trust, self.options.max_message_bytes).await {
             Ok(connection) => connection,
             Err(why) => return Leave::Lost(why),
         };

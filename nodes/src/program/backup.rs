@@ -126,7 +126,7 @@ pub fn run_restore(args: RestoreArgs) -> Result<Exit, ProgramError> {
     let backup = backup::read(BufReader::new(file), now)?;
     bar.finish_and_clear();
     let (transaction_limit, sessions) = (backup.transaction_limit, backup.sessions);
-    let new = NewCluster { data_dir, nodes: nodes.into(), base_port, window, transaction_limit, sessions };
+    let new = NewCluster { data_dir, nodes: nodes.into(), base_port, window, transaction_limit, sessions, tls: None };
     let configs = restore(&new, &backup.snapshot)?;
     terminal::print(format_args!(
         "Restored {} transactions up to slot {} into a new cluster of {nodes} in {}.",

@@ -232,8 +232,8 @@ enum Asked {
 /// If there is something wrong with the input or the output. Refusals are printed and told by the exit code.
 pub fn run(args: Args) -> Result<Exit, ProgramError> {
     runtime()?.block_on(async {
-        let Args { connect: Connect { connect }, json, read, timeout, task } = args;
-        let options = ClientOptions { encoding: Encoding::Json, timeout, ..ClientOptions::new(connect) };
+        let Args { connect, json, read, timeout, task } = args;
+        let options = ClientOptions { encoding: Encoding::Json, timeout, ..connect.options()? };
         match task {
             Task::Status { stages } => status(options, stages, json).await,
             Task::Watch { account, min_amount, from } => {

@@ -26,6 +26,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::tls::trusting;
 use super::{Exit, ProgramError, default_data_dir, runtime, terminal};
 use crate::client::{Client, ClientOptions};
 use crate::config::{DEFAULT_CLIENT_PORT, NodeConfig};
@@ -235,7 +236,8 @@ async fn announce(
     terminal::print(format_args!("  cluster {cluster}, data in {}", args.data_dir.display()))?;
     for (config, pid) in &ready {
         let NodeConfig { node, client_listen, .. } = config;
-        terminal::print(format_args!("  node {node}  ws://{client_listen}/v1/client  process {pid}"))?;
+        let scheme = scheme(config);
+        terminal::print(format_args!("  node {node}  {scheme}://{client_listen}/v1/client  process {pid}"))?;
     }
     for node in gone {
         terminal::print(format_args!("  node {node}  does not run: what it said is above"))?;
@@ -252,7 +254,8 @@ fn examples(ready: &[(NodeConfig, u32)]) -> String {
     let connect = if ready.iter().all(|(config, _)| usual(config)) {
         String::new()
     } else {
-        let urls: Vec<String> = ready.iter().map(|(config, _)| format!("ws://{}", config.client_listen)).collect();
+        let urls: Vec<String> =
+            ready.iter().map(|(config, _)| format!("{}://{}", scheme(config), config.client_listen)).collect();
         format!(" --connect {}", urls.join(","))
     };
     format!(
@@ -265,11 +268,17 @@ fn examples(ready: &[(NodeConfig, u32)]) -> String {
     )
 }
 
+fn scheme(config: &NodeConfig) -> &'static str {
+    if config.tls.is_some() { "wss" } else { "ws" }
+}
+
 /// Resolves when the node answers, and has links to a quorum.
 async fn ready_soon(config: &NodeConfig) {
     let quorum = config.genesis().quorums().quorum();
-    let Ok(url) = config.client_listen.to_string().parse() else { return };
-    let client = Client::connect(ClientOptions { timeout: ASK_TIMEOUT, ..ClientOptions::new(vec![url]) });
+    let Ok(url) = format!("{}://{}", scheme(config), config.client_listen).parse() else { return };
+    // A node on this machine is known by its certificate, whoever has signed it.
+    let tls = config.tls.as_ref().and_then(|tls| trusting(&tls.certificate).ok());
+    let client = Client::connect(ClientOptions { timeout: ASK_TIMEOUT, tls, ..ClientOptions::new(vec![url]) });
     loop {
         let answer = client.query(Query::GetStatus {}, ReadLevel::Local).await;
         if let Ok(Success::Status { status }) = answer.map(|applied| applied.success)

@@ -6,6 +6,7 @@ use rabia_bank_messages::bank::{DEFAULT_TRANSACTION_LIMIT, MAX_BALANCE};
 use rabia_bank_messages::genesis::{DEFAULT_MAX_SESSIONS, DEFAULT_SESSION_IDLE_MS, DEFAULT_WINDOW, SessionLimits};
 use rabia_bank_messages::ids::MAX_NODES;
 
+use super::tls::self_signed;
 use super::{Exit, ProgramError, default_data_dir, terminal};
 use crate::config::{DEFAULT_CLIENT_PORT, MAX_SESSION_IDLE_MS, MAX_SESSIONS, MAX_WINDOW, MIN_SESSION_IDLE_MS};
 use crate::create::{MAX_BASE_PORT, NewCluster, config_path, create};
@@ -41,6 +42,10 @@ pub struct Args {
     #[arg(long, default_value_t = DEFAULT_SESSION_IDLE_MS / 1_000, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(MIN_SESSION_IDLE_MS / 1_000..=MAX_SESSION_IDLE_MS / 1_000))]
     session_idle: u64,
+    /// Make a certificate for clients too, signed by itself and good for this machine and a year, for trying TLS out. It lies in DIR
+    /// as tls.pem, where `rabia-bank client` finds it if DIR is the usual one; otherwise name it with --ca.
+    #[arg(long)]
+    tls_self_signed: bool,
 }
 
 /// Creates a cluster and says how to start it.
@@ -48,9 +53,11 @@ pub struct Args {
 /// # Errors
 /// If there is something in the folder already, or it can't be written.
 pub fn run(args: Args) -> Result<Exit, ProgramError> {
-    let Args { nodes, data_dir, base_port, window, transaction_limit, max_sessions, session_idle } = args;
+    let Args { nodes, data_dir, base_port, window, transaction_limit, max_sessions, session_idle, tls_self_signed } =
+        args;
+    let tls = tls_self_signed.then(self_signed).transpose().map_err(|error| ProgramError::Other(error.to_string()))?;
     let sessions = SessionLimits { open: max_sessions, idle_ms: session_idle * 1_000 };
-    let new = NewCluster { data_dir, nodes: nodes.into(), base_port, window, transaction_limit, sessions };
+    let new = NewCluster { data_dir, nodes: nodes.into(), base_port, window, transaction_limit, sessions, tls };
     let configs = create(&new)?;
     terminal::print(format_args!("Created a cluster of {nodes} in {}. Start its nodes with:", new.data_dir.display()))?;
     for config in &configs {

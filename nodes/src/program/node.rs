@@ -1,10 +1,11 @@
 //! `rabia-bank node`: one node, until a signal ends it. The node has an arbiter of its own in the actix System of the process.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use actix::Arbiter;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::{Exit, ProgramError, damage};
 use crate::config::NodeConfig;
@@ -13,8 +14,8 @@ use crate::{NodeError, server};
 /// The command line of `node`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-The node stops on SIGTERM and SIGINT, without haste; nothing is lost if it is killed instead. SIGHUP, SIGUSR1 and SIGUSR2 are
-logged and mean nothing. It raises its limit of open files to the hard one, and leaves no core dump.
+The node stops on SIGTERM and SIGINT, without haste; nothing is lost if it is killed instead. SIGUSR1 and SIGUSR2 are logged and mean
+nothing. SIGHUP reads the certificates for clients again, which happens by itself a moment after they have changed. It raises its limit of open files to the hard one, and leaves no core dump.
 
 Exit code 1 says that it had to stop and may be started again, 3 that configuration, store or ports need a person, 7 that a
 file of it is damaged. `rabia-bank --help` has them all.")]
@@ -37,10 +38,11 @@ pub fn run(args: &Args) -> Result<Exit, ProgramError> {
     let config = NodeConfig::load(&args.config).map_err(|error| NodeError::Refused(error.to_string()))?;
     actix::System::new().block_on(async {
         let shutdown = shutdown(args.stop_with_parent)?;
-        actix::spawn(outlive(SignalKind::hangup(), "SIGHUP")?);
+        let reload = Arc::new(Notify::new());
+        actix::spawn(reload_on_hangup(reload.clone())?);
         actix::spawn(outlive(SignalKind::user_defined1(), "SIGUSR1")?);
         actix::spawn(outlive(SignalKind::user_defined2(), "SIGUSR2")?);
-        on_an_arbiter(config, shutdown).await?;
+        on_an_arbiter(config, reload, shutdown).await?;
         Ok(Exit::Done)
     })
 }
@@ -48,6 +50,7 @@ pub fn run(args: &Args) -> Result<Exit, ProgramError> {
 /// Runs the node on an arbiter of its own. The System's thread waits for signals.
 async fn on_an_arbiter(
     config: NodeConfig,
+    reload: Arc<Notify>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), NodeError> {
     let (end, ended) = oneshot::channel();
@@ -55,7 +58,7 @@ async fn on_an_arbiter(
     arbiter.spawn_fn(move || {
         actix::spawn(async move {
             // The System waits for it.
-            let _ = end.send(server::run(config, shutdown).await);
+            let _ = end.send(server::run(config, reload, shutdown).await);
         });
     });
     let result = ended.await.unwrap_or_else(|_| Err(NodeError::Failed("the node's arbiter has ended".into())));
@@ -79,7 +82,20 @@ fn shutdown(stop_with_parent: bool) -> std::io::Result<impl Future<Output = ()>>
     })
 }
 
-/// Signals that end a process unless it says otherwise, and that mean nothing to a node: a terminal that closes sends one.
+/// Lets the node read its certificates again at each SIGHUP. (A terminal that closes sends one, too: that does no harm.)
+fn reload_on_hangup(reload: Arc<Notify>) -> std::io::Result<impl Future<Output = ()> + 'static> {
+    let mut signals = signal(SignalKind::hangup())?;
+    Ok(async move {
+        while signals.recv().await.is_some() {
+            tracing::info!(
+                "SIGHUP: the certificates for clients are read again, if there are any; SIGTERM stops the node"
+            );
+            reload.notify_one();
+        }
+    })
+}
+
+/// Signals that end a process unless it says otherwise, and that mean nothing to a node.
 fn outlive(kind: SignalKind, name: &'static str) -> std::io::Result<impl Future<Output = ()> + 'static> {
     let mut signals = signal(kind)?;
     Ok(async move {

@@ -4,7 +4,6 @@
 //! code and a reason.
 
 use std::cell::Cell;
-use std::future::ready;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use rabia_bank_actors::handle::NodeHandle;
 use rabia_bank_actors::socket::metered::Metered;
 use rabia_bank_actors::socket::{ClientSocket, Visitor};
 use rabia_bank_messages::client::{CLIENT_PATH, STATUS_PATH};
+use rabia_bank_messages::escape::escaped;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::http::StatusCode;
@@ -23,11 +23,13 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tracing::warn;
 
+use super::client_tls::Certificates;
 use super::descriptors::{Descriptors, MAX_LATE, MAX_STATUS};
 use super::places::{Full, Place, Places, Seat, Seats};
 use super::rate::Rate;
 use super::{WRITE_BUFFER, accept, status, turned_away, upgrade};
 use crate::config::NodeConfig;
+use crate::tls;
 
 /// Bytes that are read from a client's socket at a time: there may be thousands of them. The socket zeroes so many bytes
 /// before every read, so more is not better.
@@ -36,6 +38,8 @@ const CLIENT_READ_BUFFER: usize = 4 << 10;
 const MAX_WRITE_BUFFER: usize = 32 << 20;
 /// How long a page of a foreign Origin may take to read why it is closed.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// The most bytes of a client's TLS handshake: it may show a chain of certificates.
+const MAX_TLS_HANDSHAKE: usize = 16 << 10;
 /// What it reads: 123 bytes at most.
 const FOREIGN: &str = "this Origin is not allowed: see allowed_origins in the node's configuration";
 
@@ -43,6 +47,8 @@ const FOREIGN: &str = "this Origin is not allowed: see allowed_origins in the no
 pub(super) struct Door {
     handle: NodeHandle,
     config: Rc<NodeConfig>,
+    /// None: they are served plain.
+    certificates: Option<Rc<Certificates>>,
     origins: Vec<String>,
     descriptors: Descriptors,
     seats: Arc<Seats>,
@@ -55,6 +61,7 @@ pub(super) struct Door {
     trouble: Rate,
     full: Rate,
     foreign: Rate,
+    not_secured: Rate,
 }
 
 /// What a connection is for.
@@ -72,6 +79,7 @@ impl Door {
     pub(super) fn new(
         handle: NodeHandle,
         config: Rc<NodeConfig>,
+        certificates: Option<Rc<Certificates>>,
         descriptors: Descriptors,
         seats: Arc<Seats>,
         listener: &TcpListener,
@@ -80,8 +88,22 @@ impl Door {
         let limits = &config.limits;
         let places = Places::new(limits.max_handshakes, limits.max_handshakes_per_address);
         let (late, status) = (Places::new(MAX_LATE, MAX_LATE), Places::new(MAX_STATUS, MAX_STATUS));
-        let [trouble, full, foreign] = [(); 3].map(|()| Rate::default());
-        Rc::new(Door { handle, config, origins, descriptors, seats, places, late, status, trouble, full, foreign })
+        let [trouble, full, foreign, not_secured] = [(); 4].map(|()| Rate::default());
+        Rc::new(Door {
+            handle,
+            config,
+            certificates,
+            origins,
+            descriptors,
+            seats,
+            places,
+            late,
+            status,
+            trouble,
+            full,
+            foreign,
+            not_secured,
+        })
     }
 
     /// Lets clients in, for ever.
@@ -103,9 +125,9 @@ impl Door {
             Ok(response)
         };
         let owner = Owner::at(address);
-        let stream = Metered::new(stream, self.handle.meter(owner));
+        let secured = self.secured(stream, address, owner);
         let socket = tokio::select! {
-            socket = upgrade(ready(Ok(stream)), check, client_socket(&self.config), &self.config) => socket,
+            socket = upgrade(secured, check, client_socket(&self.config), &self.config) => socket,
             () = place.lost() => None,
         };
         match (socket, purpose.into_inner()) {
@@ -125,6 +147,22 @@ impl Door {
             }
             (Some(socket), Some(Purpose::Foreign(origin))) => self.send_away(socket, address, &origin).await,
             _ => {}
+        }
+    }
+
+    /// The connection with its meter, which counts what is in TLS.
+    async fn secured(&self, stream: TcpStream, address: IpAddr, owner: Owner) -> Result<Metered, String> {
+        let meter = self.handle.meter(owner);
+        let Some(certificates) = &self.certificates else { return Ok(Metered::new(stream, meter)) };
+        match tls::accept(certificates.config(), stream, MAX_TLS_HANDSHAKE).await {
+            Ok(secured) => Ok(Metered::new(secured, meter)),
+            Err(error) => {
+                let error = error.to_string();
+                if let Some(times) = self.not_secured.count() {
+                    warn!(%address, times, error = %escaped(&error), "a client is closed: no TLS came about, and nothing else is spoken");
+                }
+                Err(error)
+            }
         }
     }
 
@@ -180,10 +218,11 @@ impl Door {
 /// made to resolve to this node could write what it likes there.
 fn own_origins(listen: SocketAddr, config: &NodeConfig) -> Vec<String> {
     let mut origins = config.allowed_origins.clone();
-    origins.push(format!("http://{listen}"));
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    origins.push(format!("{scheme}://{listen}"));
     if listen.ip().is_loopback() || listen.ip().is_unspecified() {
         let port = listen.port();
-        origins.extend(["localhost", "127.0.0.1", "[::1]"].map(|host| format!("http://{host}:{port}")));
+        origins.extend(["localhost", "127.0.0.1", "[::1]"].map(|host| format!("{scheme}://{host}:{port}")));
     }
     origins
 }

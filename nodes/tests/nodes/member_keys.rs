@@ -8,14 +8,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use crate::support::wire::{PEER_PATH, Wire, connect, open_peer, secured};
+use crate::support::wire::{Anything, PEER_PATH, Wire, connect, hello_of_tls_1_2, open_peer, read_all, secured};
 use crate::support::{Cluster, Connection, Node, PATIENCE, SharedCluster, open_socket, wait_until};
 use rabia_bank::member_key::MemberKey;
 use rabia_bank::peer_tls::PeerTls;
 use rabia_bank_messages::codec::Encoding;
 use rustls::ClientConfig;
 use rustls::client::danger::ServerCertVerifier;
-use rustls::crypto::aws_lc_rs;
 use rustls::version::TLS13;
 use serde_json::json;
 
@@ -61,41 +60,6 @@ fn a_node_starts_with_its_own_key_alone_and_nobody_elses_eyes_on_it() {
     cluster.wait_ready();
 }
 
-fn read_all(stream: &mut impl Read) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    // A reset is an end as well.
-    let _ = stream.read_to_end(&mut bytes);
-    bytes
-}
-
-/// A ClientHello as a program sends it that speaks TLS 1.2 at most.
-fn hello_of_tls_1_2() -> Vec<u8> {
-    let extension = |kind: u16, body: &[u8]| {
-        [&kind.to_be_bytes()[..], &u16::try_from(body.len()).unwrap().to_be_bytes(), body].concat()
-    };
-    let extensions = [
-        extension(10, &[0, 4, 0, 29, 0, 23]),
-        extension(11, &[1, 0]),
-        extension(13, &[0, 6, 8, 7, 4, 3, 8, 4]),
-        extension(19, &[1, 2]),
-        extension(20, &[1, 2]),
-        extension(23, &[]),
-    ]
-    .concat();
-    let mut body = vec![3, 3];
-    body.extend([7; 32]);
-    body.extend([0, 0, 4, 0xc0, 0x2b, 0xc0, 0x2f, 1, 0]);
-    body.extend(u16::try_from(extensions.len()).unwrap().to_be_bytes());
-    body.extend(extensions);
-    let mut handshake = vec![1, 0];
-    handshake.extend(u16::try_from(body.len()).unwrap().to_be_bytes());
-    handshake.extend(body);
-    let mut record = vec![0x16, 3, 1];
-    record.extend(u16::try_from(handshake.len()).unwrap().to_be_bytes());
-    record.extend(handshake);
-    record
-}
-
 #[test]
 fn who_speaks_plain_or_an_older_tls_is_closed_and_the_log_says_so_once() {
     let cluster = CLUSTER.get();
@@ -123,51 +87,6 @@ fn without_key(config: &ClientConfig, verifier: Arc<dyn ServerCertVerifier>) -> 
     let provider = config.crypto_provider().clone();
     let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13]).unwrap();
     builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
-}
-
-/// Looks at nothing, and wants a certificate where raw keys are what nodes have.
-#[derive(Debug)]
-struct Anything {
-    raw: bool,
-}
-
-impl ServerCertVerifier for Anything {
-    fn verify_server_cert(
-        &self,
-        _: &rustls::pki_types::CertificateDer<'_>,
-        _: &[rustls::pki_types::CertificateDer<'_>],
-        _: &rustls::pki_types::ServerName<'_>,
-        _: &[u8],
-        _: rustls::pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &rustls::pki_types::CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &rustls::pki_types::CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        self.raw
-    }
 }
 
 #[test]
@@ -254,7 +173,9 @@ fn a_node_says_nothing_to_who_listens_plain_at_a_members_address() {
     });
     cluster.nodes[..2].iter_mut().for_each(Node::start);
     wait_until("it is told", PATIENCE, || {
-        cluster.nodes[..2].iter().all(|node| node.log().contains("it does not speak TLS, which nodes speak"))
+        cluster.nodes[..2]
+            .iter()
+            .all(|node| node.log().contains("it does not speak TLS, and nothing else is spoken here"))
     });
     assert!(heard.lock().unwrap().iter().all(|heard| heard.as_ref().is_ok_and(|first| *first == [0x16, 3])));
     let mut connection: Connection = cluster.nodes[0].connect(Encoding::Json);

@@ -44,6 +44,7 @@ impl<S: StateMachine> Bank<S> {
             log_time: self.ledger.log_time(),
             clock_offset_ms: report.clock_offset_ms,
             clock_leap_ms: report.clock_leap_ms,
+            certificate_expires_at: report.certificate_expires_at,
             commits: report.commits,
             uptime_s: (now - report.started).as_secs(),
             process,

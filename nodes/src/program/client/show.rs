@@ -7,13 +7,18 @@ use rabia_bank_messages::bank::{
     Account, AccountId, ItemResult, OtherFields, Statistics, Status, Success, Transaction,
 };
 use rabia_bank_messages::escape::escaped;
+use rabia_bank_messages::ids::Millis;
 use rabia_bank_messages::stages::{Durations, Stage};
 
 use crate::client::{CallError, NodeUrl};
+use crate::create::wall;
 use crate::program::terminal::{grouped, table, time};
 
 /// How much of a digest a table shows: enough to see that two differ.
 const DIGEST_CHARACTERS: usize = 12;
+
+/// A certificate that expires within so many milliseconds, 30 days, is told of.
+const CERTIFICATE_SOON_MS: Millis = 30 * 86_400_000;
 
 /// The lines for what a request brought.
 pub(super) fn success(success: &Success) -> Vec<String> {
@@ -181,7 +186,8 @@ pub(super) fn statuses(states: &[(NodeUrl, Result<Box<Status>, CallError>)]) -> 
     let mut rows: Vec<String> = rows.collect();
     let found = states.iter().filter_map(|(_, state)| state.as_ref().ok());
     rows.extend(found.clone().filter_map(|status| trust(status)));
-    rows.extend(found.filter_map(|status| clock(status)));
+    rows.extend(found.clone().filter_map(|status| clock(status)));
+    rows.extend(found.filter_map(|status| certificate(status, wall())));
     head.filter(|_| !reached.is_empty()).into_iter().chain(rows).collect()
 }
 
@@ -210,6 +216,16 @@ fn clock(status: &Status) -> Option<String> {
         return None;
     };
     Some(style(format!("the clock of node {node} {what}")).red().to_string())
+}
+
+/// That a node's certificate expires, if that is soon.
+fn certificate(status: &Status, now: Millis) -> Option<String> {
+    let Status { node, certificate_expires_at: expires_at, .. } = *status;
+    if expires_at == 0 || expires_at > now + CERTIFICATE_SOON_MS {
+        return None;
+    }
+    let verb = if expires_at <= now { "has expired" } else { "expires" };
+    Some(style(format!("the certificate of node {node} {verb}: {}", time(expires_at))).red().to_string())
 }
 
 /// A table of how long each stage took on each node that was reached.

@@ -160,7 +160,7 @@ impl Node {
 
     /// Where it listens for clients, as the client program wants it.
     pub fn url(&self) -> String {
-        format!("ws://{}", self.address())
+        format!("{}://{}", if self.config.tls.is_some() { "wss" } else { "ws" }, self.address())
     }
 
     /// Whether it was started, and not killed or waited for since.
@@ -233,12 +233,23 @@ impl Node {
 
     /// What it says of itself, if it answers.
     pub fn status(&self) -> Option<Value> {
-        status_of(self.address())
+        status_on(&mut self.try_connect(Encoding::Json).ok()?)
     }
 
     /// A connection to it.
     pub fn connect(&self, encoding: Encoding) -> Connection {
-        Connection::open(self.address(), encoding)
+        self.try_connect(encoding).unwrap_or_else(|error| panic!("connecting to {}: {error}", self.address()))
+    }
+
+    /// The same, if it lets one in: whatever certificate it shows.
+    pub fn try_connect(&self, encoding: Encoding) -> Result<Connection, String> {
+        let wire = wire::connect(self.address()).and_then(|stream| match self.config.tls {
+            Some(_) => wire::secured(stream, wire::trusting_all()),
+            None => Ok(Wire::Plain(stream)),
+        });
+        let wire = wire.map_err(|error| error.to_string())?;
+        let socket = websocket_on(wire, self.address(), CLIENT_PATH, &[]).map_err(|error| error.to_string())?;
+        Ok(Connection { socket, encoding, next_request: 1 })
     }
 
     /// Everything that it has said.
@@ -249,7 +260,10 @@ impl Node {
 
 /// The status of the node that listens here, if it answers.
 pub fn status_of(address: SocketAddr) -> Option<Value> {
-    let mut connection = Connection::try_open(address, Encoding::Json, &[]).ok()?;
+    status_on(&mut Connection::try_open(address, Encoding::Json, &[]).ok()?)
+}
+
+fn status_on(connection: &mut Connection) -> Option<Value> {
     connection.set_patience(Duration::from_secs(2));
     connection.try_send(&json!({"request": 1, "query": {"get_status": {}}})).ok()?;
     let answer = connection.try_receive().ok()?;

@@ -7,7 +7,11 @@ use std::sync::Arc;
 
 use rabia_bank::member_key::MemberKey;
 use rabia_bank::peer_tls::PeerTls;
-use rustls::{ClientConfig, ClientConnection, ServerConnection, StreamOwned};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::version::TLS13;
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, ServerConnection, SignatureScheme, StreamOwned};
 use tokio_tungstenite::tungstenite::{Error as SocketError, WebSocket, accept};
 
 use super::{PATIENCE, websocket_on};
@@ -99,4 +103,98 @@ pub fn answer_peer(stream: TcpStream, key: &MemberKey) -> Option<WebSocket<Wire>
     }
     let connection = ServerConnection::new(PeerTls::new(key).unwrap().server()).ok()?;
     accept(Wire::Called(Box::new(StreamOwned::new(connection, stream)))).ok()
+}
+
+/// Reads on to the end, whatever it is.
+pub fn read_all(stream: &mut impl Read) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // A reset is an end as well.
+    let _ = stream.read_to_end(&mut bytes);
+    bytes
+}
+
+/// A ClientHello as a program sends it that speaks TLS 1.2 at most.
+pub fn hello_of_tls_1_2() -> Vec<u8> {
+    let extension = |kind: u16, body: &[u8]| {
+        [&kind.to_be_bytes()[..], &u16::try_from(body.len()).unwrap().to_be_bytes(), body].concat()
+    };
+    let extensions = [
+        extension(10, &[0, 4, 0, 29, 0, 23]),
+        extension(11, &[1, 0]),
+        extension(13, &[0, 6, 8, 7, 4, 3, 8, 4]),
+        extension(19, &[1, 2]),
+        extension(20, &[1, 2]),
+        extension(23, &[]),
+    ]
+    .concat();
+    let mut body = vec![3, 3];
+    body.extend([7; 32]);
+    body.extend([0, 0, 4, 0xc0, 0x2b, 0xc0, 0x2f, 1, 0]);
+    body.extend(u16::try_from(extensions.len()).unwrap().to_be_bytes());
+    body.extend(extensions);
+    let mut handshake = vec![1, 0];
+    handshake.extend(u16::try_from(body.len()).unwrap().to_be_bytes());
+    handshake.extend(body);
+    let mut record = vec![0x16, 3, 1];
+    record.extend(u16::try_from(handshake.len()).unwrap().to_be_bytes());
+    record.extend(handshake);
+    record
+}
+
+/// Looks at nothing, and wants a certificate where raw keys are what nodes have.
+#[derive(Debug)]
+pub struct Anything {
+    pub raw: bool,
+}
+
+impl ServerCertVerifier for Anything {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        self.raw
+    }
+}
+
+/// Takes any certificate: a test looks at it itself.
+pub fn trusting_all() -> Arc<ClientConfig> {
+    let builder = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into());
+    let builder = builder.with_protocol_versions(&[&TLS13]).unwrap().dangerous();
+    Arc::new(builder.with_custom_certificate_verifier(Arc::new(Anything { raw: false })).with_no_client_auth())
+}
+
+/// The certificate that the other end has shown.
+pub fn certificate(wire: &Wire) -> Vec<u8> {
+    let Wire::Calling(stream) = wire else { panic!("no TLS") };
+    stream.conn.peer_certificates().unwrap()[0].to_vec()
 }

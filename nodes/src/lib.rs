@@ -17,9 +17,9 @@
 //!
 //! | feature | what it brings | crates in all |
 //! | --- | --- | --- |
-//! | `client` | [`client`] | 66 |
-//! | `embed` | all but [`client`] and [`program`] | 114 |
-//! | `cli` | all of it, and the program `rabia-bank` | 151 |
+//! | `client` | [`client`] | 82 |
+//! | `embed` | all but [`client`] and [`program`] | 116 |
+//! | `cli` | all of it, and the program `rabia-bank` | 162 |
 //!
 //! (`cargo tree -p rabia-bank --no-default-features --features embed -e no-dev --prefix none` lists them.) Where nothing is said all
 //! three are on.

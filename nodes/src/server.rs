@@ -104,21 +104,28 @@ impl Listeners {
 impl Listeners {
     /// Beyond this machine clients get TLS, unless somebody takes it upon themselves to do without.
     fn check_clients(&self, config: &NodeConfig) -> Result<(), NodeError> {
-        let Some(Ok(address)) = self.clients.as_ref().map(TcpListener::local_addr) else { return Ok(()) };
-        if address.ip().is_loopback() || config.tls.is_some() {
-            return Ok(());
+        match self.plain_beyond_this_machine(config) {
+            Some(address) if !config.insecure => Err(NodeError::Refused(format!(
+                "clients are to be served on {address}, beyond this machine, and without TLS: name a certificate in the section [tls] \
+                 of node.toml, listen on loopback (client_listen), or say `insecure = true` there if you trust the network"
+            ))),
+            _ => Ok(()),
         }
-        if config.insecure {
+    }
+
+    fn warn_if_insecure(&self, config: &NodeConfig) {
+        if let Some(address) = self.plain_beyond_this_machine(config) {
             warn!(
                 %address,
                 "insecure: clients are served without TLS beyond this machine; whoever is on the way reads and changes what they say"
             );
-            return Ok(());
         }
-        Err(NodeError::Refused(format!(
-            "clients are to be served on {address}, beyond this machine, and without TLS: name a certificate in the section [tls] of \
-             node.toml, listen on loopback (client_listen), or say `insecure = true` there if the network is one that you trust"
-        )))
+    }
+
+    /// Where clients are served without TLS by addresses that others can have.
+    fn plain_beyond_this_machine(&self, config: &NodeConfig) -> Option<SocketAddr> {
+        let address = self.clients.as_ref()?.local_addr().ok()?;
+        (config.tls.is_none() && !address.ip().is_loopback()).then_some(address)
     }
 }
 
@@ -311,6 +318,7 @@ pub(crate) async fn serve(
         slot = handle.applied_slot(),
         "serving"
     );
+    listeners.warn_if_insecure(&config);
     if let Some(listener) = listeners.clients {
         let certificates = secrets.clients;
         if let Some(certificates) = &certificates {

@@ -29,7 +29,7 @@ pub(crate) fn expires_at(certificate: &[u8]) -> Option<Millis> {
 fn element<'a>(input: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
     let [tag, length, rest @ ..] = *input else { return None };
     let (length, rest) = match length {
-        0..0x80 => (usize::from(*length), rest),
+        ..=0x7f => (usize::from(*length), rest),
         0x81..=0x84 => {
             let (digits, rest) = rest.split_at_checked(usize::from(length - 0x80))?;
             (digits.iter().fold(0, |sum, digit| sum << 8 | usize::from(*digit)), rest)

@@ -60,9 +60,37 @@ pub(crate) async fn connect(
     Ok(secured)
 }
 
-impl Connection for server::TlsStream<Bounded> {
+/// A client's connection over TLS.
+#[derive(Debug)]
+pub(crate) struct Secured(pub(crate) server::TlsStream<Bounded>);
+
+impl Connection for Secured {
     fn tcp(&self) -> &TcpStream {
-        &self.get_ref().0.stream
+        &self.0.get_ref().0.stream
+    }
+}
+
+impl AsyncRead for Secured {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.0).poll_read(cx, buffer) {
+            // An end without the farewell of TLS. Messages say how long they are, so none is taken for a shorter one.
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+            read => read,
+        }
+    }
+}
+
+impl AsyncWrite for Secured {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
 

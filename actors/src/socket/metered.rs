@@ -174,11 +174,7 @@ impl Metered {
 impl AsyncRead for Metered {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = match Pin::new(&mut self.stream).poll_read(cx, buffer) {
-            // An end without the farewell of TLS: the WebSocket's own tells whether anything is missing.
-            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
-            read => read,
-        };
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         let bytes = buffer.filled().len() - before;
         match read {
             Poll::Ready(Ok(())) if bytes > 0 => Poll::Ready(self.meter.read(bytes)),

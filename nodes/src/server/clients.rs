@@ -155,7 +155,7 @@ impl Door {
         let meter = self.handle.meter(owner);
         let Some(certificates) = &self.certificates else { return Ok(Metered::new(stream, meter)) };
         match tls::accept(certificates.config(), stream, MAX_TLS_HANDSHAKE).await {
-            Ok(secured) => Ok(Metered::new(secured, meter)),
+            Ok(secured) => Ok(Metered::new(tls::Secured(secured), meter)),
             Err(error) => {
                 let error = error.to_string();
                 if let Some(times) = self.not_secured.count() {

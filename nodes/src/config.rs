@@ -364,9 +364,9 @@ impl NodeConfig {
             members: file.member,
             allowed_origins: file.allowed_origins,
             tls: file.tls.map(|tls| TlsFiles {
-                certificate: folder.join(tls.certificate),
-                key: folder.join(tls.key),
-                client_ca: tls.client_ca.map(|path| folder.join(path)),
+                certificate: absolute(folder.join(tls.certificate)),
+                key: absolute(folder.join(tls.key)),
+                client_ca: tls.client_ca.map(|path| absolute(folder.join(path))),
             }),
             insecure: file.insecure,
             limits: file.limits,
@@ -571,7 +571,11 @@ impl NodeConfig {
             return;
         };
         // Files in the folder move with it.
-        let line = |path: &Path| quoted(&path.strip_prefix(&self.data_dir).unwrap_or(path).to_string_lossy());
+        let data_dir = absolute(self.data_dir.clone());
+        let line = |path: &Path| {
+            let within = path.strip_prefix(&data_dir).or_else(|_| path.strip_prefix(&self.data_dir));
+            quoted(&within.unwrap_or(path).to_string_lossy())
+        };
         // Writing to a String can't fail.
         let _ = writeln!(text, "[tls]\ncertificate = {}\nkey = {}", line(certificate), line(key));
         if let Some(client_ca) = client_ca {
@@ -620,6 +624,11 @@ impl Limits {
             let _ = writeln!(text, "{:<48}# {comment}", format!("{key} = {value}"));
         }
     }
+}
+
+/// The same path wherever the process goes; as it is, where that can't be told.
+fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
 }
 
 fn quoted(text: &str) -> String {
@@ -685,6 +694,17 @@ mod tests {
         assert_eq!(load(&written).unwrap().data_dir, Path::new("sub"));
         let written = format!("data_dir = \"/elsewhere\"\n{}", example().to_toml());
         assert_eq!(load(&written).unwrap().data_dir, Path::new("/elsewhere"));
+        // The file is written for the folder of the data: what is named in it is found from there.
+        let folder = tempfile::tempdir().unwrap();
+        for data_dir in ["sub", ".", "/elsewhere", "a/../b"] {
+            let text = format!("data_dir = \"{data_dir}\"\n{}", example().to_toml());
+            for certificate in ["tls.pem", "sub/tls.pem", "/elsewhere/tls.pem", "../tls.pem"] {
+                let text = text.replace("\"tls.pem\"", &format!("\"{certificate}\""));
+                let config = NodeConfig::parse(&text, &folder.path().join(CONFIG_FILE)).unwrap();
+                let again = NodeConfig::parse(&config.to_toml(), &config.data_dir.join(CONFIG_FILE)).unwrap();
+                assert_eq!(again, config, "{text}");
+            }
+        }
     }
 
     #[test]

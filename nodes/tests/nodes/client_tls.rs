@@ -160,7 +160,7 @@ fn who_speaks_plain_or_an_older_tls_is_closed() {
     let mut stream = connect(node.address()).unwrap();
     stream.write_all(b"GET /v1/client HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     assert!(read_all(&mut stream).is_empty(), "something is said to who speaks plain");
-    assert!(node.log().contains("no TLS came about"), "{}", node.log());
+    wait_until("it is told", PATIENCE, || node.log().contains("no TLS came about"));
     let mut stream = connect(node.address()).unwrap();
     stream.write_all(&hello_of_tls_1_2()).unwrap();
     let answer = read_all(&mut stream);

@@ -78,7 +78,7 @@ fn who_speaks_plain_or_an_older_tls_is_closed_and_the_log_says_so_once() {
     // A fatal alert: protocol_version.
     let answer = read_all(&mut stream);
     assert!(answer.starts_with(&[21, 3]) && answer.ends_with(&[0, 2, 2, 70]), "{answer:?}");
-    assert_eq!(lines("has failed in its TLS handshake"), 1, "{}", node.log());
+    wait_until("it is told", PATIENCE, || lines("has failed in its TLS handshake") == 1);
     assert!(cluster.nodes.iter().all(|node| node.status().unwrap()["connected"].as_array().unwrap().len() == 2));
 }
 

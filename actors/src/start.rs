@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use rabia_bank_messages::batch::Payload;
-use rabia_bank_messages::ids::{RunId, StoreId};
+use rabia_bank_messages::ids::{NodeId, RunId, StoreId};
 use rabia_bank_messages::promise::{Identity, Recovered};
 use rabia_bank_storage::{BooksStore, LogStore};
 use tokio::sync::watch;
@@ -16,7 +16,7 @@ use tracing::info;
 use crate::applied::AppliedSlot;
 use crate::bank::{Bank, BankNeighbours};
 use crate::budget::{BudgetSettings, Budgets, RequestBudget};
-use crate::consensus::agreement::Agreement;
+use crate::consensus::agreement::{Agreement, Effect};
 use crate::consensus::handshake::Handshake;
 use crate::consensus::stores::{Standing, Stores};
 use crate::failure::StartError;
@@ -31,7 +31,7 @@ use crate::mail::node::Failed;
 use crate::mail::peer_link::{LinkInbox, Links};
 use crate::mail::proposer::{ProposerInbox, Submit};
 use crate::mail::snapshotter::SnapshotterInbox;
-use crate::mail::voter::VoterInbox;
+use crate::mail::voter::{Persisted, VoterInbox};
 use crate::metrics::Metrics;
 use crate::node::{Crew, Node};
 use crate::parts::bank::{self, BankState, Portions, SnapshotPolicy};
@@ -229,7 +229,7 @@ fn wire<S: StateMachine>(settings: NodeSettings, files: Files, rebuilt: Rebuilt<
     let Files { log: store, recovered, books } = files;
     let held = [store.held(), books.held()];
     let session_settings = session_settings(&settings);
-    let Identity { genesis, node: me } = settings.identity;
+    let Identity { genesis, node: me } = settings.identity.clone();
     let (started, applied) = (Instant::now(), AppliedSlot::default());
     let metrics = Arc::new(Metrics::new(started, settings.max_clients, settings.descriptors));
 
@@ -238,13 +238,10 @@ fn wire<S: StateMachine>(settings: NodeSettings, files: Files, rebuilt: Rebuilt<
     let failed = node.address().recipient::<Failed>();
     let reader = store.reader();
     let log_thread = Arbiter::new();
-    let log = Log::start_in_arbiter(&log_thread.handle(), {
-        let (metrics, persisted, failed) = (metrics.clone(), voter.address().recipient(), failed.clone());
-        move |_| Log::new(store, metrics, persisted, failed)
-    });
+    let (to_log, persisted) = (metrics.clone(), voter.address().recipient());
+    let log = start_log(&log_thread, store, to_log, persisted, failed.clone());
     let to_voter = VoterInbox::from(&voter.address());
-    let peers = genesis.nodes().filter(|peer| *peer != me);
-    let links: Vec<_> = peers.map(|peer| (peer, PeerLink::new(peer, to_voter.clone()).start())).collect();
+    let links = start_links(&settings.identity, &to_voter);
     let inboxes = Inboxes {
         voter: to_voter,
         proposer: ProposerInbox::from(&proposer.address()),
@@ -257,11 +254,9 @@ fn wire<S: StateMachine>(settings: NodeSettings, files: Files, rebuilt: Rebuilt<
         node: failed,
     };
 
-    let mut first = Vec::new();
-    let core = Agreement::new(genesis.clone(), me, &recovered, rebuilt.ledger.replacements(), &mut first)
-        .checking(Payload::check::<S::Command>);
-    let handshake = Handshake::new(genesis.clone(), me, recovered.store);
+    let (core, first) = agreement(&settings.identity, &recovered, &rebuilt);
     let incarnation = core.stores().incarnation(me, recovered.store, recovered.starts);
+    let handshake = Handshake::new(genesis.clone(), me, recovered.store);
     let voter = voter.run(Voter::new(core, first, handshake, started, metrics.clone(), inboxes.for_voter()));
     let clock = ClockFile::new(settings.clock);
     let state = ProposerState {
@@ -270,19 +265,15 @@ fn wire<S: StateMachine>(settings: NodeSettings, files: Files, rebuilt: Rebuilt<
         witness: clock.witness(),
         since_boot: since_boot(),
         requests: RequestBudget::new(settings.max_in_flight_node),
-        peers: genesis.nodes().filter(|peer| *peer != me).collect(),
+        peers: links.iter().map(|(peer, _)| *peer).collect(),
     };
     let proposer = proposer.run(Proposer::new(state, clock, started, metrics.clone(), inboxes.for_proposer()));
     let state = BankState { rebuilt, saved: books.slot(), policy: settings.snapshots, portions: Portions::default() };
     let ledger_books = books.reader();
     let part = snapshotter::Snapshotter::new(books.reader(), books.slot(), Patience::default(), metrics.clone());
     let snapshotter = snapshotter.run(Snapshotter::new(part, reader, books, inboxes.for_snapshotter()));
-    let bank = bank.run(Bank::new(
-        bank::Bank::new(me, genesis, state, applied.clone()),
-        ledger_books,
-        metrics.clone(),
-        inboxes.for_bank(),
-    ));
+    let part = bank::Bank::new(me, genesis, state, applied.clone());
+    let bank = bank.run(Bank::new(part, ledger_books, metrics.clone(), inboxes.for_bank()));
 
     let (failure, watched) = watch::channel(None);
     let crew = Crew {
@@ -302,6 +293,36 @@ fn wire<S: StateMachine>(settings: NodeSettings, files: Files, rebuilt: Rebuilt<
     let cores = Arc::new(Cores { voter, proposer, bank, links });
     let stop = node.clone().recipient();
     (NodeHandle { me, stop, bank: None, cores, budgets, metrics, applied, failure: watched }, node)
+}
+
+/// The log, in a thread of its own, since it waits for the disk.
+fn start_log(
+    thread: &Arbiter,
+    store: LogStore,
+    metrics: Arc<Metrics>,
+    persisted: Recipient<Persisted>,
+    failed: Recipient<Failed>,
+) -> Addr<Log> {
+    Log::start_in_arbiter(&thread.handle(), move |_| Log::new(store, metrics, persisted, failed))
+}
+
+/// An actor for the link to each peer.
+fn start_links(identity: &Identity, voter: &VoterInbox) -> Vec<(NodeId, Addr<PeerLink>)> {
+    let peers = identity.genesis.nodes().filter(|peer| *peer != identity.node);
+    peers.map(|peer| (peer, PeerLink::new(peer, voter.clone()).start())).collect()
+}
+
+/// The agreement as the log left it, and what it does first.
+fn agreement<S: StateMachine>(
+    identity: &Identity,
+    recovered: &Recovered,
+    rebuilt: &Rebuilt<S>,
+) -> (Agreement, Vec<Effect>) {
+    let mut first = Vec::new();
+    let core =
+        Agreement::new(identity.genesis.clone(), identity.node, recovered, rebuilt.ledger.replacements(), &mut first)
+            .checking(Payload::check::<S::Command>);
+    (core, first)
 }
 
 fn session_settings(settings: &NodeSettings) -> SessionSettings {

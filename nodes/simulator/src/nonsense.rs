@@ -61,39 +61,9 @@ pub fn made_up(hearer: &Hearer, random: &mut Rng) -> PeerMessage {
 /// A message with something in it that can't be, or that is worth nothing.
 pub fn altered(message: PeerMessage, hearer: &Hearer, random: &mut Rng) -> PeerMessage {
     match message {
-        PeerMessage::Proposal { slot, .. } => match random.u32(..3) {
-            0 => PeerMessage::Proposal {
-                slot: closed_slot(hearer, random),
-                value: any_value(hearer, random),
-                payload: None,
-            },
-            1 => PeerMessage::Proposal { slot, value: Some(unknown(hearer, random)), payload: None },
-            _ => {
-                let payload = undecodable(random);
-                let id = BatchId { digest: Digest::of(payload.bytes()), ..unknown(hearer, random) };
-                PeerMessage::Proposal { slot, value: Some(id), payload: Some(payload) }
-            }
-        },
-        PeerMessage::State { slot, phase, .. } => {
-            let known = [State::Zero, State::Abstain][random.usize(..2)];
-            let one = State::One(unknown(hearer, random));
-            let any = if random.bool() { known } else { one };
-            match random.u32(..3) {
-                0 => PeerMessage::State { slot: closed_slot(hearer, random), phase, state: any },
-                1 => PeerMessage::State { slot, phase: no_phase(random), state: any },
-                _ => PeerMessage::State { slot, phase, state: one },
-            }
-        }
-        PeerMessage::Vote { slot, phase, .. } => {
-            let known = [Vote::Zero, Vote::Undecided][random.usize(..2)];
-            let one = Vote::One(unknown(hearer, random));
-            let any = if random.bool() { known } else { one };
-            match random.u32(..3) {
-                0 => PeerMessage::Vote { slot: closed_slot(hearer, random), phase, vote: any },
-                1 => PeerMessage::Vote { slot, phase: no_phase(random), vote: any },
-                _ => PeerMessage::Vote { slot, phase, vote: one },
-            }
-        }
+        PeerMessage::Proposal { slot, .. } => altered_proposal(slot, hearer, random),
+        PeerMessage::State { slot, phase, .. } => altered_state(slot, phase, hearer, random),
+        PeerMessage::Vote { slot, phase, .. } => altered_vote(slot, phase, hearer, random),
         PeerMessage::Decide { .. } => {
             PeerMessage::Decide { slot: closed_slot(hearer, random), value: any_value(hearer, random) }
         }
@@ -139,6 +109,45 @@ pub fn altered(message: PeerMessage, hearer: &Hearer, random: &mut Rng) -> PeerM
         PeerMessage::StateDigest { .. } => {
             PeerMessage::StateDigest { slot: far(hearer, random), digest: Digest([random.u8(..); 32]) }
         }
+    }
+}
+
+/// A proposal of a slot that is decided, of a batch that nobody has, or with a payload that can't be decoded.
+fn altered_proposal(slot: Slot, hearer: &Hearer, random: &mut Rng) -> PeerMessage {
+    match random.u32(..3) {
+        0 => {
+            PeerMessage::Proposal { slot: closed_slot(hearer, random), value: any_value(hearer, random), payload: None }
+        }
+        1 => PeerMessage::Proposal { slot, value: Some(unknown(hearer, random)), payload: None },
+        _ => {
+            let payload = undecodable(random);
+            let id = BatchId { digest: Digest::of(payload.bytes()), ..unknown(hearer, random) };
+            PeerMessage::Proposal { slot, value: Some(id), payload: Some(payload) }
+        }
+    }
+}
+
+/// A state of a slot that is decided, of a phase that can't be, or for a batch that nobody has.
+fn altered_state(slot: Slot, phase: Phase, hearer: &Hearer, random: &mut Rng) -> PeerMessage {
+    let known = [State::Zero, State::Abstain][random.usize(..2)];
+    let one = State::One(unknown(hearer, random));
+    let any = if random.bool() { known } else { one };
+    match random.u32(..3) {
+        0 => PeerMessage::State { slot: closed_slot(hearer, random), phase, state: any },
+        1 => PeerMessage::State { slot, phase: no_phase(random), state: any },
+        _ => PeerMessage::State { slot, phase, state: one },
+    }
+}
+
+/// As for states.
+fn altered_vote(slot: Slot, phase: Phase, hearer: &Hearer, random: &mut Rng) -> PeerMessage {
+    let known = [Vote::Zero, Vote::Undecided][random.usize(..2)];
+    let one = Vote::One(unknown(hearer, random));
+    let any = if random.bool() { known } else { one };
+    match random.u32(..3) {
+        0 => PeerMessage::Vote { slot: closed_slot(hearer, random), phase, vote: any },
+        1 => PeerMessage::Vote { slot, phase: no_phase(random), vote: any },
+        _ => PeerMessage::Vote { slot, phase, vote: one },
     }
 }
 

@@ -22,8 +22,8 @@ use super::{Agreement, view};
 use crate::slot::SlotMessage;
 use crate::words::{Effect, Notice};
 
-/// An answer to a read round that names a slot so far beyond all that its node and this one know decided is not counted. Nodes
-/// say several times a second how far they are, and no cluster decides so many slots in a minute.
+/// An answer to a read round that names a slot so far beyond what this node knows decided is not counted: its reads would wait
+/// until that slot is applied here. The round asks again until then.
 const READ_AHEAD: u64 = 1_000_000;
 
 impl Agreement {
@@ -43,8 +43,7 @@ impl Agreement {
             | PeerMessage::Compacted { .. }
             | PeerMessage::SnapshotRows { .. } => self.learns_from(from),
             PeerMessage::ReadIndexAnswer { slot, .. } => {
-                let known = self.catching_up.known(from).max(self.frontier());
-                self.is_in_force(from) && *slot <= known + READ_AHEAD
+                self.is_in_force(from) && *slot <= self.frontier() + READ_AHEAD
             }
             _ => self.is_in_force(from),
         };

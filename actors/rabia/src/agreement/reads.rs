@@ -4,6 +4,10 @@
 //! slot that was answered, or the own frontier if that is higher, and are served once it is applied, if the answers hold a quorum of
 //! the members of the slot behind it.
 //!
+//! Any quorum's answers are enough, as if the others had been lost. So the lowest ones count that hold one, and answers are taken
+//! until the reads are served: a member that names a slot which is far away keeps reads waiting only where a quorum can't do
+//! without it.
+//!
 //! (What was acknowledged before a read, in a slot above its own, would be in the same epoch, where the f + 1 votes for it meet
 //! the quorum. Or it is behind a change whose last slot the members of the slot behind the read's own decided, and then the read's
 //! slot is not below that one.)
@@ -19,8 +23,10 @@ use super::setting::Setting;
 use crate::stores::Stores;
 use crate::words::Effect;
 
-/// A round that has no quorum is asked for again after this time.
+/// A round that has no quorum, or whose slot does not come, is asked for again after this time.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// Rounds that wait for their slots. When there are so many, the reads of the newest join those of the next.
+const MOST_ENDED: usize = 64;
 
 /// Which node answered, from which store, and the highest slot that it knows of.
 type Answer = (NodeId, StoreId, Slot);
@@ -35,10 +41,21 @@ struct Round {
     answers: Vec<Answer>,
 }
 
+impl Round {
+    fn take(&mut self, answer: Answer) {
+        let (node, store, _) = answer;
+        self.answers.retain(|(of, from, _)| (*of, *from) != (node, store));
+        self.answers.push(answer);
+    }
+}
+
 /// A round with answers enough, as far as this node knows who is a member, which waits for its slot.
 #[derive(Clone, Debug)]
 struct EndedRound {
     round: Round,
+    /// What this node had decided when the round ended: its slot is not below that.
+    floor: Slot,
+    /// The slot that its reads wait for.
     slot: Slot,
 }
 
@@ -133,7 +150,7 @@ impl Reads {
     pub(super) fn answer(
         &mut self,
         now: Duration,
-        (from, store, slot): Answer,
+        answer: Answer,
         echo: (u64, u64),
         view: &View<'_>,
         effects: &mut Vec<Effect>,
@@ -141,19 +158,30 @@ impl Reads {
         if let Some(round) = &mut self.round
             && (echo == (self.starts, round.number) || is_broken(Rule::ReadEcho))
         {
-            round.answers.retain(|(node, answered, _)| (*node, *answered) != (from, store));
-            round.answers.push((from, store, slot));
-            self.finish(now, view, effects);
+            round.take(answer);
+            return self.finish(now, view, effects);
+        }
+        if let Some(at) = self.ended.iter().position(|ended| echo == (self.starts, ended.round.number)) {
+            let ended = &mut self.ended[at];
+            ended.round.take(answer);
+            let lower = answer.2 < ended.slot;
+            // What it had is enough, but with this it may be so at a lower slot.
+            if lower && let Some(slot) = self.read_slot(&self.ended[at], view) {
+                self.ended[at].slot = slot;
+                self.release(now, view, effects);
+            }
         }
     }
 
-    /// Asks again where answers are missing.
+    /// Asks again where answers are missing, or where it may be that too high a slot was answered.
     pub(super) fn tick(&mut self, now: Duration, effects: &mut Vec<Effect>) {
-        if let Some(round) = &mut self.round
+        // A later round serves the reads of those before it, too.
+        let newest = self.round.as_mut().or(self.ended.last_mut().map(|ended| &mut ended.round));
+        if let Some(round) = newest
             && now.saturating_sub(round.asked) >= ASK_AGAIN
         {
             round.asked = now;
-            effects.extend(self.question().map(Effect::Broadcast));
+            effects.push(Effect::Broadcast(PeerMessage::ReadIndex { starts: self.starts, round: round.number }));
         }
     }
 
@@ -164,18 +192,37 @@ impl Reads {
         if !round.answers.iter().any(|(node, ..)| *node == self.setting.me) {
             round.answers.extend(own);
         }
-        let slot = read_slot(&round.answers, view);
-        if !self.holds_quorum(&round.answers, slot, view) {
-            self.round = Some(round);
+        let mut ended = EndedRound { round, floor: view.frontier, slot: 0 };
+        let Some(slot) = self.read_slot(&ended, view) else {
+            self.round = Some(ended.round);
             return;
-        }
-        match self.ended.last_mut().filter(|last| last.slot == slot) {
-            // It began later, so it serves those reads, too. One that asks again may come behind a later one.
-            Some(last) => last.round = Round { read: round.read.max(last.round.read), ..round },
-            None => self.ended.push(EndedRound { round, slot }),
-        }
+        };
+        ended.slot = slot;
+        self.push_ended(ended);
         self.release(now, view, effects);
         self.start(now, view, effects);
+    }
+
+    /// Of two rounds that wait for the same slot, and of the last two where too many wait, the later serves the reads of both.
+    fn push_ended(&mut self, ended: EndedRound) {
+        let full = self.ended.len() >= MOST_ENDED;
+        match self.ended.last_mut().filter(|last| last.slot == ended.slot || full) {
+            // One that asked again may come behind a later one.
+            Some(last) if last.round.read >= ended.round.read => {}
+            Some(last) => *last = ended,
+            None => self.ended.push(ended),
+        }
+    }
+
+    /// The slot that the reads of a round wait for, if its answers are enough: the lowest that a quorum of them allows.
+    fn read_slot(&self, ended: &EndedRound, view: &View<'_>) -> Option<Slot> {
+        let applied = if is_broken(Rule::ReadQuorum) { 0 } else { ended.floor };
+        let mut answers = ended.round.answers.clone();
+        answers.sort_unstable_by_key(|(.., slot)| *slot);
+        (1..=answers.len()).find_map(|count| {
+            let slot = answers[count - 1].2.max(applied);
+            self.holds_quorum(&answers[..count], slot, view).then_some(slot)
+        })
     }
 
     /// Whether answers hold a quorum of the members of the slot behind this one, and this node's store is one of them. Where
@@ -191,30 +238,37 @@ impl Reads {
     /// Lets those reads go whose slot is decided, with all before it. Only then it is known who the members of the slot behind it are:
     /// where the answers do not hold a quorum of them, more are asked.
     pub(super) fn release(&mut self, now: Duration, view: &View<'_>, effects: &mut Vec<Effect>) {
-        let due: Vec<EndedRound> = self.ended.extract_if(.., |ended| ended.slot <= view.frontier).collect();
-        for EndedRound { round, slot } in due {
-            if self.holds_quorum(&round.answers, slot, view) {
-                effects.push(Effect::ReadAt { read: round.read, slot });
+        let mut served = 0;
+        for ended in std::mem::take(&mut self.ended) {
+            if ended.slot > view.frontier {
+                self.ended.push(ended);
                 continue;
             }
-            match &mut self.round {
-                // It began later, so it serves these reads, too.
-                Some(later) => later.read = later.read.max(round.read),
-                None => {
-                    self.round = Some(Round { asked: now, ..round });
-                    effects.extend(self.question().map(Effect::Broadcast));
+            match self.read_slot(&ended, view) {
+                Some(slot) if slot <= view.frontier => {
+                    served = served.max(ended.round.read);
+                    effects.push(Effect::ReadAt { read: ended.round.read, slot });
                 }
+                Some(slot) => self.ended.push(EndedRound { slot, ..ended }),
+                None => self.ask_more(now, ended.round, effects),
             }
         }
+        // Who asked before these rounds began is served, too.
+        self.ended.retain(|ended| ended.round.read > served);
         self.start(now, view, effects);
     }
-}
 
-/// The slot that reads with these answers wait for. What is applied here has a part in it.
-fn read_slot(answers: &[Answer], view: &View<'_>) -> Slot {
-    let highest = answers.iter().map(|(.., slot)| *slot).max().unwrap_or(0);
-    let applied = if is_broken(Rule::ReadQuorum) { 0 } else { view.frontier };
-    highest.max(applied)
+    /// The answers of a round are not enough after all.
+    fn ask_more(&mut self, now: Duration, round: Round, effects: &mut Vec<Effect>) {
+        match &mut self.round {
+            // It began later, so it serves these reads, too.
+            Some(later) => later.read = later.read.max(round.read),
+            None => {
+                self.round = Some(Round { asked: now, ..round });
+                effects.extend(self.question().map(Effect::Broadcast));
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -284,6 +338,59 @@ mod tests {
         assert_eq!(effects, [asks(1), asks(1)], "this node does not answer, so one answer is missing");
         reads.answer(NOW, (node(3), store(3), 4), (2, 1), &view, &mut effects);
         assert_eq!(effects[2..], [Effect::ReadAt { read: 1, slot: 5 }]);
+    }
+
+    /// Node 1 of three has slot 5, and node 2 names one that does not come.
+    fn misled() -> (Reads, Stores, Vec<Effect>) {
+        let (mut reads, stores) = reads(5);
+        let mut effects = Vec::new();
+        let view = View { frontier: 5, stores: &stores, answers: true };
+        reads.wait(1);
+        reads.start(NOW, &view, &mut effects);
+        reads.answer(NOW, (node(2), store(2), 900_000), (2, 1), &view, &mut effects);
+        assert_eq!(effects, [asks(1)], "the read waits");
+        effects.clear();
+        (reads, stores, effects)
+    }
+
+    #[test]
+    fn who_names_a_slot_that_does_not_come_keeps_no_read_waiting_where_others_answer() {
+        let (mut reads, stores, mut effects) = misled();
+        let view = View { frontier: 5, stores: &stores, answers: true };
+        reads.tick(ASK_AGAIN, &mut effects);
+        assert_eq!(effects, [asks(1)], "the answer of node 3 may have been lost");
+        effects.clear();
+        reads.answer(ASK_AGAIN, (node(3), store(3), 6), (2, 1), &view, &mut effects);
+        assert_eq!(effects, []);
+        reads.release(ASK_AGAIN, &View { frontier: 6, ..view }, &mut effects);
+        assert_eq!(effects, [Effect::ReadAt { read: 1, slot: 6 }]);
+    }
+
+    #[test]
+    fn a_later_round_serves_those_who_asked_before() {
+        let (mut reads, stores, mut effects) = misled();
+        let view = View { frontier: 5, stores: &stores, answers: true };
+        reads.wait(2);
+        reads.start(NOW, &view, &mut effects);
+        reads.answer(NOW, (node(3), store(3), 5), (2, 2), &view, &mut effects);
+        assert_eq!(effects, [asks(2), Effect::ReadAt { read: 2, slot: 5 }]);
+        assert!(reads.ended.is_empty(), "{reads:?}");
+    }
+
+    #[test]
+    fn rounds_that_wait_are_few_however_many_are_misled() {
+        let (mut reads, stores, mut effects) = misled();
+        let view = View { frontier: 5, stores: &stores, answers: true };
+        for round in 2..1_000 {
+            reads.wait(round);
+            reads.start(NOW, &view, &mut effects);
+            reads.answer(NOW, (node(2), store(2), 900_000 + round), (2, round), &view, &mut effects);
+        }
+        assert_eq!(reads.ended.len(), MOST_ENDED);
+        effects.clear();
+        reads.answer(NOW, (node(3), store(3), 5), (2, 999), &view, &mut effects);
+        assert_eq!(effects, [Effect::ReadAt { read: 999, slot: 5 }]);
+        assert!(reads.ended.is_empty());
     }
 
     #[test]

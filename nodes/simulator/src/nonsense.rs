@@ -87,7 +87,8 @@ pub fn altered(message: PeerMessage, hearer: &Hearer, random: &mut Rng) -> PeerM
         PeerMessage::ReadIndexAnswer { starts, round, .. } => match random.u32(..3) {
             0 => PeerMessage::ReadIndexAnswer { starts: starts.wrapping_add(1), round, slot: end(random) },
             1 => PeerMessage::ReadIndexAnswer { starts, round: round.wrapping_sub(1), slot: end(random) },
-            _ => PeerMessage::ReadIndexAnswer { starts, round, slot: far(hearer, random) },
+            _ if random.bool() => PeerMessage::ReadIndexAnswer { starts, round, slot: far(hearer, random) },
+            _ => PeerMessage::ReadIndexAnswer { starts, round, slot: hearer.decided + random.u64(1..100_000) },
         },
         PeerMessage::GetHash { .. } => PeerMessage::GetHash { slot: end(random) },
         // Another hash of a slot that both have is a lie that only a majority can tell: see `consensus::forks`.

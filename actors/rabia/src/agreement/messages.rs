@@ -24,7 +24,7 @@ use crate::words::{Effect, Notice};
 
 /// An answer to a read round that names a slot so far beyond what this node knows decided is not counted: its reads would wait
 /// until that slot is applied here. The round asks again until then.
-const READ_AHEAD: u64 = 1_000_000;
+pub const READ_AHEAD: u64 = 1_000_000;
 
 impl Agreement {
     /// Whether the message is for this node to act upon. Where it shows that the peer says what can't be, the link is refused.

@@ -52,6 +52,7 @@ use setting::Setting;
 use slots::Slots;
 
 pub use super::words::{Effect, Event, Notice, TICK, Ticket};
+pub use messages::READ_AHEAD;
 pub use slots::AHEAD;
 
 use super::forks::Forks;

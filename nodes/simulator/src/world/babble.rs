@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use rabia_bank_actors::consensus::agreement::{Event, Notice};
+use rabia_bank_actors::consensus::agreement::{Event, Notice, READ_AHEAD};
 use rabia_bank_messages::peer::{PeerMessage, State, Vote};
 
 use super::super::nonsense::{Hearer, altered, let_in, made_up};
@@ -157,9 +157,21 @@ impl<W: Workload> World<W> {
         }
     }
 
+    /// An answer to a read round that names a slot which may come soon counts as one.
+    fn hears_of_a_slot(&mut self, index: usize, from: usize, message: &PeerMessage) {
+        let (machine, from) = (&self.machines[index], self.machines[from].id);
+        let Some(node) = &machine.node else { return };
+        if let PeerMessage::ReadIndexAnswer { slot, .. } = message
+            && *slot <= node.voter.core().frontier() + READ_AHEAD
+        {
+            self.read_rounds.hears(machine.id, from, message);
+        }
+    }
+
     /// A node hears nonsense.
     pub(super) fn hear_nonsense(&mut self, index: usize, from: usize, message: PeerMessage) -> Check {
         self.hears_of_nothing(index, from, &message);
+        self.hears_of_a_slot(index, from, &message);
         let peer = self.machines[from].id;
         let acted = self.act(index, |voter, now, out| voter.from_peer(now, peer, [message], out));
         self.perform(index, acted.map_or(Vec::new(), |(outs, ())| outs))

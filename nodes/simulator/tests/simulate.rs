@@ -180,7 +180,7 @@ const NOTICED: &[(Rule, &[&str])] = &[
     (Rule::PayloadDurable, &["store"]),
     (Rule::PayloadDigest, &["validity", "store", "nobody waits for what it has"]),
     (Rule::PayloadChecked, &["validity", "messages follow from messages"]),
-    (Rule::NumbersChecked, &["handshake", "assertions"]),
+    (Rule::NumbersChecked, &["numbers that can't be"]),
     (Rule::DecisionsStay, &["assertions"]),
     (Rule::UnusableIsEmpty, &["assertions"]),
     // What takes a free place may take the node's own, which then says it for itself.

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use rabia_bank_actors::consensus::agreement::{Event, Notice, READ_AHEAD};
+use rabia_bank_actors::parts::voter::Out;
 use rabia_bank_messages::peer::{PeerMessage, State, Vote};
 
 use super::super::nonsense::{Hearer, altered, let_in, made_up};
-use super::super::properties::Check;
+use super::super::properties::{Check, check};
 use super::super::workload::Workload;
 use super::{Item, MAILBOX, Mail, World};
 
@@ -173,7 +174,18 @@ impl<W: Workload> World<W> {
         self.hears_of_nothing(index, from, &message);
         self.hears_of_a_slot(index, from, &message);
         let peer = self.machines[from].id;
+        let (wrong, shown) = (message.check().err(), format!("{message:?}"));
         let acted = self.act(index, |voter, now, out| voter.from_peer(now, peer, [message], out));
-        self.perform(index, acted.map_or(Vec::new(), |(outs, ())| outs))
+        let Some((outs, ())) = acted else { return Ok(()) };
+        if let Some(wrong) = wrong {
+            let refused = outs.iter().any(|out| matches!(out, Out::Break(refused, _) if *refused == peer));
+            check(refused, "numbers that can't be", || {
+                format!(
+                    "node {} goes on with node {peer}, which says what can't be ({wrong}): {shown}",
+                    self.machines[index].id
+                )
+            })?;
+        }
+        self.perform(index, outs)
     }
 }

@@ -3,6 +3,7 @@
 
 mod commands;
 mod digest;
+mod journal;
 mod machine;
 mod model;
 mod queries;

@@ -135,10 +135,11 @@ impl<W: Workload> World<W> {
     }
 
     /// Whether every member that is not lost has it in its own log, durably, that this is a member's store. One that has not lets the
-    /// new store not speak, and needs another that does: until then the cluster bears no further loss.
+    /// new store not speak, and needs another that does: until then the cluster bears no further loss. A member that says
+    /// nonsense counts as lost: its links break too often for it to get far.
     fn is_known_to_all(&self, store: StoreId) -> bool {
         let Some(slot) = self.stores.replaced_in(store) else { return false };
         let knows = |machine: &Machine<W>| self.promises.durable(machine.store) >= slot;
-        self.machines.iter().filter(|machine| machine.lost.is_none()).all(knows)
+        self.machines.iter().filter(|machine| machine.lost.is_none() && !machine.babbles).all(knows)
     }
 }

@@ -75,8 +75,18 @@ struct Journal {
     length: u64,
     measured: u64,
     saved: u64,
-    /// A snapshot that is being taken: the next block, the newest line, and the blocks that are made.
-    taking: Option<(u64, u64, Vec<(u64, Vec<u8>)>)>,
+    taking: Option<Taking>,
+}
+
+/// A snapshot that is being taken.
+#[derive(Debug)]
+struct Taking {
+    /// The next block.
+    next: u64,
+    /// The newest line.
+    end: u64,
+    /// The blocks that are made, by number.
+    blocks: Vec<(u64, Vec<u8>)>,
 }
 
 fn chained(before: Digest, line: &str) -> Digest {
@@ -170,12 +180,12 @@ impl StateMachine for Journal {
     }
 
     fn freeze(&mut self) -> usize {
-        self.taking = Some((self.saved / BLOCK, self.len(), Vec::new()));
+        self.taking = Some(Taking { next: self.saved / BLOCK, end: self.len(), blocks: Vec::new() });
         (self.len().div_ceil(BLOCK) - self.saved / BLOCK) as usize
     }
 
     fn collect(&mut self, steps: usize) -> Option<Rows> {
-        let (mut next, end, mut blocks) = self.taking.take().unwrap();
+        let Taking { mut next, end, mut blocks } = self.taking.take().unwrap();
         for _ in 0..steps {
             if next * BLOCK < end {
                 let (first, last) = (next * BLOCK, end.min((next + 1) * BLOCK));
@@ -187,7 +197,7 @@ impl StateMachine for Journal {
             }
         }
         if next * BLOCK < end {
-            self.taking = Some((next, end, blocks));
+            self.taking = Some(Taking { next, end, blocks });
             return None;
         }
         self.saved = end;

@@ -292,9 +292,12 @@ fn urls_are_completed_and_checked() {
         assert_eq!(url.uri.to_string(), "ws://127.0.0.1:7101/v1/client");
         assert_eq!(url.to_string(), "ws://127.0.0.1:7101");
     }
+    let url: NodeUrl = "wss://[::1]:7101".parse().unwrap();
+    assert_eq!((url.uri.to_string(), url.host(), url.is_tls()), ("wss://[::1]:7101/v1/client".into(), "[::1]", true));
+    assert_eq!(url.at_path("/v1/status").uri.to_string(), "wss://[::1]:7101/v1/status");
+    assert_eq!((url.to_string(), url.at_path("/x").is_tls()), ("wss://[::1]:7101".into(), true));
     assert_eq!(NodeUrl::list("a:1, b:2").unwrap().len(), 2);
-    for text in ["", "ws://", "ws://host", "wss://host:1", "http://host:1", "ws://host:99999", "a:1,,b:2", "ws://:7101"]
-    {
+    for text in ["", "ws://", "ws://host", "wss://host", "http://host:1", "ws://host:99999", "a:1,,b:2", "ws://:7101"] {
         assert!(NodeUrl::list(text).is_err(), "{text}");
     }
 }

@@ -40,6 +40,8 @@ pub mod create;
 #[cfg(feature = "embed")]
 pub mod embed;
 #[cfg(feature = "embed")]
+mod limits;
+#[cfg(feature = "embed")]
 pub mod machine;
 #[cfg(feature = "embed")]
 pub mod member_key;

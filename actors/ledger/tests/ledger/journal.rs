@@ -81,9 +81,9 @@ struct Journal {
 /// A snapshot that is being taken.
 #[derive(Debug)]
 struct Taking {
-    /// The next block.
+    /// The number of the next block to be made.
     next: u64,
-    /// The newest line.
+    /// The newest line that the snapshot holds.
     end: u64,
     /// The blocks that are made, by number.
     blocks: Vec<(u64, Vec<u8>)>,

@@ -109,7 +109,7 @@ impl Cluster {
 
     /// One batch of node 1, until all have delivered it.
     fn decide(&mut self, action: &Action) {
-        let header = RequestHeader { session: 1, key: SessionKey([7; 16]), number: 1, acknowledged: 0 };
+        let header = RequestHeader { session: 1, key: SessionKey([7; 16]), number: 1, acknowledged: 0, token: 0 };
         let (now, delivered, mut wishes) = (self.now(), self.nodes[2].delivered, Vec::new());
         for _ in 0..REQUESTS {
             self.nodes[0].pool.submit(

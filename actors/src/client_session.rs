@@ -15,6 +15,8 @@ use futures_util::StreamExt;
 use rabia_bank_messages::bank::{Command, ErrorCode, Outcome, Query, ReadLevel, Refusal};
 use rabia_bank_messages::client::{Answer, AnswerResult, ClientMessage, ServerMessage, SessionName};
 use rabia_bank_messages::codec::Encoding;
+use rabia_bank_messages::ids::Millis;
+use rabia_bank_messages::principal::Admin;
 use rabia_bank_messages::stages::Stage;
 use rustc_hash::FxHashSet;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error as SocketError, ProtocolError};
@@ -35,6 +37,7 @@ use crate::socket::{ClientSocket, Seat, Visitor};
 use outlet::Outlet;
 
 mod closing;
+mod door;
 mod opening;
 mod outlet;
 mod subscriptions;
@@ -93,8 +96,12 @@ pub struct ClientSession {
     /// The client has said something.
     said: bool,
     greeted: bool,
-    /// A hello was refused, and there is no session from another one.
-    hello_refused: bool,
+    /// The number of the token that it has shown.
+    token: Option<u64>,
+    /// Which change of the principals its token was looked at after last.
+    seen_changes: u64,
+    /// When its token expires, as far as it was looked at.
+    token_until: Millis,
     /// The client has said goodbye, or is seen off.
     leaving: bool,
     /// The pages that the bank is asked for, by tag, and those that it is yet to be asked for.
@@ -140,7 +147,9 @@ impl ClientSession {
             message_bytes: 0,
             said: false,
             greeted: false,
-            hello_refused: false,
+            token: None,
+            seen_changes: 0,
+            token_until: 0,
             leaving: false,
             pages: FxHashSet::default(),
             more_pages: VecDeque::new(),
@@ -164,10 +173,22 @@ impl ClientSession {
         }
         self.message_bytes = bytes.len();
         let first = !std::mem::replace(&mut self.said, true);
-        match encoding.decode_client(bytes) {
+        let decoded = encoding.decode_client(bytes);
+        if self.token.is_none() && !self.is_hello(encoding, bytes, &decoded) {
+            self.turn_away(
+                encoding,
+                decoded.map_or_else(|malformed| malformed.request, |message| message.request()),
+                ctx,
+            );
+            return self.perform(ctx);
+        }
+        match decoded {
             Ok(ClientMessage::Hello(hello)) => self.hello(encoding, hello, first, ctx),
             Ok(ClientMessage::Command { request, command, acknowledged }) => {
                 self.command(encoding, request, command, acknowledged, ctx);
+            }
+            Ok(ClientMessage::Admin { request, admin, acknowledged }) => {
+                self.admin(encoding, request, *admin, acknowledged, ctx);
             }
             Ok(ClientMessage::Query { request, query, read }) => self.query(encoding, request, query, read, ctx),
             Ok(ClientMessage::Subscribe { request, feed, read }) => self.subscribe(encoding, request, feed, read, ctx),
@@ -180,9 +201,9 @@ impl ClientSession {
                 self.session.close(self.now(), &mut self.outs);
             }
             Err(malformed) => {
-                self.hello_refused |= !self.greeted && encoding.is_hello(bytes);
                 let refusal = Refusal::refused(ErrorCode::Malformed, malformed.message);
                 self.refuse(encoding, malformed.request, refusal, ctx);
+                self.close_if_not_greeted(ctx);
             }
         }
         self.perform(ctx);
@@ -196,16 +217,32 @@ impl ClientSession {
         acknowledged: u64,
         ctx: &mut Context<Self>,
     ) {
-        if self.hello_refused {
-            let message =
-                "the hello of this connection was refused, so it has no session: say a right one on a new connection";
-            let refusal = Refusal::refused(ErrorCode::Malformed, message);
+        // Of what may have been said before only the log knows what came of it.
+        if self.session.is_first(number)
+            && let Err(refusal) = self.check_command(&command)
+        {
+            self.session.saw(number);
             return self.refuse(encoding, Some(number), refusal, ctx);
         }
-        let first = self.session.is_first(number);
-        let Some(asker) = self.take_bytes(encoding, number, first, ctx) else { return self.session.saw(number) };
+        let Some(asker) = self.let_in(encoding, number, ctx) else { return };
         let number = Number::Given { number, acknowledged };
         self.session.command(self.now(), asker, number, command, &mut self.outs);
+    }
+
+    fn admin(&mut self, encoding: Encoding, number: u64, admin: Admin, acknowledged: u64, ctx: &mut Context<Self>) {
+        let Some(asker) = self.let_in(encoding, number, ctx) else { return };
+        let number = Number::Given { number, acknowledged };
+        self.session.admin(self.now(), asker, number, admin, &mut self.outs);
+    }
+
+    /// Counts a command as one that waits, unless too much does.
+    fn let_in(&mut self, encoding: Encoding, number: u64, ctx: &mut Context<Self>) -> Option<Asker> {
+        let first = self.session.is_first(number);
+        let asker = self.take_bytes(encoding, number, first, ctx);
+        if asker.is_none() {
+            self.session.saw(number);
+        }
+        asker
     }
 
     fn query(&mut self, encoding: Encoding, request: u64, query: Query, read: ReadLevel, ctx: &mut Context<Self>) {
@@ -339,6 +376,7 @@ impl ClientSession {
         }
         let now = Instant::now();
         self.check_progress(ctx);
+        self.check_token(ctx);
         self.ask_for_pages();
         self.leave_if_expired(ctx);
         self.wake_subscriptions(now, ctx);

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use futures_util::{SinkExt, StreamExt};
-use rabia_bank_messages::bank::Status;
+use rabia_bank_messages::bank::{Status, Success};
 use rabia_bank_messages::codec::{BadFrame, decode_opening, encode_opening};
 use rabia_bank_messages::ids::{Millis, NodeId, RunId, SessionKey, Slot, StoreId};
 use rabia_bank_messages::peer::{self, HelloRefused, Opening, RefusalReason};
+use rabia_bank_messages::principal::{Admin, NO_TOKEN, PutToken};
 use rabia_bank_storage::BooksView;
 use tokio::sync::{oneshot, watch};
 use tokio_tungstenite::tungstenite::Message as Frame;
@@ -24,7 +25,9 @@ use crate::failure::{Failure, Stopped};
 use crate::host_session::HostSession;
 use crate::ledger::Bank;
 use crate::ledger::machine::StateMachine;
+use crate::ledger::principals::Roster;
 use crate::mail::bank::{BankInbox, StandingOf, TakeSnapshot, TellStatus};
+use crate::mail::host_session::{Close, OwnersAct, Reply};
 use crate::mail::node::{Serve, Stop};
 use crate::mail::peer_link::{Attach, IsUp, Links, MayAttach, STANDS};
 use crate::mail::proposer::{AcceptClock, ProposerInbox, Replace};
@@ -72,7 +75,7 @@ impl<S: StateMachine> Sessions<S> {
     /// # Errors
     /// If the node has stopped.
     pub async fn open(&self, key: SessionKey) -> Result<Addr<HostSession<S>>, Stopped> {
-        self.0.send(OpenSession { key: Some(key), machine: PhantomData }).await.map_err(|_| Stopped)
+        self.open_as(Some(key), NO_TOKEN).await
     }
 
     /// The same with a key that is drawn for it, and that nobody else has: when it has expired, another takes its place.
@@ -80,7 +83,15 @@ impl<S: StateMachine> Sessions<S> {
     /// # Errors
     /// If the node has stopped.
     pub async fn open_own(&self) -> Result<Addr<HostSession<S>>, Stopped> {
-        self.0.send(OpenSession { key: None, machine: PhantomData }).await.map_err(|_| Stopped)
+        self.open_as(None, NO_TOKEN).await
+    }
+
+    /// The same, with this key or one that is drawn, of the principal of the token with this number.
+    ///
+    /// # Errors
+    /// If the node has stopped.
+    pub async fn open_as(&self, key: Option<SessionKey>, token: u64) -> Result<Addr<HostSession<S>>, Stopped> {
+        self.0.send(OpenSession { key, token, machine: PhantomData }).await.map_err(|_| Stopped)
     }
 }
 
@@ -128,6 +139,17 @@ impl NodeHandle {
         self.metrics.note_certificate(expires_at);
     }
 
+    /// What the wall clock shows, without what it is ahead of everything that confirms it: in milliseconds since the Unix epoch. Tokens
+    /// that are shown to this node are in force by it.
+    pub fn trusted_time(&self) -> Millis {
+        self.metrics.trusted_time()
+    }
+
+    /// Principals and tokens, by what is applied.
+    pub fn roster(&self) -> Arc<Roster> {
+        self.applied.roster()
+    }
+
     /// The last slot applied.
     pub fn applied_slot(&self) -> Slot {
         self.applied.get()
@@ -148,6 +170,23 @@ impl NodeHandle {
     /// If the node has stopped.
     pub async fn accept_clock(&self) -> Result<Millis, Stopped> {
         self.cores.proposer.accept_clock.send(AcceptClock).await.map_err(|_| Stopped)
+    }
+
+    /// Puts a token for an administrator into the log, as the owner of this node's folder. Answers its number.
+    ///
+    /// # Errors
+    /// Why it was not put, or that this is not known.
+    pub async fn put_token_as_owner(&self, put: PutToken) -> Result<u64, String> {
+        let Some(sessions) = self.bank_sessions() else { return Err("this node has no clients".into()) };
+        let stopping = || "the node is stopping".to_owned();
+        let session = sessions.open_own().await.map_err(|_| stopping())?;
+        let answer = session.send(OwnersAct::new(self.me, Admin::PutToken(put))).await;
+        session.do_send(Close { in_log: false });
+        match answer.map_err(|_| stopping())? {
+            Ok(Reply { success: Success::Administered { number }, .. }) => Ok(number),
+            Ok(other) => Err(format!("it was answered with {other:?}")),
+            Err(refusal) => Err(refusal.to_string()),
+        }
     }
 
     /// Gives a member a new store, by the log: see [`consensus::stores`](crate::consensus::stores). Answers the slot in which

@@ -30,7 +30,9 @@ use crate::ledger::Bank;
 use crate::ledger::machine::{Entry, StateMachine};
 use crate::mail::bank::{self, Ask};
 use crate::mail::client_session::{Answers, Client, Waiter};
-use crate::mail::host_session::{Close, Command, Follow, Happened, Heard, Query, Reply, Subscribe, Transactions};
+use crate::mail::host_session::{
+    Administer, Close, Command, Follow, Happened, Heard, OwnersAct, Query, Reply, Subscribe, Transactions,
+};
 use crate::mail::proposer::Submit;
 use crate::metrics::Metrics;
 use crate::parts::session::{self, Number, Out, Session};
@@ -91,19 +93,22 @@ pub struct HostSession<S: StateMachine = Bank> {
 impl<S: StateMachine> Unpin for HostSession<S> {}
 
 impl<S: StateMachine> HostSession<S> {
-    /// The session with this key: opened with the first command, or gone on with. Without one it draws its own, and goes on with
+    /// The session with this key, of the principal of the token with this number: opened with the first command, or gone on with. Without a key it draws its own, and goes on with
     /// another when the session has expired.
     pub fn new(
         client: Client<S>,
         key: Option<SessionKey>,
+        token: u64,
         settings: &SessionSettings,
         neighbours: Arc<SessionNeighbours<S>>,
         metrics: Arc<Metrics>,
     ) -> HostSession<S> {
-        let session = match key {
+        client.show(token);
+        let mut session = match key {
             Some(key) => Session::named(settings.limits(), draw_key, key),
             None => Session::renewing(settings.limits(), draw_key),
         };
+        session.show(token);
         HostSession {
             client,
             session,
@@ -241,6 +246,30 @@ impl<S: StateMachine> Handler<Command<S>> for HostSession<S> {
         let number = number.map_or(Number::Next, |number| Number::Given { number, acknowledged: 0 });
         let asker = Asker { to, subscription: None };
         self.session.command(self.now(), asker, number, command, &mut self.outs);
+        self.perform(ctx);
+        Box::pin(hear(answer, Outcome::Unknown))
+    }
+}
+
+impl<S: StateMachine> Handler<Administer<S>> for HostSession<S> {
+    type Result = ResponseFuture<Heard<S::Answer>>;
+
+    fn handle(&mut self, Administer { admin, .. }: Administer<S>, ctx: &mut Self::Context) -> Self::Result {
+        let (to, answer) = oneshot::channel();
+        let asker = Asker { to, subscription: None };
+        self.session.admin(self.now(), asker, Number::Next, admin, &mut self.outs);
+        self.perform(ctx);
+        Box::pin(hear(answer, Outcome::Unknown))
+    }
+}
+
+impl<S: StateMachine> Handler<OwnersAct<S>> for HostSession<S> {
+    type Result = ResponseFuture<Heard<S::Answer>>;
+
+    fn handle(&mut self, OwnersAct { node, admin, .. }: OwnersAct<S>, ctx: &mut Self::Context) -> Self::Result {
+        let (to, answer) = oneshot::channel();
+        let asker = Asker { to, subscription: None };
+        self.session.admin_as_owner(self.now(), asker, node, admin, &mut self.outs);
         self.perform(ctx);
         Box::pin(hear(answer, Outcome::Unknown))
     }

@@ -4,7 +4,7 @@
 //! depends on a metric: what one actor has to know of another travels in messages.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use rabia_bank_messages::ids::{MAX_NODES, Millis, NodeId, Slot};
 
@@ -129,6 +129,12 @@ impl Metrics {
     pub(crate) fn note_clock(&self, offset: i64, leap: Millis) {
         self.clock_offset_ms.store(offset, Ordering::Relaxed);
         self.clock_leap_ms.store(leap, Ordering::Relaxed);
+    }
+
+    /// What the wall clock shows, without what it is ahead of everything that confirms it: in milliseconds since the Unix epoch.
+    pub(crate) fn trusted_time(&self) -> Millis {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as Millis);
+        wall.saturating_sub(self.clock_leap_ms.load(Ordering::Relaxed))
     }
 
     /// The certificate for clients expires then.

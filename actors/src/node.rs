@@ -38,6 +38,8 @@ const LOOK: Duration = Duration::from_millis(10);
 pub(crate) struct OpenSession<S: StateMachine = Bank> {
     /// Its key; none: it draws one that nobody else has.
     pub(crate) key: Option<SessionKey>,
+    /// The number of the token by which it asks; [`NO_TOKEN`](rabia_bank_messages::principal::NO_TOKEN): as the host.
+    pub(crate) token: u64,
     pub(crate) machine: PhantomData<fn() -> S>,
 }
 
@@ -149,13 +151,13 @@ impl Handler<Serve> for Node {
 impl<S: StateMachine> Handler<OpenSession<S>> for Node<S> {
     type Result = MessageResult<OpenSession<S>>;
 
-    fn handle(&mut self, OpenSession { key, .. }: OpenSession<S>, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, OpenSession { key, token, .. }: OpenSession<S>, _: &mut Self::Context) -> Self::Result {
         self.clients += 1;
         let (settings, neighbours) = (self.settings.clone(), self.neighbours.clone());
         let (id, metrics) = (self.clients, self.metrics.clone());
         let session = HostSession::create(|ctx| {
             let client = answering(id, Owner::Host, ctx.address().recipient());
-            HostSession::new(client, key, &settings, neighbours, metrics)
+            HostSession::new(client, key, token, &settings, neighbours, metrics)
         });
         self.host_sessions.push(session.clone().recipient());
         MessageResult(session)

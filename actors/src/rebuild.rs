@@ -44,7 +44,7 @@ pub fn rebuild<S: StateMachine>(
 ) -> Result<Rebuilt<S>, StartError> {
     let (genesis, sessions) = (&identity.genesis, identity.genesis.sessions);
     let view = books.reader().view().map_err(BooksError::from)?;
-    let new = || (Replicated::of(S::new_cluster(genesis), sessions), Vec::new());
+    let new = || (Replicated::<S>::new_cluster(genesis), Vec::new());
     let (ledger, decisions) = restore(&view)?.unwrap_or_else(new);
     let hash = log_hash_of::<S>(&view)?;
     ledger.machine().check_cluster(genesis).map_err(StartError::Cluster)?;

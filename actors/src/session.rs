@@ -21,6 +21,8 @@ pub struct SessionSettings {
     pub node: NodeId,
     /// Told to clients, which must not mix clusters up.
     pub cluster: ClusterId,
+    /// All members.
+    pub nodes: Vec<NodeId>,
     /// The longest message of a client, in bytes.
     pub max_message_bytes: usize,
     /// Requests of one connection that may wait for their answers.

@@ -330,6 +330,7 @@ fn session_settings(settings: &NodeSettings) -> SessionSettings {
     SessionSettings {
         node: *node,
         cluster: genesis.cluster,
+        nodes: genesis.nodes().collect(),
         max_message_bytes: settings.max_message_bytes,
         max_in_flight: settings.max_in_flight,
         request_timeout: settings.request_timeout,

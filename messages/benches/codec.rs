@@ -41,7 +41,7 @@ fn clients(c: &mut Criterion) {
 }
 
 fn batches(c: &mut Criterion) {
-    let header = RequestHeader { session: 1, key: SessionKey([7; 16]), number: 7, acknowledged: 6 };
+    let header = RequestHeader { session: 1, key: SessionKey([7; 16]), number: 7, acknowledged: 6, token: 0 };
     let actions: Vec<_> = (0..MANY).map(|number| Action::Command(Command::One(transfer(number)))).collect();
     let build = || {
         let mut builder = BatchBuilder::default();

@@ -3,11 +3,12 @@
 //! # Layout
 //!
 //! ```text
-//! version: u8 = 1 | stamp: u64 big-endian, ms | count: u32 big-endian | count × (header | action)
+//! version: u8 = 3 | stamp: u64 big-endian, ms | count: u32 big-endian | count × (header | action)
 //!
-//! header: [session, key: bin 16, number, acknowledged]
+//! header: [session, key: bin 16, number, acknowledged, token]
 //! action: "Open" | "Close" | {"Command": {"transfer": [from_account, to_account, amount]}}
 //!                          | {"Command": {"bulk": [[{"deposit": [account_id, amount]}, …], atomic]}}
+//!                          | {"Admin": {"revoke_token": [token_id]}}
 //! ```
 //!
 //! A batch of another kind carries no requests, but says that a member has a new store from some slots on (PROTOCOL.md,
@@ -46,8 +47,8 @@ use crate::request;
 pub use crate::batched::{BadCommand, Batched};
 pub use crate::request::{Action, EncodedRequest, Request, RequestHeader};
 
-/// The version of the format of a payload with requests.
-const VERSION: u8 = 1;
+/// The version of the format of a payload with requests. (Version 1 named no token. No log of a released program holds it.)
+const VERSION: u8 = 3;
 /// The version of the format of a payload that replaces a store.
 const REPLACING: u8 = 2;
 /// Version, stamp, node, store.

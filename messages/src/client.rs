@@ -2,12 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::bank::{AccountId, Command, Query, ReadLevel, Refusal, Success, Transaction};
+use crate::bank::{AccountId, AnyCommand, Command, Query, ReadLevel, Refusal, Success, Transaction};
 use crate::ids::{self, ClusterId, NodeId, SessionKey, Slot};
 use crate::number;
+use crate::principal::{Admin, PrincipalName};
+use crate::token::Token;
 
 /// The version of the client protocol.
-pub const CLIENT_VERSION: u32 = 1;
+pub const CLIENT_VERSION: u32 = 2;
 
 /// The path of the WebSocket endpoint.
 pub const CLIENT_PATH: &str = "/v1/client";
@@ -41,12 +43,15 @@ pub struct OpenSession {
     pub key: SessionKey,
 }
 
-/// The optional first message of a client: with a session to go on with, or one to open, or neither.
+/// The first message of a client: with a session to go on with, or one to open, or neither.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Hello {
     /// The version of the protocol that the client speaks: [`CLIENT_VERSION`].
     #[serde(deserialize_with = "number::whole")]
     pub version: u32,
+    /// Who the client is. Without it nothing else is served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Token>,
     /// A session to go on with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionName>,
@@ -73,7 +78,7 @@ pub struct Feed {
 /// One message of a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ClientMessage {
-    /// Says in which session this connection speaks. Optional, and the first message if it is sent.
+    /// Says who speaks on this connection, and in which session. The first message.
     Hello(Hello),
     /// Asks for a change.
     Command {
@@ -81,6 +86,15 @@ pub enum ClientMessage {
         request: u64,
         /// One operation, or several.
         command: Command,
+        /// The client has the answers to all requests up to this number; 0 for none.
+        acknowledged: u64,
+    },
+    /// Asks for a change of who may do what.
+    Admin {
+        /// The client's number of this request, from 1.
+        request: u64,
+        /// What to change.
+        admin: Box<Admin>,
         /// The client has the answers to all requests up to this number; 0 for none.
         acknowledged: u64,
     },
@@ -111,6 +125,19 @@ pub enum ClientMessage {
     Goodbye,
 }
 
+impl ClientMessage {
+    /// The client's number of this request, if it is one.
+    pub fn request(&self) -> Option<u64> {
+        match self {
+            ClientMessage::Command { request, .. }
+            | ClientMessage::Admin { request, .. }
+            | ClientMessage::Query { request, .. }
+            | ClientMessage::Subscribe { request, .. } => Some(*request),
+            ClientMessage::Hello(_) | ClientMessage::Unsubscribe { .. } | ClientMessage::Goodbye => None,
+        }
+    }
+}
+
 /// All fields that a client's message may have; which are there says what it is.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -118,7 +145,7 @@ struct ClientFields {
     hello: Option<Hello>,
     #[serde(default, deserialize_with = "number::optional")]
     request: Option<u64>,
-    command: Option<Command>,
+    command: Option<AnyCommand>,
     #[serde(default, deserialize_with = "number::optional")]
     acknowledged: Option<u64>,
     query: Option<Query>,
@@ -144,9 +171,9 @@ impl Serialize for ClientMessage {
             goodbye: Goodbye,
         }
         #[derive(Serialize)]
-        struct CommandFields<'a> {
+        struct CommandFields<'a, C> {
             request: u64,
-            command: &'a Command,
+            command: &'a C,
             acknowledged: u64,
         }
         #[derive(Serialize)]
@@ -169,6 +196,9 @@ impl Serialize for ClientMessage {
             ClientMessage::Hello(hello) => HelloFields { hello }.serialize(serializer),
             ClientMessage::Command { request, command, acknowledged } => {
                 CommandFields { request: *request, command, acknowledged: *acknowledged }.serialize(serializer)
+            }
+            ClientMessage::Admin { request, admin, acknowledged } => {
+                CommandFields { request: *request, command: admin, acknowledged: *acknowledged }.serialize(serializer)
             }
             ClientMessage::Query { request, query, read } => {
                 QueryFields { request: *request, query, read: *read }.serialize(serializer)
@@ -228,7 +258,11 @@ impl ClientFields {
             if self.read.is_some() {
                 return Err("read belongs to a query");
             }
-            return Ok(ClientMessage::Command { request, command, acknowledged: self.acknowledged.unwrap_or(0) });
+            let acknowledged = self.acknowledged.unwrap_or(0);
+            return Ok(match command {
+                AnyCommand::Bank(command) => ClientMessage::Command { request, command, acknowledged },
+                AnyCommand::Admin(admin) => ClientMessage::Admin { request, admin, acknowledged },
+            });
         }
         let read = self.read.unwrap_or_default();
         match (self.query, self.subscribe) {
@@ -294,7 +328,22 @@ pub struct Welcome {
     pub opened: bool,
     /// The last slot that the node has applied.
     pub applied_slot: Slot,
+    /// Which principal the client speaks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub principal: Option<PrincipalName>,
+    /// The level of the cluster: which commands, types and formats there are.
+    #[serde(default)]
+    pub level: u32,
+    /// What the cluster can do beyond its level.
+    #[serde(default)]
+    pub features: Vec<Box<str>>,
+    /// The members.
+    #[serde(default)]
+    pub nodes: Vec<NodeId>,
 }
+
+/// The level of clusters of this version.
+pub const LEVEL: u32 = 1;
 
 /// The answer to a command or a query.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::bank::DEFAULT_TRANSACTION_LIMIT;
-use crate::ids::{ClusterId, Digest, Millis, NodeId, Slot, StoreId};
+use crate::ids::{ClusterId, Digest, Millis, NodeId, Secret, Slot, StoreId, TokenId};
+use crate::principal::PrincipalNumber;
 
 /// Slots in agreement at once (W of PROTOCOL.md) where the creator named no other number.
 pub const DEFAULT_WINDOW: u64 = 16;
@@ -29,6 +30,38 @@ pub struct Genesis {
     pub transaction_limit: u64,
     /// How many sessions may be open, and for how long.
     pub sessions: SessionLimits,
+    /// What the first slot begins with.
+    pub founding: Founding,
+}
+
+/// What a new cluster begins with, and nobody but its members knows.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Founding {
+    /// What salts of hashes are made of.
+    pub secret: Secret,
+    /// The first tokens.
+    pub tokens: Vec<FoundingToken>,
+}
+
+/// A token of a new cluster.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FoundingToken {
+    /// Who asks with it: one of the principals that every cluster begins with.
+    pub principal: PrincipalNumber,
+    /// The part of it that is no secret.
+    pub id: TokenId,
+    /// BLAKE3 of it.
+    pub hash: Digest,
+    /// From this log time on it is not in force.
+    pub expires_at: Millis,
+}
+
+impl Default for Founding {
+    /// Nobody has a token, and the salts are no secret.
+    fn default() -> Founding {
+        Founding { secret: Secret([0; 32]), tokens: Vec::new() }
+    }
 }
 
 /// When sessions expire that no goodbye ended.
@@ -56,6 +89,7 @@ impl Genesis {
             owner_history: DEFAULT_OWNER_HISTORY,
             transaction_limit: DEFAULT_TRANSACTION_LIMIT,
             sessions: SessionLimits::default(),
+            founding: Founding::default(),
         }
     }
 
@@ -90,6 +124,10 @@ impl Genesis {
         let SessionLimits { open, idle_ms } = self.sessions;
         for number in [self.window, self.owner_history, self.transaction_limit, open, idle_ms] {
             hasher.update(&number.to_be_bytes());
+        }
+        hasher.update(&self.founding.secret.0);
+        for FoundingToken { principal, id, hash, expires_at } in &self.founding.tokens {
+            hasher.update(&principal.to_be_bytes()).update(&id.0).update(&hash.0).update(&expires_at.to_be_bytes());
         }
         Digest(*hasher.finalize().as_bytes())
     }

@@ -146,6 +146,21 @@ hex_id!(
     16
 );
 hex_id!(
+    /// Names a token: the part of it that is no secret.
+    TokenId,
+    8
+);
+hex_id!(
+    /// Blinds the hash of a part of a record: without it nobody can tell which of a few values was hashed.
+    Salt,
+    16
+);
+hex_id!(
+    /// What the salts of a cluster are made of. Its `Debug` tells nothing of it.
+    Secret,
+    32
+);
+hex_id!(
     /// Shows that a store said how many promises it has kept: see [`lineage`](crate::lineage).
     Proof,
     16
@@ -167,7 +182,7 @@ macro_rules! show_beginning {
     )*};
 }
 
-show_beginning!(ClusterId, StoreId, RunId, Proof, Digest);
+show_beginning!(ClusterId, StoreId, RunId, TokenId, Salt, Proof, Digest);
 
 impl fmt::Debug for SessionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -182,6 +197,12 @@ impl StoreId {
         let mut id = [0; 16];
         id.copy_from_slice(&Digest::of(public).0[..16]);
         StoreId(id)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
     }
 }
 

@@ -11,6 +11,7 @@ use crate::bank::Command;
 use crate::batched::{BadCommand, Batched, Reader};
 use crate::ids::SessionKey;
 use crate::msgpack;
+use crate::principal::Admin;
 
 /// Bytes that are set aside for a request before it is encoded: most need no more.
 const USUAL_REQUEST: usize = 128;
@@ -26,6 +27,8 @@ pub struct RequestHeader {
     pub number: u64,
     /// The client has the answers to all requests up to this number.
     pub acknowledged: u64,
+    /// The number of the token that the client showed: see [`principal`](crate::principal).
+    pub token: u64,
 }
 
 /// What is to be done. It is done once, however often the request arrives.
@@ -37,6 +40,8 @@ pub enum Action<C = Command> {
     Close,
     /// A change of what is replicated.
     Command(C),
+    /// A change of who may do what. Boxed, for it is long and rare.
+    Admin(Box<Admin>),
 }
 
 /// A request of a payload, decoded.
@@ -64,7 +69,7 @@ impl EncodedRequest {
         write(&mut bytes, header, action);
         let weight = match action {
             Action::Command(command) => command.weight(),
-            Action::Open | Action::Close => 1,
+            Action::Open | Action::Close | Action::Admin(_) => 1,
         };
         EncodedRequest { bytes, weight }
     }
@@ -88,6 +93,7 @@ impl EncodedRequest {
 const OPEN: &[u8] = b"\xa4Open";
 const CLOSE: &[u8] = b"\xa5Close";
 const COMMAND: &[u8] = b"\x81\xa7Command";
+const ADMIN: &[u8] = b"\x81\xa5Admin";
 
 /// Encodes a request onto `bytes`.
 pub(crate) fn write<C: Batched>(bytes: &mut Vec<u8>, header: &RequestHeader, action: &Action<C>) {
@@ -99,6 +105,10 @@ pub(crate) fn write<C: Batched>(bytes: &mut Vec<u8>, header: &RequestHeader, act
             bytes.extend_from_slice(COMMAND);
             command.write(bytes);
         }
+        Action::Admin(admin) => {
+            bytes.extend_from_slice(ADMIN);
+            admin.write(bytes);
+        }
     }
 }
 
@@ -108,6 +118,8 @@ enum Head {
     Close,
     /// The machine's own encoding of it follows.
     Command,
+    /// The command of an administrator follows.
+    Admin,
 }
 
 impl<'a> Reader<'a> {
@@ -119,6 +131,7 @@ impl<'a> Reader<'a> {
             Head::Open => Action::Open,
             Head::Close => Action::Close,
             Head::Command => Action::Command(C::read(&mut self.0)?),
+            Head::Admin => Action::Admin(Box::new(Admin::read(&mut self.0)?)),
         };
         Ok(Request { header, action, action_bytes: &before[..before.len() - self.0.len()] })
     }
@@ -129,15 +142,17 @@ impl<'a> Reader<'a> {
         match self.head()? {
             Head::Open | Head::Close => Ok(()),
             Head::Command => C::skip(&mut self.0),
+            Head::Admin => Admin::skip(&mut self.0),
         }
     }
 
     fn header(&mut self) -> Result<RequestHeader, BadCommand> {
-        self.expect(&[0x94], "a header is an array of four")?;
+        self.expect(&[0x95], "a header is an array of five")?;
         let session = self.number()?;
         self.expect(&[0xc4, 16], "a key is 16 bytes")?;
         let key = SessionKey(self.bytes()?);
-        Ok(RequestHeader { session, key, number: self.number()?, acknowledged: self.number()? })
+        let (number, acknowledged, token) = (self.number()?, self.number()?, self.number()?);
+        Ok(RequestHeader { session, key, number, acknowledged, token })
     }
 
     fn head(&mut self) -> Result<Head, BadCommand> {
@@ -147,6 +162,8 @@ impl<'a> Reader<'a> {
             Ok(Head::Open)
         } else if self.take(CLOSE) {
             Ok(Head::Close)
+        } else if self.take(ADMIN) {
+            Ok(Head::Admin)
         } else {
             Err("an action of another kind")
         }

@@ -126,6 +126,14 @@ pub enum Rule {
     EndedKeysKept,
     /// A refusal of a node says nothing of an earlier attempt. Broken: none was executed.
     RetriesUnknown,
+    /// A token is looked at when a request is applied. Broken: only at the door.
+    TokenAtApply,
+    /// Roles and scopes are looked at when a command is applied. Broken: only at the door.
+    ScopesAtApply,
+    /// Limits are kept when a command is applied. Broken: there are none.
+    LimitsAtApply,
+    /// A session belongs to the principal that opened it. Broken: to whoever has its key.
+    SessionOwned,
     /// Sessions end when they were idle for too long.
     SessionsExpire,
     /// Log time never goes back.

@@ -134,9 +134,7 @@ impl Books {
         reader.check_store(recovered.store).map_err(BooksError::from)?;
         let view = reader.view().map_err(BooksError::from)?;
         let restored = restore(&view)?;
-        let (ledger, decisions) = restored.unwrap_or_else(|| {
-            (Ledger::new(identity.genesis.transaction_limit, identity.genesis.sessions), Vec::new())
-        });
+        let (ledger, decisions) = restored.unwrap_or_else(|| (Ledger::new_cluster(&identity.genesis), Vec::new()));
         let snapshot = (ledger.applied(), ledger.summary().transactions);
         let before = (decisions, log_hash_of::<Bank>(&view)?);
         let Rebuilt { ledger, .. } = replay(&identity, ledger, before, &log, recovered.decided)?;
@@ -394,6 +392,7 @@ impl Replay {
             TransactionType::Opening | TransactionType::Deposit => (false, true),
             TransactionType::Withdrawal => (true, false),
             TransactionType::Transfer => (true, true),
+            TransactionType::Admin => (false, false),
         };
         let first = kind == TransactionType::Opening;
         let from = (&transaction.from_account, transaction.from_balance, takes, record.previous_of_from);
@@ -436,7 +435,12 @@ impl Replay {
         }
         *newest = id;
         match (takes, gives) {
-            (false, _) => self.total += i128::from(amount),
+            (false, false) => {
+                if amount != 0 || transaction.act.is_none() {
+                    return Err(wrong(format!("it moves money, or says nothing of what was done: {transaction:?}")));
+                }
+            }
+            (false, true) => self.total += i128::from(amount),
             (_, false) => self.total -= i128::from(amount),
             (true, true) => {}
         }

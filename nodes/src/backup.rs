@@ -20,7 +20,7 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 
 use rabia_bank_actors::ledger::{BLOCK, BadRow, Block};
 use rabia_bank_actors::snapshot::Restoring;
-use rabia_bank_messages::genesis::SessionLimits;
+use rabia_bank_messages::genesis::{Founding, SessionLimits};
 use rabia_bank_messages::ids::{Digest, Millis};
 use rabia_bank_storage::{BooksView, Snapshot, StoreError};
 
@@ -139,11 +139,12 @@ pub struct Backup {
 }
 
 /// Reads a backup and verifies it: that it is whole, that the chain of hashes is, and that the rows belong together. A log time
-/// later than `now` is set back to it: a clock was wrong where the backup was taken. Timestamps in the history stay.
+/// later than `now` is set back to it: a clock was wrong where the backup was taken. Timestamps in the history stay. The new cluster
+/// begins with the tokens of `founding`, and with those of the backup only if they are to be kept.
 ///
 /// # Errors
 /// If it can't be read or is damaged.
-pub fn read(input: impl Read, now: Millis) -> Result<Backup, BackupError> {
+pub fn read(input: impl Read, now: Millis, founding: &Founding, keep_tokens: bool) -> Result<Backup, BackupError> {
     let mut input = Reading { inner: BufReader::new(input), hasher: blake3::Hasher::new() };
     let damaged = |what: String| BackupError::Damaged(what);
     if ![MAGIC, MAGIC_0_1_0].contains(&&input.take(MAGIC.len())?[..]) {
@@ -205,6 +206,7 @@ pub fn read(input: impl Read, now: Millis) -> Result<Backup, BackupError> {
     check_history(&snapshot, last.as_ref(), head, transactions, chain_head)?;
     let partial = last.filter(|_| restoring.loading().last_block().is_some());
     snapshot.slot = slot;
+    restoring.loading().found(founding, keep_tokens)?;
     snapshot.state = restoring.into_new_cluster(partial.as_ref(), now)?;
     Ok(Backup { snapshot, transaction_limit, sessions, transactions, chain_head, newest_timestamp, log_time })
 }

@@ -12,9 +12,11 @@ use std::path::{Path, PathBuf};
 
 use rabia_bank_messages::bank::{DEFAULT_TRANSACTION_LIMIT, MAX_BALANCE};
 use rabia_bank_messages::genesis::{
-    DEFAULT_MAX_SESSIONS, DEFAULT_OWNER_HISTORY, DEFAULT_SESSION_IDLE_MS, DEFAULT_WINDOW, Genesis, SessionLimits,
+    DEFAULT_MAX_SESSIONS, DEFAULT_OWNER_HISTORY, DEFAULT_SESSION_IDLE_MS, DEFAULT_WINDOW, Founding, FoundingToken,
+    Genesis, SessionLimits,
 };
-use rabia_bank_messages::ids::{ClusterId, MAX_NODES, Millis, NodeId, StoreId};
+use rabia_bank_messages::ids::{ClusterId, Digest, MAX_NODES, Millis, NodeId, Secret, StoreId, TokenId};
+use rabia_bank_messages::principal::{ADMIN, DAILY, PrincipalNumber};
 use serde::Deserialize;
 
 use crate::member_key::KEY_FILE;
@@ -97,6 +99,8 @@ pub struct NodeConfig {
     pub transaction_limit: u64,
     /// When sessions expire: the same at all members.
     pub sessions: SessionLimits,
+    /// What the cluster begins with: the secret that salts of hashes are made of, and hashes of the first tokens.
+    pub founding: Founding,
     /// All members, this node included, node 1 first.
     pub members: Vec<Member>,
     /// Web pages (`scheme://host[:port]`) that may connect besides the node's own.
@@ -161,6 +165,9 @@ struct ConfigFile {
     tls: Option<TlsTable>,
     #[serde(default)]
     limits: Limits,
+    secret: Option<Secret>,
+    #[serde(default)]
+    first_token: Vec<FirstToken>,
     #[serde(default)]
     member: Vec<Member>,
 }
@@ -172,6 +179,16 @@ struct TlsTable {
     certificate: PathBuf,
     key: PathBuf,
     client_ca: Option<PathBuf>,
+}
+
+/// A token that the cluster begins with.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FirstToken {
+    principal: PrincipalNumber,
+    id: TokenId,
+    hash: Digest,
+    expires_at: Millis,
 }
 
 /// A value that makes no sense: the key that it stands behind (and at which member, from 0), and what is wrong.
@@ -248,6 +265,10 @@ impl NodeConfig {
                 open: file.max_sessions.unwrap_or(DEFAULT_MAX_SESSIONS),
                 idle_ms: file.session_idle_ms.unwrap_or(DEFAULT_SESSION_IDLE_MS),
             },
+            founding: Founding {
+                secret: file.secret.unwrap_or(Founding::default().secret),
+                tokens: file.first_token.into_iter().map(FirstToken::founding).collect(),
+            },
             members: file.member,
             allowed_origins: file.allowed_origins,
             tls: file.tls.map(|tls| TlsFiles {
@@ -269,6 +290,7 @@ impl NodeConfig {
             owner_history: self.owner_history,
             transaction_limit: self.transaction_limit,
             sessions: self.sessions,
+            founding: self.founding.clone(),
         }
     }
 
@@ -299,6 +321,11 @@ impl NodeConfig {
 
     fn check(&self) -> Result<(), Problem> {
         self.check_members()?;
+        if let Some(token) = self.founding.tokens.iter().find(|token| !(ADMIN..=DAILY).contains(&token.principal)) {
+            let problem =
+                format!("a cluster begins with tokens of principals {ADMIN} and {DAILY}, not {}", token.principal);
+            return Err(Problem::at("principal", problem));
+        }
         self.check_numbers()?;
         if self.client_listen == self.peer_listen && self.client_listen.port() != 0 {
             return Err(Problem::at("client_listen", "clients and peers need two ports; this is peer_listen too"));
@@ -414,7 +441,9 @@ impl NodeConfig {
              owner_history = {history}\n\
              transaction_limit = {limit}\n\
              max_sessions = {max_sessions}\n\
-             session_idle_ms = {session_idle}\n",
+             session_idle_ms = {session_idle}\n\
+             # What salts of hashes in the books are made of. Nobody else needs to know it.\n\
+             secret = \"{secret}\"\n",
             node = self.node,
             count = self.members.len(),
             cluster = self.cluster,
@@ -426,6 +455,7 @@ impl NodeConfig {
             limit = self.transaction_limit,
             max_sessions = self.sessions.open,
             session_idle = self.sessions.idle_ms,
+            secret = self.founding.secret,
         );
         if self.insecure {
             text.push_str("\n# Clients are served without TLS beyond loopback: whoever is on the way reads and changes what they say.\n");
@@ -433,6 +463,15 @@ impl NodeConfig {
         }
         self.write_tls(&mut text);
         self.limits.write_toml(&mut text);
+        if !self.founding.tokens.is_empty() {
+            text.push_str("\n# The tokens that the cluster begins with, as hashes. Those of today are in the log.\n");
+        }
+        for FoundingToken { principal, id, hash, expires_at } in &self.founding.tokens {
+            let _ = writeln!(
+                text,
+                "[[first_token]]\nprincipal = {principal}\nid = \"{id}\"\nhash = \"{hash}\"\nexpires_at = {expires_at}\n"
+            );
+        }
         text.push_str("\n# All members, this node included.\n");
         for member in &self.members {
             let address = quoted(&member.address);
@@ -471,6 +510,13 @@ impl NodeConfig {
     }
 }
 
+impl FirstToken {
+    fn founding(self) -> FoundingToken {
+        let FirstToken { principal, id, hash, expires_at } = self;
+        FoundingToken { principal, id, hash, expires_at }
+    }
+}
+
 /// The same path wherever the process goes; as it is, where that can't be told.
 fn absolute(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path)
@@ -504,6 +550,15 @@ mod tests {
             owner_history: 4,
             transaction_limit: 5_000,
             sessions: SessionLimits { open: 12, idle_ms: 60_000 },
+            founding: Founding {
+                secret: Secret([9; 32]),
+                tokens: vec![FoundingToken {
+                    principal: DAILY,
+                    id: TokenId([1; 8]),
+                    hash: Digest([2; 32]),
+                    expires_at: 1_760_000_000_000,
+                }],
+            },
             members: (1..=3).map(member).collect(),
             allowed_origins: vec!["https://example.org".into(), "http://\"odd\":1".into()],
             tls: Some(TlsFiles {

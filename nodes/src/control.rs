@@ -5,6 +5,7 @@
 //! - `backup`: the file of a backup ([`backup`]).
 //! - `replace NODE STORE`: put into the log that this member has this store now ([`replace`](crate::replace)), and answer in
 //!   which slot that was decided. It may take half a minute, and ends in vain where there is no quorum.
+//! - `put-token PRINCIPAL ID HASH EXPIRES`: put a token for an administrator, for who owns this folder. The answer is its number.
 //! - `accept-clock`: this node's clock is right ([`clocks`](rabia_bank_actors::consensus::clocks)). The answer is how far it shows
 //!   beyond what was confirmed, in milliseconds; 0 where nothing was wrong with it.
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use rabia_bank_actors::handle::NodeHandle;
 use rabia_bank_messages::ids::{Millis, NodeId, Slot, StoreId};
+use rabia_bank_messages::principal::PutToken;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
@@ -33,7 +35,7 @@ const AT_ONCE: usize = 8;
 /// The wait after the system could not accept a connection.
 const PAUSE: Duration = Duration::from_secs(1);
 /// A question is no longer than this.
-const MAX_QUESTION: usize = 64;
+const MAX_QUESTION: usize = 256;
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -143,6 +145,7 @@ enum Question {
     Backup,
     AcceptClock,
     Replace(NodeId, StoreId),
+    PutToken(PutToken),
 }
 
 impl Question {
@@ -154,6 +157,12 @@ impl Question {
             ["replace", node, store] => {
                 Some(Question::Replace(node.parse().ok().and_then(NodeId::new)?, store.parse().ok()?))
             }
+            ["put-token", principal, token_id, token_hash, expires_at] => Some(Question::PutToken(PutToken {
+                principal: principal.parse().ok()?,
+                token_id: token_id.parse().ok()?,
+                token_hash: token_hash.parse().ok()?,
+                expires_at: expires_at.parse().ok()?,
+            })),
             _ => None,
         }
     }
@@ -182,12 +191,19 @@ async fn answer(stream: UnixStream, node: &NodeHandle) -> Result<(), BackupError
             };
             return Ok(stream.write_all(answer.as_bytes()).await?);
         }
+        Some(Question::PutToken(put)) => {
+            let answer = match node.put_token_as_owner(put).await {
+                Ok(number) => format!("ok\n{number}\n"),
+                Err(why) => format!("{}\n", why.replace('\n', " ")),
+            };
+            return Ok(stream.write_all(answer.as_bytes()).await?);
+        }
         // Somebody looked whether there is somebody.
         None if question.is_empty() => return Ok(()),
         None => {
             stream
                 .write_all(
-                    b"this is no question that is answered here; ask: backup, accept-clock, or: replace NODE STORE\n",
+                    b"this is no question that is answered here; ask: backup, accept-clock, put-token, or: replace NODE STORE\n",
                 )
                 .await?;
             return Ok(());
@@ -240,6 +256,18 @@ pub fn ask_accept_clock(node_dir: &Path) -> Result<Millis, ControlError> {
     let mut beyond = String::new();
     ask(node_dir, "accept-clock")?.read_line(&mut beyond)?;
     beyond.trim_end().parse().map_err(|_| ControlError::Refused(format!("something that is no time: {beyond}")))
+}
+
+/// Tells a running node to put this token for an administrator into the log. Answers the token's number.
+///
+/// # Errors
+/// If the node does not run, or refuses, or can't say that it is decided.
+pub fn ask_put_token(node_dir: &Path, put: &PutToken) -> Result<u64, ControlError> {
+    let PutToken { principal, token_id, token_hash, expires_at } = put;
+    let mut number = String::new();
+    let question = format!("put-token {principal} {token_id} {token_hash} {expires_at}");
+    ask(node_dir, &question)?.read_line(&mut number)?;
+    number.trim_end().parse().map_err(|_| ControlError::Refused(format!("something that is no number: {number}")))
 }
 
 /// Whether a node runs in this folder.

@@ -15,7 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rabia_bank_actors::uptime;
 use rabia_bank_messages::bank::DEFAULT_TRANSACTION_LIMIT;
 use rabia_bank_messages::escape::escaped;
-use rabia_bank_messages::genesis::{DEFAULT_WINDOW, Genesis, SessionLimits};
+use rabia_bank_messages::genesis::{DEFAULT_WINDOW, Founding, Genesis, SessionLimits};
 use rabia_bank_messages::ids::{ClusterId, MAX_NODES, Millis, NodeId};
 use rabia_bank_messages::promise::Identity;
 use rabia_bank_storage::{BooksStore, LogStore, Snapshot, StoreError};
@@ -25,6 +25,7 @@ use crate::config::{
     TlsFiles,
 };
 use crate::member_key::{KEY_FILE, MemberKey};
+use crate::tokens::{self, FirstTokens};
 use crate::{private, random};
 
 /// The certificate for clients of a cluster that was created with one, in its folder and in that of each node.
@@ -164,7 +165,8 @@ pub fn is_vacant(dir: &Path) -> Result<bool, ClusterDirError> {
 /// # Errors
 /// If there is something already, or it can't be written. Nothing is created then.
 pub fn create(new: &NewCluster) -> Result<Vec<NodeConfig>, ClusterDirError> {
-    create_from(new, None)
+    let (founding, tokens) = tokens::found(wall(), true);
+    create_from(new, None, founding, &tokens)
 }
 
 /// The configurations of the cluster in this folder, which is created if there is none.
@@ -190,11 +192,21 @@ pub fn create_or_open(new: &NewCluster) -> Result<Vec<NodeConfig>, ClusterDirErr
 ///
 /// # Errors
 /// As for [`create`].
-pub fn restore(new: &NewCluster, books: &Snapshot) -> Result<Vec<NodeConfig>, ClusterDirError> {
-    create_from(new, Some(books))
+pub(crate) fn restore(
+    new: &NewCluster,
+    books: &Snapshot,
+    founding: Founding,
+    tokens: &FirstTokens,
+) -> Result<Vec<NodeConfig>, ClusterDirError> {
+    create_from(new, Some(books), founding, tokens)
 }
 
-fn create_from(new: &NewCluster, books: Option<&Snapshot>) -> Result<Vec<NodeConfig>, ClusterDirError> {
+fn create_from(
+    new: &NewCluster,
+    books: Option<&Snapshot>,
+    founding: Founding,
+    tokens: &FirstTokens,
+) -> Result<Vec<NodeConfig>, ClusterDirError> {
     if !(1..=MAX_NODES).contains(&new.nodes) {
         return Err(ClusterDirError::NodeCount(new.nodes));
     }
@@ -220,7 +232,8 @@ fn create_from(new: &NewCluster, books: Option<&Snapshot>) -> Result<Vec<NodeCon
         .tempdir_in(parent)
         .map_err(at(parent))?;
     let keys: Vec<MemberKey> = (0..new.nodes).map(|_| MemberKey::draw()).collect();
-    let configs = configs(new, &keys);
+    let configs = configs(new, &keys, founding);
+    tokens.write(unfinished.path()).map_err(at(unfinished.path()))?;
     for (config, key) in configs.iter().zip(&keys) {
         write_node(unfinished.path(), config, key, books)?;
         if let Some(NewCertificate { certificate, key }) = &new.tls {
@@ -249,7 +262,7 @@ fn private_folder() -> fs::Permissions {
 }
 
 /// The configurations of all nodes, which have these keys; each is to lie in its [`node_dir`].
-fn configs(new: &NewCluster, keys: &[MemberKey]) -> Vec<NodeConfig> {
+fn configs(new: &NewCluster, keys: &[MemberKey], founding: Founding) -> Vec<NodeConfig> {
     let nodes = NodeId::all(new.nodes);
     let port = |node: NodeId, offset: u16| new.base_port + offset + u16::from(node.get()) - 1;
     let listen = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -275,6 +288,7 @@ fn configs(new: &NewCluster, keys: &[MemberKey]) -> Vec<NodeConfig> {
             owner_history: genesis.owner_history,
             transaction_limit: new.transaction_limit,
             sessions: new.sessions,
+            founding: founding.clone(),
             members: members.clone(),
             allowed_origins: Vec::new(),
             tls: new.tls.as_ref().map(|_| TlsFiles {
@@ -381,6 +395,9 @@ mod tests {
         let configs = create(&new_cluster(dir.clone())).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&dir), 0o700);
+        assert_eq!(mode(&dir.join("admin")), 0o700);
+        assert_eq!(mode(&tokens::admin_token(&dir)), 0o600);
+        assert_eq!(mode(&tokens::client_token(&dir)), 0o600);
         for config in &configs {
             assert_eq!(mode(&config.data_dir), 0o700);
             for entry in fs::read_dir(&config.data_dir).unwrap() {

@@ -69,6 +69,8 @@
 //!   thread along unnoticed: `ended` tells of that, too.
 //! - **More than one node.** Nothing is global: start as many [`Embedded`] as you like, in one process or in many. Sessions can be
 //!   used at any of them.
+//! - **Principals.** The program that a node lives in is the principal `host`, which may do everything, and needs no token.
+//!   [`Embedded::session_as`] speaks for the principal of a token instead; [`Session::administer`] puts principals and tokens.
 //! - **Another machine.** What is replicated need not be the bank: see [`machine`](crate::machine).
 //! - **Feeds.** [`Session::subscribe`] gives the transactions of a feed as a stream. An actor is told of them by [`Subscribe`].
 
@@ -85,16 +87,18 @@ use tokio::sync::watch;
 
 pub use rabia_bank_actors::host_session::HostSession;
 pub use rabia_bank_actors::mail::host_session::{
-    Close, Command, Follow, Happened, Heard, Query, Reply, Subscribe, Transactions,
+    Administer, Close, Command, Follow, Happened, Heard, Query, Reply, Subscribe, Transactions,
 };
 pub use rabia_bank_client::{Applied, BankCalls, Receipt, Request};
 pub use rabia_bank_messages::client::Feed;
 pub use rabia_bank_messages::genesis::SessionLimits;
 pub use rabia_bank_messages::ids::{SessionKey, Slot};
+pub use rabia_bank_messages::principal::{self, Admin};
+pub use rabia_bank_messages::token::Token;
 
 use crate::NodeError;
 use crate::config::NodeConfig;
-use crate::create::{ClusterDirError, NewCluster, create_or_open};
+use crate::create::{ClusterDirError, NewCluster, create_or_open, wall};
 use crate::server::{self, Listeners, Peers, Secrets};
 
 pub use crate::server::LocalNetwork;
@@ -340,6 +344,17 @@ impl<S: StateMachine> Embedded<S> {
         Ok(Session { actor, close: false })
     }
 
+    /// A session of the principal of this token instead of the host's: see [`principal`](rabia_bank_messages::principal). None if the
+    /// token is not in force.
+    ///
+    /// # Errors
+    /// If the node has stopped.
+    pub async fn session_as(&self, token: &Token) -> Result<Option<Session<S>>, Stopped> {
+        let Some((number, _)) = self.handle.roster().recognise(token, wall()) else { return Ok(None) };
+        let actor = self.sessions.open_as(None, number).await?;
+        Ok(Some(Session { actor, close: true }))
+    }
+
     /// The state of the node.
     ///
     /// # Errors
@@ -392,6 +407,14 @@ impl<S: StateMachine> Session<S> {
         heard(self.actor.send(Command::numbered(number, command)).await, Outcome::Unknown)
     }
 
+    /// Carries an administrator's command out, once. The host may do what an administrator may.
+    ///
+    /// # Errors
+    /// Refused, or unknown: see the [module](self).
+    pub async fn administer(&self, admin: Admin) -> Heard<S::Answer> {
+        heard(self.actor.send(Administer::new(admin)).await, Outcome::Unknown)
+    }
+
     /// Looks something up.
     ///
     /// # Errors
@@ -420,6 +443,7 @@ impl BankCalls for Session {
     async fn call(&self, request: Request) -> Result<Applied, Refusal> {
         let Reply { slot, index, replayed, success } = match request {
             Request::Command(command) => self.command(command).await?,
+            Request::Admin(admin) => self.administer(admin).await?,
             Request::Query(query, read) => self.query(query, read).await?,
         };
         Ok(Applied { slot, index, replayed, success })

@@ -7,6 +7,7 @@
 //! - [`member_key`]: the key that a node shows the others; [`peer_tls`]: what links between nodes run over.
 //! - [`server`]: listeners, dialers and actors of a running node.
 //! - [`audit`]: the books of a node that is not running; [`backup`]: those of one that is, over its [`control`] socket.
+//! - [`tokens`]: what clients show, and the files that it is kept in.
 //! - [`replace`]: a new store for a member that lost its own.
 //! - [`program`]: `rabia-bank` with its subcommands.
 //! - [`performance`]: how fast it is, what a large bank costs, and how to measure.
@@ -65,6 +66,7 @@ pub mod server;
 pub mod testing;
 #[cfg(feature = "embed")]
 mod tls;
+pub mod tokens;
 
 #[cfg(feature = "embed")]
 pub use node_error::NodeError;

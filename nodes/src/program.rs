@@ -12,6 +12,7 @@ pub mod create;
 mod damage;
 mod exit;
 pub mod node;
+mod principals;
 mod process;
 pub mod replace;
 pub mod simulate;
@@ -19,7 +20,7 @@ mod terminal;
 mod time;
 mod tls;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -28,11 +29,12 @@ use tracing_subscriber::EnvFilter;
 use crate::NodeError;
 use crate::audit::AuditError;
 use crate::backup::BackupError;
-use crate::client::{BadUrl, ClientOptions, NodeUrl};
+use crate::client::{BadUrl, ClientOptions, NodeUrl, Token, find_token};
 use crate::config::DEFAULT_CLIENT_PORT;
 use crate::control::ControlError;
 use crate::create::ClusterDirError;
 use crate::replace::ReplaceError;
+use crate::tokens::client_token;
 
 pub use self::exit::{EXIT_CODES, Exit};
 
@@ -74,6 +76,10 @@ pub enum Task {
     Node(node::Args),
     /// Speak to a cluster: open accounts, move money, look things up.
     Client(client::Args),
+    /// Say who may do what: put, list and remove principals.
+    Principal(principals::PrincipalArgs),
+    /// Make, list and revoke tokens.
+    Token(principals::TokenArgs),
     /// Verify, export or sum up the books of a node that is not running.
     Audit(audit::Args),
     /// Write the books of a running node into a file.
@@ -115,6 +121,37 @@ impl Connect {
         };
         let tls = self.trust.tls(&urls)?;
         Ok(ClientOptions { tls, ..ClientOptions::new(urls) })
+    }
+}
+
+/// The token to show, for every subcommand that is a client.
+#[derive(clap::Args, Debug, Clone)]
+pub struct ClientToken {
+    /// The file with the token to show. Where not given: the variable RABIA_BANK_TOKEN, or else client.token in the folder of a
+    /// cluster that was made here.
+    #[arg(long, global = true, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl ClientToken {
+    /// The token, if there is one.
+    fn find(&self) -> Result<Option<Token>, ProgramError> {
+        self.find_or(&client_token(&default_data_dir()))
+    }
+
+    /// The same, where it is in this file if nobody says otherwise.
+    fn find_or(&self, usual: &Path) -> Result<Option<Token>, ProgramError> {
+        let at = |path: &Path| {
+            let path = path.display().to_string();
+            move |error: std::io::Error| ProgramError::Usage(format!("can't read a token from {path}: {error}"))
+        };
+        match &self.token_file {
+            Some(file) => {
+                let text = std::fs::read_to_string(file).map_err(at(file))?;
+                Ok(Some(Token::from(text.trim())))
+            }
+            None => find_token(usual).map_err(at(usual)),
+        }
     }
 }
 
@@ -183,6 +220,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Task::Create(args) => create::run(args),
         Task::Node(args) => node::run(&args),
         Task::Client(args) => client::run(args),
+        Task::Principal(args) => principals::run_principal(args),
+        Task::Token(args) => principals::run_token(args),
         Task::Audit(args) => audit::run(args),
         Task::Backup(args) => backup::run_backup(args),
         Task::Restore(args) => backup::run_restore(args),
@@ -252,6 +291,14 @@ mod tests {
             "rabia-bank replace --config /tmp/x/node-2/node.toml --through /tmp/x/node-1 --force",
             "rabia-bank replace --through /tmp/x/node-1 --node 2 --store 000102030405060708090a0b0c0d0e0f",
             "rabia-bank clock accept --data-dir /tmp/x/node-1",
+            "rabia-bank principal put shop --role teller --role reader --read shop: --debit shop:till --credit shop: --per-day 100000",
+            "rabia-bank principal list --json",
+            "rabia-bank principal remove shop",
+            "rabia-bank token create shop --days 30 --to shop.token",
+            "rabia-bank token create admin --through rabia-bank-data/node-1",
+            "rabia-bank token list",
+            "rabia-bank token revoke 0123456789abcdef",
+            "rabia-bank client --token-file x balance alice",
             "rabia-bank simulate",
             "rabia-bank simulate --seed 5 --nodes 4 --ops 100 --trace",
             "rabia-bank simulate --seeds 300 --jobs 2 --json",

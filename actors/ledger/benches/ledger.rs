@@ -22,7 +22,7 @@ struct Bank {
 impl Bank {
     fn new() -> Bank {
         let mut bank = Bank { ledger: Ledger::new(1_000_000_000, SessionLimits::default()), sequence: 0, request: 0 };
-        let open = (RequestHeader { session: 0, key: KEY, number: 0, acknowledged: 0 }, Action::Open);
+        let open = (RequestHeader { session: 0, key: KEY, number: 0, acknowledged: 0, token: 0 }, Action::Open);
         let batch = bank.batch([open]);
         bank.apply(&batch);
         let create = |n| Operation::CreateAccount { account_id: account(n), initial_balance: Amount::new(1 << 40) };
@@ -36,7 +36,7 @@ impl Bank {
     fn request(&mut self, command: Command) -> (RequestHeader, Action) {
         self.request += 1;
         let (number, acknowledged) = (self.request, self.request.saturating_sub(TRANSFERS));
-        (RequestHeader { session: 1, key: KEY, number, acknowledged }, Action::Command(command))
+        (RequestHeader { session: 1, key: KEY, number, acknowledged, token: 0 }, Action::Command(command))
     }
 
     fn batch(&mut self, requests: impl IntoIterator<Item = (RequestHeader, Action)>) -> (BatchId, Payload) {

@@ -19,7 +19,7 @@
 //!
 //! It covers everything that a later answer can depend on: the machine's own hash, its history by the hash that all of it leads to,
 //! sessions with the replies they keep, the keys of those that
-//! ended, the batches remembered, log time, the count of requests, the stores
+//! ended, principals and their tokens, the batches remembered, log time, the count of requests, the stores
 //! of members that were replaced, and the batches that could not be applied. It does not cover
 //! the slot: a forfeited slot and a repeated batch leave the state as it was. Accounts, sessions and batches are
 //! hashed as sets (`set_hash`): what changes is noted, and hashed when the digest is asked for, or when much has
@@ -29,7 +29,7 @@
 use rabia_bank_messages::bank::{Refusal, Success};
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::genesis::SessionLimits;
-use rabia_bank_messages::ids::{Digest, Millis};
+use rabia_bank_messages::ids::{Digest, Millis, Secret};
 
 #[doc = include_str!("../ADDING_A_COMMAND.md")]
 pub mod adding_a_command {}
@@ -38,8 +38,10 @@ mod batches;
 mod ended;
 pub mod lookup;
 pub mod machine;
+pub mod principals;
 mod rejection;
 pub mod replicated;
+pub mod rights;
 mod rows;
 mod sessions;
 mod set_hash;
@@ -49,7 +51,7 @@ mod taking;
 mod unusable;
 
 pub use bank::{BLOCK, Bank, Block, BlockRecord, CommandOutcome, MOST_AT_ONCE, TELL, chain_hash};
-pub use rejection::Rejection;
+pub use rejection::{Rejection, admin_refusal};
 pub use replicated::Summary;
 pub use rows::BadRow;
 pub use snapshot::Changes;
@@ -72,12 +74,12 @@ pub type Loading = snapshot::Loading<Bank>;
 pub type Answer = Result<Success, Refusal>;
 
 impl Ledger {
-    /// An empty bank, in which one transaction moves at most `transaction_limit` minor units.
+    /// An empty bank without tokens, whose salts are no secret, for tests: one in which one transaction moves at most `transaction_limit` minor units.
     ///
     /// # Panics
     /// If the limit is not from 1 to [`MAX_BALANCE`](rabia_bank_messages::bank::MAX_BALANCE), or no session may be open.
     pub fn new(transaction_limit: u64, sessions: SessionLimits) -> Ledger {
-        Ledger::of(Bank::new(transaction_limit), sessions)
+        Ledger::of(Bank::new(transaction_limit, Secret([0; 32])), sessions)
     }
 
     /// The largest amount of one transaction, in minor units.

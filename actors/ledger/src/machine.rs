@@ -27,18 +27,20 @@ use std::sync::Arc;
 use rabia_bank_messages::bank::{Refusal, Status};
 use rabia_bank_messages::batch::Batched;
 use rabia_bank_messages::genesis::Genesis;
-use rabia_bank_messages::ids::{Digest, Millis, Slot};
+use rabia_bank_messages::ids::{Digest, Millis, NodeId, Secret, Slot};
 use rabia_bank_messages::msgpack;
+use rabia_bank_messages::principal::{Admin, PrincipalNumber, PrincipalsInfo};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::rights::Rights;
 use crate::rows::BadRow;
 use crate::state::{StateRow, decode_state, encode_state};
 
-/// Where in the log a command stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Where in the log a command stands, and who asks for it.
+#[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub struct Moment {
+pub struct Moment<'a> {
     /// The slot that is applied.
     pub slot: Slot,
     /// The command's place among the requests of that slot, from 0.
@@ -46,11 +48,27 @@ pub struct Moment {
     /// Log time, in milliseconds since the Unix epoch: the highest stamp of a batch so far. It never goes back, but for the first
     /// slots of a cluster that goes on from a backup.
     pub time: Millis,
+    /// What the principal may do that asks.
+    pub rights: &'a Rights<'a>,
 }
 
-impl Moment {
-    pub(crate) fn new(slot: Slot, index: u32, time: Millis) -> Moment {
-        Moment { slot, index, time }
+/// Where in the log an administrator's command stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Recorded {
+    /// The slot that is applied.
+    pub slot: Slot,
+    /// Log time, in milliseconds since the Unix epoch.
+    pub time: Millis,
+    /// Who asked; 0 for the owner of a node's folder.
+    pub principal: PrincipalNumber,
+    /// Whose folder that is.
+    pub owner: Option<NodeId>,
+}
+
+impl<'a> Moment<'a> {
+    pub(crate) fn new(slot: Slot, index: u32, time: Millis, rights: &'a Rights<'a>) -> Moment<'a> {
+        Moment { slot, index, time, rights }
     }
 }
 
@@ -90,7 +108,49 @@ pub trait StateMachine: Debug + Sized + Send + 'static {
     }
 
     /// Carries out a command, or refuses it. Called once for each command, in the order of the log.
-    fn apply(&mut self, command: &Self::Command, at: Moment) -> Self::Outcome;
+    fn apply(&mut self, command: &Self::Command, at: Moment<'_>) -> Self::Outcome;
+
+    /// An administrator's command was carried out. A machine with a history makes a record of it.
+    fn record(&mut self, _act: &Admin, _at: Recorded) {}
+
+    /// Whether applying would refuse this command to the principal, as far as can be said without the state. Asked before a command goes
+    /// into the log, which is cheaper than to refuse it there.
+    ///
+    /// # Errors
+    /// Why it would.
+    fn check_command(_command: &Self::Command, _rights: &Rights<'_>) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    /// Whether the principal may ask this.
+    ///
+    /// # Errors
+    /// Why not.
+    fn check_query(_query: &Self::Query, _rights: &Rights<'_>) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    /// Whether the principal may subscribe to this.
+    ///
+    /// # Errors
+    /// Why not.
+    fn check_feed(_feed: &Self::Feed, _rights: &Rights<'_>) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    /// Whether the principal may see the answer to a query at all, now that it is known what it is about.
+    ///
+    /// # Errors
+    /// Why not.
+    fn check_answer(_answer: &Self::Answer, _rights: &Rights<'_>) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    /// Takes out of an answer what the principal may not see.
+    fn hide(_answer: &mut Self::Answer, _rights: &Rights<'_>) {}
+
+    /// Takes out of an entry of the history what the principal may not see.
+    fn hide_in_entry(_entry: &mut <Self::Feed as Feed<Self>>::Entry, _rights: &Rights<'_>) {}
 
     /// Between slots: a good time for work that spreads a later cost, such as hashing what has changed.
     fn settle(&mut self) {}
@@ -100,6 +160,17 @@ pub trait StateMachine: Debug + Sized + Send + 'static {
 
     /// How to answer a query that is about the node rather than about what is replicated: with its status. None for all others.
     fn about_node(_query: &Self::Query) -> Option<fn(Box<Status>) -> Self::Answer> {
+        None
+    }
+
+    /// How to answer a query that is about principals rather than about the machine. None for all others.
+    fn about_principals(_query: &Self::Query) -> Option<fn(PrincipalsInfo) -> Self::Answer> {
+        None
+    }
+
+    /// The answer to an administrator's command that was carried out, with the number of the principal or token. None where clients
+    /// send no such commands.
+    fn administered(_number: u64) -> Option<Self::Answer> {
         None
     }
 
@@ -144,6 +215,9 @@ pub trait StateMachine: Debug + Sized + Send + 'static {
     /// # Errors
     /// If they do not belong together. (The digest is compared afterwards.)
     fn loaded(&mut self, head: Self::Head, last: Option<&Self::Block>) -> Result<(), BadRow>;
+
+    /// The state goes on in a new cluster: it takes this secret where it is older than secrets are.
+    fn adopt(_head: &mut Self::Head, _secret: Secret) {}
 
     /// How far the history of a snapshot with this head goes.
     fn history_of(_head: &Self::Head) -> History {

@@ -1,6 +1,7 @@
 //! Why a request does not get to the machine.
 
 use rabia_bank_messages::bank::{ErrorCode, Outcome, Refusal};
+use rabia_bank_messages::principal::{AdminRefusal, MAX_PRINCIPALS_BYTES, MAX_TOKENS};
 
 /// Why the rules of sessions keep a request from the machine. Nothing was executed for it now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +30,8 @@ pub enum Rejection {
         /// The number that both commands were sent with.
         number: u64,
     },
+    /// The request names a token that is not in force, or speaks in another principal's session.
+    NotAuthorised,
     /// There is no room for the reply: too many are kept that were not acknowledged.
     RepliesFull {
         /// What they take, in bytes.
@@ -65,6 +68,11 @@ impl Rejection {
                 Outcome::Refused,
                 format!("{open} sessions are open, and all were used lately: try again later"),
             ),
+            Rejection::NotAuthorised => (
+                ErrorCode::NotAuthorised,
+                Outcome::Unknown,
+                "the token is not in force, or the session is another principal's".into(),
+            ),
             Rejection::RepliesFull { kept, all } => (
                 ErrorCode::Busy,
                 Outcome::Unknown,
@@ -76,4 +84,28 @@ impl Rejection {
         };
         Refusal { outcome, ..Refusal::refused(code, message) }
     }
+}
+
+/// The answer to an administrator's command that was refused.
+pub fn admin_refusal(refusal: AdminRefusal) -> Refusal {
+    let (code, message) = match refusal {
+        AdminRefusal::NotAuthorised => (
+            ErrorCode::NotAuthorised,
+            "only administrators may do this; nobody changes their own principal, and the host has no token".to_owned(),
+        ),
+        AdminRefusal::PrincipalNotFound => {
+            (ErrorCode::PrincipalNotFound, "there is no principal of this name".to_owned())
+        }
+        AdminRefusal::InvalidExpiry => {
+            (ErrorCode::InvalidExpiry, "a token expires after now (by log time) and within ten years".to_owned())
+        }
+        AdminRefusal::TokenExists => (ErrorCode::TokenExists, "there is another token with this id".to_owned()),
+        AdminRefusal::TokenNotFound => (ErrorCode::TokenNotFound, "there is no token with this id".to_owned()),
+        AdminRefusal::TooManyPrincipals => (
+            ErrorCode::TooManyPrincipals,
+            format!("all principals together would take more than {MAX_PRINCIPALS_BYTES} bytes"),
+        ),
+        AdminRefusal::TooManyTokens => (ErrorCode::TooManyTokens, format!("there are {MAX_TOKENS} tokens already")),
+    };
+    Refusal::refused(code, message)
 }

@@ -12,15 +12,18 @@
 
 use rabia_bank_messages::bank::Refusal;
 use rabia_bank_messages::batch::{Action, BadPayload, Contents, Payload, Request};
-use rabia_bank_messages::genesis::{Replacement, Replacements, SessionLimits};
+use rabia_bank_messages::genesis::{Founding, Genesis, Replacement, Replacements, SessionLimits};
 use rabia_bank_messages::ids::{BatchId, Digest, Millis, Slot};
+use rabia_bank_messages::principal::{Admin, Administered, PrincipalNumber};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 
 use crate::batches::AppliedBatches;
 use crate::lookup::Lookup;
-use crate::machine::{Ask, History, Kept, Moment, Progress, StateMachine};
+use crate::machine::{Ask, Begun, History, Kept, Moment, Progress, Recorded, StateMachine};
+use crate::principals::{Asker, Principals, Roster};
 use crate::rejection::Rejection;
-use crate::sessions::{Admission, Place, Sessions};
+use crate::rights::Rights;
+use crate::sessions::{Admission, KeptReply, Place, Sessions};
 use crate::taking::Taking;
 use crate::unusable::UnusableBatches;
 
@@ -34,6 +37,7 @@ pub struct Replicated<S: StateMachine> {
     pub(crate) machine: S,
     pub(crate) sessions: Sessions<S>,
     pub(crate) batches: AppliedBatches,
+    pub(crate) principals: Principals,
     pub(crate) replacements: Replacements,
     pub(crate) unusable: UnusableBatches,
     pub(crate) applied: Slot,
@@ -88,7 +92,18 @@ pub enum RequestOutcome<O> {
         /// What came of it: see [`Replicated::render`].
         outcome: O,
     },
-    /// The rules of sessions kept it from the machine.
+    /// An administrator's command was applied, now or earlier. It may have been refused.
+    Administered {
+        /// The slot that it was applied in first.
+        slot: Slot,
+        /// Its place among the requests of that slot, from 0.
+        index: u32,
+        /// Whether that was an earlier request.
+        replayed: bool,
+        /// What came of it.
+        outcome: Administered,
+    },
+    /// The rules of sessions or of principals kept it from the machine.
     Rejected(Rejection),
 }
 
@@ -116,13 +131,23 @@ pub struct Summary {
 }
 
 impl<S: StateMachine> Replicated<S> {
-    /// A machine as it is before the first slot: the same on all nodes.
+    /// The state before the first slot: the same on all nodes.
+    ///
+    /// # Panics
+    /// If no session may be open.
+    pub fn new_cluster(genesis: &Genesis) -> Replicated<S> {
+        let principals = Principals::new(&genesis.founding);
+        Replicated { principals, ..Replicated::of(S::new_cluster(genesis), genesis.sessions) }
+    }
+
+    /// The same around this machine, where nobody has a token.
     ///
     /// # Panics
     /// If no session may be open.
     pub fn of(machine: S, sessions: SessionLimits) -> Replicated<S> {
         Replicated {
             machine,
+            principals: Principals::new(&Founding::default()),
             sessions: Sessions::new(sessions),
             batches: AppliedBatches::default(),
             replacements: Replacements::default(),
@@ -206,15 +231,64 @@ impl<S: StateMachine> Replicated<S> {
     fn apply_request(&mut self, request: &Request<'_, S::Command>, place: Place) -> RequestOutcome<S::Outcome> {
         self.requests += 1;
         let header = &request.header;
+        let principal = match self.principals.asker(header.token, self.time) {
+            Some(Asker::Principal(principal)) => principal,
+            Some(owner @ Asker::Owner(_)) => return self.apply_owners(request, owner, place),
+            None => return RequestOutcome::Rejected(Rejection::NotAuthorised),
+        };
         match &request.action {
-            Action::Open => match self.sessions.open(header.key, self.requests, self.time) {
+            Action::Open => match self.sessions.open(header.key, self.requests, self.time, principal) {
                 Ok((session, new)) => RequestOutcome::Opened { session, new },
                 Err(rejection) => RequestOutcome::Rejected(rejection),
             },
-            Action::Close if self.sessions.close(header.session, header.key) => RequestOutcome::Closed,
-            Action::Close => RequestOutcome::Rejected(Rejection::SessionExpired { session: header.session }),
-            Action::Command(command) => self.apply_command(request, command, place),
+            Action::Close => match self.sessions.close(header.session, header.key, principal) {
+                Ok(()) => RequestOutcome::Closed,
+                Err(rejection) => RequestOutcome::Rejected(rejection),
+            },
+            Action::Command(command) => self.apply_command(request, command, place, principal),
+            Action::Admin(admin) => self.apply_admin(request, admin, place, principal),
         }
+    }
+
+    /// What the owner of a node's folder asks for: in no session, for it changes nothing to say it again.
+    fn apply_owners(
+        &mut self,
+        request: &Request<'_, S::Command>,
+        owner: Asker,
+        place: Place,
+    ) -> RequestOutcome<S::Outcome> {
+        let Action::Admin(admin) = &request.action else {
+            return RequestOutcome::Rejected(Rejection::NotAuthorised);
+        };
+        let outcome = administer(&mut self.principals, &mut self.machine, owner, admin, place, self.time);
+        RequestOutcome::Administered { slot: place.slot, index: place.index, replayed: false, outcome }
+    }
+
+    fn apply_admin(
+        &mut self,
+        request: &Request<'_, S::Command>,
+        admin: &Admin,
+        place: Place,
+        principal: PrincipalNumber,
+    ) -> RequestOutcome<S::Outcome> {
+        let Replicated { sessions, principals, machine, time, .. } = self;
+        let time = *time;
+        let admission = sessions.admit(&request.header, 0, request.action_bytes, principal, time);
+        let (place, replayed, outcome) = match admission {
+            Admission::Vacant(vacancy) => {
+                let outcome = administer(principals, machine, Asker::Principal(principal), admin, place, time);
+                vacancy.keep(self.requests, place, KeptReply::Admin(outcome));
+                (place, false, outcome)
+            }
+            Admission::Replayed(place, KeptReply::Admin(outcome)) => (place, true, outcome),
+            // Only two requests with one fingerprint could bring that about.
+            Admission::Replayed(_, KeptReply::Command(_)) => {
+                let number = request.header.number;
+                return RequestOutcome::Rejected(Rejection::RequestReused { number });
+            }
+            Admission::Rejected(rejection) => return RequestOutcome::Rejected(rejection),
+        };
+        RequestOutcome::Administered { slot: place.slot, index: place.index, replayed, outcome }
     }
 
     fn apply_command(
@@ -222,15 +296,31 @@ impl<S: StateMachine> Replicated<S> {
         request: &Request<'_, S::Command>,
         command: &S::Command,
         place: Place,
+        principal: PrincipalNumber,
     ) -> RequestOutcome<S::Outcome> {
+        let most = S::Kept::most_bytes(command);
         let (place, replayed, outcome) =
-            match self.sessions.admit(&request.header, command, request.action_bytes, self.time) {
+            match self.sessions.admit(&request.header, most, request.action_bytes, principal, self.time) {
                 Admission::Vacant(vacancy) => {
-                    let outcome = self.machine.apply(command, Moment::new(place.slot, place.index, self.time));
-                    vacancy.keep(self.requests, place, S::Kept::of(&outcome, command));
+                    let Some(rights) = self.principals.rights(principal, self.time) else {
+                        unreachable!("principal {principal} asks and is not there")
+                    };
+                    let before = rights.spent();
+                    let moment = Moment::new(place.slot, place.index, self.time, &rights);
+                    let outcome = self.machine.apply(command, moment);
+                    let spent = rights.spent();
+                    vacancy.keep(self.requests, place, KeptReply::Command(S::Kept::of(&outcome, command)));
+                    if spent != before {
+                        self.principals.note_spent(principal, spent, self.time);
+                    }
                     (place, false, outcome)
                 }
-                Admission::Replayed(place, kept) => (place, true, kept.restore(command)),
+                Admission::Replayed(place, KeptReply::Command(kept)) => (place, true, kept.restore(command)),
+                // Only two requests with one fingerprint could bring that about.
+                Admission::Replayed(_, KeptReply::Admin(_)) => {
+                    let number = request.header.number;
+                    return RequestOutcome::Rejected(Rejection::RequestReused { number });
+                }
                 Admission::Rejected(rejection) => return RequestOutcome::Rejected(rejection),
             };
         RequestOutcome::Command { slot: place.slot, index: place.index, replayed, outcome }
@@ -244,8 +334,14 @@ impl<S: StateMachine> Replicated<S> {
 
     /// Begins the answer to a query, from the state after [`applied`](Replicated::applied). `None` for one that is about the node.
     pub fn query(&self, query: &S::Query) -> Option<Lookup<S>> {
-        let about_node = S::about_node(query).is_some();
-        (!about_node).then(|| Lookup::new(self.machine.begin(Ask::Query(query)), self.applied))
+        if S::about_node(query).is_some() {
+            return None;
+        }
+        let begun = match S::about_principals(query) {
+            Some(answer) => Begun::Done(Ok(answer(self.principals.roster().info()))),
+            None => self.machine.begin(Ask::Query(query)),
+        };
+        Some(Lookup::new(begun, self.applied))
     }
 
     /// Begins with the entries of a feed with ids from `next` on, oldest first: `limit` at most, of the next `scan`. The
@@ -267,6 +363,16 @@ impl<S: StateMachine> Replicated<S> {
     /// The state of the machine, without sessions and batches.
     pub fn machine(&self) -> &S {
         &self.machine
+    }
+
+    /// Principals and tokens.
+    pub fn roster(&self) -> &std::sync::Arc<Roster> {
+        self.principals.roster()
+    }
+
+    /// What may be done now with the token of this number. None if it is not in force.
+    pub fn rights(&self, token: u64) -> Option<Rights<'_>> {
+        self.principals.roster().rights(token, self.time)
     }
 
     /// How far the history of the machine goes.
@@ -302,6 +408,7 @@ impl<S: StateMachine> Replicated<S> {
             hasher.update(&number.to_be_bytes());
         }
         hasher.update(&head.0);
+        self.principals.add_to(&mut hasher);
         for Replacement { slot, node, store } in self.replacements.list() {
             hasher.update(&slot.to_be_bytes()).update(&[node.get()]).update(&store.0);
         }
@@ -334,4 +441,21 @@ impl<S: StateMachine> Replicated<S> {
             sessions: self.sessions.len() as u64,
         }
     }
+}
+
+fn administer<S: StateMachine>(
+    principals: &mut Principals,
+    machine: &mut S,
+    asker: Asker,
+    admin: &Admin,
+    place: Place,
+    time: Millis,
+) -> Administered {
+    let number = principals.administer(asker, admin, time)?;
+    let (principal, owner) = match asker {
+        Asker::Principal(principal) => (principal, None),
+        Asker::Owner(node) => (0, Some(node)),
+    };
+    machine.record(admin, Recorded { slot: place.slot, time, principal, owner });
+    Ok(number)
 }

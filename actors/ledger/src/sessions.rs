@@ -24,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rabia_bank_messages::batch::RequestHeader;
 use rabia_bank_messages::genesis::SessionLimits;
 use rabia_bank_messages::ids::{Millis, SessionKey, Slot};
+use rabia_bank_messages::principal::{AdminRefusal, Administered, PrincipalNumber};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 use serde::{Deserialize, Serialize};
 
@@ -79,6 +80,7 @@ struct SessionRow {
     key: SessionKey,
     acknowledged: u64,
     last_used: Millis,
+    principal: PrincipalNumber,
 }
 
 /// A reply that a session keeps.
@@ -102,6 +104,76 @@ pub(super) struct Place {
     pub(super) index: u32,
 }
 
+/// What is kept of what came of a request.
+#[derive(Debug)]
+pub(super) enum KeptReply<S: StateMachine> {
+    /// Of a command of the machine.
+    Command(S::Kept),
+    /// Of an administrator's command.
+    Admin(Administered),
+}
+
+impl<S: StateMachine> Clone for KeptReply<S> {
+    fn clone(&self) -> KeptReply<S> {
+        match self {
+            KeptReply::Command(kept) => KeptReply::Command(kept.clone()),
+            KeptReply::Admin(outcome) => KeptReply::Admin(*outcome),
+        }
+    }
+}
+
+impl<S: StateMachine> KeptReply<S> {
+    /// Stands before an administrator's outcome.
+    const ADMIN: u8 = 1;
+    /// Stands before a machine's.
+    const COMMAND: u8 = 0;
+
+    /// What it takes beside a constant, in bytes.
+    fn bytes(&self) -> usize {
+        match self {
+            KeptReply::Command(kept) => kept.bytes(),
+            KeptReply::Admin(_) => 0,
+        }
+    }
+
+    fn encode(&self, bytes: &mut Vec<u8>) {
+        match self {
+            KeptReply::Command(kept) => {
+                bytes.push(Self::COMMAND);
+                kept.encode(bytes);
+            }
+            KeptReply::Admin(outcome) => {
+                let (tag, number) = outcome.map_or_else(|refusal| (refusal as u8, 0), |number| (0, number));
+                bytes.extend_from_slice(&[Self::ADMIN, tag]);
+                bytes.extend_from_slice(&number.to_be_bytes());
+            }
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Option<KeptReply<S>> {
+        match bytes {
+            [Self::COMMAND, kept @ ..] => S::Kept::decode(kept).map(KeptReply::Command),
+            [Self::ADMIN, tag, number @ ..] => {
+                let number = u64::from_be_bytes(number.try_into().ok()?);
+                let refusal = AdminRefusal::ALL.into_iter().find(|refusal| *refusal as u8 == *tag);
+                match (tag, refusal) {
+                    (0, _) => Some(KeptReply::Admin(Ok(number))),
+                    (_, Some(refusal)) if number == 0 => Some(KeptReply::Admin(Err(refusal))),
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
+    }
+
+    fn speaks_of(&self, machine: &S) -> bool {
+        match self {
+            KeptReply::Command(kept) => kept.speaks_of(machine),
+            KeptReply::Admin(_) => true,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Reply<S: StateMachine> {
     fingerprint: Fingerprint,
@@ -109,7 +181,7 @@ struct Reply<S: StateMachine> {
     position: u64,
     /// Of the first application.
     place: Place,
-    outcome: S::Kept,
+    outcome: KeptReply<S>,
     /// Whether the hash of all sessions has it.
     hashed: bool,
     /// Whether a snapshot has it.
@@ -137,6 +209,8 @@ impl<S: StateMachine> Reply<S> {
 #[derive(Debug)]
 struct Session<S: StateMachine> {
     key: SessionKey,
+    /// Who opened it: nobody else speaks in it.
+    principal: PrincipalNumber,
     /// The client has the answers up to this number.
     acknowledged: u64,
     /// Log time of the last request.
@@ -155,9 +229,10 @@ struct Session<S: StateMachine> {
 }
 
 impl<S: StateMachine> Session<S> {
-    fn new(key: SessionKey, now: Millis) -> Session<S> {
+    fn new(key: SessionKey, principal: PrincipalNumber, now: Millis) -> Session<S> {
         Session {
             key,
+            principal,
             acknowledged: 0,
             last_used: now,
             filed: now,
@@ -170,17 +245,24 @@ impl<S: StateMachine> Session<S> {
     }
 
     fn to_row(&self) -> SessionRow {
-        SessionRow { key: self.key, acknowledged: self.acknowledged, last_used: self.last_used }
+        let Session { key, acknowledged, last_used, principal, .. } = *self;
+        SessionRow { key, acknowledged, last_used, principal }
     }
 
     fn set_hash(&self, number: u64) -> SetHash {
-        let mut bytes = [0; 7 + 8 + 16 + 8 + 8];
+        let mut bytes = [0; 7 + 8 + 16 + 8 + 8 + 4];
         bytes[..7].copy_from_slice(b"session");
         bytes[7..15].copy_from_slice(&number.to_be_bytes());
         bytes[15..31].copy_from_slice(&self.key.0);
         bytes[31..39].copy_from_slice(&self.acknowledged.to_be_bytes());
-        bytes[39..].copy_from_slice(&self.last_used.to_be_bytes());
+        bytes[39..47].copy_from_slice(&self.last_used.to_be_bytes());
+        bytes[47..].copy_from_slice(&self.principal.to_be_bytes());
         SetHash::of(&bytes)
+    }
+
+    /// Whether this principal may speak in it.
+    fn is_of(&self, principal: PrincipalNumber) -> bool {
+        self.principal == principal || is_broken(Rule::SessionOwned)
     }
 
     /// Drops the replies up to `acknowledged`.
@@ -225,7 +307,7 @@ pub(super) enum Admission<'a, S: StateMachine> {
     /// It is new: carry it out and keep its outcome here.
     Vacant(Vacancy<'a, S>),
     /// It was carried out at this place, with this outcome.
-    Replayed(Place, S::Kept),
+    Replayed(Place, KeptReply<S>),
     /// It may not be carried out.
     Rejected(Rejection),
 }
@@ -240,7 +322,7 @@ pub(super) struct Vacancy<'a, S: StateMachine> {
 
 impl<S: StateMachine> Vacancy<'_, S> {
     /// Keeps the outcome of the command, applied at this place and position of the log.
-    pub(super) fn keep(self, position: u64, place: Place, outcome: S::Kept) {
+    pub(super) fn keep(self, position: u64, place: Place, outcome: KeptReply<S>) {
         if is_broken(Rule::RepliesKept) {
             return;
         }
@@ -281,7 +363,7 @@ pub(super) struct UnsavedRows<S: StateMachine>(std::vec::IntoIter<(u64, Unsaved<
 enum Unsaved<S: StateMachine> {
     Gone,
     Session(SessionRow),
-    Reply { session: u64, number: u64, fingerprint: Fingerprint, place: Place, outcome: S::Kept },
+    Reply { session: u64, number: u64, fingerprint: Fingerprint, place: Place, outcome: KeptReply<S> },
     Ended(EndedRow),
 }
 
@@ -372,13 +454,13 @@ impl<S: StateMachine> Sessions<S> {
     }
 
     fn load_session(&mut self, number: u64, row: SessionRow) -> Result<(), BadRow> {
-        let SessionRow { key, acknowledged, last_used } = row;
+        let SessionRow { key, acknowledged, last_used, principal } = row;
         if self.by_key.contains_key(&key) || self.open.contains_key(&number) || self.ended.contains(&key) {
             return Err(BadRow(format!("session {number} is there twice")));
         }
         self.by_key.insert(key, number);
         self.by_use.insert((last_used, number));
-        let session = Session { acknowledged, unsaved: false, ..Session::new(key, last_used) };
+        let session = Session { acknowledged, unsaved: false, ..Session::new(key, principal, last_used) };
         self.open.insert(number, session);
         self.changed.push(number);
         Ok(())
@@ -388,7 +470,7 @@ impl<S: StateMachine> Sessions<S> {
         let ReplyRow { session: name, number, fingerprint, slot, index, outcome } = row;
         let bad = |what: &str| BadRow(format!("the reply to request {number} of session {name}: {what}"));
         let session = self.open.get_mut(&name).ok_or_else(|| bad("there is no such session"))?;
-        let outcome = S::Kept::decode(&outcome).ok_or_else(|| bad("no outcome"))?;
+        let outcome = KeptReply::decode(&outcome).ok_or_else(|| bad("no outcome"))?;
         let place = Place { slot, index };
         let fingerprint = Fingerprint(fingerprint);
         let reply = Reply { fingerprint, position, place, outcome, hashed: false, saved: true };
@@ -423,8 +505,17 @@ impl<S: StateMachine> Sessions<S> {
 
     /// The session with this key, and whether it is new: the open one, else a new one with this number, for which another may
     /// have to go.
-    pub(super) fn open(&mut self, key: SessionKey, number: u64, now: Millis) -> Result<(u64, bool), Rejection> {
+    pub(super) fn open(
+        &mut self,
+        key: SessionKey,
+        number: u64,
+        now: Millis,
+        principal: PrincipalNumber,
+    ) -> Result<(u64, bool), Rejection> {
         if let Some(&number) = self.by_key.get(&key) {
+            if !self.open.get(&number).is_some_and(|session| session.is_of(principal)) {
+                return Err(Rejection::NotAuthorised);
+            }
             touch(&mut self.open, &mut self.changed, &mut self.unsaved, number, key, now);
             return Ok((number, false));
         }
@@ -439,20 +530,21 @@ impl<S: StateMachine> Sessions<S> {
         }
         self.by_key.insert(key, number);
         self.by_use.insert((now, number));
-        let other = self.open.insert(number, Session::new(key, now));
+        let other = self.open.insert(number, Session::new(key, principal, now));
         assert!(other.is_none(), "session {number} was opened twice, first as {other:?}");
         self.changed.push(number);
         self.unsaved.push(number);
         Ok((number, true))
     }
 
-    /// Ends a session and forgets its replies. False if it is not open with this key.
-    pub(super) fn close(&mut self, number: u64, key: SessionKey) -> bool {
-        if self.open.get(&number).is_none_or(|session| session.key != key) {
-            return false;
+    /// Ends a session and forgets its replies.
+    pub(super) fn close(&mut self, number: u64, key: SessionKey, principal: PrincipalNumber) -> Result<(), Rejection> {
+        match self.open.get(&number).filter(|session| session.key == key) {
+            None => return Err(Rejection::SessionExpired { session: number }),
+            Some(session) if !session.is_of(principal) => return Err(Rejection::NotAuthorised),
+            Some(_) => self.end(number),
         }
-        self.end(number);
-        true
+        Ok(())
     }
 
     /// The rows with the keys of the sessions that ended.
@@ -503,16 +595,20 @@ impl<S: StateMachine> Sessions<S> {
         }
     }
 
-    /// What becomes of a command that is encoded as `action_bytes`.
+    /// What becomes of a request of this principal that is encoded as `action_bytes`, of whose outcome at most so many bytes are kept.
     pub(super) fn admit(
         &mut self,
         header: &RequestHeader,
-        command: &S::Command,
+        most_bytes: usize,
         action_bytes: &[u8],
+        principal: PrincipalNumber,
         now: Millis,
     ) -> Admission<'_, S> {
-        let RequestHeader { session: name, key, number, acknowledged } = *header;
+        let RequestHeader { session: name, key, number, acknowledged, token: _ } = *header;
         let Sessions { open, changed, kept, unsaved, .. } = self;
+        if open.get(&name).is_some_and(|session| session.key == key && !session.is_of(principal)) {
+            return Admission::Rejected(Rejection::NotAuthorised);
+        }
         let Some(session) = touch(open, changed, unsaved, name, key, now) else {
             return Admission::Rejected(Rejection::SessionExpired { session: name });
         };
@@ -522,7 +618,7 @@ impl<S: StateMachine> Sessions<S> {
         }
         let fingerprint = Fingerprint::of(action_bytes);
         match session.replies.get(&number) {
-            None => match room(session.kept, kept.shared, REPLY_BYTES + S::Kept::most_bytes(command)) {
+            None => match room(session.kept, kept.shared, REPLY_BYTES + most_bytes) {
                 Ok(()) => Admission::Vacant(Vacancy { session, kept, name: (name, number), fingerprint }),
                 Err(rejection) => Admission::Rejected(rejection),
             },

@@ -6,12 +6,13 @@
 
 use std::ops::Range;
 
-use rabia_bank_messages::genesis::{Replacements, SessionLimits};
+use rabia_bank_messages::genesis::{Founding, Replacements, SessionLimits};
 use rabia_bank_messages::ids::{Millis, Slot};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 
 use crate::batches::AppliedBatches;
 use crate::machine::{Block, History, Rows, StateMachine};
+use crate::principals::Principals;
 use crate::replicated::Replicated;
 use crate::rows::BadRow;
 use crate::sessions::{ENDED_ROWS, Sessions};
@@ -96,6 +97,7 @@ impl<S: StateMachine> Replicated<S> {
             ended_sessions: self.sessions.ended(),
             unusable_batches: self.unusable.count(),
             newest_unusable: self.unusable.newest().collect(),
+            principals: self.principals.to_row(),
         }
     }
 }
@@ -203,6 +205,19 @@ impl<S: StateMachine> Loading<S> {
         Ok(ledger)
     }
 
+    /// Takes what a new cluster begins with. All tokens go, unless they are to be kept: nobody asks in a copy with a token of the
+    /// cluster that it is of.
+    ///
+    /// # Errors
+    /// If the principals do not belong together.
+    pub fn found(&mut self, founding: &Founding, keep_tokens: bool) -> Result<(), BadRow> {
+        S::adopt(&mut self.head, founding.secret);
+        let mut principals = Principals::from_row(self.state.principals.clone())?;
+        principals.renew(keep_tokens, &founding.tokens);
+        self.state.principals = principals.to_row();
+        Ok(())
+    }
+
     /// The row of the state for a cluster that goes on from this state and this history, without the open sessions, and
     /// with nodes that number their batches anew and have first stores of their own. Log time is `now` there if it was later.
     ///
@@ -243,8 +258,10 @@ impl<S: StateMachine> Loading<S> {
         }
         let unusable = UnusableBatches::from_row(state.unusable_batches, state.newest_unusable)
             .ok_or_else(|| BadRow("the batches that could not be applied are not in their order".into()))?;
+        let principals = Principals::from_row(state.principals)?;
         Ok(Replicated {
             machine,
+            principals,
             sessions,
             batches,
             replacements,

@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::batches::Name;
+use crate::principals::PrincipalsRow;
 use crate::rows::{self, BadRow};
 
 /// What the row of the state holds of every machine.
@@ -31,6 +32,7 @@ pub struct StateRow {
     pub(crate) unusable_batches: u64,
     /// … and in which slots the newest of them were decided.
     pub(crate) newest_unusable: Vec<(Slot, BatchId)>,
+    pub(crate) principals: PrincipalsRow,
 }
 
 /// The row of a machine of this name.

@@ -254,7 +254,8 @@ mod tests {
         let (owner, client) = (owner(of.0), of.1);
         let room = gathering.has_room(owner, client, ROOM);
         if room {
-            let header = RequestHeader { session: client, key: SessionKey([0; 16]), number: tag, acknowledged: 0 };
+            let header =
+                RequestHeader { session: client, key: SessionKey([0; 16]), number: tag, acknowledged: 0, token: 0 };
             gathering.push(
                 Duration::from_millis(now),
                 Asker { owner, client, tag },

@@ -1,14 +1,14 @@
 //! How a connection gets its session: by a hello, or with its first command.
 //!
 //! What is said behind a hello counts on its session. So a hello that does not get what it asks for leaves nothing behind it
-//! to be executed in another session: where the log was asked in vain, the connection ends, and where the hello itself was
-//! wrong, commands are refused. The next attempt is the next connection's.
+//! to be executed in another session, nor by somebody whom the node does not know: where the log was asked in vain, or the hello itself
+//! was wrong, the connection ends. The next attempt is the next connection's.
 
 use std::time::Duration;
 
 use actix::prelude::*;
 use rabia_bank_messages::bank::{ErrorCode, Refusal};
-use rabia_bank_messages::client::{CLIENT_VERSION, Hello, ServerMessage, Welcome};
+use rabia_bank_messages::client::{CLIENT_VERSION, Hello, LEVEL, ServerMessage, Welcome};
 use rabia_bank_messages::codec::Encoding;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
@@ -20,6 +20,9 @@ const EXPIRED: Duration = Duration::from_secs(1);
 
 impl ClientSession {
     pub(super) fn hello(&mut self, encoding: Encoding, hello: Hello, first: bool, ctx: &mut Context<Self>) {
+        if first && hello.version < CLIENT_VERSION {
+            return self.too_old(encoding, hello.version, ctx);
+        }
         let wrong = if !first {
             Some("a hello is the first message of a connection".into())
         } else if hello.version != CLIENT_VERSION {
@@ -30,11 +33,16 @@ impl ClientSession {
             None
         };
         if let Some(message) = wrong {
-            // In the session of an earlier hello the connection goes on.
-            self.hello_refused |= !self.greeted;
-            return self.refuse(encoding, None, Refusal::refused(ErrorCode::Malformed, message), ctx);
+            self.refuse(encoding, None, Refusal::refused(ErrorCode::Malformed, message), ctx);
+            return self.close_if_not_greeted(ctx);
         }
+        let Some(token) = hello.token.as_ref().and_then(|token| self.recognise(token)) else {
+            return self.turn_away(encoding, None, ctx);
+        };
         self.greeted = true;
+        self.client.show(token);
+        self.session.show(token);
+        self.token = Some(token);
         if let Some(open) = hello.open {
             let asker = Asker { request: 0, encoding, subscribes: false, _bytes: None };
             return self.session.open(self.now(), open.key, Some(asker), &mut self.outs);
@@ -45,6 +53,13 @@ impl ClientSession {
         self.welcome(encoding, false, ctx);
     }
 
+    /// Where the hello was wrong the connection ends. One that was greeted before goes on.
+    pub(super) fn close_if_not_greeted(&mut self, ctx: &mut Context<Self>) {
+        if !self.greeted {
+            self.close(CloseCode::Policy, "the hello is malformed", ctx);
+        }
+    }
+
     pub(super) fn welcome(&mut self, encoding: Encoding, opened: bool, ctx: &mut Context<Self>) {
         let session = self.session.name().map(|session| session.number);
         let welcome = Welcome {
@@ -53,6 +68,10 @@ impl ClientSession {
             session,
             opened,
             applied_slot: self.neighbours.applied.get(),
+            principal: self.principal_name(),
+            level: LEVEL,
+            features: Vec::new(),
+            nodes: self.settings.nodes.clone(),
         };
         self.send(encoding, &ServerMessage::Welcome { welcome }, ctx);
     }
@@ -60,7 +79,8 @@ impl ClientSession {
     /// A hello was turned away, or had no answer in time, and so are the commands that waited for it. The connection ends: its
     /// next command would get another session, and a retry be executed twice.
     pub(super) fn not_opened(&mut self, encoding: Encoding, refusal: Refusal, ctx: &mut Context<Self>) {
-        let code = if refusal.code == ErrorCode::SessionExpired { CloseCode::Policy } else { CloseCode::Again };
+        let for_good = matches!(refusal.code, ErrorCode::SessionExpired | ErrorCode::NotAuthorised);
+        let code = if for_good { CloseCode::Policy } else { CloseCode::Again };
         self.refuse(encoding, None, refusal, ctx);
         self.close(code, "the session was not opened", ctx);
     }

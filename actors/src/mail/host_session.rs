@@ -1,5 +1,6 @@
 //! What the session of a host is told.
 
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{self, Poll, ready};
 use std::vec;
@@ -7,7 +8,8 @@ use std::vec;
 use actix::prelude::*;
 use futures_util::Stream;
 use rabia_bank_messages::bank::{ReadLevel, Refusal, Success, Transaction};
-use rabia_bank_messages::ids::Slot;
+use rabia_bank_messages::ids::{NodeId, Slot};
+use rabia_bank_messages::principal::Admin;
 use tokio::sync::mpsc;
 
 use crate::ledger::Bank;
@@ -49,6 +51,42 @@ impl<S: StateMachine> Command<S> {
     /// its replies are kept until it ends.
     pub fn numbered(number: u64, command: S::Command) -> Command<S> {
         Command { command, number: Some(number) }
+    }
+}
+
+/// Carry this administrator's command out, once.
+#[derive(Message, Debug)]
+#[rtype(result = "Heard<S::Answer>")]
+pub struct Administer<S: StateMachine = Bank> {
+    /// What to do.
+    pub admin: Admin,
+    /// Nothing; makes the message one for sessions with this machine.
+    pub machine: PhantomData<fn() -> S>,
+}
+
+impl<S: StateMachine> Administer<S> {
+    /// This command.
+    pub fn new(admin: Admin) -> Administer<S> {
+        Administer { admin, machine: PhantomData }
+    }
+}
+
+/// Carry this administrator's command out, as the owner of this node's folder: it may put a token for an administrator, and nothing else.
+#[derive(Message, Debug)]
+#[rtype(result = "Heard<S::Answer>")]
+pub struct OwnersAct<S: StateMachine = Bank> {
+    /// Whose folder.
+    pub node: NodeId,
+    /// What to do.
+    pub admin: Admin,
+    /// Nothing; makes the message one for sessions with this machine.
+    pub machine: PhantomData<fn() -> S>,
+}
+
+impl<S: StateMachine> OwnersAct<S> {
+    /// This command of this node's owner.
+    pub fn new(node: NodeId, admin: Admin) -> OwnersAct<S> {
+        OwnersAct { node, admin, machine: PhantomData }
     }
 }
 

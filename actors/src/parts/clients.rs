@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use rabia_bank_messages::bank::Refusal;
 use rabia_bank_messages::ids::Slot;
+use rabia_bank_messages::principal::NO_TOKEN;
 
 use crate::consensus::turns::{ClientId, Owner};
 use crate::ledger::Bank;
@@ -25,7 +26,12 @@ struct Handle<S: StateMachine> {
     /// None where the driver delivers answers itself, by the id.
     ear: Option<Ear<S>>,
     gone: AtomicBool,
+    /// The number of the token that it has shown.
+    token: AtomicU64,
 }
+
+/// No token has this number: that of a client that has shown none.
+const NOBODY: u64 = u64::MAX;
 
 impl<S: StateMachine> Clone for Client<S> {
     fn clone(&self) -> Client<S> {
@@ -40,12 +46,14 @@ impl<S: StateMachine> Client<S> {
         owner: Owner,
         ear: impl Fn(Vec<Answered<S>>, Option<Instant>) + Send + Sync + 'static,
     ) -> Client<S> {
-        Client(Arc::new(Handle { id, owner, ear: Some(Box::new(ear)), gone: AtomicBool::new(false) }))
+        let (gone, token) = (AtomicBool::new(false), AtomicU64::new(NOBODY));
+        Client(Arc::new(Handle { id, owner, ear: Some(Box::new(ear)), gone, token }))
     }
 
-    /// One whose answers are delivered by its id.
+    /// One whose answers are delivered by its id, and that is the program which the node lives in.
     pub fn simulated(id: ClientId, owner: Owner) -> Client<S> {
-        Client(Arc::new(Handle { id, owner, ear: None, gone: AtomicBool::new(false) }))
+        let (gone, token) = (AtomicBool::new(false), AtomicU64::new(NO_TOKEN));
+        Client(Arc::new(Handle { id, owner, ear: None, gone, token }))
     }
 
     /// Unique on this node.
@@ -56,6 +64,16 @@ impl<S: StateMachine> Client<S> {
     /// Whose work it is that the client asks for.
     pub fn owner(&self) -> Owner {
         self.0.owner
+    }
+
+    /// The number of the token that it has shown. Until then nothing is answered to it.
+    pub fn token(&self) -> u64 {
+        self.0.token.load(Ordering::Relaxed)
+    }
+
+    /// It has shown this token; [`NO_TOKEN`] for the program that the node lives in.
+    pub fn show(&self, token: u64) {
+        self.0.token.store(token, Ordering::Relaxed);
     }
 
     /// Sends answers, unless the client has gone.

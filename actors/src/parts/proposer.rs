@@ -350,7 +350,7 @@ mod tests {
     }
 
     fn submit_of(proposer: &mut Proposer<u64>, from: (Owner, ClientId), tag: u64) -> Vec<Out<u64>> {
-        let header = RequestHeader { session: 0, key: SessionKey([1; 16]), number: 0, acknowledged: 0 };
+        let header = RequestHeader { session: 0, key: SessionKey([1; 16]), number: 0, acknowledged: 0, token: 0 };
         let mut out = Vec::new();
         proposer.submit(NOW, from, tag, EncodedRequest::new(&header, &Action::<Command>::Open), &mut out);
         out

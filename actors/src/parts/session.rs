@@ -25,7 +25,8 @@ use std::time::Duration;
 use rabia_bank_messages::bank::{ErrorCode, Outcome, ReadLevel, Refusal};
 use rabia_bank_messages::batch::{Action, RequestHeader};
 use rabia_bank_messages::client::SessionName;
-use rabia_bank_messages::ids::{SessionKey, Slot};
+use rabia_bank_messages::ids::{NodeId, SessionKey, Slot};
+use rabia_bank_messages::principal::{Admin, NO_TOKEN};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rustc_hash::FxHashMap;
 
@@ -116,7 +117,7 @@ struct Queued<C> {
     number: u64,
     /// None: what the session knows when the command goes out.
     acknowledged: Option<u64>,
-    command: C,
+    action: Action<C>,
 }
 
 #[derive(Debug)]
@@ -141,6 +142,8 @@ impl fmt::Debug for Draw {
 #[derive(Debug)]
 pub struct Session<A, S: StateMachine = Bank> {
     limits: Limits,
+    /// The number of the token by which it asks.
+    token: u64,
     /// Draws a key at random; none if that is not possible.
     draw: Draw,
     renews: bool,
@@ -169,6 +172,7 @@ impl<A, S: StateMachine> Session<A, S> {
     pub fn new(limits: Limits, draw: impl FnMut() -> Option<SessionKey> + 'static) -> Session<A, S> {
         Session {
             limits,
+            token: NO_TOKEN,
             draw: Draw(Box::new(draw)),
             renews: false,
             state: State::None,
@@ -198,11 +202,16 @@ impl<A, S: StateMachine> Session<A, S> {
 
     // ----- what is asked -----
 
+    /// From now on it asks by the token with this number. Until then it asks as the program that the node lives in.
+    pub fn show(&mut self, token: u64) {
+        self.token = token;
+    }
+
     /// Asks the log to open the session with this key.
     pub fn open(&mut self, now: Duration, key: SessionKey, asker: Option<A>, out: &mut Vec<Out<A, S>>) {
         self.state = State::Opening(key);
         let tag = self.track(now, Kind::Open, asker);
-        let header = RequestHeader { session: 0, key, number: 0, acknowledged: 0 };
+        let header = RequestHeader { session: 0, key, number: 0, acknowledged: 0, token: self.token };
         out.push(Out::Submit { tag, header, action: Action::Open });
     }
 
@@ -221,6 +230,23 @@ impl<A, S: StateMachine> Session<A, S> {
 
     /// Carries a command out.
     pub fn command(&mut self, now: Duration, asker: A, number: Number, command: S::Command, out: &mut Vec<Out<A, S>>) {
+        self.act(now, asker, number, Action::Command(command), out);
+    }
+
+    /// Carries an administrator's command out.
+    pub fn admin(&mut self, now: Duration, asker: A, number: Number, admin: Admin, out: &mut Vec<Out<A, S>>) {
+        self.act(now, asker, number, Action::Admin(Box::new(admin)), out);
+    }
+
+    /// Carries an administrator's command out that the owner of this node's folder gives. It needs no session.
+    pub fn admin_as_owner(&mut self, now: Duration, asker: A, node: NodeId, admin: Admin, out: &mut Vec<Out<A, S>>) {
+        let tag = self.track(now, Kind::Command { number: 0, first: false }, Some(asker));
+        let (session, number, acknowledged, token) = (0, 0, 0, u64::from(node.get()));
+        let header = RequestHeader { session, key: SessionKey([0; 16]), number, acknowledged, token };
+        out.push(Out::Submit { tag, header, action: Action::Admin(Box::new(admin)) });
+    }
+
+    fn act(&mut self, now: Duration, asker: A, number: Number, action: Action<S::Command>, out: &mut Vec<Out<A, S>>) {
         let (number, acknowledged, first) = match number {
             Number::Next => (self.highest.saturating_add(1), None, true),
             Number::Given { number, acknowledged } => (number, Some(acknowledged), self.is_first(number)),
@@ -233,7 +259,7 @@ impl<A, S: StateMachine> Session<A, S> {
             self.unanswered.insert(number);
         }
         let tag = self.track(now, Kind::Command { number, first }, Some(asker));
-        let queued = Queued { tag, number, acknowledged, command };
+        let queued = Queued { tag, number, acknowledged, action };
         match self.state {
             State::Open(session) => self.submit(session, queued, out),
             State::None | State::Named(_) | State::Opening(_) => self.queued.push_back(queued),
@@ -305,10 +331,10 @@ impl<A, S: StateMachine> Session<A, S> {
         queued: Queued<S::Command>,
         out: &mut Vec<Out<A, S>>,
     ) {
-        let Queued { tag, number, acknowledged, command } = queued;
+        let Queued { tag, number, acknowledged, action } = queued;
         let acknowledged = acknowledged.unwrap_or_else(|| if self.numbered { 0 } else { self.answered_below() });
-        let header = RequestHeader { session, key, number, acknowledged };
-        out.push(Out::Submit { tag, header, action: Action::Command(command) });
+        let header = RequestHeader { session, key, number, acknowledged, token: self.token };
+        out.push(Out::Submit { tag, header, action });
     }
 
     /// The highest number up to which every command that was numbered here has its outcome.
@@ -468,7 +494,12 @@ impl<A, S: StateMachine> Session<A, S> {
                 if gone {
                     self.ended = Some(now);
                 }
-                if first { refusal } else { of_a_retry(refusal) }
+                match refusal.code {
+                    // Nobody but this session says so of its only attempt.
+                    ErrorCode::NotAuthorised if first => Refusal { outcome: Outcome::Refused, ..refusal },
+                    _ if first => refusal,
+                    _ => of_a_retry(refusal),
+                }
             }
             Kind::Subscribe { name, .. } => {
                 self.subscriptions.remove(&name);
@@ -536,7 +567,7 @@ impl<A, S: StateMachine> Session<A, S> {
         match mem::replace(&mut self.state, State::None) {
             State::Open(SessionName { number, key }) => {
                 let tag = self.track(now, Kind::Close, None);
-                let header = RequestHeader { session: number, key, number: 0, acknowledged: 0 };
+                let header = RequestHeader { session: number, key, number: 0, acknowledged: 0, token: self.token };
                 out.push(Out::Submit { tag, header, action: Action::Close });
             }
             State::None | State::Named(_) | State::Opening(_) => {

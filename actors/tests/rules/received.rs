@@ -30,7 +30,7 @@ struct Bank {
 impl Bank {
     fn new() -> Bank {
         let mut bank = Bank { ledger: Ledger::new(1_000_000, SessionLimits::default()), number: 0 };
-        let header = RequestHeader { session: 0, key: KEY, number: 0, acknowledged: 0 };
+        let header = RequestHeader { session: 0, key: KEY, number: 0, acknowledged: 0, token: 0 };
         bank.apply(&header, &Action::Open);
         bank
     }
@@ -45,7 +45,8 @@ impl Bank {
 
     fn command(&mut self, command: Command) {
         self.number += 1;
-        let header = RequestHeader { session: 1, key: KEY, number: self.number, acknowledged: self.number - 1 };
+        let header =
+            RequestHeader { session: 1, key: KEY, number: self.number, acknowledged: self.number - 1, token: 0 };
         self.apply(&header, &Action::Command(command));
     }
 

@@ -9,6 +9,7 @@ use super::refusal::Refusal;
 use super::statistics::Statistics;
 use super::status::Status;
 use crate::open::OtherFields;
+use crate::principal::{PrincipalInfo, TokenInfo};
 
 /// The result of one command of a bulk.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -97,6 +98,18 @@ pub enum Success {
         /// The first transaction that may come.
         from: u64,
     },
+    /// Of the commands of administrators.
+    Administered {
+        /// The number of the principal or token.
+        number: u64,
+    },
+    /// Of `list_principals`.
+    Principals {
+        /// By number.
+        principals: Vec<PrincipalInfo>,
+        /// By number.
+        tokens: Vec<TokenInfo>,
+    },
     /// Of a command or query of a later version: it was carried out, and this is all that it says.
     Other(OtherFields),
 }
@@ -121,6 +134,10 @@ struct SuccessFields {
     statistics: Option<Box<Statistics>>,
     status: Option<Box<Status>>,
     from: Option<u64>,
+    number: Option<u64>,
+    principals: Option<Vec<PrincipalInfo>>,
+    #[serde(default)]
+    tokens: Vec<TokenInfo>,
     next: Option<Next>,
     #[serde(flatten)]
     other: OtherFields,
@@ -154,6 +171,8 @@ impl TryFrom<SuccessFields> for Success {
             SuccessFields { statistics: Some(statistics), .. } => Success::Statistics { statistics },
             SuccessFields { status: Some(status), .. } => Success::Status { status },
             SuccessFields { from: Some(from), .. } => Success::Subscribed { from },
+            SuccessFields { number: Some(number), .. } => Success::Administered { number },
+            SuccessFields { principals: Some(principals), tokens, .. } => Success::Principals { principals, tokens },
             SuccessFields { other, .. } if !other.is_empty() => Success::Other(other),
             _ => return Err("an answer without a field"),
         })

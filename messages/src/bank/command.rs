@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::amount::Amount;
 use super::record::AccountId;
 use crate::named::named;
+use crate::principal::{Admin, AdminKind};
 
 /// Commands in one bulk at most: what it costs to apply one keeps all others waiting.
 pub const MAX_BULK: usize = 10_000;
@@ -138,11 +139,36 @@ impl<'de> Deserialize<'de> for Command {
 
             fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<Command, A::Error> {
                 let (name, fields) = data.variant::<Name>()?;
+                command(name, fields)
+            }
+        }
+        deserializer.deserialize_enum("Command", &COMMANDS, ByName)
+    }
+}
+
+/// A command of the bank or of an administrator: on the wire they stand side by side.
+pub(crate) enum AnyCommand {
+    Bank(Command),
+    Admin(Box<Admin>),
+}
+
+impl<'de> Deserialize<'de> for AnyCommand {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ByName;
+        impl<'de> Visitor<'de> for ByName {
+            type Value = AnyCommand;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a command")
+            }
+
+            fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<AnyCommand, A::Error> {
+                let (name, fields) = data.variant::<AnyName>()?;
                 match name {
-                    Name::Bulk => fields.newtype_variant().map(Command::Bulk),
-                    Name::One(kind) => {
-                        let operation = EnumAccessDeserializer::new(Known { kind, fields });
-                        Operation::deserialize(operation).map(Command::One)
+                    AnyName::Bank(name) => command(name, fields).map(AnyCommand::Bank),
+                    AnyName::Admin(kind) => {
+                        let admin = EnumAccessDeserializer::new(Known { name: kind.name(), fields });
+                        Admin::deserialize(admin).map(|admin| AnyCommand::Admin(Box::new(admin)))
                     }
                 }
             }
@@ -151,10 +177,58 @@ impl<'de> Deserialize<'de> for Command {
     }
 }
 
+/// What stands before the fields of any command.
+enum AnyName {
+    Bank(Name),
+    Admin(AdminKind),
+}
+
+impl<'de> Deserialize<'de> for AnyName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<AnyName, D::Error> {
+        struct Word;
+        impl Visitor<'_> for Word {
+            type Value = AnyName;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a command")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<AnyName, E> {
+                match AdminKind::named(name) {
+                    Some(kind) => Ok(AnyName::Admin(kind)),
+                    None => Name::named(name).map(AnyName::Bank),
+                }
+            }
+        }
+        deserializer.deserialize_identifier(Word)
+    }
+}
+
+/// The command of this name, with these fields.
+fn command<'de, A: VariantAccess<'de>>(name: Name, fields: A) -> Result<Command, A::Error> {
+    match name {
+        Name::Bulk => fields.newtype_variant().map(Command::Bulk),
+        Name::One(kind) => {
+            let operation = EnumAccessDeserializer::new(Known { name: kind.name(), fields });
+            Operation::deserialize(operation).map(Command::One)
+        }
+    }
+}
+
 /// What stands before the fields of a command.
 enum Name {
     One(OperationKind),
     Bulk,
+}
+
+impl Name {
+    fn named<E: de::Error>(name: &str) -> Result<Name, E> {
+        match OperationKind::named(name) {
+            Some(kind) => Ok(Name::One(kind)),
+            None if name == BULK => Ok(Name::Bulk),
+            None => Err(E::unknown_variant(name, &COMMANDS)),
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Name {
@@ -168,11 +242,7 @@ impl<'de> Deserialize<'de> for Name {
             }
 
             fn visit_str<E: de::Error>(self, name: &str) -> Result<Name, E> {
-                match OperationKind::named(name) {
-                    Some(kind) => Ok(Name::One(kind)),
-                    None if name == BULK => Ok(Name::Bulk),
-                    None => Err(E::unknown_variant(name, &COMMANDS)),
-                }
+                Name::named(name)
             }
         }
         deserializer.deserialize_identifier(Word)
@@ -181,7 +251,7 @@ impl<'de> Deserialize<'de> for Name {
 
 /// An operation of which the name has been read.
 struct Known<A> {
-    kind: OperationKind,
+    name: &'static str,
     fields: A,
 }
 
@@ -190,7 +260,7 @@ impl<'de, A: VariantAccess<'de>> EnumAccess<'de> for Known<A> {
     type Variant = A;
 
     fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, A), A::Error> {
-        let name: StrDeserializer<'_, A::Error> = self.kind.name().into_deserializer();
+        let name: StrDeserializer<'_, A::Error> = self.name.into_deserializer();
         Ok((seed.deserialize(name)?, self.fields))
     }
 }

@@ -15,9 +15,13 @@ mod status;
 
 pub use amount::{Amount, DEFAULT_TRANSACTION_LIMIT, MAX_BALANCE};
 pub use answer::{ItemResult, Success};
+pub(crate) use command::AnyCommand;
 pub use command::{Bulk, Command, MAX_BULK, Operation, OperationKind};
 pub use query::{DEFAULT_PAGE, HistoryFilter, MAX_PAGE, Query, ReadLevel};
-pub use record::{Account, AccountId, MAX_ACCOUNT_ID, Transaction, TransactionType, TypeName, is_valid_account_id};
+pub use record::{
+    Account, AccountId, MAX_ACCOUNT_ID, SideProofs, Transaction, TransactionType, TypeName, is_valid_account_id,
+    leg_hash,
+};
 pub use refusal::{ErrorCode, Outcome, Refusal};
 pub use statistics::{HourVolume, Statistics, Volume};
 pub use status::{Process, Status};

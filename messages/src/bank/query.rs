@@ -49,6 +49,8 @@ pub enum Query {
         #[serde(default, deserialize_with = "number::optional", skip_serializing_if = "Option::is_none")]
         large_amount: Option<u64>,
     },
+    /// All principals and tokens: for administrators and auditors.
+    ListPrincipals {},
     /// The state of the node that is asked. Always answered at once, from what it has applied.
     GetStatus {},
 }

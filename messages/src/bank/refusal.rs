@@ -49,8 +49,24 @@ pub enum ErrorCode {
     Malformed,
     /// The message is longer than this node takes.
     TooLarge,
-    /// The caller may not ask this.
+    /// The caller may not ask this, or is not in force any more.
     NotAuthorised,
+    /// More than the principal may move, by one transaction or on one day.
+    LimitExceeded,
+    /// There is no principal of this name.
+    PrincipalNotFound,
+    /// There is a token of this id.
+    TokenExists,
+    /// There is no token of this id.
+    TokenNotFound,
+    /// A token expires after now and within ten years.
+    InvalidExpiry,
+    /// All principals together would take more than they may.
+    TooManyPrincipals,
+    /// As many tokens are in force as may be.
+    TooManyTokens,
+    /// The client speaks an older version of the protocol.
+    ClientTooOld,
     /// The node is shutting down.
     Stopping,
     /// The word of a later version. What it means for the request, the outcome says.
@@ -78,6 +94,14 @@ named!(ErrorCode or Other {
     Malformed = "malformed",
     TooLarge = "too_large",
     NotAuthorised = "not_authorised",
+    LimitExceeded = "limit_exceeded",
+    PrincipalNotFound = "principal_not_found",
+    TokenExists = "token_exists",
+    TokenNotFound = "token_not_found",
+    InvalidExpiry = "invalid_expiry",
+    TooManyPrincipals = "too_many_principals",
+    TooManyTokens = "too_many_tokens",
+    ClientTooOld = "client_too_old",
     Stopping = "stopping",
 });
 

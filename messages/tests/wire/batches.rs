@@ -8,7 +8,8 @@ use rabia_bank_messages::client::{ClientMessage, MAX_CLIENT_MESSAGE};
 use rabia_bank_messages::codec::{Encoding, MAX_PEER_FRAME};
 use rabia_bank_messages::ids::{NodeId, SessionKey, StoreId};
 
-const HEADER: RequestHeader = RequestHeader { session: 5, key: SessionKey([9; 16]), number: 1, acknowledged: 0 };
+const HEADER: RequestHeader =
+    RequestHeader { session: 5, key: SessionKey([9; 16]), number: 1, acknowledged: 0, token: 0 };
 
 fn node() -> NodeId {
     NodeId::new(2).unwrap()
@@ -22,10 +23,10 @@ fn the_layout_is_the_documented_one() {
     builder.push(&HEADER, &Action::Command(Command::One(deposit)));
     let (_, payload) = builder.finish(node(), 1, 1, 0x0102);
 
-    let mut expected = vec![1, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 2];
-    let mut header = vec![0x94, 5, 0xc4, 16];
+    let mut expected = vec![3, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 2];
+    let mut header = vec![0x95, 5, 0xc4, 16];
     header.extend_from_slice(&[9; 16]);
-    header.extend_from_slice(&[1, 0]);
+    header.extend_from_slice(&[1, 0, 0]);
     expected.extend_from_slice(&header);
     expected.extend_from_slice(b"\xa4Open");
     expected.extend_from_slice(&header);
@@ -101,7 +102,7 @@ fn a_damaged_payload_says_so_once() {
     }
     let longer = [&whole[..], &[0xc0]].concat();
     assert!(Payload::new(longer).requests::<Command>().unwrap().last().is_some_and(|result| result.is_err()));
-    let other_version = [&[3], &whole[1..]].concat();
+    let other_version = [&[1], &whole[1..]].concat();
     assert!(Payload::new(other_version).stamp().is_err());
 }
 
@@ -129,23 +130,23 @@ fn what_no_honest_node_makes_does_not_pass() {
     fails(&stamped(MAX_STAMP + 1), "the latest");
     fails(&stamped(u64::MAX), "the latest");
     fails(&Payload::new(vec![0; MAX_BATCH_BYTES + 1]), "are the most");
-    fails(&Payload::new(vec![1; 5]), "only 5 bytes");
+    fails(&Payload::new(vec![3; 5]), "only 5 bytes");
     // A declared length is no reason to reserve memory.
-    let bulk = |length: &[u8]| [&build(1).bytes()[..13 + 22], b"\x81\xa7Command\x81\xa4bulk\x92", length].concat();
+    let bulk = |length: &[u8]| [&build(1).bytes()[..13 + 23], b"\x81\xa7Command\x81\xa4bulk\x92", length].concat();
     fails(&Payload::new(bulk(&[0xdd, 0xff, 0xff, 0xff, 0xff])), "a command of another kind");
     fails(&Payload::new(bulk(&[0xdc, 0, 1])), "shortest");
     // A command that this program does not know, and one with a number in a longer form than it needs.
     let deposit = |amount: &[u8]| {
-        let bytes = [&build(1).bytes()[..13 + 22], b"\x81\xa7Command\x81\xa7deposit\x92\xa2al", amount].concat();
+        let bytes = [&build(1).bytes()[..13 + 23], b"\x81\xa7Command\x81\xa7deposit\x92\xa2al", amount].concat();
         Payload::new(bytes)
     };
     assert_eq!(deposit(&[3]).check::<Command>(), Ok(()));
     fails(&deposit(&[0xcc, 3]), "shortest");
     fails(&deposit(&[0xc0]), "no number");
     fails(&deposit(&[3, 3]), "1 bytes after the last request");
-    let unknown = [&build(1).bytes()[..13 + 22], b"\x81\xa7Command\x81\xa7destroy\x92\xa2al\x03"].concat();
+    let unknown = [&build(1).bytes()[..13 + 23], b"\x81\xa7Command\x81\xa7destroy\x92\xa2al\x03"].concat();
     fails(&Payload::new(unknown), "request 1: a command of another kind");
-    let kind = [&build(1).bytes()[..13 + 22], b"\xa5Shout"].concat();
+    let kind = [&build(1).bytes()[..13 + 23], b"\xa5Shout"].concat();
     fails(&Payload::new(kind), "request 1: an action of another kind");
 }
 

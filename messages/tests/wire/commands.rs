@@ -20,7 +20,7 @@ fn operation(kind: OperationKind) -> Operation {
 fn payload<C: Batched>(actions: impl IntoIterator<Item = Action<C>>) -> Payload {
     let mut builder = BatchBuilder::default();
     for (action, number) in actions.into_iter().zip(1..) {
-        let header = RequestHeader { session: 1, key: SessionKey([7; 16]), number, acknowledged: 0 };
+        let header = RequestHeader { session: 1, key: SessionKey([7; 16]), number, acknowledged: 0, token: 0 };
         builder.push(&header, &action);
     }
     builder.finish(NodeId::new(1).unwrap(), 1, 1, 1).1

@@ -3,11 +3,13 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use rabia_bank_messages::bank::{Amount, Command, Operation, OtherFields, Success, Transaction, TransactionType};
+use rabia_bank_messages::bank::{
+    Amount, Command, Operation, OtherFields, SideProofs, Success, Transaction, TransactionType,
+};
 use rabia_bank_messages::batch::{Action, BatchBuilder, RequestHeader};
 use rabia_bank_messages::client::{Answer, AnswerResult, ClientMessage, ServerMessage};
 use rabia_bank_messages::codec::{self, Encoding};
-use rabia_bank_messages::ids::{Digest, NodeId, SessionKey};
+use rabia_bank_messages::ids::{Digest, NodeId, Salt, SessionKey};
 use rabia_bank_messages::peer::PeerMessage;
 
 /// The best of several rounds, in ns for each of `per_call` things that `work` does.
@@ -41,6 +43,9 @@ fn answer() -> ServerMessage {
         to_balance: Some(1_012_345),
         timestamp: 1_760_000_000_000,
         slot: 90_001,
+        principal: Some(2),
+        proofs: SideProofs::of_salts(Some(Salt([3; 16])), Some(Salt([4; 16]))),
+        act: None,
         hash: Digest::of(b"hash"),
         other: OtherFields::default(),
     };
@@ -59,7 +64,8 @@ fn answer() -> ServerMessage {
 #[ignore = "a measurement, to be run in release"]
 fn batches() {
     const COUNT: u32 = 100;
-    let header = RequestHeader { session: 812, key: SessionKey([7; 16]), number: 1_000_000, acknowledged: 999_990 };
+    let header =
+        RequestHeader { session: 812, key: SessionKey([7; 16]), number: 1_000_000, acknowledged: 999_990, token: 0 };
     let action = Action::Command(transfer());
     let node = NodeId::new(1).unwrap();
     let build = || {

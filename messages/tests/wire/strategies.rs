@@ -9,12 +9,18 @@ use rabia_bank_messages::batch::{Action, Payload, RequestHeader};
 use rabia_bank_messages::client::{
     self, Answer, AnswerResult, ClientMessage, Feed, MAX_REQUEST, OpenSession, ServerMessage, SessionName, Welcome,
 };
-use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, MAX_NODES, NodeId, Proof, RunId, SessionKey, StoreId};
+use rabia_bank_messages::ids::{
+    BatchId, ClusterId, Digest, MAX_NODES, NodeId, Proof, RunId, Salt, SessionKey, StoreId, TokenId,
+};
 use rabia_bank_messages::lineage::{Memory, Run};
 use rabia_bank_messages::peer::{
     self, Entry, Evidence, HelloRefused, Opening, PeerMessage, RefusalReason, SnapshotCursor, SnapshotPart, State, Vote,
 };
+use rabia_bank_messages::principal::{
+    Admin, PrincipalInfo, PrincipalName, PutPrincipal, PutToken, Role, Scope, Scopes, SpendLimits, TokenInfo,
+};
 use rabia_bank_messages::stages::{Durations, Stage};
+use rabia_bank_messages::token::Token;
 
 fn account_id() -> impl Strategy<Value = AccountId> {
     prop_oneof!["[A-Za-z0-9_.:-]{1,50}", "\\PC{0,8}", any::<String>()].prop_map(Into::into)
@@ -92,11 +98,15 @@ pub fn client_message() -> impl Strategy<Value = ClientMessage> {
         open.prop_map(|open| (None, Some(open))),
     ];
     prop_oneof![
-        1 => (any::<u32>(), sessions).prop_map(|(version, (session, open))| {
-            ClientMessage::Hello(client::Hello { version, session, open })
+        1 => (any::<u32>(), option::of(".{0,70}"), sessions).prop_map(|(version, token, (session, open))| {
+            let token = token.map(|token| Token::from(&*token));
+            ClientMessage::Hello(client::Hello { version, token, session, open })
         }),
         4 => (1..=MAX_REQUEST, command(), any::<u64>()).prop_map(|(request, command, acknowledged)| {
             ClientMessage::Command { request, command, acknowledged }
+        }),
+        2 => (1..=MAX_REQUEST, admin(), any::<u64>()).prop_map(|(request, admin, acknowledged)| {
+            ClientMessage::Admin { request, admin: Box::new(admin), acknowledged }
         }),
         4 => (1..=MAX_REQUEST, query(), read_level())
             .prop_map(|(request, query, read)| ClientMessage::Query { request, query, read }),
@@ -104,6 +114,60 @@ pub fn client_message() -> impl Strategy<Value = ClientMessage> {
             .prop_map(|(request, feed, read)| ClientMessage::Subscribe { request, feed, read }),
         1 => any::<u64>().prop_map(|subscription| ClientMessage::Unsubscribe { subscription }),
         1 => Just(ClientMessage::Goodbye),
+    ]
+}
+
+fn principal_name() -> impl Strategy<Value = PrincipalName> {
+    "[A-Za-z0-9_.:-]{1,50}".prop_map(|name| name.parse().unwrap())
+}
+
+fn scopes() -> impl Strategy<Value = Vec<Scope>> {
+    proptest::collection::vec("\\*|[A-Za-z0-9_.:-]{1,50}", 0..4)
+        .prop_map(|scopes| scopes.iter().map(|scope| scope.parse().unwrap()).collect())
+}
+
+fn principal() -> impl Strategy<Value = PrincipalInfo> {
+    (any::<u32>(), put_principal()).prop_map(|(number, put)| PrincipalInfo { number, put })
+}
+
+fn token_info() -> impl Strategy<Value = TokenInfo> {
+    (any::<[u8; 8]>(), any::<u64>(), principal_name(), any::<u64>()).prop_map(
+        |(token_id, number, principal, expires_at)| TokenInfo {
+            token_id: TokenId(token_id),
+            number,
+            principal,
+            expires_at,
+        },
+    )
+}
+
+fn limit() -> impl Strategy<Value = Option<u64>> {
+    option::of(0..=rabia_bank_messages::bank::MAX_BALANCE)
+}
+
+fn put_principal() -> impl Strategy<Value = PutPrincipal> {
+    let roles = proptest::sample::subsequence(Role::ALL.to_vec(), 0..=Role::ALL.len());
+    let rest = ([limit(), limit()], option::of(principal_name()));
+    (principal_name(), roles, [scopes(), scopes(), scopes()], rest).prop_map(
+        |(principal, roles, [read, debit, credit], ([per_transaction, per_day], namespace))| PutPrincipal {
+            principal,
+            roles: roles.into_iter().collect(),
+            scopes: Scopes { read, debit, credit },
+            limits: SpendLimits { per_transaction, per_day },
+            namespace,
+        },
+    )
+}
+
+pub fn admin() -> impl Strategy<Value = Admin> {
+    let id = || any::<[u8; 8]>().prop_map(TokenId);
+    prop_oneof![
+        put_principal().prop_map(Admin::PutPrincipal),
+        principal_name().prop_map(|principal| Admin::RemovePrincipal { principal }),
+        (principal_name(), id(), digest(), any::<u64>()).prop_map(|(principal, token_id, token_hash, expires_at)| {
+            Admin::PutToken(PutToken { principal, token_id, token_hash, expires_at })
+        }),
+        id().prop_map(|token_id| Admin::RevokeToken { token_id }),
     ]
 }
 
@@ -132,17 +196,31 @@ fn digest() -> impl Strategy<Value = Digest> {
 fn transaction() -> impl Strategy<Value = Transaction> {
     let accounts = (option::of(account_id()), option::of(account_id()));
     let balances = (option::of(any::<u64>()), option::of(any::<u64>()));
-    (any::<[u64; 4]>(), transaction_type(), accounts, balances, digest()).prop_map(
-        |(numbers, transaction_type, (from_account, to_account), (from_balance, to_balance), hash)| Transaction {
+    let salt = || option::of(any::<[u8; 16]>().prop_map(Salt));
+    let blind =
+        (option::of(any::<u32>()), salt(), salt(), option::of(digest()), option::of(digest()), option::of(".{0,9}"));
+    (any::<[u64; 4]>(), transaction_type(), accounts, balances, digest(), blind).prop_map(
+        |(
+            numbers,
+            transaction_type,
+            (from_account, to_account),
+            (from_balance, to_balance),
+            hash,
+            (principal, from_salt, to_salt, from_hash, to_hash, act),
+        )| Transaction {
             transaction_id: numbers[0],
             transaction_type: transaction_type.into(),
             from_account,
             to_account,
-            amount: numbers[1],
+            // An administrator's record has none.
+            amount: if transaction_type == TransactionType::Admin { 0 } else { numbers[1] },
             from_balance,
             to_balance,
             timestamp: numbers[2],
             slot: numbers[3],
+            principal,
+            proofs: SideProofs { from_salt, to_salt, from_hash, to_hash }.boxed(),
+            act: act.map(Box::from),
             hash,
             other: OtherFields::default(),
         },
@@ -250,6 +328,9 @@ fn success() -> impl Strategy<Value = Success> {
         1 => statistics().prop_map(|statistics| Success::Statistics { statistics: Box::new(statistics) }),
         1 => status().prop_map(|status| Success::Status { status: Box::new(status) }),
         1 => any::<u64>().prop_map(|from| Success::Subscribed { from }),
+        1 => any::<u64>().prop_map(|number| Success::Administered { number }),
+        1 => (vec(principal(), 0..3), vec(token_info(), 0..3))
+            .prop_map(|(principals, tokens)| Success::Principals { principals, tokens }),
     ]
 }
 
@@ -262,6 +343,10 @@ pub fn server_message() -> impl Strategy<Value = ServerMessage> {
                 session,
                 opened: session.is_some_and(|n| n % 2 == 0),
                 applied_slot,
+                principal: None,
+                level: 1,
+                features: vec!["more".into()],
+                nodes: vec![node],
             },
         },
     );
@@ -291,14 +376,11 @@ pub fn server_message() -> impl Strategy<Value = ServerMessage> {
 }
 
 pub fn request() -> impl Strategy<Value = (RequestHeader, Action)> {
-    let header = any::<([u64; 3], [u8; 16])>().prop_map(|([session, number, acknowledged], key)| RequestHeader {
-        session,
-        key: SessionKey(key),
-        number,
-        acknowledged,
+    let header = any::<([u64; 4], [u8; 16])>().prop_map(|([session, number, acknowledged, token], key)| {
+        RequestHeader { session, key: SessionKey(key), number, acknowledged, token }
     });
-    let action =
-        prop_oneof![1 => Just(Action::Open), 1 => Just(Action::Close), 6 => command().prop_map(Action::Command)];
+    let action = prop_oneof![1 => Just(Action::Open), 1 => Just(Action::Close), 6 => command().prop_map(Action::Command),
+            2 => admin().prop_map(|admin| Action::Admin(Box::new(admin)))];
     (header, action)
 }
 

@@ -115,7 +115,7 @@ fn a_message_is_of_one_kind() {
         json!({"request": 7, "command": {"transfer": transfer, "deposit": one}}),
         json!({"request": 7, "command": {"deposit": one}, "query": {"get_status": {}}}),
         json!({"request": 7, "command": {"deposit": one}, "goodbye": {}}),
-        json!({"hello": {"version": 1}, "goodbye": {}}),
+        json!({"hello": {"version": 2}, "goodbye": {}}),
         json!({"request": 7, "command": {"deposit": one}, "read": "local"}),
         json!({"request": 7, "command": {"steal": one}}),
         json!({"request": 7, "command": "deposit"}),
@@ -128,10 +128,10 @@ fn a_message_is_of_one_kind() {
         json!({"request": 7, "subscribe": {"filter": "all"}}),
         json!({"request": 7, "subscribe": {}, "query": {"get_status": {}}}),
         json!({"hello": {}}),
-        json!({"hello": {"version": 1, "session": {"number": 1}}}),
-        json!({"hello": {"version": 1, "open": {"key": "short"}}}),
-        json!({"hello": {"version": 1, "open": {"key": "zz".repeat(16)}}}),
-        json!({"hello": {"version": 1, "open": {"key": "00".repeat(16)},
+        json!({"hello": {"version": 2, "session": {"number": 1}}}),
+        json!({"hello": {"version": 2, "open": {"key": "short"}}}),
+        json!({"hello": {"version": 2, "open": {"key": "zz".repeat(16)}}}),
+        json!({"hello": {"version": 2, "open": {"key": "00".repeat(16)},
             "session": {"number": 1, "key": "00".repeat(16)}}}),
         json!([]),
         json!(7),
@@ -192,10 +192,10 @@ fn unknown_fields_are_refused_everywhere_but_in_a_hello() {
     refused(bulk(json!([{"deposit": {"account_id": "a", "amount": 1, "more": 1}}])));
     refused(bulk(json!([{"deposit": {"account_id": "a", "amount": 1}, "more": {}}])));
     let key = "0".repeat(32);
-    accepted(json!({"hello": {"version": 1, "more": 1, "session": {"number": 3, "key": key, "more": 1}}}));
-    accepted(json!({"hello": {"version": 1, "open": {"key": key, "more": [1]}}}));
+    accepted(json!({"hello": {"version": 2, "more": 1, "session": {"number": 3, "key": key, "more": 1}}}));
+    accepted(json!({"hello": {"version": 2, "open": {"key": key, "more": [1]}}}));
     for message in [
-        json!({"hello": {"version": 1}, "more": null}),
+        json!({"hello": {"version": 2}, "more": null}),
         json!({"goodbye": {"more": 1}}),
         json!({"goodbye": {}, "more": 1}),
         json!({"unsubscribe": 6, "more": 1}),
@@ -226,7 +226,7 @@ fn a_field_is_said_once() {
         r#"{"request":1,"command":{"deposit":{"account_id":"a","amount":1},"deposit":{"account_id":"a","amount":1}}}"#,
         r#"{"request":1,"command":{"bulk":{"commands":[],"atomic":true,"atomic":false}}}"#,
         r#"{"request":1,"query":{"get_transaction_history":{"limit":1,"limit":2}}}"#,
-        r#"{"hello":{"version":1,"version":1}}"#,
+        r#"{"hello":{"version":2,"version":2}}"#,
     ] {
         assert!(Encoding::Json.decode_client(text.as_bytes()).is_err(), "{text}");
     }
@@ -294,7 +294,7 @@ fn floats_of_messagepack_are_numbers() {
 #[test]
 fn whole_floats_are_taken_wherever_a_number_is() {
     let key = "0".repeat(32);
-    accepted(json!({"hello": {"version": 1.0, "session": {"number": 3.0, "key": key}}}));
+    accepted(json!({"hello": {"version": 2.0, "session": {"number": 3.0, "key": key}}}));
     let history = json!({"from_time": 1.76e12, "to_time": 1.77e12, "before": 9.0, "limit": 10.0});
     let message =
         accepted(json!({"request": 8.0, "query": {"get_transaction_history": history}, "read": {"at_least": 901.0}}));

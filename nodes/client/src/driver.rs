@@ -79,7 +79,7 @@ impl Pending {
     }
 
     fn is_command(&self) -> bool {
-        matches!(self.message, ClientMessage::Command { .. })
+        matches!(self.message, ClientMessage::Command { .. } | ClientMessage::Admin { .. })
     }
 
     fn settle(self, outcome: Result<Answered, Unanswered>) {
@@ -147,6 +147,8 @@ fn lost(error: tungstenite::Error) -> Leave {
 
 pub(super) struct Driver {
     options: ClientOptions,
+    /// So many nodes in a row have turned the client away.
+    turned_away: usize,
     asks: mpsc::Receiver<Ask>,
     /// All handles are gone.
     closed: bool,
@@ -169,6 +171,7 @@ pub(super) struct Driver {
 impl Driver {
     pub(super) fn new(options: ClientOptions, asks: mpsc::Receiver<Ask>) -> Driver {
         Driver {
+            turned_away: 0,
             options,
             asks,
             closed: false,
@@ -288,6 +291,9 @@ impl Driver {
                 Request::Command(command) => {
                     ClientMessage::Command { request: request_number, command, acknowledged: 0 }
                 }
+                Request::Admin(admin) => {
+                    ClientMessage::Admin { request: request_number, admin: Box::new(admin), acknowledged: 0 }
+                }
                 Request::Query(query, read) => ClientMessage::Query { request: request_number, query, read },
             };
             self.pending.insert(request_number, Pending::new(message, deadline, answer));
@@ -347,6 +353,7 @@ impl Driver {
         };
         let hello = Hello {
             version: CLIENT_VERSION,
+            token: self.options.token.clone(),
             session: self.session.map(|number| SessionName { number, key: self.key }),
             open: (wants_session && self.session.is_none()).then_some(OpenSession { key: self.key }),
         };
@@ -416,7 +423,9 @@ impl Driver {
                     SessionState::NotAsked => return Err(Leave::ForSession),
                 }
             }
-            if let ClientMessage::Command { acknowledged: field, .. } = &mut pending.message {
+            if let ClientMessage::Command { acknowledged: field, .. }
+            | ClientMessage::Admin { acknowledged: field, .. } = &mut pending.message
+            {
                 *field = acknowledged;
             }
             let bytes = self.options.encoding.encode(&pending.message);
@@ -526,6 +535,11 @@ impl Driver {
             Ok(Incoming::Error(refusal)) if refusal.code == ErrorCode::SessionExpired => {
                 Err(self.lose_session(&refusal))
             }
+            Ok(Incoming::Error(refusal))
+                if matches!(refusal.code, ErrorCode::NotAuthorised | ErrorCode::ClientTooOld) =>
+            {
+                Err(self.turned_away(&refusal))
+            }
             Ok(Incoming::Error(refusal)) => Err(Leave::Lost(refusal.to_string())),
             Err(malformed) => Err(Leave::Unreadable(format!("a message that can't be read: {malformed}"))),
         }
@@ -533,6 +547,7 @@ impl Driver {
 
     fn welcomed(&mut self, connection: &mut Connection, welcome: &Welcome) -> Result<(), Leave> {
         connection.welcome_by = None;
+        self.turned_away = 0;
         let cluster = *self.cluster.get_or_insert(welcome.cluster);
         if cluster != welcome.cluster {
             return Err(Leave::Lost(format!("a node of another cluster ({}, not {cluster})", welcome.cluster)));
@@ -611,6 +626,23 @@ impl Driver {
             }
             _ => Ok(()),
         }
+    }
+
+    /// A node does not serve this client. Once every node has said so, nothing that waits will be carried out by it.
+    fn turned_away(&mut self, refusal: &Refusal) -> Leave {
+        self.turned_away += 1;
+        if self.turned_away >= self.options.urls.len() {
+            self.turned_away = 0;
+            let doubtful = |pending: &Pending| pending.is_command() && pending.attempts.may_be_executed();
+            for (number, pending) in mem::take(&mut self.pending) {
+                if doubtful(&pending) {
+                    pending.settle_unknown(refusal.to_string());
+                } else {
+                    pending.settle(Ok(Answered::refused_here(self.options.encoding, number, refusal.clone())));
+                }
+            }
+        }
+        Leave::Lost(refusal.to_string())
     }
 
     fn settle_unknown(&mut self, number: u64, refusal: &Refusal, answered: Answered) {

@@ -3,10 +3,11 @@
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use rabia_bank_client::bank::ReadLevel;
-//! use rabia_bank_client::{BankCalls, Client, ClientOptions, NodeUrl};
+//! use rabia_bank_client::{BankCalls, Client, ClientOptions, NodeUrl, find_token};
 //!
 //! let urls = NodeUrl::list("ws://127.0.0.1:7101,ws://127.0.0.1:7102,ws://127.0.0.1:7103")?;
-//! let client = Client::connect(ClientOptions::new(urls));
+//! let token = find_token("rabia-bank-data/client.token".as_ref())?;
+//! let client = Client::connect(ClientOptions { token, ..ClientOptions::new(urls) });
 //! let transfer = client.transfer("alice", "bob", 300).await?;
 //! let balance = client.balance("bob", ReadLevel::AtLeast(transfer.slot)).await?;
 //! println!("transaction {}, bob has {}", transfer.value.transaction_id, balance.value);
@@ -49,6 +50,7 @@ mod random;
 pub mod retry;
 mod subscription;
 mod tls;
+mod tokens;
 mod typed;
 
 use std::fmt;
@@ -58,6 +60,7 @@ use std::time::Duration;
 use rabia_bank_messages::bank::{Command, Query, ReadLevel, Refusal, Success};
 use rabia_bank_messages::client::{CLIENT_PATH, MAX_CLIENT_MESSAGE};
 use rabia_bank_messages::codec::Malformed;
+use rabia_bank_messages::principal::Admin;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::http::Uri;
@@ -67,9 +70,12 @@ pub use rabia_bank_messages::bank;
 pub use rabia_bank_messages::client::Feed;
 pub use rabia_bank_messages::codec::Encoding;
 pub use rabia_bank_messages::ids::Slot;
+pub use rabia_bank_messages::principal;
+pub use rabia_bank_messages::token::Token;
 pub use retry::is_passing;
 pub use subscription::Subscription;
 pub use tls::{BadTls, Tls};
+pub use tokens::{TOKEN_VARIABLE, find_token};
 pub use typed::{BankCalls, Receipt};
 
 /// How long a call may take where [`ClientOptions`] does not say: longer than a node waits for a quorum.
@@ -164,6 +170,8 @@ impl NodeUrl {
 pub struct ClientOptions {
     /// The nodes of one cluster, tried in this order; at least one.
     pub urls: Vec<NodeUrl>,
+    /// Who the client is. Without it nodes serve nothing.
+    pub token: Option<Token>,
     /// The encoding of all messages.
     pub encoding: Encoding,
     /// How long a call may take, retries included.
@@ -177,10 +185,11 @@ pub struct ClientOptions {
 }
 
 impl ClientOptions {
-    /// MessagePack, and the defaults of this module.
+    /// No token, MessagePack, and the defaults of this module.
     pub fn new(urls: Vec<NodeUrl>) -> ClientOptions {
         ClientOptions {
             urls,
+            token: None,
             encoding: Encoding::MessagePack,
             timeout: DEFAULT_TIMEOUT,
             max_in_flight: DEFAULT_IN_FLIGHT,
@@ -195,6 +204,8 @@ impl ClientOptions {
 pub enum Request {
     /// To change something. It is applied once, however often it is sent.
     Command(Command),
+    /// Changes who may do what, once.
+    Admin(Admin),
     /// To look something up.
     Query(Query, ReadLevel),
 }
@@ -301,6 +312,14 @@ impl Client {
     /// See the [module](self).
     pub async fn command(&self, command: Command) -> Result<Applied, CallError> {
         self.ask(Request::Command(command)).await?.into_applied()
+    }
+
+    /// Asks for a change of who may do what.
+    ///
+    /// # Errors
+    /// See the [module](self).
+    pub async fn administer(&self, admin: Admin) -> Result<Applied, CallError> {
+        self.ask(Request::Admin(admin)).await?.into_applied()
     }
 
     /// Looks something up.

@@ -78,6 +78,8 @@ fn judge(refusal: &Refusal) -> Verdict {
     match &refusal.code {
         ErrorCode::SessionExpired => Verdict::SessionGone,
         ErrorCode::RequestAcknowledged => Verdict::Unknown,
+        // It would not be better the next time, and what an earlier attempt brought this client is not told any more.
+        ErrorCode::NotAuthorised | ErrorCode::LimitExceeded if refusal.outcome == Outcome::Unknown => Verdict::Unknown,
         code if refusal.outcome == Outcome::Refused && !is_passing(code) => Verdict::Settled,
         ErrorCode::Other(_) => Verdict::Again { doubtful: true, strange: true },
         _ => Verdict::Again { doubtful: refusal.outcome == Outcome::Unknown, strange: false },

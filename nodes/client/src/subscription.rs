@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::{SinkExt, Stream, StreamExt};
-use rabia_bank_messages::bank::{ReadLevel, Refusal, Success, Transaction};
+use rabia_bank_messages::bank::{ErrorCode, ReadLevel, Refusal, Success, Transaction};
 use rabia_bank_messages::client::{
     Answer, AnswerResult, CLIENT_VERSION, ClientMessage, Feed, Hello, ServerMessage, Welcome,
 };
@@ -158,7 +158,8 @@ impl Follower {
             Err(why) => return Leave::Lost(why),
         };
         self.reached = true;
-        let hello = Hello { version: CLIENT_VERSION, session: None, open: None };
+        let token = self.options.token.clone();
+        let hello = Hello { version: CLIENT_VERSION, token, session: None, open: None };
         let feed = self.feed.clone();
         let subscribe = ClientMessage::Subscribe { request: REQUEST, feed, read: ReadLevel::Linearizable };
         for message in [ClientMessage::Hello(hello), subscribe] {
@@ -221,6 +222,11 @@ impl Follower {
                 self.feed.from = self.feed.from.max(Some(reached.saturating_add(1)));
                 self.went_on();
                 Ok(())
+            }
+            ServerMessage::Error { error }
+                if matches!(error.code, ErrorCode::NotAuthorised | ErrorCode::ClientTooOld) =>
+            {
+                Err(Leave::Refused(error))
             }
             ServerMessage::Error { error } => Err(Leave::Lost(error.to_string())),
         }

@@ -1,6 +1,7 @@
 //! Backup files.
 
 use rabia_bank::backup;
+use rabia_bank::messages::genesis::Founding;
 
 use super::parts;
 use super::snapshot_rows;
@@ -16,7 +17,7 @@ pub fn check(input: &[u8]) {
 }
 
 fn read(file: &[u8]) -> Option<backup::Backup> {
-    match backup::read(file, NOW) {
+    match backup::read(file, NOW, &Founding::default(), false) {
         Ok(backup) => {
             assert!(file.starts_with(MAGIC));
             // What a new cluster is made of.
@@ -60,7 +61,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         parts.retain(|part| part.kind != snapshot_rows::SESSIONS);
         let input = parts::join(&parts);
         let file = file(&input);
-        assert!(read(&file).is_some(), "{:?}", backup::read(&file[..], NOW).err());
+        assert!(read(&file).is_some(), "{:?}", backup::read(&file[..], NOW, &Founding::default(), false).err());
         seeds.extend([input, file]);
     }
     seeds

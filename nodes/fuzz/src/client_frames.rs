@@ -32,8 +32,8 @@ pub fn check(input: &[u8]) {
 /// A message of each kind, in both encodings.
 pub fn seeds() -> Vec<Vec<u8>> {
     let texts = [
-        r#"{"hello":{"version":1,"open":{"key":"00112233445566778899aabbccddeeff"}}}"#,
-        r#"{"hello":{"version":1,"session":{"number":3,"key":"00112233445566778899aabbccddeeff"}}}"#,
+        r#"{"hello":{"version":2,"open":{"key":"00112233445566778899aabbccddeeff"}}}"#,
+        r#"{"hello":{"version":2,"session":{"number":3,"key":"00112233445566778899aabbccddeeff"}}}"#,
         r#"{"request":1,"command":{"create_account":{"account_id":"alice","initial_balance":100}}}"#,
         r#"{"request":2,"command":{"transfer":{"from_account":"alice","to_account":"bob","amount":5.0}},"acknowledged":1}"#,
         r#"{"request":3,"command":{"bulk":{"commands":[{"deposit":{"account_id":"a","amount":1}},{"withdraw":{"account_id":"a","amount":1}}],"atomic":true}}}"#,

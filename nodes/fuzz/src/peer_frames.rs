@@ -111,14 +111,14 @@ pub fn seeds() -> Vec<Vec<u8>> {
 pub fn payload(origin: NodeId) -> (BatchId, Payload) {
     let key = SessionKey([7; 16]);
     let mut builder = BatchBuilder::default();
-    builder.push(&RequestHeader { session: 0, key, number: 0, acknowledged: 0 }, &Action::<Command>::Open);
+    builder.push(&RequestHeader { session: 0, key, number: 0, acknowledged: 0, token: 0 }, &Action::<Command>::Open);
     let messages = client_frames::seeds();
     let commands = messages.iter().filter_map(|seed| match Encoding::Json.decode_client(seed) {
         Ok(ClientMessage::Command { command, .. }) => Some(command),
         _ => None,
     });
     for (number, command) in (1..).zip(commands) {
-        builder.push(&RequestHeader { session: 1, key, number, acknowledged: 0 }, &Action::Command(command));
+        builder.push(&RequestHeader { session: 1, key, number, acknowledged: 0, token: 0 }, &Action::Command(command));
     }
     builder.finish(origin, 1, 1, 1_000)
 }

@@ -146,7 +146,7 @@ impl<W: Workload> Client<W> {
     /// The header of the command that opened the present session, if that was on this connection.
     pub(super) fn first_header(&self, connection: ClientId) -> Option<RequestHeader> {
         let session = self.session.filter(|_| self.handle.id() == connection)?;
-        Some(RequestHeader { session, key: self.key, number: 1, acknowledged: 0 })
+        Some(RequestHeader { session, key: self.key, number: 1, acknowledged: 0, token: 0 })
     }
 
     /// It does not wait for ever for transactions of a feed. Answers how many it has given up.
@@ -220,7 +220,7 @@ impl<W: Workload> Client<W> {
 
     fn header(&self, session: u64, number: u64) -> RequestHeader {
         let acknowledged = if self.manner == Manner::NeverAcknowledges { 0 } else { self.acknowledged };
-        RequestHeader { session, key: self.key, number, acknowledged }
+        RequestHeader { session, key: self.key, number, acknowledged, token: 0 }
     }
 
     fn start(&mut self, now: Duration, after: Position, ask: AskOf<W>, random: &mut Rng) -> u64 {

@@ -253,7 +253,13 @@ pub fn undecodable(random: &mut Rng) -> Payload {
 /// A payload as a node makes it.
 fn requests(random: &mut Rng, stamp: u64) -> Payload {
     let mut batch = BatchBuilder::default();
-    let header = RequestHeader { session: 1, key: SessionKey([7; 16]), number: end(random), acknowledged: end(random) };
+    let header = RequestHeader {
+        session: 1,
+        key: SessionKey([7; 16]),
+        number: end(random),
+        acknowledged: end(random),
+        token: 0,
+    };
     let account_id = "nonsense".into();
     batch.push(&header, &Action::Command(Command::One(Operation::Deposit { account_id, amount: Amount::new(1) })));
     batch.push(&header, &Action::<Command>::Close);

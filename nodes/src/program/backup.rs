@@ -13,7 +13,8 @@ use crate::backup::{self, Backup};
 use crate::config::{DEFAULT_CLIENT_PORT, MAX_WINDOW};
 use crate::control::{ControlError, ask_backup};
 use crate::create::{MAX_BASE_PORT, NewCluster, config_path, restore, wall};
-use rabia_bank_messages::genesis::DEFAULT_WINDOW;
+use crate::tokens;
+use rabia_bank_messages::genesis::{DEFAULT_WINDOW, Founding};
 
 /// Bytes that are copied at a time.
 const COPY_BYTES: usize = 256 << 10;
@@ -36,7 +37,8 @@ pub struct BackupArgs {
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Makes the folders of a new cluster, as `rabia-bank create` does, with the accounts and the history of the backup. It goes
-on where the backup ends. Sessions of the old cluster do not act on the new one. Time in the log goes on from this machine's
+on where the backup ends. Sessions and tokens of the old cluster do not act on the new one; its administrator gets a new
+token in DIR/admin/token. Time in the log goes on from this machine's
 clock where it was ahead. Check it before its first start with
 `rabia-bank audit verify --data-dir DIR/node-1`.")]
 pub struct RestoreArgs {
@@ -56,6 +58,9 @@ pub struct RestoreArgs {
     /// Slots of the log in agreement at once.
     #[arg(long, default_value_t = DEFAULT_WINDOW, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_WINDOW))]
     window: u64,
+    /// Let the tokens of the backup act on the new cluster, too. Otherwise they are removed.
+    #[arg(long)]
+    keep_tokens: bool,
 }
 
 /// Takes a backup.
@@ -78,7 +83,7 @@ pub fn run_backup(args: BackupArgs) -> Result<Exit, ProgramError> {
     copy(&mut ask_backup(&data_dir)?, &mut file, &to)?;
     file.sync_all().map_err(at(&to))?;
     file.seek(SeekFrom::Start(0)).map_err(at(&to))?;
-    let backup = backup::read(&file, wall())?;
+    let backup = backup::read(&file, wall(), &Founding::default(), true)?;
     bar.finish_and_clear();
     let bytes = file.metadata().map_err(at(&to))?.len();
     draft.persist_noclobber(&to).map_err(|error| error.error).map_err(at(&to))?;
@@ -118,16 +123,17 @@ fn copy(from: &mut impl Read, file: &mut File, to: &Path) -> Result<(), ProgramE
 /// # Errors
 /// If the backup is damaged, or the folders can't be made.
 pub fn run_restore(args: RestoreArgs) -> Result<Exit, ProgramError> {
-    let RestoreArgs { from, nodes, data_dir, base_port, window } = args;
+    let RestoreArgs { from, nodes, data_dir, base_port, window, keep_tokens } = args;
     let file =
         File::open(&from).map_err(|error| ProgramError::Usage(format!("can't read {}: {error}", from.display())))?;
     let now = wall();
     let bar = terminal::spinner("reading the backup");
-    let backup = backup::read(BufReader::new(file), now)?;
+    let (founding, first_tokens) = tokens::found(now, false);
+    let backup = backup::read(BufReader::new(file), now, &founding, keep_tokens)?;
     bar.finish_and_clear();
     let (transaction_limit, sessions) = (backup.transaction_limit, backup.sessions);
     let new = NewCluster { data_dir, nodes: nodes.into(), base_port, window, transaction_limit, sessions, tls: None };
-    let configs = restore(&new, &backup.snapshot)?;
+    let configs = restore(&new, &backup.snapshot, founding, &first_tokens)?;
     terminal::print(format_args!(
         "Restored {} transactions up to slot {} into a new cluster of {nodes} in {}.",
         HumanCount(backup.transactions),
@@ -137,6 +143,10 @@ pub fn run_restore(args: RestoreArgs) -> Result<Exit, ProgramError> {
     if backup.log_time > now {
         terminal::print(format_args!("{}", set_back(&backup, now)))?;
     }
+    terminal::print(format_args!(
+        "A new token of its administrator is in {}; `rabia-bank token create daily` makes one for the daily business.",
+        tokens::admin_token(&new.data_dir).display()
+    ))?;
     terminal::print(format_args!("Start its nodes with:"))?;
     for config in &configs {
         let path = config_path(&new.data_dir, config.node);

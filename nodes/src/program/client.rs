@@ -15,7 +15,7 @@ use rabia_bank_messages::escape::escaped;
 use serde_json::{Value, json};
 
 use super::time::{TIMES, parse_end, parse_time};
-use super::{Connect, EXIT_CODES, Exit, ProgramError, runtime, terminal};
+use super::{ClientToken, Connect, EXIT_CODES, Exit, ProgramError, runtime, terminal};
 use crate::client::{
     Answered, CallError, Client, ClientOptions, NodeUrl, Request, Subscription, Unanswered, Unknown, is_passing,
 };
@@ -50,6 +50,8 @@ were, but none could serve it; there may be no majority) or `no_answer`, with th
 pub struct Args {
     #[command(flatten)]
     connect: Connect,
+    #[command(flatten)]
+    token: ClientToken,
     /// Print the answers as they came: JSON, one object a line.
     #[arg(long, global = true)]
     json: bool,
@@ -232,8 +234,9 @@ enum Asked {
 /// If there is something wrong with the input or the output. Refusals are printed and told by the exit code.
 pub fn run(args: Args) -> Result<Exit, ProgramError> {
     runtime()?.block_on(async {
-        let Args { connect, json, read, timeout, task } = args;
-        let options = ClientOptions { encoding: Encoding::Json, timeout, ..connect.options()? };
+        let Args { connect, token, json, read, timeout, task } = args;
+        let token = token.find()?;
+        let options = ClientOptions { token, encoding: Encoding::Json, timeout, ..connect.options()? };
         match task {
             Task::Status { stages } => status(options, stages, json).await,
             Task::Watch { account, min_amount, from } => {
@@ -246,7 +249,7 @@ pub fn run(args: Args) -> Result<Exit, ProgramError> {
             Task::Ask(ask) => {
                 let request = request(ask, read)?;
                 let asked = match &request {
-                    Request::Command(_) => Asked::Command,
+                    Request::Command(_) | Request::Admin(_) => Asked::Command,
                     Request::Query(..) => Asked::Query,
                 };
                 let client = Client::connect(options);
@@ -432,7 +435,7 @@ async fn status(options: ClientOptions, stages: bool, json: bool) -> Result<Exit
             outcome
         })
     };
-    // The path for the status works on a node that is full, the other one on nodes of 0.1.0.
+    // The path for the status works on a node that is full.
     let ask = |url: NodeUrl| async move {
         let paths = [STATUS_PATH, CLIENT_PATH].map(|path| ask_at(url.at_path(path)));
         let outcome = futures_util::future::select_ok(paths).await;

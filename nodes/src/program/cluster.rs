@@ -28,10 +28,11 @@ use tokio::task::JoinSet;
 
 use super::tls::trusting;
 use super::{Exit, ProgramError, default_data_dir, runtime, terminal};
-use crate::client::{Client, ClientOptions};
+use crate::client::{Client, ClientOptions, Token, find_token};
 use crate::config::{DEFAULT_CLIENT_PORT, NodeConfig};
 use crate::control;
 use crate::create::{MAX_BASE_PORT, NewCluster, NodePlace, create, is_vacant, open};
+use crate::tokens::client_token;
 
 /// The pause before the first restart of a node; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -214,11 +215,12 @@ async fn announce(
     lives: Vec<(Option<NodeConfig>, watch::Receiver<Life>)>,
     spinner: ProgressBar,
 ) -> Result<(), ProgramError> {
+    let token = find_token(&client_token(&args.data_dir))?;
     let (mut ready, mut gone): (Vec<(NodeConfig, u32)>, Vec<NodeId>) = Default::default();
     for (config, mut life) in lives {
         let Some(config) = config else { continue };
         let answers = tokio::select! {
-            () = ready_soon(&config) => true,
+            () = ready_soon(&config, token.clone()) => true,
             () = wait_for(&mut life, |life| *life == Life::Gone) => false,
         };
         match (answers, &*life.borrow()) {
@@ -273,12 +275,12 @@ fn scheme(config: &NodeConfig) -> &'static str {
 }
 
 /// Resolves when the node answers, and has links to a quorum.
-async fn ready_soon(config: &NodeConfig) {
+async fn ready_soon(config: &NodeConfig, token: Option<Token>) {
     let quorum = config.genesis().quorums().quorum();
     let Ok(url) = format!("{}://{}", scheme(config), config.client_listen).parse() else { return };
     // A node on this machine is known by its certificate, whoever has signed it.
     let tls = config.tls.as_ref().and_then(|tls| trusting(&tls.certificate).ok());
-    let client = Client::connect(ClientOptions { timeout: ASK_TIMEOUT, tls, ..ClientOptions::new(vec![url]) });
+    let client = Client::connect(ClientOptions { token, timeout: ASK_TIMEOUT, tls, ..ClientOptions::new(vec![url]) });
     loop {
         let answer = client.query(Query::GetStatus {}, ReadLevel::Local).await;
         if let Ok(Success::Status { status }) = answer.map(|applied| applied.success)

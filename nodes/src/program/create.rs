@@ -10,6 +10,7 @@ use super::tls::self_signed;
 use super::{Exit, ProgramError, default_data_dir, terminal};
 use crate::config::{DEFAULT_CLIENT_PORT, MAX_SESSION_IDLE_MS, MAX_SESSIONS, MAX_WINDOW, MIN_SESSION_IDLE_MS};
 use crate::create::{MAX_BASE_PORT, NewCluster, config_path, create};
+use crate::tokens::{admin_token, client_token};
 
 /// The command line of `create`.
 #[derive(clap::Args, Debug)]
@@ -59,7 +60,13 @@ pub fn run(args: Args) -> Result<Exit, ProgramError> {
     let sessions = SessionLimits { open: max_sessions, idle_ms: session_idle * 1_000 };
     let new = NewCluster { data_dir, nodes: nodes.into(), base_port, window, transaction_limit, sessions, tls };
     let configs = create(&new)?;
-    terminal::print(format_args!("Created a cluster of {nodes} in {}. Start its nodes with:", new.data_dir.display()))?;
+    terminal::print(format_args!(
+        "Created a cluster of {nodes} in {}. Tokens for its clients: {} for the daily business, {} for its administrator.",
+        new.data_dir.display(),
+        client_token(&new.data_dir).display(),
+        admin_token(&new.data_dir).display()
+    ))?;
+    terminal::print(format_args!("Start its nodes with:"))?;
     for config in &configs {
         let path = config_path(&new.data_dir, config.node);
         terminal::print(format_args!("  rabia-bank node --config {}", path.display()))?;

@@ -9,7 +9,7 @@ use rabia_bank_actors::handle::NodeHandle;
 use rabia_bank_actors::mail::host_session;
 use rabia_bank_actors::socket::ClientSocket;
 use rabia_bank_messages::bank::{ErrorCode, Query, ReadLevel, Refusal, Success};
-use rabia_bank_messages::client::{Answer, AnswerResult, ClientMessage, ServerMessage, Welcome};
+use rabia_bank_messages::client::{Answer, AnswerResult, CLIENT_VERSION, ClientMessage, LEVEL, ServerMessage, Welcome};
 use rabia_bank_messages::codec::Encoding;
 use tokio_tungstenite::tungstenite::Message as Frame;
 
@@ -20,6 +20,7 @@ const LASTS: Duration = Duration::from_secs(5);
 
 /// Answers questions for the status.
 pub(super) async fn answer(mut socket: ClientSocket, handle: &NodeHandle, config: &NodeConfig) {
+    let mut token = None;
     let answering = async {
         while let Some(Ok(frame)) = socket.next().await {
             let (encoding, decoded) = match &frame {
@@ -29,7 +30,7 @@ pub(super) async fn answer(mut socket: ClientSocket, handle: &NodeHandle, config
                 Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_) => continue,
             };
             let reply = match decoded {
-                Ok(message) => reply(message, handle, config).await,
+                Ok(message) => reply(message, handle, config, &mut token).await,
                 Err(malformed) => refuse(malformed.request, ErrorCode::Malformed, malformed.message),
             };
             let bytes = encoding.encode(&reply);
@@ -46,13 +47,39 @@ pub(super) async fn answer(mut socket: ClientSocket, handle: &NodeHandle, config
     let _ = tokio::time::timeout(LASTS, answering).await;
 }
 
-async fn reply(message: ClientMessage, handle: &NodeHandle, config: &NodeConfig) -> ServerMessage {
+/// `token` is the number of the token that was shown, of a principal that may look at the status.
+async fn reply(
+    message: ClientMessage,
+    handle: &NodeHandle,
+    config: &NodeConfig,
+    token: &mut Option<u64>,
+) -> ServerMessage {
     match message {
-        ClientMessage::Hello(_) => {
-            let (node, cluster, applied_slot) = (config.node, config.cluster, handle.applied_slot());
-            ServerMessage::Welcome { welcome: Welcome { node, cluster, session: None, opened: false, applied_slot } }
+        ClientMessage::Hello(hello) if hello.version < CLIENT_VERSION => {
+            refuse(None, ErrorCode::ClientTooOld, format!("version {CLIENT_VERSION} is spoken here"))
         }
-        ClientMessage::Query { request, query: Query::GetStatus {}, .. } => match query(handle).await {
+        ClientMessage::Hello(hello) => {
+            let roster = handle.roster();
+            let shown = hello.token.as_ref().and_then(|token| roster.recognise(token, handle.trusted_time()));
+            let Some((number, principal)) = shown else {
+                return refuse(None, ErrorCode::NotAuthorised, "say hello with a token that is in force".into());
+            };
+            *token = Some(number);
+            ServerMessage::Welcome {
+                welcome: Welcome {
+                    node: config.node,
+                    cluster: config.cluster,
+                    session: None,
+                    opened: false,
+                    applied_slot: handle.applied_slot(),
+                    principal: Some(principal),
+                    level: LEVEL,
+                    features: Vec::new(),
+                    nodes: config.members.iter().map(|member| member.node).collect(),
+                },
+            }
+        }
+        ClientMessage::Query { request, query: Query::GetStatus {}, .. } => match query(handle, *token).await {
             Ok((slot, success)) => {
                 let result = AnswerResult::Ok(success);
                 ServerMessage::Answer(Box::new(Answer {
@@ -68,6 +95,7 @@ async fn reply(message: ClientMessage, handle: &NodeHandle, config: &NodeConfig)
         },
         ClientMessage::Query { request, .. }
         | ClientMessage::Command { request, .. }
+        | ClientMessage::Admin { request, .. }
         | ClientMessage::Subscribe { request, .. } => {
             refuse(Some(request), ErrorCode::Malformed, "only get_status is answered on this path".into())
         }
@@ -77,11 +105,14 @@ async fn reply(message: ClientMessage, handle: &NodeHandle, config: &NodeConfig)
     }
 }
 
-async fn query(handle: &NodeHandle) -> Result<(Option<u64>, Success), Refusal> {
+async fn query(handle: &NodeHandle, token: Option<u64>) -> Result<(Option<u64>, Success), Refusal> {
+    let Some(token) = token else {
+        return Err(Refusal::refused(ErrorCode::NotAuthorised, "say hello first, with a token that is in force"));
+    };
     let stopping = || Refusal::refused(ErrorCode::Stopping, "the node is stopping");
     // No session is opened in the log for a query.
     let sessions = handle.bank_sessions().ok_or_else(stopping)?;
-    let session = sessions.open_own().await.map_err(|_| stopping())?;
+    let session = sessions.open_as(None, token).await.map_err(|_| stopping())?;
     let answer = session.send(host_session::Query { query: Query::GetStatus {}, read: ReadLevel::Local }).await;
     session.do_send(host_session::Close { in_log: false });
     let reply = answer.unwrap_or_else(|_| Err(stopping()))?;

@@ -4,7 +4,7 @@ use crate::support::{PATIENCE, free_base_port};
 use actix::prelude::*;
 use futures_util::TryStreamExt;
 use rabia_bank::NodeError;
-use rabia_bank::client::{Client, ClientOptions};
+use rabia_bank::client::Client;
 use rabia_bank::create::{NewCluster, create_or_open};
 use rabia_bank::embed::{BankCalls, Embedded, Happened, LocalNetwork, PeerLinks, Reach, Session, Subscribe};
 use rabia_bank::testing::TestCluster;
@@ -180,9 +180,10 @@ fn typed_calls_are_the_same_over_a_connection_and_inside() {
     let new = NewCluster { base_port: free_base_port(1), ..NewCluster::new(dir.path().join("data"), 1) };
     let config = create_or_open(&new).unwrap().remove(0);
     let url = config.client_listen.to_string().parse().unwrap();
+    crate::support::register(config.client_listen, &config.data_dir);
     let node = Embedded::start_on_thread(config).unwrap();
     actix::System::new().block_on(async {
-        let (inside, outside) = (node.session().await.unwrap(), Client::connect(ClientOptions::new(vec![url])));
+        let (inside, outside) = (node.session().await.unwrap(), Client::connect(crate::support::options(vec![url])));
         assert_eq!(is_send(pay(&inside, "a", "b")).await, 30);
         assert_eq!(is_send(pay(&outside, "c", "d")).await, 30);
         let poor = inside.withdraw("a", 71).await.unwrap_err();

@@ -87,7 +87,7 @@ impl Caller {
             Some(number) => json!({"session": {"number": number, "key": self.key}}),
             None => json!({"open": {"key": self.key}}),
         };
-        let mut hello = json!({"version": 1});
+        let mut hello = json!({"version": 2});
         hello.as_object_mut().unwrap().extend(session.as_object().unwrap().clone());
         connection.try_send(&json!({"hello": hello})).ok()?;
         let welcome = connection.try_receive().ok()?;
@@ -343,7 +343,7 @@ fn disturb(cluster: &mut Cluster, round: usize) {
 /// A connection to this node in this session.
 fn in_session(node: &Node, number: &Value, key: &str) -> Connection {
     let mut connection = node.connect(Encoding::Json);
-    let hello = json!({"hello": {"version": 1, "session": {"number": number, "key": key}}});
+    let hello = json!({"hello": {"version": 2, "session": {"number": number, "key": key}}});
     assert_eq!(connection.ask(&hello)["welcome"]["session"], *number);
     connection
 }
@@ -360,7 +360,7 @@ fn sessions_are_what_they_were_after_snapshots_and_restarts_of_all_nodes() {
     let [key, ended, wrong] = ["aa", "bb", "cc"].map(|digits| digits.repeat(16));
     let open = |node: &Node, key: &str| {
         let mut connection = node.connect(Encoding::MessagePack);
-        let welcome = connection.ask(&json!({"hello": {"version": 1, "open": {"key": key}}}));
+        let welcome = connection.ask(&json!({"hello": {"version": 2, "open": {"key": key}}}));
         (connection, welcome["welcome"]["session"].clone())
     };
     let (mut other, closed) = open(&cluster.nodes[1], &ended);
@@ -416,7 +416,7 @@ fn sessions_are_what_they_were_after_snapshots_and_restarts_of_all_nodes() {
     assert_eq!(cluster.nodes[0].status().unwrap()["total_balance"], 1 + 2 + 3 + 4 + 5 + sent);
     // There may be four, and the key of one that ended opens none.
     let hello = |node: &Node, key: &str| {
-        node.connect(Encoding::Json).ask(&json!({"hello": {"version": 1, "open": {"key": key}}}))
+        node.connect(Encoding::Json).ask(&json!({"hello": {"version": 2, "open": {"key": key}}}))
     };
     assert_eq!(hello(&cluster.nodes[2], &"10".repeat(16))["welcome"]["opened"], true);
     assert_eq!(hello(&cluster.nodes[2], &"11".repeat(16))["welcome"]["opened"], true);
@@ -436,7 +436,7 @@ fn sessions_are_what_they_were_after_snapshots_and_restarts_of_all_nodes() {
 #[test]
 fn the_key_of_a_session_that_ended_executes_nothing_again() {
     let cluster = Cluster::create_as(3, &["--session-idle", "1"], |_| ()).started();
-    let hello = |key: &str| json!({"hello": {"version": 1, "open": {"key": key}}});
+    let hello = |key: &str| json!({"hello": {"version": 2, "open": {"key": key}}});
     let create = json!({"create_account": {"account_id": "a", "initial_balance": 0}});
     let deposit = json!({"request": 1, "command": {"deposit": {"account_id": "a", "amount": 1}}});
     assert!(cluster.nodes[0].connect(Encoding::Json).command(create)["ok"].is_object());
@@ -471,7 +471,7 @@ fn the_key_of_a_session_that_ended_executes_nothing_again() {
 fn a_node_that_wakes_up_executes_nothing_of_a_session_that_ended_meanwhile() {
     let cluster = Cluster::start(3);
     let key = "f1".repeat(16);
-    let hello = json!({"hello": {"version": 1, "open": {"key": key}}});
+    let hello = json!({"hello": {"version": 2, "open": {"key": key}}});
     let create = json!({"request": 1, "command": {"create_account": {"account_id": "a", "initial_balance": 5}}});
     let transfer = json!({"request": 2, "command": {"deposit": {"account_id": "a", "amount": 1}}, "acknowledged": 1});
     let mut waiting = cluster.nodes[0].connect(Encoding::Json);
@@ -503,7 +503,7 @@ fn a_hello_that_finds_no_quorum_ends_its_connection() {
     let mut cluster = Cluster::start_with(3, |config| config.limits.request_timeout_ms = 1_000);
     cluster.nodes[1].kill();
     cluster.nodes[2].kill();
-    let hello = json!({"hello": {"version": 1, "open": {"key": "ab".repeat(16)}}});
+    let hello = json!({"hello": {"version": 2, "open": {"key": "ab".repeat(16)}}});
     let mut connection = cluster.nodes[0].connect(Encoding::Json);
     let began = Instant::now();
     connection.send(&hello);

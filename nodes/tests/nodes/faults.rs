@@ -396,7 +396,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_millis(400);
 /// A connection in a session that is already open, which other nodes know too.
 fn in_session(node: &Node, session: &Value) -> Connection {
     let mut connection = node.connect(Encoding::Json);
-    let welcome = connection.ask(&json!({"hello": {"version": 1, "session": session}}));
+    let welcome = connection.ask(&json!({"hello": {"version": 2, "session": session}}));
     assert_eq!(welcome["welcome"]["session"], session["number"], "{welcome}");
     connection
 }
@@ -409,7 +409,7 @@ fn two_of_three_are_down() {
     let mut books = Books::open(&all);
     let key = "000102030405060708090a0b0c0d0e0f";
     let mut connection = cluster.nodes[0].connect(Encoding::Json);
-    let welcome = connection.ask(&json!({"hello": {"version": 1, "open": {"key": key}}}));
+    let welcome = connection.ask(&json!({"hello": {"version": 2, "open": {"key": key}}}));
     let session = json!({"number": welcome["welcome"]["session"], "key": key});
     let deposit = |amount: u64| json!({"deposit": {"account_id": "account-00", "amount": amount}});
     let before = connection.query_at(json!({"get_balance": {"account_id": "account-00"}}), json!("local"));

@@ -242,6 +242,7 @@ fn what_is_no_message_is_answered_and_the_connection_goes_on() {
             bad.extend(["{", "\"", "[1,2", "nul", "{\"request\": 1e999}", "{\"a\": 1, \"a\": 2}"].map(Vec::from));
         }
         let mut c = node.connect(encoding);
+        c.greet();
         let count = bad.len();
         for bytes in bad {
             let frame = match encoding {
@@ -267,6 +268,7 @@ fn deep_nesting_is_malformed_however_deep() {
     let mut good = Good::new(node);
     for encoding in ENCODINGS {
         let mut c = node.connect(encoding);
+        c.greet();
         for depth in [MAX_DEPTH + 1, 130, 500_000] {
             let bytes = match encoding {
                 Encoding::Json => [vec![b'['; depth], vec![b']'; depth]].concat(),
@@ -375,7 +377,7 @@ fn beyond_the_limit_of_requests_in_flight_the_answer_is_busy() {
     for encoding in ENCODINGS {
         let mut c = node.connect(encoding);
         let key = format!("{:032x}", fastrand::u128(..));
-        c.ask(&json!({"hello": {"version": 1, "open": {"key": key}}}));
+        c.ask(&json!({"hello": {"version": 2, "open": {"key": key}}}));
         // Reads of a slot that does not come soon.
         let waiting = json!({"get_balance": {"account_id": good.account}});
         for request in 1..=MAX_IN_FLIGHT {
@@ -501,7 +503,7 @@ fn large_requests_that_can_not_be_decided_are_busy_before_they_fill_the_memory()
     let mut good = Good::new(&cluster.nodes[0]);
     let mut with_session = cluster.nodes[0].connect(Encoding::MessagePack);
     let key = format!("{:032x}", fastrand::u128(..));
-    with_session.ask(&json!({"hello": {"version": 1, "open": {"key": key}}}));
+    with_session.ask(&json!({"hello": {"version": 2, "open": {"key": key}}}));
     cluster.nodes[1].kill();
     cluster.nodes[2].kill();
     let node = &cluster.nodes[0];

@@ -112,9 +112,9 @@ fn node_id(number: u8) -> NodeId {
 fn batch_of(origin: NodeId, operation: Operation) -> (BatchId, Payload) {
     let mut builder = BatchBuilder::default();
     let key = SessionKey([5; 16]);
-    builder.push(&RequestHeader { session: 0, key, number: 0, acknowledged: 0 }, &Action::<Command>::Open);
+    builder.push(&RequestHeader { session: 0, key, number: 0, acknowledged: 0, token: 0 }, &Action::<Command>::Open);
     for session in 1..50 {
-        let header = RequestHeader { session, key, number: 1, acknowledged: 0 };
+        let header = RequestHeader { session, key, number: 1, acknowledged: 0, token: 0 };
         builder.push(&header, &Action::Command(Command::One(operation.clone())));
     }
     builder.finish(origin, 77, fastrand::u64(..), 1)

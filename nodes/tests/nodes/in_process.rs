@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use crate::support::{register, token_of};
 use futures_util::{SinkExt, StreamExt};
-use rabia_bank::client::{Client, ClientOptions, NodeUrl};
+use rabia_bank::client::{Client, NodeUrl};
 use rabia_bank::config::NodeConfig;
 use rabia_bank::create::{NewCluster, create};
 use rabia_bank::server::{Listeners, Peers, run_on};
@@ -37,6 +38,7 @@ async fn bind(configs: &mut [NodeConfig]) -> Vec<Listeners> {
         for member in &mut config.members {
             member.address = peer_address(&listeners[member.node.index()]).to_string();
         }
+        register(config.client_listen, &config.data_dir);
     }
     listeners
 }
@@ -76,7 +78,7 @@ fn three_nodes_in_one_process_keep_the_same_books() {
             .iter()
             .map(|config| {
                 let url: NodeUrl = config.client_listen.to_string().parse().unwrap();
-                Client::connect(ClientOptions::new(vec![url]))
+                Client::connect(crate::support::options(vec![url]))
             })
             .collect();
         for number in 0..10 {
@@ -156,7 +158,7 @@ fn a_node_that_was_stopped_starts_again_in_the_same_process() {
             let account_id = name.to_owned().into();
             Command::One(Operation::CreateAccount { account_id, initial_balance: Amount::new(1) })
         };
-        let client = Client::connect(ClientOptions::new(vec![url.clone()]));
+        let client = Client::connect(crate::support::options(vec![url.clone()]));
         client.command(create("before")).await.unwrap();
         client.close().await;
         stops[2].send(true).unwrap();
@@ -164,7 +166,7 @@ fn a_node_that_was_stopped_starts_again_in_the_same_process() {
         stops[2].send_replace(false);
         nodes.push(start_again(config, &stops[2]).await);
 
-        let client = Client::connect(ClientOptions::new(vec![url]));
+        let client = Client::connect(crate::support::options(vec![url]));
         client.command(create("after")).await.unwrap();
         let read = client.query(Query::GetStatistics { large_amount: None }, ReadLevel::Linearizable).await.unwrap();
         let Success::Statistics { statistics } = read.success else { panic!("{read:?}") };
@@ -192,7 +194,10 @@ async fn stop_with_clients(config: NodeConfig, listeners: Listeners, late: Optio
         let (mut socket, _) =
             tokio_tungstenite::client_async(format!("ws://{address}/v1/client"), stream).await.unwrap();
         // Its session is there once it is answered.
+        let token = token_of(address).unwrap();
+        socket.send(Frame::text(format!(r#"{{"hello":{{"version":2,"token":"{token}"}}}}"#))).await.unwrap();
         socket.send(Frame::text(r#"{"request":1,"query":{"get_status":{}}}"#)).await.unwrap();
+        socket.next().await.unwrap().unwrap();
         socket.next().await.unwrap().unwrap();
         socket
     };

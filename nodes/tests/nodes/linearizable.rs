@@ -44,7 +44,7 @@ async fn work(
 ) -> Vec<Operation> {
     let mut random = fastrand::Rng::with_seed(seed);
     let timeout = Duration::from_secs(20);
-    let client = |url| Client::connect(ClientOptions { timeout, ..ClientOptions::new(vec![url]) });
+    let client = |url| Client::connect(ClientOptions { timeout, ..crate::support::options(vec![url]) });
     let (writer, reader) = (client(writing), client(reading));
     let mut operations = Vec::new();
     while !stop.load(Ordering::Relaxed) {
@@ -145,7 +145,7 @@ fn run(cluster: &mut Cluster, level: ReadLevel, rounds: usize) -> (Vec<Operation
     stop.store(true, Ordering::Relaxed);
     let operations = workers.join().unwrap();
     let history = block_on(async {
-        let client = Client::connect(ClientOptions::new(urls));
+        let client = Client::connect(crate::support::options(urls));
         let newest_first: Vec<Transaction> =
             client.history(HistoryFilter::default(), ReadLevel::Linearizable).try_collect().await.unwrap();
         newest_first.into_iter().rev().collect()
@@ -158,7 +158,7 @@ fn mixed_reads_and_writes_are_linearizable_and_local_reads_are_not() {
     let mut cluster = Cluster::start(3);
     let urls: Vec<NodeUrl> = cluster.nodes.iter().map(|node: &Node| node.url().parse().unwrap()).collect();
     block_on(async {
-        let client = Client::connect(ClientOptions::new(urls));
+        let client = Client::connect(crate::support::options(urls));
         for number in 0..ACCOUNTS {
             client.create_account(account(number), 1_000_000).await.unwrap();
         }

@@ -18,6 +18,7 @@ mod linearizable;
 mod member_keys;
 mod memory;
 mod old_backups;
+mod principals;
 mod program;
 mod protocol;
 mod recovery;

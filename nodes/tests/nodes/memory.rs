@@ -35,7 +35,7 @@ fn is_known_to_the_kernel(node: &Node, connection: &Connection) -> bool {
 
 fn open(connection: &mut Connection) -> Value {
     let key = format!("{:032x}", fastrand::u128(..));
-    let welcome = connection.ask(&json!({"hello": {"version": 1, "open": {"key": key}}}));
+    let welcome = connection.ask(&json!({"hello": {"version": 2, "open": {"key": key}}}));
     json!({"number": welcome["welcome"]["session"], "key": key})
 }
 
@@ -85,7 +85,7 @@ fn a_session_full_of_refusals_with_long_names_is_kept_saved_and_backed_up() {
     cluster.wait_equal();
     for (request, first) in (1..).zip(&answers[..kept]).step_by(7) {
         let mut again = cluster.nodes[request as usize % 3].connect(Encoding::MessagePack);
-        again.ask(&json!({"hello": {"version": 1, "session": session}}));
+        again.ask(&json!({"hello": {"version": 2, "session": session}}));
         let again = ask(&mut again, request);
         assert_eq!((&again["replayed"], &again["slot"]), (&json!(true), &first["slot"]));
         assert!(again["ok"] == first["ok"], "bulk {request} is answered otherwise");
@@ -114,6 +114,7 @@ fn answers_that_are_not_read_end_their_connection_with_a_reason() {
     }
     // One whose message has no end.
     let mut endless = node.connect(Encoding::Json);
+    endless.greet();
     endless.socket.get_mut().write_all(&header(0x81, 1_000)).unwrap();
     endless.socket.get_mut().write_all(b"{").unwrap();
     let began = Instant::now();
@@ -182,6 +183,7 @@ fn messages_without_an_end_are_counted_and_closed() {
     let mut open = Vec::new();
     for number in 0..CONNECTIONS {
         let mut connection = node.connect(Encoding::Json);
+        connection.greet();
         let stream = connection.socket.get_mut();
         let piece = vec![b' '; 100_000];
         let mut sent = Ok(());
@@ -237,6 +239,7 @@ fn who_pings_and_never_reads_is_closed() {
     let node = &cluster.nodes[0];
     let before = resident_memory(node.pid());
     let mut c = node.connect(Encoding::Json);
+    c.greet();
     let stream = c.socket.get_mut();
     stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
     let pings = ping().repeat(1_000);

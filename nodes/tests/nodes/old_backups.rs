@@ -39,7 +39,26 @@ fn history(connection: &mut Connection) -> Vec<Value> {
         found.extend(page);
     }
     found.reverse();
+    // What came with the backup had no tokens; that the test was given one stands behind it.
+    let made = found.pop().unwrap();
+    assert_eq!(made["type"], "admin", "{made}");
     found
+}
+
+/// The figures without the one transaction by which the test was given a token.
+fn without_the_token(mut statistics: Value) -> Value {
+    let count = statistics["transactions"]["count"].as_u64().unwrap();
+    statistics["transactions"]["count"] = (count - 1).into();
+    let made = statistics["by_type"].as_object_mut().unwrap().remove("admin").unwrap();
+    assert_eq!(made, json!({"count": 1, "volume": 0}));
+    let hours = statistics["by_hour"].as_array_mut().unwrap();
+    let newest = hours.last_mut().unwrap();
+    if newest["count"] == 1 {
+        hours.pop();
+    } else {
+        newest["count"] = (newest["count"].as_u64().unwrap() - 1).into();
+    }
+    statistics
 }
 
 #[test]
@@ -62,7 +81,7 @@ fn a_backup_of_0_1_0_becomes_a_cluster_with_equal_books() {
         (accounts(&mut connection), read("accounts.json")),
         (history(&mut connection), read("history.json")),
         (
-            vec![connection.query(json!({"get_statistics": {}}))["ok"]["statistics"].clone()],
+            vec![without_the_token(connection.query(json!({"get_statistics": {}}))["ok"]["statistics"].clone())],
             json!([read("statistics.json")["statistics"]]),
         ),
     ] {
@@ -74,7 +93,7 @@ fn a_backup_of_0_1_0_becomes_a_cluster_with_equal_books() {
     // The chain goes on where it ended, also over a restart.
     let answer = connection.command(json!({"deposit": {"account_id": "alice", "amount": 7}}));
     let made = &answer["ok"]["transaction"];
-    assert_eq!(made["transaction_id"], read("history.json").as_array().unwrap().len() as u64 + 1, "{answer}");
+    assert_eq!(made["transaction_id"], read("history.json").as_array().unwrap().len() as u64 + 2, "{answer}");
     node.kill();
     node.start();
     wait_until("the restarted node serves", PATIENCE, || node.status().is_some());

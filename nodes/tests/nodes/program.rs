@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
 
 use crate::support::{Cluster, PATIENCE, SharedCluster, client, free_base_port, program, wait_for, wait_until};
@@ -418,6 +418,14 @@ struct ClusterProgram {
     base_port: u16,
 }
 
+/// The tokens of a cluster of three are in this folder.
+fn register_cluster(base_port: u16, data_dir: &Path) {
+    for node in 0..3 {
+        let address = SocketAddr::from(([127, 0, 0, 1], base_port + node));
+        crate::support::register(address, &data_dir.join(format!("node-{}", node + 1)));
+    }
+}
+
 impl ClusterProgram {
     /// Starts it on a folder, which may be absent, and waits until it says that it is ready.
     fn start(data_dir: PathBuf, base_port: Option<u16>, more: &[&str]) -> ClusterProgram {
@@ -435,6 +443,7 @@ impl ClusterProgram {
         let stdout = background.stdout();
         let first = stdout.split_once("ws://127.0.0.1:").unwrap().1;
         let base_port = first.split_once('/').unwrap().0.parse().unwrap();
+        register_cluster(base_port, &data_dir);
         ClusterProgram { background, data_dir, base_port }
     }
 

@@ -101,8 +101,14 @@ fn applied(answer: &Value) -> Value {
 fn transaction(answer: &Value, kind: &str, amount: u64, sides: &[&str]) -> Value {
     let ok = applied(answer);
     let transaction = &ok["transaction"];
-    let always = ["transaction_id", "type", "amount", "timestamp", "slot", "hash"];
-    assert_fields(transaction, &[&always, sides].concat());
+    let always = ["transaction_id", "type", "amount", "timestamp", "slot", "principal", "hash"];
+    let salts = sides.iter().filter_map(|side| match *side {
+        "from_account" => Some("from_salt"),
+        "to_account" => Some("to_salt"),
+        _ => None,
+    });
+    let salts: Vec<&str> = salts.collect();
+    assert_fields(transaction, &[&always, sides, &salts].concat());
     assert_eq!((&transaction["type"], &transaction["amount"]), (&json!(kind), &json!(amount)), "{answer}");
     assert_eq!(transaction["slot"], answer["slot"], "{answer}");
     assert!(transaction["transaction_id"].as_u64().is_some_and(|id| id > 0), "{answer}");
@@ -113,7 +119,7 @@ fn transaction(answer: &Value, kind: &str, amount: u64, sides: &[&str]) -> Value
 /// A connection that has its session already, so that answers do not name it.
 fn with_session(connection: Connection) -> Connection {
     let mut connection = connection;
-    let welcome = connection.ask(&json!({"hello": {"version": 1, "open": {"key": new_key()}}}));
+    let welcome = connection.ask(&json!({"hello": {"version": 2, "open": {"key": new_key()}}}));
     assert!(welcome["welcome"]["session"].is_u64(), "{welcome}");
     connection
 }
@@ -599,9 +605,12 @@ fn the_first_answer_to_a_command_names_the_session_and_any_node_goes_on_with_it(
         drop(c);
 
         let mut c = cluster.nodes[1].connect(encoding);
-        let welcome = c.ask(&json!({"hello": {"version": 1, "session": session}}));
+        let welcome = c.ask(&json!({"hello": {"version": 2, "session": session}}));
         assert_fields(&welcome, &["welcome"]);
-        assert_fields(&welcome["welcome"], &["node", "cluster", "session", "applied_slot"]);
+        assert_fields(
+            &welcome["welcome"],
+            &["node", "cluster", "session", "applied_slot", "principal", "level", "features", "nodes"],
+        );
         assert_eq!((&welcome["welcome"]["node"], &welcome["welcome"]["session"]), (&json!(2), &session["number"]));
         // The same request again: the same answer, with the slot that it was applied in.
         let again = c.ask(&json!({"request": first["request"], "command": create(&id, 10)}));
@@ -658,14 +667,17 @@ fn a_key_opens_one_session_however_often_it_is_said() {
     let cluster = CLUSTER.get();
     for (encoding, name) in ENCODINGS {
         let key = new_key();
-        let hello = json!({"hello": {"version": 1, "open": {"key": key}}});
+        let hello = json!({"hello": {"version": 2, "open": {"key": key}}});
         let numbers: Vec<Value> =
             cluster.nodes.iter().map(|node| node.connect(encoding).ask(&hello)["welcome"]["session"].clone()).collect();
         let again = cluster.nodes[1].connect(encoding).ask(&hello);
-        assert_fields(&again["welcome"], &["node", "cluster", "session", "applied_slot"]);
+        assert_fields(
+            &again["welcome"],
+            &["node", "cluster", "session", "applied_slot", "principal", "level", "features", "nodes"],
+        );
         assert!(numbers[0].is_u64() && numbers.iter().all(|number| *number == numbers[0]), "{numbers:?}");
         let other =
-            cluster.nodes[0].connect(encoding).ask(&json!({"hello": {"version": 1, "open": {"key": new_key()}}}));
+            cluster.nodes[0].connect(encoding).ask(&json!({"hello": {"version": 2, "open": {"key": new_key()}}}));
         assert_ne!(other["welcome"]["session"], numbers[0]);
         assert_eq!(other["welcome"]["opened"], true);
 
@@ -688,12 +700,12 @@ fn nobody_speaks_in_a_session_without_its_key_or_after_its_end() {
         let id = format!("expired-{name}");
         let key = new_key();
         let mut owner = cluster.nodes[0].connect(encoding);
-        let number = owner.ask(&json!({"hello": {"version": 1, "open": {"key": key}}}))["welcome"]["session"].clone();
+        let number = owner.ask(&json!({"hello": {"version": 2, "open": {"key": key}}}))["welcome"]["session"].clone();
         applied(&owner.command(create(&id, 100)));
 
         let expired = |name: Value, node: usize| {
             let mut c = cluster.nodes[node].connect(encoding);
-            c.ask(&json!({"hello": {"version": 1, "session": name}}));
+            c.ask(&json!({"hello": {"version": 2, "session": name}}));
             let answer = c.ask(&json!({"request": 77, "command": withdraw(&id, 1)}));
             assert_eq!(answer["error"]["code"], "session_expired", "{answer}");
             assert_eq!(answer["error"]["outcome"], "unknown", "it may be a retry: {answer}");
@@ -711,7 +723,7 @@ fn nobody_speaks_in_a_session_without_its_key_or_after_its_end() {
         }
         // The key is used up, on every node.
         for node in &cluster.nodes {
-            let answer = node.connect(encoding).ask(&json!({"hello": {"version": 1, "open": {"key": key}}}));
+            let answer = node.connect(encoding).ask(&json!({"hello": {"version": 2, "open": {"key": key}}}));
             assert_fields(&answer, &["error"]);
             assert_eq!(answer["error"]["code"], "session_expired", "{answer}");
             assert_eq!(answer["error"]["outcome"], "unknown", "{answer}");
@@ -731,7 +743,7 @@ fn a_goodbye_ends_the_session_behind_everything_that_was_said_before() {
             // Not even the session is open when the client says goodbye.
             let mut c = cluster.nodes[0].connect(encoding);
             if named {
-                c.send(&json!({"hello": {"version": 1, "open": {"key": new_key()}}}));
+                c.send(&json!({"hello": {"version": 2, "open": {"key": new_key()}}}));
             }
             for request in 1..=50 {
                 c.send(&json!({"request": request, "command": deposit(&id, 1)}));
@@ -745,7 +757,7 @@ fn a_goodbye_ends_the_session_behind_everything_that_was_said_before() {
         }
         assert_eq!(balance(&mut observer, &id), 100);
         let key = new_key();
-        let open = json!({"hello": {"version": 1, "open": {"key": key}}});
+        let open = json!({"hello": {"version": 2, "open": {"key": key}}});
         let mut c = cluster.nodes[2].connect(encoding);
         let number = c.ask(&open)["welcome"]["session"].clone();
         c.send(&json!({"request": 1, "command": deposit(&id, 1)}));
@@ -764,34 +776,35 @@ fn a_hello_is_the_first_message_and_of_this_version() {
         let id = format!("hello-{name}");
         applied(&with_session(cluster.nodes[1].connect(encoding)).command(create(&id, 100)));
         let session = json!({"number": 1, "key": new_key()});
-        for wrong in [
-            json!({"hello": {"version": 2}}),
-            json!({"hello": {}}),
-            json!({"hello": {"version": 1, "open": {"key": "short"}}}),
-            json!({"hello": {"version": 1, "session": {"number": 1}}}),
-            json!({"hello": {"version": 1, "session": session, "open": {"key": new_key()}}}),
+        for (code, wrong) in [
+            ("client_too_old", json!({"hello": {"version": 1}})),
+            ("malformed", json!({"hello": {"version": 3}})),
+            ("malformed", json!({"hello": {}})),
+            ("malformed", json!({"hello": {"version": 2, "open": {"key": "short"}}})),
+            ("malformed", json!({"hello": {"version": 2, "session": {"number": 1}}})),
+            ("malformed", json!({"hello": {"version": 2, "session": session, "open": {"key": new_key()}}})),
+            ("not_authorised", json!({"hello": {"version": 2, "token": null}})),
+            ("not_authorised", json!({"hello": {"version": 2, "token": "rb_0123456789abcdef"}})),
         ] {
             let mut c = cluster.nodes[0].connect(encoding);
-            // What stands behind it must not be executed in another session than it names.
+            // What stands behind it must not be executed in another session than it names, nor for somebody else.
             c.send(&wrong);
             c.send(&json!({"request": 1, "command": deposit(&id, 1)}));
-            assert_malformed(&c.receive(), None);
-            assert_malformed(&c.receive(), Some(1));
-            // The first message is gone, and a second one is no hello.
-            assert_malformed(&c.ask(&json!({"hello": {"version": 1, "open": {"key": new_key()}}})), None);
-            assert_malformed(&c.ask(&json!({"request": 2, "command": deposit(&id, 1)})), Some(2));
-            assert_eq!(c.query(json!({"get_balance": {"account_id": id}}))["ok"]["balance"], 100);
+            let answer = c.receive();
+            assert_fields(&answer, &["error"]);
+            assert_eq!(answer["error"]["code"], code, "{wrong}: {answer}");
+            let (messages, close) = c.receive_close();
+            assert_eq!(close.map(|close| u16::from(close.code)), Some(1008), "{messages:?}");
         }
         let mut c = cluster.nodes[0].connect(encoding);
-        let welcome = c.ask(&json!({"hello": {"version": 1, "client": "a later version says more"}}));
-        assert_fields(&welcome["welcome"], &["node", "cluster", "applied_slot"]);
-        assert_malformed(&c.ask(&json!({"hello": {"version": 1}})), None);
+        let welcome = c.ask(&json!({"hello": {"version": 2, "client": "a later version says more"}}));
+        assert_fields(
+            &welcome["welcome"],
+            &["node", "cluster", "applied_slot", "principal", "level", "features", "nodes"],
+        );
+        assert_malformed(&c.ask(&json!({"hello": {"version": 2}})), None);
         // It goes on as it was.
         applied_first(&c.command(deposit(&id, 1)));
-        let mut late = cluster.nodes[0].connect(encoding);
-        late.query(json!({"get_status": {}}));
-        assert_malformed(&late.ask(&json!({"hello": {"version": 1, "open": {"key": new_key()}}})), None);
-        assert_malformed(&late.ask(&json!({"request": 7, "command": deposit(&id, 1)})), Some(7));
         assert_eq!(balance(&mut c, &id), 101);
     }
 }
@@ -826,10 +839,10 @@ fn a_connection_ends_when_its_session_has() {
         let id = format!("over-{name}");
         let key = new_key();
         let mut other = cluster.nodes[1].connect(encoding);
-        let number = other.ask(&json!({"hello": {"version": 1, "open": {"key": key}}}))["welcome"]["session"].clone();
+        let number = other.ask(&json!({"hello": {"version": 2, "open": {"key": key}}}))["welcome"]["session"].clone();
         applied(&other.command(create(&id, 0)));
         let mut c = cluster.nodes[0].connect(encoding);
-        c.ask(&json!({"hello": {"version": 1, "session": {"number": number, "key": key}}}));
+        c.ask(&json!({"hello": {"version": 2, "session": {"number": number, "key": key}}}));
         other.send(&json!({"goodbye": {}}));
         other.receive_close();
         for request in [5, 6] {
@@ -885,26 +898,9 @@ fn whole_history(connection: &mut Connection, read: &Value) -> Vec<Value> {
     }
 }
 
-/// The hash of a transaction after the hash before it, as the documentation of the ledger says.
+/// The hash of a transaction as clients see it, behind this one.
 fn chained(before: Digest, transaction: &Value) -> Digest {
-    let mut bytes = before.0.to_vec();
-    for field in ["transaction_id", "amount", "timestamp", "slot"] {
-        bytes.extend(transaction[field].as_u64().unwrap().to_be_bytes());
-    }
-    let types = ["opening", "deposit", "withdrawal", "transfer"];
-    let number = types.iter().position(|kind| transaction["type"] == *kind).unwrap();
-    bytes.push(u8::try_from(number + 1).unwrap());
-    for (account, balance) in [("from_account", "from_balance"), ("to_account", "to_balance")] {
-        match transaction[account].as_str() {
-            None => bytes.push(0),
-            Some(name) => {
-                bytes.push(u8::try_from(name.len()).unwrap());
-                bytes.extend(name.as_bytes());
-                bytes.extend(transaction[balance].as_u64().unwrap().to_be_bytes());
-            }
-        }
-    }
-    Digest::of(&bytes)
+    rabia_bank_model::chained(&serde_json::from_value(transaction.clone()).unwrap(), before)
 }
 
 #[test]

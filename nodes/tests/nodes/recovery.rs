@@ -180,7 +180,7 @@ struct Truth {
 /// The first `count` transactions as this node alone has them; `None` if it stops meanwhile.
 fn read_history(url: &NodeUrl, count: u64) -> Option<Vec<Transaction>> {
     block_on(async {
-        let options = ClientOptions { timeout: Duration::from_secs(5), ..ClientOptions::new(vec![url.clone()]) };
+        let options = ClientOptions { timeout: Duration::from_secs(5), ..crate::support::options(vec![url.clone()]) };
         let client = Client::connect(options);
         let (mut history, mut before) = (Vec::new(), Some(count + 1));
         while before.is_some() {
@@ -197,7 +197,7 @@ fn read_history(url: &NodeUrl, count: u64) -> Option<Vec<Transaction>> {
 
 fn read_accounts(url: &NodeUrl) -> Option<Vec<Account>> {
     block_on(async {
-        let options = ClientOptions { timeout: Duration::from_secs(5), ..ClientOptions::new(vec![url.clone()]) };
+        let options = ClientOptions { timeout: Duration::from_secs(5), ..crate::support::options(vec![url.clone()]) };
         let client = Client::connect(options);
         let (mut all, mut after) = (Vec::new(), None);
         loop {
@@ -305,7 +305,7 @@ fn live_with(cluster: &mut Cluster, truth: &Truth, damage: &str, noticed: bool) 
     cluster.nodes[0].freeze();
     let voted = block_on(async {
         let second: NodeUrl = cluster.nodes[1].url().parse().unwrap();
-        let options = ClientOptions { timeout: Duration::from_secs(5), ..ClientOptions::new(vec![second]) };
+        let options = ClientOptions { timeout: Duration::from_secs(5), ..crate::support::options(vec![second]) };
         let client = Client::connect(options);
         for number in 0..5 {
             if client.deposit(account(number), 1).await.is_err() {

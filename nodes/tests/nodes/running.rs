@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::support::wire::{Wire, answer_peer};
 use crate::support::{
-    Cluster, Connection, Node, PATIENCE, PROGRAM, SharedCluster, client, free_base_port, program, signal, wait_for,
-    wait_until,
+    Cluster, Connection, Node, PATIENCE, PROGRAM, SharedCluster, client, free_base_port, program, register, signal,
+    token_of, wait_for, wait_until,
 };
 use nix::sys::signal::Signal;
 use rabia_bank_messages::client::CLIENT_PATH;
@@ -200,7 +200,11 @@ fn fill(node: &Node, from: [u8; 4], at_most: usize) -> (Vec<WebSocket<Wire>>, Op
     let mut clients = Vec::new();
     while clients.len() < at_most {
         match open_from(from, node.address()) {
-            Ok(client) => clients.push(client),
+            Ok(mut client) => {
+                let token = token_of(node.address()).unwrap();
+                client.send(Message::text(json!({"hello": {"version": 2, "token": token}}).to_string())).unwrap();
+                clients.push(client);
+            }
             Err(SocketError::Http(response)) => return (clients, Some(response.status().as_u16())),
             Err(error) => panic!("after {} clients: {error}", clients.len()),
         }
@@ -264,7 +268,8 @@ fn clients_never_take_the_descriptors_that_peers_stores_and_operators_need() {
     // A client that is in is served.
     let socket = idle.iter().position(|client| client.get_ref().peer_addr().unwrap() == cluster.nodes[1].address());
     let mut connection =
-        Connection { socket: idle.swap_remove(socket.unwrap()), encoding: Encoding::Json, next_request: 1 };
+        Connection::greeted(idle.swap_remove(socket.unwrap()), cluster.nodes[1].address(), Encoding::Json);
+    assert!(connection.receive()["welcome"].is_object());
     let answer = connection.command(json!({"create_account": {"account_id": "within", "initial_balance": 1}}));
     assert!(answer["ok"].is_object(), "{answer}");
     assert!(cluster.nodes[1].log().contains("a client is turned away"), "{}", cluster.nodes[1].log());
@@ -365,6 +370,7 @@ fn a_node_that_dies_again_and_again_says_why_once_and_is_started_ever_more_rarel
         .stderr(fs::File::create(&err).unwrap())
         .spawn()
         .unwrap();
+    register(([127, 0, 0, 1], base_port).into(), &data_dir.join("node-1"));
     let url = format!("ws://127.0.0.1:{base_port}");
     let mut load = program(["bench", "--connect", &url, "--yes", "--clients", "2", "--bulk", "1000", "--timeout", "2"])
         .stdout(Stdio::null())
@@ -396,12 +402,12 @@ fn no_log_at_any_level_has_a_session_key() {
     let key = "5ec3e7f00d15c0de5ec3e7f00d15c0de";
     for encoding in [Encoding::Json, Encoding::MessagePack] {
         let mut connection = cluster.nodes[0].connect(encoding);
-        let welcome = connection.ask(&json!({"hello": {"version": 1, "open": {"key": key}}}));
+        let welcome = connection.ask(&json!({"hello": {"version": 2, "open": {"key": key}}}));
         assert!(welcome["welcome"]["session"].is_u64(), "{welcome}");
         connection.command(json!({"create_account": {"account_id": "secret", "initial_balance": 1}}));
         let mut again = cluster.nodes[0].connect(encoding);
-        again.ask(&json!({"hello": {"version": 1, "session": {"number": welcome["welcome"]["session"], "key": key}}}));
-        again.ask(&json!({"hello": {"version": 1, "open": {"key": format!("{key}!")}}}));
+        again.ask(&json!({"hello": {"version": 2, "session": {"number": welcome["welcome"]["session"], "key": key}}}));
+        again.ask(&json!({"hello": {"version": 2, "open": {"key": format!("{key}!")}}}));
     }
     let log = cluster.nodes[0].log();
     assert!(log.contains("DEBUG") && !log.contains(&key[..8]), "the log has the key");

@@ -74,7 +74,7 @@ fn start_to_serving(nodes: &mut [Node]) -> Vec<Duration> {
     let asking: Vec<JoinHandle<Duration>> = nodes
         .iter()
         .map(|node| {
-            let options = ClientOptions { timeout: LONG, ..ClientOptions::new(vec![url(node)]) };
+            let options = ClientOptions { timeout: LONG, ..crate::support::options(vec![url(node)]) };
             std::thread::spawn(move || {
                 block_on(async {
                     let client = Client::connect(options);
@@ -95,7 +95,7 @@ fn one_by_one(url: NodeUrl, accounts: u64, stop: &Arc<AtomicBool>) -> JoinHandle
     let stop = stop.clone();
     std::thread::spawn(move || {
         block_on(async {
-            let client = Client::connect(ClientOptions { timeout: LONG, ..ClientOptions::new(vec![url]) });
+            let client = Client::connect(ClientOptions { timeout: LONG, ..crate::support::options(vec![url]) });
             let transfer = transfer(accounts);
             let (mut last, mut longest, mut count) = (None::<Instant>, Duration::ZERO, 0);
             while !stop.load(Ordering::Relaxed) {

@@ -189,7 +189,7 @@ fn a_backup_becomes_a_new_cluster() {
     let mut books = Books::open(&urls(&cluster.nodes));
     write(&mut books, &cluster.nodes, 700);
     let mut connection = cluster.nodes[0].connect(Encoding::Json);
-    let opened = connection.ask(&json!({"hello": {"version": 1, "open": {"key": "000102030405060708090a0b0c0d0e0f"}}}));
+    let opened = connection.ask(&json!({"hello": {"version": 2, "open": {"key": "000102030405060708090a0b0c0d0e0f"}}}));
     let session = opened["welcome"]["session"].as_u64().unwrap();
     books.check(&urls(&cluster.nodes));
     let old = cluster.wait_equal()[0].clone();
@@ -221,7 +221,7 @@ fn a_backup_becomes_a_new_cluster() {
     books.check(&urls(std::slice::from_ref(&node)));
     let mut connection = node.connect(Encoding::Json);
     let hello =
-        json!({"hello": {"version": 1, "session": {"number": session, "key": "000102030405060708090a0b0c0d0e0f"}}});
+        json!({"hello": {"version": 2, "session": {"number": session, "key": "000102030405060708090a0b0c0d0e0f"}}});
     connection.send(&hello);
     connection.receive();
     let answer = connection.command(json!({"deposit": {"account_id": "account-01", "amount": 1}}));

@@ -127,7 +127,7 @@ fn ten_subscribers_see_every_transaction_once_and_in_order_while_nodes_die() {
         std::thread::spawn(move || {
             block_on(async {
                 let encoding = if number % 2 == 0 { Encoding::Json } else { Encoding::MessagePack };
-                let options = ClientOptions { encoding, timeout: 3 * PATIENCE, ..ClientOptions::new(urls) };
+                let options = ClientOptions { encoding, timeout: 3 * PATIENCE, ..crate::support::options(urls) };
                 let mut subscription = Subscription::new(options, Feed { from: Some(1), ..Feed::default() });
                 let mut seen = Vec::new();
                 let mut last = None;
@@ -168,7 +168,7 @@ fn ten_subscribers_see_every_transaction_once_and_in_order_while_nodes_die() {
     end.send(Some(status.transactions)).unwrap();
     drop(told);
     let history: Vec<Transaction> = block_on(async {
-        let client = Client::connect(ClientOptions::new(all.clone()));
+        let client = Client::connect(crate::support::options(all.clone()));
         let newest_first: Vec<Transaction> =
             client.history(HistoryFilter::default(), ReadLevel::Linearizable).try_collect().await.unwrap();
         newest_first.into_iter().rev().collect()
@@ -196,9 +196,9 @@ fn whoever_does_not_read_is_closed_and_nobody_else_notices() {
     let mut sleeper = Connection::open(node.address(), Encoding::Json);
     assert_eq!(sleeper.ask(&json!({"request": 1, "subscribe": {"from": 1}}))["ok"], json!({"from": 1}));
     let transactions = block_on(async {
-        let client = Client::connect(ClientOptions::new(urls(&cluster.nodes)));
+        let client = Client::connect(crate::support::options(urls(&cluster.nodes)));
         client.create_account("a", 1).await.unwrap();
-        let options = ClientOptions::new(urls(&cluster.nodes));
+        let options = crate::support::options(urls(&cluster.nodes));
         let reader = Subscription::new(options, Feed { from: Some(1), ..Feed::default() });
         let reading = tokio::spawn(read_to(reader, 60_001));
         // More than the sockets on both sides hold.
@@ -226,7 +226,7 @@ fn whoever_does_not_read_is_closed_and_nobody_else_notices() {
 fn calls_are_typed_and_pages_are_streams() {
     let cluster = Cluster::start_with(3, often);
     block_on(async {
-        let client = Client::connect(ClientOptions::new(urls(&cluster.nodes)));
+        let client = Client::connect(crate::support::options(urls(&cluster.nodes)));
         let create = |n: u32| Operation::CreateAccount {
             account_id: format!("s{n:05}").into(),
             initial_balance: Amount::new(1),
@@ -268,10 +268,10 @@ fn calls_are_typed_and_pages_are_streams() {
         assert!(matches!(refused, Err(CallError::Refused(_))), "{refused:?}");
 
         let feed = Feed { account_id: Some("me".into()), from: Some(1), ..Feed::default() };
-        let seen = read_to(Subscription::new(ClientOptions::new(urls(&cluster.nodes)), feed), id).await;
+        let seen = read_to(Subscription::new(crate::support::options(urls(&cluster.nodes)), feed), id).await;
         assert!(seen.iter().eq(of_me.iter().rev()));
         let feed = Feed { account_id: Some("nobody".into()), ..Feed::default() };
-        let mut refused = Subscription::new(ClientOptions::new(urls(&cluster.nodes)), feed);
+        let mut refused = Subscription::new(crate::support::options(urls(&cluster.nodes)), feed);
         assert!(matches!(refused.next().await, Some(Err(CallError::Refused(_)))));
         assert!(refused.next().await.is_none());
         client.close().await;

@@ -6,12 +6,15 @@ use std::collections::BTreeMap;
 
 use rabia_bank_messages::bank::{
     Account, AccountId, Command, DEFAULT_PAGE, ErrorCode, HistoryFilter, HourVolume, ItemResult, MAX_BALANCE, MAX_BULK,
-    MAX_PAGE, Operation, OtherFields, Query, Refusal, Statistics, Success, Transaction, TransactionType, Volume,
+    MAX_PAGE, Operation, OtherFields, Query, Refusal, SideProofs, Statistics, Success, Transaction, TransactionType,
+    Volume,
 };
 use rabia_bank_messages::client::Feed;
-use rabia_bank_messages::ids::{Digest, Millis, Slot};
+use rabia_bank_messages::ids::{Digest, Millis, Salt, Secret, Slot};
+use rabia_bank_messages::principal::PrincipalNumber;
 
-use crate::{Answer, Plain};
+use crate::principals::{Principals, leaves};
+use crate::{Answer, At, Plain};
 
 /// Accounts and transactions in plain maps and lists. Nothing in them is ever dropped.
 #[derive(Debug)]
@@ -23,14 +26,22 @@ pub struct Bank {
     history: Vec<Transaction>,
     /// The places in the history that each account is in.
     touching: BTreeMap<String, Vec<usize>>,
-    /// Where the command at hand stands.
+    /// Where the command at hand stands, and who asks.
     slot: Slot,
     time: Millis,
+    asker: PrincipalNumber,
+    /// What salts are made of.
+    secret: Secret,
 }
 
 impl Bank {
-    /// An empty bank, in which one transaction moves at most `limit` minor units.
+    /// An empty bank, in which one transaction moves at most `limit` minor units, and whose salts are no secret.
     pub fn new(limit: u64) -> Bank {
+        Bank::founded(limit, Secret([0; 32]))
+    }
+
+    /// The same, whose salts are made of this.
+    pub fn founded(limit: u64, secret: Secret) -> Bank {
         Bank {
             limit,
             balances: BTreeMap::new(),
@@ -39,6 +50,8 @@ impl Bank {
             touching: BTreeMap::new(),
             slot: 0,
             time: 0,
+            asker: 0,
+            secret,
         }
     }
 
@@ -57,11 +70,12 @@ impl Bank {
         &self.history
     }
 
-    fn execute(&mut self, command: &Command) -> Answer {
+    fn execute(&mut self, command: &Command, principals: &mut Principals) -> Answer {
         let bulk = match command {
             Command::One(operation) => {
-                return check(&mut self.balances.clone(), self.limit, operation)
-                    .map(|()| self.perform(operation))
+                return self
+                    .check(&mut self.balances.clone(), &mut 0, operation, principals)
+                    .map(|()| self.perform(operation, principals))
                     .map_err(refusal);
             }
             Command::Bulk(bulk) => bulk,
@@ -72,22 +86,25 @@ impl Bank {
             _ => return Err(refusal(ErrorCode::BulkTooLarge)),
         }
         if bulk.atomic {
-            let mut trial = self.balances.clone();
+            let (mut trial, mut spent) = (self.balances.clone(), 0);
             for (index, operation) in (0..).zip(&bulk.commands) {
-                check(&mut trial, self.limit, operation)
+                self.check(&mut trial, &mut spent, operation, principals)
                     .map_err(|code| Refusal { index: Some(index), ..refusal(code) })?;
             }
         }
-        let one = |operation| match check(&mut self.balances.clone(), self.limit, operation) {
-            Ok(()) => ItemResult::Ok(self.perform(operation)),
+        let one = |operation| match self.check(&mut self.balances.clone(), &mut 0, operation, principals) {
+            Ok(()) => ItemResult::Ok(self.perform(operation, principals)),
             Err(code) => ItemResult::Error(refusal(code)),
         };
         Ok(Success::Results { results: bulk.commands.iter().map(one).collect() })
     }
 
     /// Carries out an operation that was checked.
-    fn perform(&mut self, operation: &Operation) -> Success {
+    fn perform(&mut self, operation: &Operation, principals: &mut Principals) -> Success {
         let (kind, from, to, amount) = sides(operation);
+        if leaves(operation) {
+            principals.spend(self.asker, self.time, amount);
+        }
         if let Operation::CreateAccount { account_id, .. } = operation {
             self.created.insert(account_id.to_string(), (self.slot, self.time));
             self.balances.insert(account_id.to_string(), 0);
@@ -116,9 +133,14 @@ impl Bank {
             to_balance,
             timestamp: self.time,
             slot: self.slot,
+            principal: Some(self.asker),
+            proofs: None,
+            act: None,
             hash: self.history.last().map_or(Digest::ZERO, |last| last.hash),
             other: OtherFields::default(),
         };
+        let [from_salt, to_salt] = salts(&self.secret, transaction.transaction_id);
+        transaction.proofs = SideProofs::of_salts(from.map(|_| from_salt), to.map(|_| to_salt));
         transaction.hash = chained(&transaction, transaction.hash);
         for name in [from, to].into_iter().flatten() {
             self.touching.entry(name.to_string()).or_default().push(self.history.len());
@@ -138,6 +160,24 @@ impl Bank {
             }
             _ => Success::Transaction { transaction },
         }
+    }
+
+    /// Checks an operation in the order of BANK.md's table, and changes the balances. `spent` is what left accounts before it that is
+    /// not counted yet.
+    fn check(
+        &self,
+        balances: &mut BTreeMap<String, u64>,
+        spent: &mut u64,
+        operation: &Operation,
+        principals: &Principals,
+    ) -> Result<(), ErrorCode> {
+        let allowed = principals.may(self.asker, operation);
+        let within = principals.within_limits(self.asker, self.time, *spent, operation);
+        check(balances, self.limit, operation, (allowed, within))?;
+        if leaves(operation) {
+            *spent += amount_of(operation);
+        }
+        Ok(())
     }
 
     /// An account as it was after a slot.
@@ -207,7 +247,12 @@ impl Bank {
                 accounts: accounts.len() as u64,
                 total_balance: accounts.iter().map(|account| account.balance).sum(),
                 transactions: volume(history.iter()),
-                by_type: TransactionType::ALL.into_iter().map(|kind| (kind.into(), of_type(kind))).collect(),
+                by_type: TransactionType::ALL
+                    .into_iter()
+                    .map(|kind| (kind, of_type(kind)))
+                    .filter(|(kind, volume)| *kind != TransactionType::Admin || volume.count > 0)
+                    .map(|(kind, volume)| (kind.into(), volume))
+                    .collect(),
                 by_hour: hours[latest..].iter().map(|hour| HourVolume { hour: *hour, total: of_hour(hour) }).collect(),
                 largest_accounts: top(&|account| account.balance),
                 most_active_accounts: top(&|account| account.transaction_count),
@@ -224,9 +269,31 @@ impl Plain for Bank {
     type Query = Query;
     type Success = Success;
 
-    fn command(&mut self, command: &Command, slot: Slot, time: Millis) -> Answer {
-        (self.slot, self.time) = (slot, time);
-        self.execute(command)
+    fn command(&mut self, command: &Command, At { slot, time, asker, principals }: At<'_>) -> Answer {
+        (self.slot, self.time, self.asker) = (slot, time, asker);
+        self.execute(command, principals)
+    }
+
+    fn record(&mut self, act: String, asker: PrincipalNumber, slot: Slot, time: Millis) {
+        let before = self.history.last().map_or(Digest::ZERO, |last| last.hash);
+        let mut transaction = Transaction {
+            transaction_id: self.history.len() as u64 + 1,
+            transaction_type: TransactionType::Admin.into(),
+            from_account: None,
+            to_account: None,
+            amount: 0,
+            from_balance: None,
+            to_balance: None,
+            timestamp: time,
+            slot,
+            principal: Some(asker),
+            proofs: None,
+            act: Some(act.into()),
+            hash: before,
+            other: OtherFields::default(),
+        };
+        transaction.hash = chained(&transaction, before);
+        self.history.push(transaction);
     }
 
     fn query(&self, query: &Query, slot: Slot) -> Answer {
@@ -267,7 +334,7 @@ impl Plain for Bank {
                 Ok(Success::Transaction { transaction })
             }
             Query::GetStatistics { large_amount } => Ok(self.statistics(*large_amount, slot)),
-            Query::GetStatus {} => Err(refusal(ErrorCode::Malformed)),
+            Query::GetStatus {} | Query::ListPrincipals {} => Err(refusal(ErrorCode::Malformed)),
         }
     }
 
@@ -294,8 +361,15 @@ fn refusal(code: ErrorCode) -> Refusal {
     Refusal::refused(code, String::new())
 }
 
-/// Checks an operation in the order of BANK.md's table, and changes the balances.
-fn check(balances: &mut BTreeMap<String, u64>, limit: u64, operation: &Operation) -> Result<(), ErrorCode> {
+/// The checks of an operation, in the order of BANK.md's table.
+fn check(
+    balances: &mut BTreeMap<String, u64>,
+    limit: u64,
+    operation: &Operation,
+    (allowed, within): (bool, bool),
+) -> Result<(), ErrorCode> {
+    let may = || if allowed { Ok(()) } else { Err(ErrorCode::NotAuthorised) };
+    let in_limits = || if within { Ok(()) } else { Err(ErrorCode::LimitExceeded) };
     let room = MAX_BALANCE - balances.values().sum::<u64>();
     let in_limit = |amount: u64, least: u64| {
         if amount < least || amount > limit { Err(ErrorCode::InvalidAmount) } else { Ok(amount) }
@@ -305,10 +379,12 @@ fn check(balances: &mut BTreeMap<String, u64>, limit: u64, operation: &Operation
     match operation {
         Operation::CreateAccount { account_id, initial_balance } => {
             well_formed(account_id)?;
+            may()?;
             let amount = in_limit(initial_balance.get(), 0)?;
             if balances.contains_key(&**account_id) {
                 return Err(ErrorCode::AccountExists);
             }
+            in_limits()?;
             if amount > room {
                 return Err(ErrorCode::BalanceOverflow);
             }
@@ -316,8 +392,10 @@ fn check(balances: &mut BTreeMap<String, u64>, limit: u64, operation: &Operation
         }
         Operation::Deposit { account_id, amount } => {
             well_formed(account_id)?;
+            may()?;
             let amount = in_limit(amount.get(), 1)?;
             let before = balance(balances, account_id)?;
+            in_limits()?;
             if amount > room {
                 return Err(ErrorCode::BalanceOverflow);
             }
@@ -325,18 +403,23 @@ fn check(balances: &mut BTreeMap<String, u64>, limit: u64, operation: &Operation
         }
         Operation::Withdraw { account_id, amount } => {
             well_formed(account_id)?;
+            may()?;
             let amount = in_limit(amount.get(), 1)?;
-            let left = balance(balances, account_id)?.checked_sub(amount).ok_or(ErrorCode::InsufficientFunds)?;
+            let before = balance(balances, account_id)?;
+            in_limits()?;
+            let left = before.checked_sub(amount).ok_or(ErrorCode::InsufficientFunds)?;
             balances.insert(account_id.to_string(), left);
         }
         Operation::Transfer { from_account, to_account, amount } => {
             well_formed(from_account)?;
             well_formed(to_account)?;
+            may()?;
             let amount = in_limit(amount.get(), 1)?;
             if from_account == to_account {
                 return Err(ErrorCode::SameAccount);
             }
             let (from, to) = (balance(balances, from_account)?, balance(balances, to_account)?);
+            in_limits()?;
             let left = from.checked_sub(amount).ok_or(ErrorCode::InsufficientFunds)?;
             balances.insert(from_account.to_string(), left);
             balances.insert(to_account.to_string(), to + amount);
@@ -454,6 +537,9 @@ pub fn replay(history: &[Transaction]) -> Result<Replayed, String> {
                 replayed.total -= transaction.amount;
             }
             Some(TransactionType::Transfer) => ensure(sides == (true, true), "other sides")?,
+            Some(TransactionType::Admin) => {
+                ensure(sides == (false, false) && transaction.amount == 0 && transaction.act.is_some(), "other sides")?;
+            }
             None => ensure(false, "a type that the model does not know")?,
         }
         replayed.head = chained(transaction, replayed.head);
@@ -462,8 +548,74 @@ pub fn replay(history: &[Transaction]) -> Result<Replayed, String> {
     Ok(replayed)
 }
 
+/// The salts of the sides of a transaction, as the ledger's documentation says how they are made.
+fn salts(secret: &Secret, id: u64) -> [Salt; 2] {
+    let mut hasher = blake3::Hasher::new_keyed(&secret.0);
+    let hash = *hasher.update(&id.to_be_bytes()).finalize().as_bytes();
+    [0, 16].map(|from| {
+        let mut salt = [0; 16];
+        salt.copy_from_slice(&hash[from..from + 16]);
+        Salt(salt)
+    })
+}
+
 /// The hash of a transaction behind the one with the hash `previous`, as the ledger's documentation lists its bytes.
 pub fn chained(transaction: &Transaction, previous: Digest) -> Digest {
+    match transaction.principal {
+        Some(principal) => chained_by(transaction, previous, principal),
+        None => chained_plain(transaction, previous),
+    }
+}
+
+fn chained_by(transaction: &Transaction, previous: Digest, principal: PrincipalNumber) -> Digest {
+    let kind = match transaction.transaction_type.name() {
+        "opening" => 5,
+        "deposit" => 6,
+        "withdrawal" => 7,
+        "transfer" => 8,
+        _ => 17,
+    };
+    let mut bytes = previous.0.to_vec();
+    bytes.push(kind);
+    let from = u8::from(transaction.from_account.is_some() || transaction.proofs().from_hash.is_some());
+    let to = u8::from(transaction.to_account.is_some() || transaction.proofs().to_hash.is_some());
+    bytes.push(from + 2 * to + 4 * u8::from(transaction.act.is_some()));
+    let Transaction { transaction_id, amount, timestamp, slot, .. } = *transaction;
+    bytes.extend([transaction_id, amount, timestamp, slot, principal.into()].into_iter().flat_map(varint));
+    let Transaction { from_account, from_balance, to_account, to_balance, .. } = transaction;
+    let SideProofs { from_salt, to_salt, from_hash, to_hash } = &transaction.proofs();
+    let sides = [(from_account, from_balance, from_salt, from_hash), (to_account, to_balance, to_salt, to_hash)];
+    let hashes: Vec<Digest> = sides.into_iter().filter_map(side_hash).collect();
+    hashes.iter().for_each(|hash| bytes.extend(hash.0));
+    if let Some(act) = &transaction.act {
+        bytes.extend(varint(act.len() as u64));
+        bytes.extend(act.as_bytes());
+    }
+    Digest::of(&bytes)
+}
+
+/// Seven bits a byte, the lowest first.
+fn varint(number: u64) -> Vec<u8> {
+    match number {
+        0..0x80 => vec![number as u8],
+        _ => [vec![(number % 0x80) as u8 + 0x80], varint(number / 0x80)].concat(),
+    }
+}
+
+type SideOf<'a> = (&'a Option<AccountId>, &'a Option<u64>, &'a Option<Salt>, &'a Option<Digest>);
+
+fn side_hash((account, balance, salt, hash): SideOf<'_>) -> Option<Digest> {
+    let (Some(account), Some(balance), Some(salt)) = (account, balance, salt) else { return *hash };
+    let mut bytes = salt.0.to_vec();
+    bytes.push(account.len() as u8);
+    bytes.extend(account.as_bytes());
+    bytes.extend(balance.to_be_bytes());
+    bytes.extend(0u64.to_be_bytes());
+    Some(Digest::of(&bytes))
+}
+
+/// The same of a record of before there were principals.
+fn chained_plain(transaction: &Transaction, previous: Digest) -> Digest {
     let mut bytes = previous.0.to_vec();
     let numbers = [transaction.transaction_id, transaction.amount, transaction.timestamp, transaction.slot];
     bytes.extend(numbers.into_iter().flat_map(u64::to_be_bytes));

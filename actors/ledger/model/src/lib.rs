@@ -10,19 +10,34 @@
 //! Source: BANK.md, "Sessions and retries".
 
 mod bank;
+mod principals;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
 use rabia_bank_messages::bank::{Command, ErrorCode, Refusal, Success};
 use rabia_bank_messages::batch::{Action, Batched, Payload, RequestHeader};
-use rabia_bank_messages::genesis::SessionLimits;
+use rabia_bank_messages::genesis::{Founding, SessionLimits};
 use rabia_bank_messages::ids::{BatchId, Millis, NodeId, SessionKey, Slot};
+use rabia_bank_messages::principal::{Admin, PrincipalNumber};
+
+use principals::{Principals, Who};
 
 pub use bank::{Bank, Replayed, amount_of, chained, is_result_of, plain, replay};
 
 /// What is answered to a command or a query. Messages of refusals are for people, and left empty here.
 pub type Answer<T = Success> = Result<T, Refusal>;
+
+/// Where a command stands, and who asks.
+#[derive(Debug)]
+pub struct At<'a> {
+    /// The slot that is applied.
+    pub slot: Slot,
+    /// Log time.
+    pub time: Millis,
+    asker: PrincipalNumber,
+    principals: &'a mut Principals,
+}
 
 /// A machine in plain words.
 pub trait Plain: Debug + Sized {
@@ -33,8 +48,11 @@ pub trait Plain: Debug + Sized {
     /// What is answered where nothing is refused.
     type Success: Clone + PartialEq + Debug + Send;
 
-    /// Carries out a command, or refuses it, in this slot and at this log time.
-    fn command(&mut self, command: &Self::Command, slot: Slot, time: Millis) -> Answer<Self::Success>;
+    /// Carries out a command, or refuses it.
+    fn command(&mut self, command: &Self::Command, at: At<'_>) -> Answer<Self::Success>;
+
+    /// An administrator did this.
+    fn record(&mut self, _act: String, _asker: PrincipalNumber, _slot: Slot, _time: Millis) {}
 
     /// The answer to a query after a slot.
     fn query(&self, query: &Self::Query, slot: Slot) -> Answer<Self::Success>;
@@ -61,7 +79,16 @@ pub enum Reply<T = Success> {
         /// What the client is told.
         answer: Box<Answer<T>>,
     },
-    /// The rules of sessions kept it out.
+    /// An administrator's command was carried out or refused, in this slot and place of it.
+    Administered {
+        /// Its slot, and its place among the requests of the slot.
+        place: (Slot, usize),
+        /// Whether it had been carried out or refused before.
+        replayed: bool,
+        /// The number of the principal or token.
+        outcome: Result<u64, ErrorCode>,
+    },
+    /// The rules of sessions or principals kept it out.
     Rejected(ErrorCode),
 }
 
@@ -78,8 +105,17 @@ pub struct Applied<C = Command, T = Success> {
 /// A session that was idle for so long makes room for another, in milliseconds.
 const HOUR: Millis = 3_600_000;
 
+/// Where an administrator's command was applied, and what came of it.
+#[derive(Debug)]
+struct AppliedAdmin {
+    position: (Slot, usize),
+    admin: Admin,
+    outcome: Result<u64, ErrorCode>,
+}
+
 #[derive(Debug)]
 struct Session {
+    principal: PrincipalNumber,
     key: SessionKey,
     acknowledged: u64,
     last_used: Millis,
@@ -94,6 +130,10 @@ pub struct Model<M: Plain = Bank> {
     sessions: BTreeMap<u64, Session>,
     /// All commands that were carried out or refused by the machine, by session and request number.
     pub applied: BTreeMap<(u64, u64), Applied<M::Command, M::Success>>,
+    administered: BTreeMap<(u64, u64), AppliedAdmin>,
+    principals: Principals,
+    /// Who asks.
+    asker: PrincipalNumber,
     batches: BTreeSet<(NodeId, u64, u64)>,
     time: Millis,
     requests: u64,
@@ -101,13 +141,21 @@ pub struct Model<M: Plain = Bank> {
 }
 
 impl<M: Plain> Model<M> {
-    /// A machine as it is before the first slot.
+    /// A machine as it is before the first slot, where nobody has a token.
     pub fn new(machine: M, session_limits: SessionLimits) -> Model<M> {
+        Model::founded(machine, session_limits, &Founding::default())
+    }
+
+    /// The same, that begins with these tokens.
+    pub fn founded(machine: M, session_limits: SessionLimits, founding: &Founding) -> Model<M> {
         Model {
             machine,
             session_limits,
             sessions: BTreeMap::new(),
             applied: BTreeMap::new(),
+            administered: BTreeMap::new(),
+            principals: Principals::new(founding),
+            asker: 0,
             batches: BTreeSet::new(),
             time: 0,
             requests: 0,
@@ -168,24 +216,44 @@ impl<M: Plain> Model<M> {
     }
 
     fn request(&mut self, index: usize, header: &RequestHeader, action: &Action<M::Command>) -> Reply<M::Success> {
+        let who = match self.principals.who(header.token, self.time) {
+            None => return Reply::Rejected(ErrorCode::NotAuthorised),
+            Some(Who::Principal(number)) => number,
+            Some(owner) => match action {
+                Action::Admin(admin) => {
+                    let (place, outcome) = ((self.slot, index), self.administer(owner, admin));
+                    return Reply::Administered { place, replayed: false, outcome };
+                }
+                _ => return Reply::Rejected(ErrorCode::NotAuthorised),
+            },
+        };
+        self.asker = who;
         if matches!(action, Action::Open) {
             return self.open(header.key).map_or_else(Reply::Rejected, Reply::Opened);
         }
         let session = self.sessions.get_mut(&header.session).filter(|s| s.open && s.key == header.key);
         let Some(session) = session else { return Reply::Rejected(ErrorCode::SessionExpired) };
+        if session.principal != who {
+            return Reply::Rejected(ErrorCode::NotAuthorised);
+        }
         session.last_used = self.time;
-        let command = match action {
-            Action::Command(command) => command,
-            Action::Open | Action::Close => {
-                session.open = false;
-                return Reply::Closed;
-            }
-        };
+        if matches!(action, Action::Open | Action::Close) {
+            session.open = false;
+            return Reply::Closed;
+        }
         session.acknowledged = session.acknowledged.max(header.acknowledged.min(header.number.saturating_sub(1)));
         if header.number <= session.acknowledged {
             return Reply::Rejected(ErrorCode::RequestAcknowledged);
         }
         let name = (header.session, header.number);
+        let command = match action {
+            Action::Command(command) => command,
+            Action::Admin(admin) => return self.admin(index, name, admin),
+            Action::Open | Action::Close => unreachable!("looked at above"),
+        };
+        if self.administered.contains_key(&name) {
+            return Reply::Rejected(ErrorCode::RequestReused);
+        }
         match self.applied.get(&name) {
             Some(before) if before.command == *command => {
                 let (slot, index) = before.position;
@@ -193,7 +261,9 @@ impl<M: Plain> Model<M> {
             }
             Some(_) => Reply::Rejected(ErrorCode::RequestReused),
             None => {
-                let answer = self.machine.command(command, self.slot, self.time);
+                let (slot, time, asker) = (self.slot, self.time, self.asker);
+                let principals = &mut self.principals;
+                let answer = self.machine.command(command, At { slot, time, asker, principals });
                 let applied =
                     Applied { position: (self.slot, index), answer: answer.clone(), command: command.clone() };
                 self.applied.insert(name, applied);
@@ -202,11 +272,43 @@ impl<M: Plain> Model<M> {
         }
     }
 
+    fn admin(&mut self, index: usize, name: (u64, u64), admin: &Admin) -> Reply<M::Success> {
+        if self.applied.contains_key(&name) {
+            return Reply::Rejected(ErrorCode::RequestReused);
+        }
+        match self.administered.get(&name) {
+            Some(before) if before.admin == *admin => {
+                let (place, outcome) = (before.position, before.outcome.clone());
+                Reply::Administered { place, replayed: true, outcome }
+            }
+            Some(_) => Reply::Rejected(ErrorCode::RequestReused),
+            None => {
+                let (place, outcome) = ((self.slot, index), self.administer(Who::Principal(self.asker), admin));
+                let applied = AppliedAdmin { position: place, admin: admin.clone(), outcome: outcome.clone() };
+                self.administered.insert(name, applied);
+                Reply::Administered { place, replayed: false, outcome }
+            }
+        }
+    }
+
+    fn administer(&mut self, who: Who, admin: &Admin) -> Result<u64, ErrorCode> {
+        let (number, act) = self.principals.administer(who, admin, self.time)?;
+        let asker = match who {
+            Who::Principal(number) => number,
+            Who::Owner(_) => 0,
+        };
+        self.machine.record(act, asker, self.slot, self.time);
+        Ok(number)
+    }
+
     /// The open session with this key, or a new one, for which the one goes that was not used for longest, if that is an hour.
     fn open(&mut self, key: SessionKey) -> Result<u64, ErrorCode> {
         let now = self.time;
         let open = |session: &Session| session.open;
         if let Some((number, session)) = self.sessions.iter_mut().find(|(_, s)| s.key == key) {
+            if session.open && session.principal != self.asker {
+                return Err(ErrorCode::NotAuthorised);
+            }
             session.last_used = if session.open { now } else { session.last_used };
             return if session.open { Ok(*number) } else { Err(ErrorCode::SessionExpired) };
         }
@@ -218,7 +320,7 @@ impl<M: Plain> Model<M> {
                 _ => return Err(ErrorCode::TooManySessions),
             }
         }
-        let session = Session { key, acknowledged: 0, last_used: now, open: true };
+        let session = Session { principal: self.asker, key, acknowledged: 0, last_used: now, open: true };
         self.sessions.insert(self.requests, session);
         Ok(self.requests)
     }

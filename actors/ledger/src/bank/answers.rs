@@ -150,7 +150,7 @@ impl<'a> View<'a> {
         let found = self.find(id)?;
         self.spend(TELL)?;
         Ok(match found {
-            Found::Memory(record) => record.to_transaction(id, &self.bank.accounts),
+            Found::Memory(record) => self.bank.history.to_transaction(id, record, &self.bank.accounts),
             Found::Block(record) => record.transaction.clone(),
         })
     }

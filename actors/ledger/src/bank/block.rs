@@ -11,12 +11,13 @@
 //! Each transaction points to the one before it of its type, and of each of its accounts. So a search for an account
 //! or a type reads only the blocks where something of it is, and there is no index that could grow large or be wrong.
 
-use rabia_bank_messages::bank::{OtherFields, Transaction, TransactionType};
-use rabia_bank_messages::ids::{Digest, Millis, Slot};
+use rabia_bank_messages::bank::{OtherFields, SideProofs, Transaction, TransactionType};
+use rabia_bank_messages::ids::{Digest, Millis, Secret, Slot};
+use rabia_bank_messages::principal::PrincipalNumber;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
-use super::chain::{chain_hash, type_index};
+use super::chain::{chain_hash, salts, type_index};
 use crate::machine;
 use crate::rows::{self, BadRow};
 
@@ -33,6 +34,8 @@ pub(super) fn block_of(id: u64) -> u64 {
 pub struct Block {
     number: u64,
     before: Digest,
+    /// What the salts of its records are made of.
+    secret: Secret,
     records: Vec<BlockRecord>,
 }
 
@@ -57,6 +60,9 @@ struct BlockRow<S> {
     /// Each name that occurs, once.
     names: Vec<S>,
     records: Vec<RecordRow>,
+    /// What the salts of its records are made of; none in blocks of 0.1.0, where nobody needs it.
+    #[serde(default)]
+    secret: Option<Secret>,
 }
 
 /// Differences are to the transaction before in the block, and for the first one to 0. Back references are how far
@@ -70,6 +76,12 @@ struct RecordRow {
     time: Millis,
     slot: Slot,
     back_of_type: u64,
+    /// None in records of 0.1.0.
+    #[serde(default)]
+    principal: Option<PrincipalNumber>,
+    /// What an administrator did.
+    #[serde(default)]
+    act: Option<Box<str>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -84,13 +96,13 @@ impl Block {
     ///
     /// # Panics
     /// If there are none, more than [`BLOCK`], or others than belong to the block.
-    pub(super) fn new(number: u64, before: Digest, records: Vec<BlockRecord>) -> Block {
+    pub(super) fn new(number: u64, before: Digest, secret: Secret, records: Vec<BlockRecord>) -> Block {
         assert!((1..=BLOCK).contains(&(records.len() as u64)), "block {number} has {} transactions", records.len());
         for (record, id) in records.iter().zip(number * BLOCK + 1..) {
             let found = record.transaction.transaction_id;
             assert_eq!(found, id, "transaction {found} in the place of {id} in block {number}");
         }
-        Block { number, before, records }
+        Block { number, before, secret, records }
     }
 
     /// Blocks count from 0. Block n begins with transaction n · [`BLOCK`] + 1.
@@ -129,11 +141,14 @@ impl Block {
                 time: transaction.timestamp - time,
                 slot: transaction.slot - slot,
                 back_of_type: back(id, *previous_of_type),
+                principal: transaction.principal,
+                act: transaction.act.clone(),
             });
             (time, slot) = (transaction.timestamp, transaction.slot);
         }
         let last = self.records.last().map_or(self.before, |record| record.transaction.hash);
-        rows::encode(&BlockRow { number: self.number, before: self.before, last, names: names.list, records })
+        let (number, before, secret) = (self.number, self.before, Some(self.secret));
+        rows::encode(&BlockRow { number, before, last, names: names.list, records, secret })
     }
 
     /// The block of a row, its chain of hashes computed again.
@@ -144,7 +159,8 @@ impl Block {
     pub fn decode(number: u64, bytes: &[u8]) -> Result<Block, BadRow> {
         let bad = |why: String| BadRow(format!("block {number} of the history: {why}"));
         let row: BlockRow<&str> = rows::decode(|| format!("block {number} of the history"), bytes)?;
-        let BlockRow { number: found, before, last, names, records: rows } = row;
+        let BlockRow { number: found, before, last, names, records: rows, secret } = row;
+        let secret = secret.unwrap_or(Secret([0; 32]));
         if found != number {
             return Err(bad(format!("the row is of block {found}")));
         }
@@ -161,7 +177,8 @@ impl Block {
             let bad = |what: &str| bad(format!("transaction {id}: {what}"));
             time = time.checked_add(row.time).ok_or_else(|| bad("the time"))?;
             slot = slot.checked_add(row.slot).ok_or_else(|| bad("the slot"))?;
-            let record = row.record(id, time, slot, &names).ok_or_else(|| bad("no such type, name or transaction"))?;
+            let record =
+                row.record(id, time, slot, &names, &secret).ok_or_else(|| bad("no such type, name or transaction"))?;
             hash =
                 chain_hash(hash, &record.transaction).ok_or_else(|| bad("no side or name that a transaction has"))?;
             records.push(BlockRecord { transaction: Transaction { hash, ..record.transaction }, ..record });
@@ -169,7 +186,7 @@ impl Block {
         if hash != last {
             return Err(bad(format!("its hashes lead to {hash}, but it ends with {last}")));
         }
-        Ok(Block { number, before, records })
+        Ok(Block { number, before, secret, records })
     }
 }
 
@@ -236,13 +253,17 @@ impl<'a> Names<'a> {
 
 impl RecordRow {
     /// The transaction, but for its hash.
-    fn record(&self, id: u64, timestamp: Millis, slot: Slot, names: &[&str]) -> Option<BlockRecord> {
+    fn record(&self, id: u64, timestamp: Millis, slot: Slot, names: &[&str], secret: &Secret) -> Option<BlockRecord> {
         let kind = TransactionType::ALL.into_iter().find(|kind| type_index(*kind) == usize::from(self.kind))?;
         let name = |side: &Option<SideRow>| match side {
             Some(side) => names.get(side.name as usize).map(|name| Some(Box::from(*name))),
             None => Some(None),
         };
         let previous = |side: &Option<SideRow>| forth(id, side.as_ref().map_or(0, |side| side.back));
+        let [from_salt, to_salt] = match self.principal {
+            Some(_) => salts(secret, id).map(Some),
+            None => [None; 2],
+        };
         let transaction = Transaction {
             transaction_id: id,
             transaction_type: kind.into(),
@@ -253,6 +274,12 @@ impl RecordRow {
             to_balance: self.to.as_ref().map(|side| side.balance),
             timestamp,
             slot,
+            principal: self.principal,
+            proofs: SideProofs::of_salts(
+                from_salt.filter(|_| self.from.is_some()),
+                to_salt.filter(|_| self.to.is_some()),
+            ),
+            act: self.act.clone(),
             hash: Digest::ZERO,
             other: OtherFields::default(),
         };

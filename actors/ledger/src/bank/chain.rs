@@ -1,10 +1,23 @@
-//! The chain of hashes over the history. The documentation of the [ledger](super) lists the bytes that are hashed.
+//! The chain of hashes over the history. The documentation of the [bank](super) lists the bytes that are hashed.
 
-use rabia_bank_messages::bank::{Transaction, TransactionType};
-use rabia_bank_messages::ids::{Digest, Millis, Slot};
+use rabia_bank_messages::bank::{SideProofs, Transaction, TransactionType, leg_hash};
+use rabia_bank_messages::ids::{Digest, Millis, Salt, Secret, Slot};
+use rabia_bank_messages::principal::PrincipalNumber;
 
-/// The longest input of a hash: two accounts with names of 50 characters.
-const MAX_HASHED: usize = 32 + 4 * 8 + 1 + 2 * (1 + 50 + 8);
+/// The longest input of the hash of a record of before there were principals: two accounts with names of 50 characters.
+const MAX_HASHED_PLAIN: usize = 32 + 4 * 8 + 1 + 2 * (1 + 50 + 8);
+/// The most bytes that a number takes: seven bits of it in each.
+const MAX_VARINT: usize = 10;
+/// The longest input of a record's hash, beside an administrator's act: two sides, and how long the act is. It is mostly below 128 bytes,
+/// which BLAKE3 takes in two steps.
+const MAX_HASHED: usize = 32 + 2 + 6 * MAX_VARINT + 2 * 32;
+
+/// There is a source.
+const HAS_FROM: u8 = 1;
+/// There is a destination.
+const HAS_TO: u8 = 2;
+/// There is what an administrator did.
+const HAS_ACT: u8 = 4;
 
 /// What the hash of a transaction is over, beside the hash before it.
 #[derive(Clone, Copy, Debug)]
@@ -14,14 +27,29 @@ pub(super) struct Link<'a> {
     pub(super) amount: u64,
     pub(super) time: Millis,
     pub(super) slot: Slot,
+    /// Who asked for it. None: it is of before there were principals, and hashed as it was then.
+    pub(super) principal: Option<PrincipalNumber>,
     /// The source and its balance after the transaction.
-    pub(super) from: Option<(&'a str, u64)>,
+    pub(super) from: Option<Leg<'a>>,
     /// The destination and its balance after the transaction.
-    pub(super) to: Option<(&'a str, u64)>,
+    pub(super) to: Option<Leg<'a>>,
+    /// What an administrator did.
+    pub(super) act: Option<&'a str>,
+}
+
+/// A side of a transaction.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Leg<'a> {
+    /// An account and its balance, of before there were principals.
+    Plain(&'a str, u64),
+    /// The hash of the side.
+    Hashed(Digest),
 }
 
 /// How many types there are.
 pub(super) const TYPES: usize = TransactionType::ALL.len();
+/// How many there were in 0.1.0.
+pub(super) const TYPES_0_1_0: usize = 4;
 
 /// The place of a type in an array of all.
 pub(super) fn type_index(kind: TransactionType) -> usize {
@@ -30,58 +58,146 @@ pub(super) fn type_index(kind: TransactionType) -> usize {
         TransactionType::Deposit => 1,
         TransactionType::Withdrawal => 2,
         TransactionType::Transfer => 3,
+        TransactionType::Admin => 4,
+    }
+}
+
+/// The number of a type in hashes. Those of 1 to 4 are the types of before there were principals.
+fn tag(kind: TransactionType) -> u8 {
+    match kind {
+        TransactionType::Opening => 5,
+        TransactionType::Deposit => 6,
+        TransactionType::Withdrawal => 7,
+        TransactionType::Transfer => 8,
+        TransactionType::Admin => 17,
+    }
+}
+
+/// The salts of the source and the destination of a transaction.
+pub(super) fn salts(secret: &Secret, id: u64) -> [Salt; 2] {
+    let hash = blake3::keyed_hash(&secret.0, &id.to_be_bytes());
+    let (halves, _) = hash.as_bytes().as_chunks::<16>();
+    [Salt(halves[0]), Salt(halves[1])]
+}
+
+/// Puts bytes behind one another.
+struct Bytes<const N: usize> {
+    bytes: [u8; N],
+    length: usize,
+}
+
+impl<const N: usize> Bytes<N> {
+    fn new() -> Bytes<N> {
+        Bytes { bytes: [0; N], length: 0 }
+    }
+
+    fn put(&mut self, part: &[u8]) {
+        self.bytes[self.length..self.length + part.len()].copy_from_slice(part);
+        self.length += part.len();
+    }
+
+    /// Seven bits a byte, the lowest first; all but the last have the highest bit set.
+    fn put_varint(&mut self, mut number: u64) {
+        while number >= 0x80 {
+            self.put(&[number as u8 | 0x80]);
+            number >>= 7;
+        }
+        self.put(&[number as u8]);
+    }
+
+    fn written(&self) -> &[u8] {
+        &self.bytes[..self.length]
     }
 }
 
 impl Link<'_> {
-    /// The hash of this transaction, which follows the one with the hash `previous`.
-    pub(super) fn hash(&self, previous: Digest) -> Digest {
-        let mut bytes = [0; MAX_HASHED];
-        let mut length = 0;
-        let mut put = |part: &[u8]| {
-            bytes[length..length + part.len()].copy_from_slice(part);
-            length += part.len();
-        };
-        put(&previous.0);
+    /// The hash of this transaction, which follows the one with the hash `previous`. None if a side is not of its form.
+    pub(super) fn hash(&self, previous: Digest) -> Option<Digest> {
+        match self.principal {
+            None => self.hash_plain(previous),
+            Some(principal) => self.hash_sides(previous, principal),
+        }
+    }
+
+    fn hash_plain(&self, previous: Digest) -> Option<Digest> {
+        let mut bytes = Bytes::<MAX_HASHED_PLAIN>::new();
+        bytes.put(&previous.0);
         for number in [self.id, self.amount, self.time, self.slot] {
-            put(&number.to_be_bytes());
+            bytes.put(&number.to_be_bytes());
         }
-        put(&[type_index(self.kind) as u8 + 1]);
+        let kind = type_index(self.kind);
+        (kind < TYPES_0_1_0 && self.act.is_none()).then_some(())?;
+        bytes.put(&[kind as u8 + 1]);
         for side in [self.from, self.to] {
-            let Some((name, balance)) = side else {
-                put(&[0]);
-                continue;
-            };
-            assert!(name.len() <= 50, "transaction {}: {name:?} is no name of an account", self.id);
-            put(&[name.len() as u8]);
-            put(name.as_bytes());
-            put(&balance.to_be_bytes());
+            match side {
+                None => bytes.put(&[0]),
+                Some(Leg::Plain(name, balance)) if name.len() <= 50 => {
+                    bytes.put(&[name.len() as u8]);
+                    bytes.put(name.as_bytes());
+                    bytes.put(&balance.to_be_bytes());
+                }
+                Some(_) => return None,
+            }
         }
-        Digest::of(&bytes[..length])
+        Some(Digest::of(bytes.written()))
+    }
+
+    fn hash_sides(&self, previous: Digest, principal: PrincipalNumber) -> Option<Digest> {
+        let mut bytes = Bytes::<MAX_HASHED>::new();
+        bytes.put(&previous.0);
+        let parts = [(self.from.is_some(), HAS_FROM), (self.to.is_some(), HAS_TO), (self.act.is_some(), HAS_ACT)];
+        bytes.put(&[tag(self.kind), parts.iter().filter(|(is_there, _)| *is_there).map(|(_, bit)| bit).sum()]);
+        for number in [self.id, self.amount, self.time, self.slot, principal.into()] {
+            bytes.put_varint(number);
+        }
+        for side in [self.from, self.to].into_iter().flatten() {
+            let Leg::Hashed(hash) = side else { return None };
+            bytes.put(&hash.0);
+        }
+        let Some(act) = self.act else { return Some(Digest::of(bytes.written())) };
+        bytes.put_varint(act.len() as u64);
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(bytes.written()).update(act.as_bytes());
+        Some(Digest(*hasher.finalize().as_bytes()))
     }
 }
 
 /// The hash that a transaction must have that follows one with the hash `previous` ([`Digest::ZERO`] for the first one).
-/// `None` if it names an account by more than 50 bytes, or an account without its balance, or is of a type that this program
+/// `None` if it names an account by more than 50 bytes, or an account without its balance and salt, or is of a type that this program
 /// does not know: it has no hash that this program could tell.
 pub fn chain_hash(previous: Digest, transaction: &Transaction) -> Option<Digest> {
+    let Transaction { from_account, from_balance, to_account, to_balance, .. } = transaction;
+    let SideProofs { from_salt, to_salt, from_hash, to_hash } = transaction.proofs();
+    let plain = transaction.principal.is_none();
     let link = Link {
         id: transaction.transaction_id,
         kind: transaction.transaction_type.known()?,
         amount: transaction.amount,
         time: transaction.timestamp,
         slot: transaction.slot,
-        from: side(transaction.from_account.as_deref(), transaction.from_balance)?,
-        to: side(transaction.to_account.as_deref(), transaction.to_balance)?,
+        principal: transaction.principal,
+        from: leg(plain, from_account.as_deref(), *from_balance, from_salt, from_hash)?,
+        to: leg(plain, to_account.as_deref(), *to_balance, to_salt, to_hash)?,
+        act: transaction.act.as_deref(),
     };
-    Some(link.hash(previous))
+    link.hash(previous)
 }
 
-/// An account with its balance, or neither. `None` where only one of them is there, or the name is too long.
-fn side(name: Option<&str>, balance: Option<u64>) -> Option<Option<(&str, u64)>> {
-    match (name, balance) {
-        (None, None) => Some(None),
-        (Some(name), Some(balance)) if name.len() <= 50 => Some(Some((name, balance))),
+/// All that a side needs, or nothing.
+fn leg(
+    plain: bool,
+    name: Option<&str>,
+    balance: Option<u64>,
+    salt: Option<Salt>,
+    hash: Option<Digest>,
+) -> Option<Option<Leg<'_>>> {
+    match (name, balance, salt, hash) {
+        (None, None, None, None) => Some(None),
+        (None, None, None, Some(hash)) if !plain => Some(Some(Leg::Hashed(hash))),
+        (Some(name), Some(balance), None, None) if plain && name.len() <= 50 => Some(Some(Leg::Plain(name, balance))),
+        (Some(name), Some(balance), Some(salt), None) if !plain && name.len() <= 50 => {
+            Some(Some(Leg::Hashed(leg_hash(salt, name, balance, 0))))
+        }
         _ => None,
     }
 }

@@ -7,10 +7,11 @@
 use rabia_bank_messages::bank::{Amount, Bulk, Command, MAX_BALANCE, MAX_BULK, Operation, is_valid_account_id};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 
-use super::Bank;
 use super::account::{AccountIndex, Last};
 use super::history::{Movement, Side, When};
 use super::outcomes::{CommandOutcome, Done, Kind, OperationOutcome, OperationRefusal, shortened};
+use super::{Bank, may};
+use crate::rights::Rights;
 
 /// An account before a change.
 #[derive(Debug)]
@@ -18,6 +19,13 @@ pub(super) struct Before {
     account: AccountIndex,
     balance: u64,
     last: Option<Last>,
+}
+
+/// Who asks, and when.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    moment: When,
+    rights: &'a Rights<'a>,
 }
 
 /// A state to go back to.
@@ -29,18 +37,19 @@ struct Mark {
 
 impl Bank {
     /// Carries out a command, or refuses it and changes nothing.
-    pub(super) fn execute(&mut self, command: &Command, moment: When) -> CommandOutcome {
+    pub(super) fn execute(&mut self, command: &Command, moment: When, rights: &Rights<'_>) -> CommandOutcome {
+        let at = At { moment, rights };
         let mark = self.mark();
         self.undo.clear();
         let outcome = match command {
-            Command::One(operation) => Kind::One(self.operate(operation, moment)),
+            Command::One(operation) => Kind::One(self.operate(operation, at)),
             Command::Bulk(bulk) if bulk.commands.is_empty() => Kind::BulkEmpty,
             Command::Bulk(bulk) if bulk.commands.len() > MAX_BULK => {
                 Kind::BulkTooLarge { commands: bulk.commands.len() as u64 }
             }
-            Command::Bulk(bulk) if bulk.atomic => self.all_or_none(bulk, moment, mark),
+            Command::Bulk(bulk) if bulk.atomic => self.all_or_none(bulk, at, mark),
             Command::Bulk(bulk) => {
-                Kind::Bulk(bulk.commands.iter().map(|operation| self.operate(operation, moment)).collect())
+                Kind::Bulk(bulk.commands.iter().map(|operation| self.operate(operation, at)).collect())
             }
         };
         for record in self.history.since(mark.transactions) {
@@ -51,13 +60,15 @@ impl Bank {
         CommandOutcome(outcome)
     }
 
-    fn all_or_none(&mut self, bulk: &Bulk, moment: When, mark: Mark) -> Kind {
+    fn all_or_none(&mut self, bulk: &Bulk, at: At<'_>, mark: Mark) -> Kind {
+        let spent = at.rights.spent();
         let mut outcomes = Vec::with_capacity(bulk.commands.len());
         for (index, operation) in (0..).zip(&bulk.commands) {
-            match self.operate(operation, moment) {
+            match self.operate(operation, at) {
                 Ok(done) => outcomes.push(Ok(done)),
                 Err(refusal) => {
                     self.undo(mark);
+                    at.rights.give_back(spent);
                     return Kind::BulkUndone { index, refusal };
                 }
             }
@@ -76,7 +87,7 @@ impl Bank {
             match record.movement {
                 Movement::Opening(_) | Movement::Deposit(_) => self.total_balance -= record.amount,
                 Movement::Withdrawal(_) => self.total_balance += record.amount,
-                Movement::Transfer { .. } => {}
+                Movement::Transfer { .. } | Movement::Admin => {}
             }
         }
         while let Some(Before { account, balance, last }) = self.undo.pop() {
@@ -89,56 +100,69 @@ impl Bank {
         self.accounts.truncate(mark.accounts);
     }
 
-    fn operate(&mut self, operation: &Operation, moment: When) -> OperationOutcome {
+    fn operate(&mut self, operation: &Operation, at: At<'_>) -> OperationOutcome {
+        if !may::operate(operation, at.rights) {
+            let names = match operation {
+                Operation::CreateAccount { account_id, .. }
+                | Operation::Deposit { account_id, .. }
+                | Operation::Withdraw { account_id, .. } => [&**account_id; 2],
+                Operation::Transfer { from_account, to_account, .. } => [&**from_account, &**to_account],
+            };
+            return refuse_after(&names, Box::new(OperationRefusal::NotAuthorised));
+        }
         match operation {
             Operation::CreateAccount { account_id, initial_balance } => {
-                self.create_account(account_id, *initial_balance, moment)
+                self.create_account(account_id, *initial_balance, at)
             }
-            Operation::Deposit { account_id, amount } => self.deposit(account_id, *amount, moment),
-            Operation::Withdraw { account_id, amount } => self.withdraw(account_id, *amount, moment),
+            Operation::Deposit { account_id, amount } => self.deposit(account_id, *amount, at),
+            Operation::Withdraw { account_id, amount } => self.withdraw(account_id, *amount, at),
             Operation::Transfer { from_account, to_account, amount } => {
-                self.transfer(from_account, to_account, *amount, moment)
+                self.transfer(from_account, to_account, *amount, at)
             }
         }
     }
 
-    fn create_account(&mut self, name: &str, initial_balance: Amount, moment: When) -> OperationOutcome {
+    fn create_account(&mut self, name: &str, initial_balance: Amount, at: At<'_>) -> OperationOutcome {
         check_name(name)?;
         let amount = self.check_amount(initial_balance, 0)?;
         if self.accounts.find(name).is_some() {
             return refuse(OperationRefusal::AccountExists(name.into()));
         }
+        check_move(amount, at)?;
         let total_balance = self.check_total(amount)?;
-        let account = self.accounts.create(name, moment.time);
+        let account = self.accounts.create(name, at.moment.time);
         if amount == 0 {
             return Ok(Done::Created(account));
         }
         self.total_balance = total_balance;
-        let movement = Movement::Opening(self.set_balance(account, amount, moment));
-        Ok(Done::Opened(self.history.append(movement, amount, moment, &self.accounts)))
+        let movement = Movement::Opening(self.set_balance(account, amount, at.moment));
+        Ok(Done::Opened(self.history.append(movement, amount, at.moment, &self.accounts)))
     }
 
-    fn deposit(&mut self, name: &str, amount: Amount, moment: When) -> OperationOutcome {
+    fn deposit(&mut self, name: &str, amount: Amount, at: At<'_>) -> OperationOutcome {
         let amount = self.check_amount(amount, 1).or_else(|refusal| refuse_after(&[name], refusal))?;
         let account = self.check_account(name).or_else(|refusal| refuse_after(&[name], refusal))?;
+        check_move(amount, at)?;
         self.total_balance = self.check_total(amount)?;
         let balance = self.accounts.get(account).balance + amount;
-        let movement = Movement::Deposit(self.set_balance(account, balance, moment));
-        Ok(Done::Moved(self.history.append(movement, amount, moment, &self.accounts)))
+        let movement = Movement::Deposit(self.set_balance(account, balance, at.moment));
+        Ok(Done::Moved(self.history.append(movement, amount, at.moment, &self.accounts)))
     }
 
-    fn withdraw(&mut self, name: &str, amount: Amount, moment: When) -> OperationOutcome {
+    fn withdraw(&mut self, name: &str, amount: Amount, at: At<'_>) -> OperationOutcome {
         let amount = self.check_amount(amount, 1).or_else(|refusal| refuse_after(&[name], refusal))?;
         let account = self.check_account(name).or_else(|refusal| refuse_after(&[name], refusal))?;
+        check_spend(amount, at)?;
         let balance = self.check_funds(account, amount)?;
+        at.rights.spend(amount);
         self.total_balance -= amount;
-        let movement = Movement::Withdrawal(self.set_balance(account, balance, moment));
-        Ok(Done::Moved(self.history.append(movement, amount, moment, &self.accounts)))
+        let movement = Movement::Withdrawal(self.set_balance(account, balance, at.moment));
+        Ok(Done::Moved(self.history.append(movement, amount, at.moment, &self.accounts)))
     }
 
     /// BANK.md has a last check here, `balance_overflow`. It can't fail: what one account gains another has lost, so no
     /// balance passes the sum of all, which is within the bound. It is asserted where the balance is set.
-    fn transfer(&mut self, from: &str, to: &str, amount: Amount, moment: When) -> OperationOutcome {
+    fn transfer(&mut self, from: &str, to: &str, amount: Amount, at: At<'_>) -> OperationOutcome {
         let names = [from, to];
         let amount = self.check_amount(amount, 1).or_else(|refusal| refuse_after(&names, refusal))?;
         if from == to {
@@ -146,13 +170,15 @@ impl Bank {
         }
         let from = self.check_account(from).or_else(|refusal| refuse_after(&names, refusal))?;
         let to = self.check_account(to).or_else(|refusal| refuse_after(&names, refusal))?;
+        check_spend(amount, at)?;
         let from_balance = self.check_funds(from, amount)?;
+        at.rights.spend(amount);
         let to_balance = self.accounts.get(to).balance + amount;
         let movement = Movement::Transfer {
-            from: self.set_balance(from, from_balance, moment),
-            to: self.set_balance(to, to_balance, moment),
+            from: self.set_balance(from, from_balance, at.moment),
+            to: self.set_balance(to, to_balance, at.moment),
         };
-        Ok(Done::Moved(self.history.append(movement, amount, moment, &self.accounts)))
+        Ok(Done::Moved(self.history.append(movement, amount, at.moment, &self.accounts)))
     }
 
     /// The amount in minor units, if it is from `least` to the limit.
@@ -203,6 +229,17 @@ impl Bank {
         self.accounts.rank(account);
         Side { account, balance, previous }
     }
+}
+
+/// Whether the principal may move so much by one transaction.
+fn check_move(amount: u64, at: At<'_>) -> Result<(), Box<OperationRefusal>> {
+    if at.rights.may_move(amount) { Ok(()) } else { refuse(OperationRefusal::LimitExceeded) }
+}
+
+/// The same, out of an account, today.
+fn check_spend(amount: u64, at: At<'_>) -> Result<(), Box<OperationRefusal>> {
+    check_move(amount, at)?;
+    if at.rights.may_spend(amount) { Ok(()) } else { refuse(OperationRefusal::LimitExceeded) }
 }
 
 fn check_name(name: &str) -> Result<(), Box<OperationRefusal>> {

@@ -5,16 +5,18 @@
 //! accounts: a question for an account or a type follows these pointers (`lookup`), and costs by what it finds, not by what
 //! happened besides.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
-use rabia_bank_messages::bank::{OtherFields, Transaction, TransactionType};
-use rabia_bank_messages::ids::{Digest, Millis, Slot};
+use rabia_bank_messages::bank::{OtherFields, SideProofs, Transaction, TransactionType, leg_hash};
+use rabia_bank_messages::ids::{Digest, Millis, Secret, Slot};
+use rabia_bank_messages::principal::PrincipalNumber;
 use serde::{Deserialize, Serialize};
 
 use super::account::AccountIndex;
 use super::accounts::Accounts;
 use super::block::{BLOCK, Block, BlockRecord};
-use super::chain::{Link, TYPES, type_index};
+use super::chain::{Leg, Link, TYPES, TYPES_0_1_0, salts, type_index};
 use crate::rows::BadRow;
 
 /// Records that stay in memory though they are in durable blocks, so that recent questions and replays need no disk:
@@ -28,6 +30,8 @@ pub(super) struct When {
     pub(super) slot: Slot,
     /// Log time; for a record never before that of an earlier one.
     pub(super) time: Millis,
+    /// Who asked; none in records of before there were principals.
+    pub(super) principal: Option<PrincipalNumber>,
 }
 
 /// What a transaction did to one account.
@@ -46,7 +50,12 @@ pub(super) enum Movement {
     Opening(Side),
     Deposit(Side),
     Withdrawal(Side),
-    Transfer { from: Side, to: Side },
+    Transfer {
+        from: Side,
+        to: Side,
+    },
+    /// None: an administrator changed something else.
+    Admin,
 }
 
 impl Movement {
@@ -56,12 +65,13 @@ impl Movement {
             Movement::Deposit(_) => TransactionType::Deposit,
             Movement::Withdrawal(_) => TransactionType::Withdrawal,
             Movement::Transfer { .. } => TransactionType::Transfer,
+            Movement::Admin => TransactionType::Admin,
         }
     }
 
     pub(super) fn from(&self) -> Option<&Side> {
         match self {
-            Movement::Opening(_) | Movement::Deposit(_) => None,
+            Movement::Opening(_) | Movement::Deposit(_) | Movement::Admin => None,
             Movement::Withdrawal(from) | Movement::Transfer { from, .. } => Some(from),
         }
     }
@@ -69,7 +79,7 @@ impl Movement {
     pub(super) fn to(&self) -> Option<&Side> {
         match self {
             Movement::Opening(to) | Movement::Deposit(to) | Movement::Transfer { to, .. } => Some(to),
-            Movement::Withdrawal(_) => None,
+            Movement::Withdrawal(_) | Movement::Admin => None,
         }
     }
 
@@ -82,7 +92,7 @@ impl Movement {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Record {
     pub(super) movement: Movement,
-    /// Minor units, 1 to 2^53 − 1.
+    /// Minor units, 1 to 2^53 − 1; 0 where no money moved.
     pub(super) amount: u64,
     pub(super) moment: When,
     /// The transaction before it of the same type; 0 if it is the first.
@@ -91,12 +101,12 @@ pub(super) struct Record {
 }
 
 /// Where the history stands, in the row of the state.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HistoryRow {
     pub(super) transactions: u64,
     pub(super) head: Digest,
-    // A type more changes this row: what is read of files that have four must be extended.
-    pub(super) newest_of_type: [u64; 4],
+    /// Files of 0.1.0 have one type less.
+    pub(super) newest_of_type: Vec<u64>,
     /// Of the newest transaction; 0 if there is none.
     pub(super) slot: Slot,
     pub(super) time: Millis,
@@ -118,16 +128,25 @@ pub(super) struct History {
     before: (Digest, When),
     /// By [`type_index`]; 0 where there is none.
     newest_of_type: [u64; TYPES],
-}
-
-impl Default for History {
-    fn default() -> History {
-        let before = (Digest::ZERO, When { slot: 0, time: 0 });
-        History { blocks: VecDeque::new(), forgotten: 0, before, newest_of_type: [0; TYPES] }
-    }
+    /// What administrators did, by the ids of their records that are in memory.
+    acts: BTreeMap<u64, Arc<str>>,
+    /// What salts are made of.
+    secret: Secret,
 }
 
 impl History {
+    /// One without records, whose salts are made of this.
+    pub(super) fn new(secret: Secret) -> History {
+        let before = (Digest::ZERO, When { slot: 0, time: 0, principal: None });
+        let (blocks, acts) = (VecDeque::new(), BTreeMap::new());
+        History { blocks, forgotten: 0, before, newest_of_type: [0; TYPES], acts, secret }
+    }
+
+    /// What salts are made of.
+    pub(super) fn secret(&self) -> Secret {
+        self.secret
+    }
+
     /// How many records there are: also the id of the newest.
     pub(super) fn len(&self) -> u64 {
         let before_last = self.blocks.len().saturating_sub(1) as u64 * BLOCK;
@@ -180,14 +199,26 @@ impl History {
         for side in [movement.from(), movement.to()].into_iter().flatten() {
             assert!(side.previous < id, "transaction {id} points ahead: {side:?}");
         }
-        let side = |side: Option<&Side>| side.map(|side| (&*accounts.get(side.account).name, side.balance));
+        let [from_salt, to_salt] = salts(&self.secret, id);
+        let side = |side: Option<&Side>, salt| {
+            side.map(|side| Leg::Hashed(leg_hash(salt, &accounts.get(side.account).name, side.balance, 0)))
+        };
         let kind = movement.transaction_type();
-        let When { time, slot } = moment;
-        let link = Link { id, kind, amount, time, slot, from: side(movement.from()), to: side(movement.to()) };
-        let hash = link.hash(previous);
+        let When { time, slot, principal } = moment;
+        let (from, to) = (side(movement.from(), from_salt), side(movement.to(), to_salt));
+        let act = self.acts.get(&id).map(|act| &**act);
+        let Some(hash) = (Link { id, kind, amount, time, slot, principal, from, to, act }).hash(previous) else {
+            unreachable!("record {id} is made for nobody: {moment:?}")
+        };
         let previous_of_type = std::mem::replace(&mut self.newest_of_type[type_index(kind)], id);
         self.push(Record { movement, amount, moment, previous_of_type, hash });
         id
+    }
+
+    /// Adds the record of what an administrator did, and returns its id.
+    pub(super) fn append_act(&mut self, act: Arc<str>, moment: When, accounts: &Accounts) -> u64 {
+        self.acts.insert(self.len() + 1, act);
+        self.append(Movement::Admin, 0, moment, accounts)
     }
 
     /// Takes the newest record away: an atomic bulk is undone.
@@ -219,8 +250,8 @@ impl History {
             }
         };
         let ids = first..=end.min(first + BLOCK - 1);
-        let records = ids.zip(self.since(first - 1)).map(|(id, record)| record.to_block(id, accounts)).collect();
-        Block::new(number, before, records)
+        let records = ids.zip(self.since(first - 1)).map(|(id, record)| self.to_block(id, record, accounts)).collect();
+        Block::new(number, before, self.secret, records)
     }
 
     /// The blocks with the transactions up to `id` are durable: of these, only the newest stay in memory.
@@ -232,24 +263,33 @@ impl History {
             self.forgotten += BLOCK;
             self.before = block.last().map_or(self.before, |record| (record.hash, record.moment));
         }
+        self.acts = self.acts.split_off(&(self.forgotten + 1));
     }
 
     /// What a snapshot has of it beside the blocks.
     pub(super) fn to_row(&self) -> HistoryRow {
-        let (head, When { slot, time }) = self.newest();
-        HistoryRow { transactions: self.len(), head, newest_of_type: self.newest_of_type, slot, time }
+        let (head, When { slot, time, .. }) = self.newest();
+        HistoryRow { transactions: self.len(), head, newest_of_type: self.newest_of_type.to_vec(), slot, time }
     }
 
     /// The history of a snapshot. `last` is its last block, if that is not full: its transactions come into memory. (On disk it
     /// may be fuller, by blocks of a later snapshot that was never complete.)
-    pub(super) fn from_row(row: &HistoryRow, last: Option<&Block>, accounts: &Accounts) -> Result<History, BadRow> {
-        let HistoryRow { transactions, head, newest_of_type, slot, time } = *row;
+    pub(super) fn from_row(
+        row: &HistoryRow,
+        secret: Secret,
+        last: Option<&Block>,
+        accounts: &Accounts,
+    ) -> Result<History, BadRow> {
+        let HistoryRow { transactions, head, ref newest_of_type, slot, time } = *row;
         let mut history = History {
-            blocks: VecDeque::new(),
             forgotten: transactions,
-            before: (head, When { slot, time }),
-            newest_of_type,
+            before: (head, When { slot, time, principal: None }),
+            ..History::new(secret)
         };
+        if !(TYPES_0_1_0..=TYPES).contains(&newest_of_type.len()) {
+            return Err(BadRow(format!("the newest of {} types, there are {TYPES}", newest_of_type.len())));
+        }
+        history.newest_of_type[..newest_of_type.len()].copy_from_slice(newest_of_type);
         let Some(block) = last else { return Ok(history) };
         history.forgotten = block.number() * BLOCK;
         for record in block.records() {
@@ -257,12 +297,15 @@ impl History {
             if id > transactions {
                 break;
             }
+            if let Some(act) = &record.transaction.act {
+                history.acts.insert(id, Arc::from(&**act));
+            }
             let record = Record::from_block(record, accounts)
                 .ok_or_else(|| BadRow(format!("transaction {id} names an account that is not there")))?;
             history.push(record);
         }
         // The moment before the block is not known, and not after that of its first transaction.
-        history.before = (block.before(), When { slot: 0, time: 0 });
+        history.before = (block.before(), When { slot: 0, time: 0, principal: None });
         if (history.len(), history.head()) != (transactions, head) {
             let (found, at) = (history.head(), history.len());
             return Err(BadRow(format!(
@@ -273,35 +316,45 @@ impl History {
     }
 }
 
-impl Record {
-    /// The record as clients see it.
-    pub(super) fn to_transaction(self, id: u64, accounts: &Accounts) -> Transaction {
+impl History {
+    /// A record of this history as clients see it.
+    pub(super) fn to_transaction(&self, id: u64, record: &Record, accounts: &Accounts) -> Transaction {
         let name = |side: &Side| Box::from(&*accounts.get(side.account).name);
-        let (from, to) = (self.movement.from(), self.movement.to());
+        let (from, to) = (record.movement.from(), record.movement.to());
+        let When { time, slot, principal } = record.moment;
+        let [from_salt, to_salt] = match principal {
+            Some(_) => salts(&self.secret, id).map(Some),
+            None => [None; 2],
+        };
         Transaction {
             transaction_id: id,
-            transaction_type: self.movement.transaction_type().into(),
+            transaction_type: record.movement.transaction_type().into(),
             from_account: from.map(name),
             to_account: to.map(name),
-            amount: self.amount,
+            amount: record.amount,
             from_balance: from.map(|side| side.balance),
             to_balance: to.map(|side| side.balance),
-            timestamp: self.moment.time,
-            slot: self.moment.slot,
-            hash: self.hash,
+            timestamp: time,
+            slot,
+            principal,
+            proofs: SideProofs::of_salts(from_salt.filter(|_| from.is_some()), to_salt.filter(|_| to.is_some())),
+            act: self.acts.get(&id).map(|act| Box::from(&**act)),
+            hash: record.hash,
             other: OtherFields::default(),
         }
     }
 
-    fn to_block(self, id: u64, accounts: &Accounts) -> BlockRecord {
+    fn to_block(&self, id: u64, record: &Record, accounts: &Accounts) -> BlockRecord {
         BlockRecord {
-            transaction: self.to_transaction(id, accounts),
-            previous_of_type: self.previous_of_type,
-            previous_of_from: self.movement.from().map_or(0, |side| side.previous),
-            previous_of_to: self.movement.to().map_or(0, |side| side.previous),
+            transaction: self.to_transaction(id, record, accounts),
+            previous_of_type: record.previous_of_type,
+            previous_of_from: record.movement.from().map_or(0, |side| side.previous),
+            previous_of_to: record.movement.to().map_or(0, |side| side.previous),
         }
     }
+}
 
+impl Record {
     /// None if an account is not there, or a side is missing that its type has.
     fn from_block(record: &BlockRecord, accounts: &Accounts) -> Option<Record> {
         let BlockRecord { transaction, previous_of_type, previous_of_from, previous_of_to } = record;
@@ -315,8 +368,10 @@ impl Record {
             TransactionType::Deposit => Movement::Deposit(to()?),
             TransactionType::Withdrawal => Movement::Withdrawal(from()?),
             TransactionType::Transfer => Movement::Transfer { from: from()?, to: to()? },
+            TransactionType::Admin => Movement::Admin,
         };
-        let moment = When { slot: transaction.slot, time: transaction.timestamp };
+        let Transaction { slot, timestamp: time, principal, .. } = *transaction;
+        let moment = When { slot, time, principal };
         let (amount, hash) = (transaction.amount, transaction.hash);
         Some(Record { movement, amount, moment, previous_of_type: *previous_of_type, hash })
     }

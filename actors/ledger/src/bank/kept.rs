@@ -48,6 +48,8 @@ pub enum KeptRefusal {
     /// The source's balance then.
     InsufficientFunds(u64),
     BalanceOverflow,
+    NotAuthorised,
+    LimitExceeded,
 }
 
 /// Which account of an operation is spoken of: the destination of a transfer, or else the first one.
@@ -218,6 +220,8 @@ impl KeptRefusal {
             OperationRefusal::SameAccount(_) => KeptRefusal::SameAccount,
             OperationRefusal::InsufficientFunds { balance, .. } => KeptRefusal::InsufficientFunds(*balance),
             OperationRefusal::BalanceOverflow(_) => KeptRefusal::BalanceOverflow,
+            OperationRefusal::NotAuthorised => KeptRefusal::NotAuthorised,
+            OperationRefusal::LimitExceeded => KeptRefusal::LimitExceeded,
         }
     }
 
@@ -234,6 +238,8 @@ impl KeptRefusal {
                 OperationRefusal::InsufficientFunds { account: name(Side::First), balance, amount }
             }
             KeptRefusal::BalanceOverflow => OperationRefusal::BalanceOverflow(amount),
+            KeptRefusal::NotAuthorised => OperationRefusal::NotAuthorised,
+            KeptRefusal::LimitExceeded => OperationRefusal::LimitExceeded,
         }
     }
 }
@@ -265,6 +271,8 @@ impl KeptResult {
                 KeptRefusal::SameAccount => (10, None),
                 KeptRefusal::InsufficientFunds(balance) => (11, Some(balance)),
                 KeptRefusal::BalanceOverflow => (12, None),
+                KeptRefusal::NotAuthorised => (13, None),
+                KeptRefusal::LimitExceeded => (14, None),
             },
         };
         bytes.push(tag);
@@ -287,6 +295,8 @@ impl KeptResult {
             10 => KeptResult::Refused(KeptRefusal::SameAccount),
             11 => KeptResult::Refused(KeptRefusal::InsufficientFunds(take(rest)?)),
             12 => KeptResult::Refused(KeptRefusal::BalanceOverflow),
+            13 => KeptResult::Refused(KeptRefusal::NotAuthorised),
+            14 => KeptResult::Refused(KeptRefusal::LimitExceeded),
             _ => return None,
         })
     }
@@ -340,6 +350,8 @@ mod tests {
             OperationRefusal::SameAccount(first.clone()),
             OperationRefusal::InsufficientFunds { account: first, balance: 6, amount },
             OperationRefusal::BalanceOverflow(amount),
+            OperationRefusal::NotAuthorised,
+            OperationRefusal::LimitExceeded,
         ];
         if !second.is_empty() {
             refusals.push(OperationRefusal::InvalidAccountId(second.clone()));

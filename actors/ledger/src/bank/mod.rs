@@ -15,6 +15,25 @@
 //!
 //! ```text
 //! the hash of the transaction before it (32 bytes; zeros for transaction 1)
+//! type u8: 5 opening, 6 deposit, 7 withdrawal, 8 transfer, 17 admin
+//! its parts u8: the sum of 1 (it has a source), 2 (a destination), 4 (what an administrator did)
+//! transaction_id | amount | timestamp | slot | principal, each as a varint
+//! the hash of each side (32 bytes): source, then destination
+//! the length of what an administrator did, as a varint, and that as text
+//! ```
+//!
+//! A varint has seven bits of the number in each byte, the lowest first; all bytes but the last have the highest bit set. Mostly all of
+//! it fits into two blocks of BLAKE3. The other bits of the parts are for a reference, a code, a time of effect and a memo.
+//!
+//! A side's hash is BLAKE3 over its salt (16 bytes), the length of the account's name u8, the name in ASCII, its balance after the
+//! transaction u64, and what is held of that u64. Who may not see a side gets its hash instead, and can check the chain all the same;
+//! without the salt nobody can guess what was hashed. Salts are made of a secret of the cluster: the 16-byte halves of BLAKE3 of the
+//! transaction's id (u64), keyed with it. A type's number, once used, stays.
+//!
+//! Records of 0.1.0, which name no principal, are hashed as they were there:
+//!
+//! ```text
+//! the hash of the transaction before it (32 bytes; zeros for transaction 1)
 //! transaction_id u64 | amount u64 | timestamp u64 | slot u64
 //! type u8: 1 opening, 2 deposit, 3 withdrawal, 4 transfer
 //! source      | length of its name u8, its name in ASCII, its balance after the transaction u64;
@@ -27,8 +46,11 @@
 use rabia_bank_messages::bank::{Command, MAX_BALANCE, Query, Refusal, Status, Success, Transaction};
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::genesis::Genesis;
+use rabia_bank_messages::ids::Secret;
+use rabia_bank_messages::principal::{Admin, PrincipalsInfo};
 
-use crate::machine::{self, Ask, Begun, Figures, Moment, Rows, StateMachine};
+use crate::machine::{self, Ask, Begun, Figures, Moment, Recorded, Rows, StateMachine};
+use crate::rights::Rights;
 use crate::rows::BadRow;
 use crate::state::StateRow;
 use accounts::Accounts;
@@ -41,12 +63,14 @@ use statistics::Totals;
 
 mod account;
 mod accounts;
+mod acts;
 mod answers;
 mod block;
 mod chain;
 mod commands;
 mod history;
 mod kept;
+mod may;
 mod outcomes;
 mod overview;
 mod queries;
@@ -95,11 +119,11 @@ struct Blocks {
 }
 
 impl Bank {
-    /// An empty bank, in which one transaction moves at most `transaction_limit` minor units.
+    /// An empty bank, in which one transaction moves at most `transaction_limit` minor units, and whose salts are made of `secret`.
     ///
     /// # Panics
     /// If the limit is not from 1 to [`MAX_BALANCE`].
-    pub fn new(transaction_limit: u64) -> Bank {
+    pub fn new(transaction_limit: u64, secret: Secret) -> Bank {
         assert!(
             (1..=MAX_BALANCE).contains(&transaction_limit),
             "a limit per transaction of {transaction_limit} is not from 1 to {MAX_BALANCE}"
@@ -107,7 +131,7 @@ impl Bank {
         Bank {
             transaction_limit,
             accounts: Accounts::default(),
-            history: History::default(),
+            history: History::new(secret),
             totals: Totals::default(),
             total_balance: 0,
             undo: Vec::new(),
@@ -128,7 +152,7 @@ impl Bank {
 /// older one, whichever is less. One account's history of a type passes over the account's records of other types.
 /// The statistics look at every account again where the lists of top accounts are not complete.
 impl StateMachine for Bank {
-    const NAME: &'static str = "rabia-bank state 2";
+    const NAME: &'static str = "rabia-bank state 3";
 
     type Command = Command;
     type Outcome = CommandOutcome;
@@ -141,7 +165,7 @@ impl StateMachine for Bank {
     type Head = Head;
 
     fn new_cluster(genesis: &Genesis) -> Bank {
-        Bank::new(genesis.transaction_limit)
+        Bank::new(genesis.transaction_limit, genesis.founding.secret)
     }
 
     fn check_cluster(&self, genesis: &Genesis) -> Result<(), String> {
@@ -152,9 +176,44 @@ impl StateMachine for Bank {
         Err(format!("a limit of {found} per transaction, this one's is {expected}"))
     }
 
-    fn apply(&mut self, command: &Command, at: Moment) -> CommandOutcome {
+    fn apply(&mut self, command: &Command, at: Moment<'_>) -> CommandOutcome {
         // Log time may have been set back when the books came to a new cluster. Records stay in order all the same.
-        self.execute(command, When { slot: at.slot, time: at.time.max(self.history.newest_time()) })
+        let time = at.time.max(self.history.newest_time());
+        self.execute(command, When { slot: at.slot, time, principal: Some(at.rights.principal()) }, at.rights)
+    }
+
+    fn record(&mut self, act: &Admin, at: Recorded) {
+        let time = at.time.max(self.history.newest_time());
+        let moment = When { slot: at.slot, time, principal: Some(at.principal) };
+        let before = self.history.len();
+        self.history.append_act(acts::text(act, at.owner).into(), moment, &self.accounts);
+        for record in self.history.since(before) {
+            self.totals.count(record);
+        }
+    }
+
+    fn check_command(command: &Command, rights: &Rights<'_>) -> Result<(), Refusal> {
+        may::command(command, rights)
+    }
+
+    fn check_query(query: &Query, rights: &Rights<'_>) -> Result<(), Refusal> {
+        may::query(query, rights)
+    }
+
+    fn check_feed(feed: &Feed, rights: &Rights<'_>) -> Result<(), Refusal> {
+        may::feed(feed, rights)
+    }
+
+    fn check_answer(answer: &Success, rights: &Rights<'_>) -> Result<(), Refusal> {
+        may::see(answer, rights)
+    }
+
+    fn hide(answer: &mut Success, rights: &Rights<'_>) {
+        may::hide(answer, rights);
+    }
+
+    fn hide_in_entry(entry: &mut Transaction, rights: &Rights<'_>) {
+        entry.hide(|account| rights.may_read(account));
     }
 
     fn settle(&mut self) {
@@ -180,6 +239,19 @@ impl StateMachine for Bank {
         }
     }
 
+    fn about_principals(query: &Query) -> Option<fn(PrincipalsInfo) -> Success> {
+        match query {
+            Query::ListPrincipals {} => {
+                Some(|PrincipalsInfo { principals, tokens }| Success::Principals { principals, tokens })
+            }
+            _ => None,
+        }
+    }
+
+    fn administered(number: u64) -> Option<Success> {
+        Some(Success::Administered { number })
+    }
+
     fn state_hash(&mut self) -> [u8; 32] {
         self.accounts.set_hash().to_bytes()
     }
@@ -199,6 +271,7 @@ impl StateMachine for Bank {
             accounts: self.accounts.len() as u64,
             history: self.history.to_row(),
             totals: self.totals.to_row(),
+            secret: Some(self.history.secret()),
         }
     }
 
@@ -233,7 +306,7 @@ impl StateMachine for Bank {
     }
 
     fn load(head: &Head) -> Bank {
-        Bank { transaction_limit: head.transaction_limit, ..Bank::new(MAX_BALANCE) }
+        Bank { transaction_limit: head.transaction_limit, ..Bank::new(MAX_BALANCE, Secret([0; 32])) }
     }
 
     fn load_page(&mut self, page: u32, row: &[u8]) -> Result<(), BadRow> {
@@ -242,6 +315,10 @@ impl StateMachine for Bank {
 
     fn loaded(&mut self, head: Head, last: Option<&Block>) -> Result<(), BadRow> {
         self.load_rest(head, last)
+    }
+
+    fn adopt(head: &mut Head, secret: Secret) {
+        head.secret.get_or_insert(secret);
     }
 
     fn history_of(head: &Head) -> machine::History {

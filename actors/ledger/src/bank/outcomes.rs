@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rabia_bank_messages::bank::{ErrorCode, MAX_ACCOUNT_ID, MAX_BALANCE, MAX_BULK, Refusal};
 
 use super::account::AccountIndex;
+use super::may::OPERATION;
 
 /// What came of a command. [`Replicated::render`](crate::replicated::Replicated::render) makes an answer of it, now or later.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -59,6 +60,10 @@ pub(super) enum OperationRefusal {
     },
     /// The amount that was too much.
     BalanceOverflow(u64),
+    /// The principal may not do this.
+    NotAuthorised,
+    /// The principal may not move so much.
+    LimitExceeded,
 }
 
 /// A name as a client gave it, cut where no account's name goes on: requests may be long, and answers repeat it.
@@ -79,6 +84,8 @@ impl OperationRefusal {
             OperationRefusal::SameAccount(_) => ErrorCode::SameAccount,
             OperationRefusal::InsufficientFunds { .. } => ErrorCode::InsufficientFunds,
             OperationRefusal::BalanceOverflow(_) => ErrorCode::BalanceOverflow,
+            OperationRefusal::NotAuthorised => ErrorCode::NotAuthorised,
+            OperationRefusal::LimitExceeded => ErrorCode::LimitExceeded,
         }
     }
 
@@ -99,6 +106,10 @@ impl OperationRefusal {
             }
             OperationRefusal::BalanceOverflow(amount) => {
                 format!("with {amount} more, all balances together would exceed {MAX_BALANCE}")
+            }
+            OperationRefusal::NotAuthorised => OPERATION.to_owned(),
+            OperationRefusal::LimitExceeded => {
+                "it is more than the principal may move by one transaction, or today".to_owned()
             }
         };
         Refusal::refused(self.code(), message)

@@ -37,8 +37,8 @@ impl Bank {
             Query::GetStatistics { large_amount } => {
                 Ok(Task::Statistics { large_amount: large_amount.unwrap_or((self.transaction_limit / 10).max(1)) })
             }
-            Query::GetStatus {} => {
-                Err(Refusal::refused(ErrorCode::Malformed, "the status is the node's, not the bank's"))
+            Query::GetStatus {} | Query::ListPrincipals {} => {
+                Err(Refusal::refused(ErrorCode::Malformed, "that is not the bank's to answer"))
             }
         };
         task.map_or_else(|refusal| Begun::Done(Err(refusal)), Begun::Task)

@@ -2,18 +2,19 @@
 //! the others.
 
 use rabia_bank_messages::genesis::{Replacement, SessionLimits};
-use rabia_bank_messages::ids::{BatchId, Digest, Millis, Slot};
+use rabia_bank_messages::ids::{BatchId, Digest, Millis, Secret, Slot};
 use serde::{Deserialize, Serialize};
 
 use super::Bank;
 use super::block::Block;
 use super::history::{History, HistoryRow};
 use super::statistics::{Totals, TotalsRow};
+use crate::principals::PrincipalsRow;
 use crate::rows::{self, BadRow};
 use crate::state::StateRow;
 
 /// The version of all rows. A bank of another version is not read.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// The version of program 0.1.0. Its state, accounts and history read alike, so that its backups can be restored.
 const VERSION_0_1_0: u32 = 1;
 
@@ -25,6 +26,8 @@ pub struct Head {
     pub(super) accounts: u64,
     pub(super) history: HistoryRow,
     pub(super) totals: TotalsRow,
+    /// What salts are made of; none in backups of 0.1.0.
+    pub(super) secret: Option<Secret>,
 }
 
 impl Head {
@@ -66,6 +69,10 @@ struct Row {
     unusable_batches: u64,
     #[serde(default)]
     newest_unusable: Vec<(Slot, BatchId)>,
+    #[serde(default)]
+    principals: PrincipalsRow,
+    #[serde(default)]
+    secret: Option<Secret>,
 }
 
 pub(super) fn encode(state: StateRow, head: Head) -> Vec<u8> {
@@ -90,6 +97,8 @@ pub(super) fn encode(state: StateRow, head: Head) -> Vec<u8> {
         ended_sessions: state.ended_sessions,
         unusable_batches: state.unusable_batches,
         newest_unusable: state.newest_unusable,
+        principals: state.principals,
+        secret: head.secret,
     })
 }
 
@@ -107,6 +116,7 @@ pub(super) fn decode(row: &[u8], of_backup: bool) -> Result<(StateRow, Head), Ba
         accounts: row.accounts,
         history: row.history,
         totals: row.totals,
+        secret: row.secret,
     };
     let state = StateRow {
         session_limits: row.session_limits,
@@ -123,6 +133,7 @@ pub(super) fn decode(row: &[u8], of_backup: bool) -> Result<(StateRow, Head), Ba
         ended_sessions: row.ended_sessions,
         unusable_batches: row.unusable_batches,
         newest_unusable: row.newest_unusable,
+        principals: row.principals,
     };
     Ok((state, head))
 }
@@ -135,7 +146,8 @@ impl Bank {
         if found != expected {
             return Err(BadRow::new(format!("there are {found} accounts, where {expected} should be")));
         }
-        self.history = History::from_row(&head.history, last, &self.accounts)?;
+        let secret = head.secret.ok_or_else(|| BadRow::new("there is no secret to make salts of".into()))?;
+        self.history = History::from_row(&head.history, secret, last, &self.accounts)?;
         self.totals = Totals::from_row(head.totals);
         let sum: u128 = self.accounts.iter().map(|account| u128::from(account.balance)).sum();
         if sum != u128::from(head.total_balance) {

@@ -38,7 +38,8 @@ pub(super) struct Totals {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct TotalsRow {
     all: Volume,
-    by_type: [Volume; 4],
+    /// Files of 0.1.0 have one type less.
+    by_type: Vec<Volume>,
     by_hour: Vec<HourVolume>,
     forgotten: u64,
     largest: Vec<u64>,
@@ -73,7 +74,10 @@ impl Totals {
 
     /// The transactions of every type.
     pub(super) fn by_type(&self) -> BTreeMap<TypeName, Volume> {
-        TransactionType::ALL.into_iter().map(|kind| (kind.into(), self.by_type[type_index(kind)])).collect()
+        let all = TransactionType::ALL.into_iter().map(|kind| (kind, self.by_type[type_index(kind)]));
+        // What moves no money is listed where there is any.
+        let listed = all.filter(|(kind, volume)| *kind != TransactionType::Admin || volume.count > 0);
+        listed.map(|(kind, volume)| (kind.into(), volume)).collect()
     }
 
     /// The transactions of the latest hours that had any, oldest first.
@@ -96,12 +100,13 @@ impl Totals {
     /// What a snapshot has of it.
     pub(super) fn to_row(&self) -> TotalsRow {
         let (by_hour, largest) = (self.by_hour.iter().cloned().collect(), self.largest.iter().copied().collect());
-        TotalsRow { all: self.all, by_type: self.by_type, by_hour, forgotten: self.forgotten, largest }
+        TotalsRow { all: self.all, by_type: self.by_type.to_vec(), by_hour, forgotten: self.forgotten, largest }
     }
 
     /// The figures of a snapshot.
     pub(super) fn from_row(row: TotalsRow) -> Totals {
-        let TotalsRow { all, by_type, by_hour, forgotten, largest } = row;
+        let TotalsRow { all, by_type: known, by_hour, forgotten, largest } = row;
+        let by_type = std::array::from_fn(|place| known.get(place).copied().unwrap_or_default());
         Totals { all, by_type, by_hour: by_hour.into(), largest: largest.into(), forgotten }
     }
 }

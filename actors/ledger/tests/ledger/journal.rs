@@ -328,7 +328,7 @@ impl machine::Block for Block {
 /// A journal in which a session is open.
 fn opened() -> Replicated<Journal> {
     let mut journal = Replicated::of(Journal::new(), SessionLimits::default());
-    let open = RequestHeader { session: 0, key: KEY, number: 0, acknowledged: 0 };
+    let open = RequestHeader { session: 0, key: KEY, number: 0, acknowledged: 0, token: 0 };
     apply(&mut journal, &[(open, Action::Open)]);
     journal
 }

@@ -219,7 +219,7 @@ fn command(outcome: &RequestOutcome<Swapped>) -> (bool, Swapped) {
 }
 
 fn opened() -> (BatchId, Payload) {
-    batch(1, &[(RequestHeader { session: 0, key: KEY, number: 0, acknowledged: 0 }, Action::Open)])
+    batch(1, &[(RequestHeader { session: 0, key: KEY, number: 0, acknowledged: 0, token: 0 }, Action::Open)])
 }
 
 #[test]

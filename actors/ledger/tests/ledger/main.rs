@@ -6,6 +6,7 @@ mod digest;
 mod journal;
 mod machine;
 mod model;
+mod principals;
 mod queries;
 mod sessions;
 mod snapshots;

@@ -1,7 +1,7 @@
 //! The ledger against the reference model, over logs that are made up.
 
 use proptest::prelude::*;
-use rabia_bank_ledger::{Applied, Rejection, RequestOutcome};
+use rabia_bank_ledger::{Applied, Rejection, RequestOutcome, admin_refusal};
 use rabia_bank_messages::bank::{Command, MAX_BALANCE, Operation, OperationKind, Query, Success};
 use rabia_bank_messages::batch::{Action, RequestHeader};
 use rabia_bank_messages::genesis::SessionLimits;
@@ -61,13 +61,17 @@ fn logs() -> impl Strategy<Value = Vec<(i64, Vec<(RequestHeader, Command)>)>> {
 }
 
 /// What the ledger answered, in the words of the model.
-fn reply(bank: &mut Bank, outcome: &RequestOutcome) -> Reply {
+pub fn reply(bank: &mut Bank, outcome: &RequestOutcome) -> Reply {
     match outcome {
         RequestOutcome::Opened { session, .. } => Reply::Opened(*session),
         RequestOutcome::Closed => Reply::Closed,
         RequestOutcome::Command { slot, index, replayed, outcome } => {
             let place = (*slot, Some(*index as usize));
             Reply::Command { place, replayed: *replayed, answer: Box::new(plain(bank.render(outcome))) }
+        }
+        RequestOutcome::Administered { slot, index, replayed, outcome } => {
+            let outcome = outcome.map_err(|refusal| admin_refusal(refusal).code);
+            Reply::Administered { place: (*slot, *index as usize), replayed: *replayed, outcome }
         }
         RequestOutcome::Rejected(rejection) => Reply::Rejected(rejection.refusal().code),
     }
@@ -125,7 +129,7 @@ fn check(log: &[(i64, Vec<(RequestHeader, Command)>)], reloads: u32) {
 
 /// History and accounts are the model's, the history leads to the balances and the head of the chain, and no money came or went
 /// unseen.
-fn check_books(bank: &mut Bank, model: &Model) {
+pub fn check_books(bank: &mut Bank, model: &Model) {
     let transactions = bank.transactions();
     assert_eq!(transactions, model.machine().history());
     let replayed = replay(&transactions).unwrap();

@@ -338,7 +338,7 @@ fn expiring(open: u64, idle_ms: u64) -> Bank {
 }
 
 fn is_open(bank: &mut Bank, session: u64, key: SessionKey, number: u64) -> bool {
-    let header = RequestHeader { session, key, number, acknowledged: number - 1 };
+    let header = RequestHeader { session, key, number, acknowledged: number - 1, token: 0 };
     match bank.request(header, act(deposit("a", 1))) {
         RequestOutcome::Command { .. } => true,
         RequestOutcome::Rejected(Rejection::SessionExpired { .. }) => false,
@@ -505,7 +505,7 @@ fn what_expires_does_not_depend_on_when_snapshots_were_taken() {
             let key = SessionKey([(step * 31 % 9) as u8; 16]);
             bank.batch(&[open(key)]);
             let session = step % 40 + 1;
-            bank.request(RequestHeader { session, key, number: step, acknowledged: 0 }, act(create("a", 0)));
+            bank.request(RequestHeader { session, key, number: step, acknowledged: 0, token: 0 }, act(create("a", 0)));
         }
         if step % 3 == 0 {
             reloaded.reload();

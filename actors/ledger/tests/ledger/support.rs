@@ -11,8 +11,8 @@ use rabia_bank_messages::bank::{
     Amount, Bulk, Command, ErrorCode, ItemResult, Operation, Outcome, Query, Refusal, Success, Transaction,
 };
 use rabia_bank_messages::batch::{Action, BatchBuilder, Payload, RequestHeader};
-use rabia_bank_messages::genesis::SessionLimits;
-use rabia_bank_messages::ids::{BatchId, NodeId, SessionKey};
+use rabia_bank_messages::genesis::{Founding, Genesis, SessionLimits};
+use rabia_bank_messages::ids::{BatchId, ClusterId, NodeId, SessionKey, StoreId};
 
 pub const LIMIT: u64 = 1_000_000_000;
 pub const KEY: SessionKey = SessionKey([7; 16]);
@@ -22,11 +22,11 @@ pub const SESSION: u64 = 1;
 const OWN: (u64, SessionKey) = (2, SessionKey([6; 16]));
 
 pub fn header(session: u64, number: u64, acknowledged: u64) -> RequestHeader {
-    RequestHeader { session, key: KEY, number, acknowledged }
+    RequestHeader { session, key: KEY, number, acknowledged, token: 0 }
 }
 
 pub fn open(key: SessionKey) -> (RequestHeader, Action) {
-    (RequestHeader { session: 0, key, number: 0, acknowledged: 0 }, Action::Open)
+    (RequestHeader { session: 0, key, number: 0, acknowledged: 0, token: 0 }, Action::Open)
 }
 
 pub fn create(account: &str, balance: u64) -> Operation {
@@ -109,7 +109,16 @@ impl Bank {
     }
 
     pub fn with(limit: u64, sessions: SessionLimits) -> Bank {
-        let ledger = Ledger::new(limit, sessions);
+        Bank::around(Ledger::new(limit, sessions))
+    }
+
+    /// One that begins with these tokens, and two open sessions of the host.
+    pub fn founded(founding: Founding) -> Bank {
+        let genesis = Genesis { founding, ..Genesis::new(ClusterId([1; 16]), vec![StoreId([1; 16])]) };
+        Bank::around(Ledger::new_cluster(&genesis))
+    }
+
+    fn around(ledger: Ledger) -> Bank {
         let mut bank = Bank { ledger, stamp: 1_000, next_batch: 1, next_request: 1, rows: Rows::default() };
         let opened = [SESSION, OWN.0].map(|session| RequestOutcome::Opened { session, new: true });
         assert_eq!(bank.batch(&[open(KEY), open(OWN.1)]), opened);
@@ -155,7 +164,7 @@ impl Bank {
     pub fn command(&mut self, command: Command) -> Result<Success, Refusal> {
         let number = self.next_request;
         self.next_request += 1;
-        let header = RequestHeader { session: OWN.0, key: OWN.1, number, acknowledged: number - 1 };
+        let header = RequestHeader { session: OWN.0, key: OWN.1, number, acknowledged: number - 1, token: 0 };
         match self.request(header, Action::Command(command)) {
             RequestOutcome::Command { outcome, replayed: false, .. } => self.render(&outcome),
             other => panic!("a new command was {other:?}"),

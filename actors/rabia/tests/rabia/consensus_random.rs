@@ -613,7 +613,8 @@ impl World {
 
     fn submit(&mut self, index: usize) {
         self.submitted += 1;
-        let header = RequestHeader { session: 1, key: SessionKey([1; 16]), number: self.submitted, acknowledged: 0 };
+        let header =
+            RequestHeader { session: 1, key: SessionKey([1; 16]), number: self.submitted, acknowledged: 0, token: 0 };
         let operation = Operation::Deposit { account_id: "a".into(), amount: Amount::new(1) };
         let now = self.clocks(index);
         self.nodes[index].pool.submit(

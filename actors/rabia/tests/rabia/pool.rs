@@ -17,7 +17,7 @@ fn at(millis: u64) -> Now {
 }
 
 fn submit(pool: &mut Pool, now: Now, number: u64) {
-    let header = RequestHeader { session: 1, key: SessionKey([1; 16]), number, acknowledged: 0 };
+    let header = RequestHeader { session: 1, key: SessionKey([1; 16]), number, acknowledged: 0, token: 0 };
     let operation = Operation::Deposit { account_id: "a".into(), amount: Amount::new(1) };
     let from = Asker { owner: Owner::Host, client: 1, tag: number };
     pool.submit(now, from, EncodedRequest::new(&header, &Action::Command(Command::One(operation))));
@@ -189,7 +189,7 @@ fn a_backlog_waits_for_its_turn_and_not_in_formed_batches() {
     let deposit = Operation::Deposit { account_id: "a".into(), amount: Amount::new(1) };
     let bulk = Command::Bulk(Bulk { commands: vec![deposit; 10_000], atomic: false });
     for number in 1..=30 {
-        let header = RequestHeader { session: 1, key: SessionKey([1; 16]), number, acknowledged: 0 };
+        let header = RequestHeader { session: 1, key: SessionKey([1; 16]), number, acknowledged: 0, token: 0 };
         let from = Asker { owner: Owner::Host, client: 1, tag: number };
         pool.submit(at(10), from, EncodedRequest::new(&header, &Action::Command(bulk.clone())));
     }
@@ -206,7 +206,7 @@ fn a_backlog_waits_for_its_turn_and_not_in_formed_batches() {
     assert!((1..=3).contains(&bulks), "{bulks} bulks are in flight");
 
     let owner = Owner::at([127, 0, 0, 2].into());
-    let header = RequestHeader { session: 2, key: SessionKey([2; 16]), number: 1, acknowledged: 0 };
+    let header = RequestHeader { session: 2, key: SessionKey([2; 16]), number: 1, acknowledged: 0, token: 0 };
     pool.submit(at(12), Asker { owner, client: 2, tag: 7 }, EncodedRequest::new(&header, &Action::<Command>::Close));
     let mut next = Vec::new();
     for (slot, (id, _)) in (1..).zip(&ahead) {
@@ -223,7 +223,7 @@ fn a_backlog_waits_for_its_turn_and_not_in_formed_batches() {
 /// A batch of another node, with a payload of this length.
 fn foreign(origin: NodeId, sequence: u64, length: usize, stamp: Millis) -> Notice {
     let mut builder = BatchBuilder::default();
-    let header = RequestHeader { session: 1, key: SessionKey([1; 16]), number: sequence, acknowledged: 0 };
+    let header = RequestHeader { session: 1, key: SessionKey([1; 16]), number: sequence, acknowledged: 0, token: 0 };
     let account_id = "x".repeat(length).into();
     builder.push(&header, &Action::Command(Command::One(Operation::Deposit { account_id, amount: Amount::new(1) })));
     let (id, payload) = builder.finish(origin, 1, sequence, stamp);

@@ -32,6 +32,7 @@ impl<S: StateMachine> Bank<S> {
         follower.next = next;
         if !entries.is_empty() || next - follower.asked >= self.portions.follow_scan {
             let Waiter { client, tag } = follower.waiter;
+            let entries = self.followed_by(&client, &follower.feed, entries);
             let result = Ok(Done::Followed { entries, next });
             self.tell(client, Answered { tag, slot: None, index: None, replayed: false, result }, out);
         } else if next <= self.ledger.history().entries {

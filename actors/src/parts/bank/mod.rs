@@ -11,6 +11,7 @@
 //! [`work`](Bank::work), [`collect`](Bank::collect) and, every [`SWEEP`], [`sweep`](Bank::sweep).
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rabia_bank_messages::bank::{ErrorCode, Refusal, Status};
@@ -27,7 +28,9 @@ use crate::consensus::stores::{Standing, Stores};
 use crate::consensus::turns::ClientId;
 use crate::failure::Failure;
 use crate::ledger;
+use crate::ledger::admin_refusal;
 use crate::ledger::machine::{Progress, StateMachine};
+use crate::ledger::principals::Roster;
 use crate::ledger::replicated::{Applied, Replicated, RequestOutcome};
 use crate::parts::clients::{Answered, Client, Done, Waiter};
 use crate::rebuild::{Rebuilt, warn_of_unusable};
@@ -42,6 +45,7 @@ pub use policy::SnapshotPolicy;
 pub use work::Portions;
 
 mod followers;
+mod may;
 mod policy;
 mod reads;
 mod snapshots;
@@ -140,6 +144,8 @@ pub struct Bank<S: StateMachine = ledger::Bank> {
     trust: Trust<S>,
     /// The log time that the proposer was told of last.
     told_time: Millis,
+    /// The principals that sessions were told of last.
+    told_roster: Arc<Roster>,
     applied: AppliedSlot,
 }
 
@@ -161,7 +167,9 @@ impl<S: StateMachine> Bank<S> {
         let BankState { rebuilt: Rebuilt { ledger, decisions, hash, replayed_bytes }, saved, policy, portions } = state;
         let unsaved = policy.at_start(me, genesis.members(), (replayed_bytes, ledger.applied() - saved));
         applied.set(ledger.applied());
+        applied.set_roster(ledger.roster());
         Bank {
+            told_roster: ledger.roster().clone(),
             me,
             genesis,
             portions,
@@ -240,6 +248,7 @@ impl<S: StateMachine> Bank<S> {
             }
         }
         self.applied.set(slot);
+        self.tell_roster();
         self.tell_time(out);
         if slot.is_multiple_of(DIGEST_INTERVAL) {
             self.tell_digest(slot, out);
@@ -291,7 +300,8 @@ impl<S: StateMachine> Bank<S> {
         result: Result<S::Answer, Refusal>,
         out: &mut Vec<Out<S>>,
     ) {
-        let (Waiter { client, tag }, result) = (waiter, result.map(Done::Success));
+        let Waiter { client, tag } = waiter;
+        let result = result.map(Done::Success);
         self.tell(client, Answered { tag, slot, index: None, replayed: false, result }, out);
     }
 
@@ -359,6 +369,13 @@ impl<S: StateMachine> Bank<S> {
                     self.answer_later(waiter, purpose, lookup);
                     return None;
                 };
+                (*slot, Some(*index), *replayed, self.shown(&waiter.client, answer).map(Done::Success))
+            }
+            RequestOutcome::Administered { slot, index, replayed, outcome } => {
+                let answer = outcome.map_err(admin_refusal).and_then(|number| {
+                    let none = || Refusal::refused(ErrorCode::Malformed, "nobody administers this machine");
+                    S::administered(number).ok_or_else(none)
+                });
                 (*slot, Some(*index), *replayed, answer.map(Done::Success))
             }
             RequestOutcome::Rejected(rejection) => (slot, now, false, Err(rejection.refusal())),
@@ -376,6 +393,15 @@ impl<S: StateMachine> Bank<S> {
         let (bytes, slots) = &mut self.unsaved;
         *bytes += batch.map_or(0, |(_, bytes)| bytes);
         *slots += 1;
+    }
+
+    /// Lets sessions see who may ask, where that has changed.
+    fn tell_roster(&mut self) {
+        let roster = self.ledger.roster();
+        if !Arc::ptr_eq(roster, &self.told_roster) {
+            self.told_roster = roster.clone();
+            self.applied.set_roster(roster);
+        }
     }
 
     /// Tells the proposer when log time has gone on.

@@ -128,6 +128,14 @@ impl<S: StateMachine> Bank<S> {
 
     /// Begins with the answer to a question whose time has come.
     fn read(&mut self, WaitingRead { waiter, question, deadline }: WaitingRead<S>, out: &mut Vec<Out<S>>) {
+        let allowed = self.rights(&waiter.client).and_then(|rights| match &question {
+            Question::Query(query) => S::check_query(query, &rights),
+            Question::Subscribe(feed) => S::check_feed(feed, &rights),
+        });
+        if let Err(refusal) = allowed {
+            let slot = Some(self.ledger.applied());
+            return self.answer(waiter, slot, Err(refusal), out);
+        }
         let query = match question {
             Question::Query(query) => query,
             Question::Subscribe(feed) => {
@@ -145,6 +153,7 @@ impl<S: StateMachine> Bank<S> {
             Some(lookup) if lookup.is_ready() => {
                 let slot = lookup.slot();
                 if let Some(answer) = self.ledger.at_hand(lookup) {
+                    let answer = self.read_by(&waiter.client, answer);
                     self.answer(waiter, Some(slot), answer, out);
                 }
                 return;

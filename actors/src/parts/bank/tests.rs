@@ -55,7 +55,8 @@ impl World {
         for action in actions {
             let number = if let Action::Command(_) = action { 1 } else { 0 };
             self.requests += number;
-            let header = RequestHeader { session: number, key: KEY, number: number * self.requests, acknowledged: 0 };
+            let header =
+                RequestHeader { session: number, key: KEY, number: number * self.requests, acknowledged: 0, token: 0 };
             builder.push(&header, action);
         }
         let sequence = self.bank.standpoint().applied + 1;

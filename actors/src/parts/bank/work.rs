@@ -126,10 +126,14 @@ impl<S: StateMachine> Bank<S> {
         let progress = self.ledger.go_on(&mut lookup, &mut left);
         match (progress, purpose) {
             (Progress::Done(answer), Purpose::Command { slot, index, replayed }) => {
-                let (Waiter { client, tag }, result) = (waiter, answer.map(Done::Success));
+                let Waiter { client, tag } = waiter;
+                let result = self.shown(&client, answer).map(Done::Success);
                 self.tell(client, Answered { tag, slot: Some(slot), index, replayed, result }, out);
             }
-            (Progress::Done(answer), Purpose::Query) => self.answer(waiter, Some(lookup.slot()), answer, out),
+            (Progress::Done(answer), Purpose::Query) => {
+                let answer = self.read_by(&waiter.client, answer);
+                self.answer(waiter, Some(lookup.slot()), answer, out);
+            }
             (Progress::Done(answer), Purpose::Follow(follower)) => self.followed(follower, answer, out),
             (Progress::Unfinished, purpose) => {
                 let job = Job::Answer { lookup, purpose, given };

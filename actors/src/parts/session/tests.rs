@@ -63,7 +63,9 @@ fn words(outs: &Outs) -> Vec<String> {
         Out::Submit { tag, header: RequestHeader { session, number, acknowledged, .. }, action } => match action {
             Action::Open => format!("{tag} opens"),
             Action::Close => format!("{tag} closes {session}"),
-            Action::Command(_) => format!("{tag} is {number} in {session}, {acknowledged} acknowledged"),
+            Action::Command(_) | Action::Admin(_) => {
+                format!("{tag} is {number} in {session}, {acknowledged} acknowledged")
+            }
         },
         Out::Ask { tag, .. } => format!("{tag} asks"),
         Out::Subscribe { tag, .. } => format!("{tag} subscribes"),

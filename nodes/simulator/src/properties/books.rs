@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use rabia_bank_actors::ledger::MOST_AT_ONCE;
 use rabia_bank_actors::ledger::lookup::Lookup;
 use rabia_bank_actors::ledger::machine::Progress;
 use rabia_bank_actors::ledger::replicated::{Applied, Replicated, RequestOutcome};
+use rabia_bank_actors::ledger::{MOST_AT_ONCE, admin_refusal};
 use rabia_bank_actors::snapshot::read_block;
 use rabia_bank_messages::ids::{NodeId, Slot};
 use rabia_bank_model::{Answer, Model, Reply};
@@ -62,6 +62,10 @@ fn reply<W: Workload>(
             let place = (*slot, Some(*index as usize));
             let lookup = ledger.render(outcome);
             Reply::Command { place, replayed: *replayed, answer: Box::new(complete::<W>(ledger, disk, lookup)) }
+        }
+        RequestOutcome::Administered { slot, index, replayed, outcome } => {
+            let outcome = outcome.map_err(|refusal| admin_refusal(refusal).code);
+            Reply::Administered { place: (*slot, *index as usize), replayed: *replayed, outcome }
         }
         RequestOutcome::Rejected(rejection) => Reply::Rejected(rejection.refusal().code),
     }

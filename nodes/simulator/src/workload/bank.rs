@@ -89,7 +89,7 @@ impl Workload for Bank {
             sum += match transaction.transaction_type.known() {
                 Some(TransactionType::Opening | TransactionType::Deposit) => i128::from(transaction.amount),
                 Some(TransactionType::Withdrawal) => -i128::from(transaction.amount),
-                Some(TransactionType::Transfer) | None => 0,
+                Some(TransactionType::Transfer | TransactionType::Admin) | None => 0,
             };
         }
         let (ledger, model) = (ledger.summary().total_balance, model.machine().total());

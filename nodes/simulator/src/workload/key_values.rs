@@ -16,7 +16,7 @@ use rabia_bank_messages::batch::Batched;
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{Digest, Millis, Slot};
 use rabia_bank_messages::msgpack;
-use rabia_bank_model::{Answer, Model, Plain};
+use rabia_bank_model::{Answer, At, Model, Plain};
 use serde::{Deserialize, Serialize};
 
 use self::machine::KeyValues;
@@ -137,7 +137,7 @@ impl Plain for Changes {
     type Query = Query;
     type Success = Success;
 
-    fn command(&mut self, command: &Command, slot: Slot, _: Millis) -> Answer<Success> {
+    fn command(&mut self, command: &Command, At { slot, .. }: At<'_>) -> Answer<Success> {
         let (Command::Put { key, value } | Command::Swap { key, value, .. }) = command;
         if !is_fit(key, value) {
             return Err(Refusal::refused(ErrorCode::Malformed, ""));

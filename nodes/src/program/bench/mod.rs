@@ -27,7 +27,7 @@ use tokio::task::LocalSet;
 use self::books::{Books, Measure};
 use self::load::Load;
 use self::report::Results;
-use super::{EXIT_CODES, Exit, ProgramError, runtime, terminal};
+use super::{ClientToken, EXIT_CODES, Exit, ProgramError, runtime, terminal};
 use crate::client::{Client, NodeUrl};
 use crate::random;
 
@@ -58,6 +58,8 @@ pub struct Args {
     /// Put the load on these nodes instead of a cluster of its own.
     #[arg(long, value_name = "URL,URL…", value_delimiter = ',', conflicts_with_all = ["nodes", "dir"])]
     connect: Option<Vec<NodeUrl>>,
+    #[command(flatten)]
+    token: ClientToken,
     /// Write into the bank that --connect names although it is not empty: what is written stays for ever.
     #[arg(long, requires = "connect")]
     yes: bool,
@@ -93,11 +95,14 @@ struct Trouble(String);
 ///
 /// # Errors
 /// If nothing could be printed or drawn.
-pub fn run(args: Args) -> Result<Exit, ProgramError> {
+pub fn run(mut args: Args) -> Result<Exit, ProgramError> {
+    if args.connect.is_some() {
+        args.load.token = args.token.find()?;
+    }
     let runtime = runtime()?;
     let found = LocalSet::new().block_on(&runtime, async {
         tokio::select! {
-            found = on_a_cluster(&args) => found,
+            found = on_a_cluster(&mut args) => found,
             // A cluster of its own goes with this.
             interrupted = tokio::signal::ctrl_c() => Ok(Err(match interrupted {
                 Ok(()) => ProgramError::Other("interrupted".into()),
@@ -109,7 +114,7 @@ pub fn run(args: Args) -> Result<Exit, ProgramError> {
 }
 
 /// Runs on the nodes of the command line, or on a cluster of its own.
-async fn on_a_cluster(args: &Args) -> Result<Result<Exit, ProgramError>, Trouble> {
+async fn on_a_cluster(args: &mut Args) -> Result<Result<Exit, ProgramError>, Trouble> {
     let (urls, scratch) = match &args.connect {
         Some(urls) => (urls.clone(), None),
         None => {
@@ -117,6 +122,7 @@ async fn on_a_cluster(args: &Args) -> Result<Result<Exit, ProgramError>, Trouble
                 Ok(scratch) => scratch,
                 Err(error) => return Ok(Err(error)),
             };
+            args.load.token = scratch.token.clone();
             (scratch.urls.clone(), Some(scratch))
         }
     };
@@ -177,7 +183,7 @@ async fn measure(urls: &[NodeUrl], load: &Load) -> Result<(Results, Measure), Tr
     let mut clients = load.start(urls, names, &books, end);
     let progress = tokio::task::spawn_local(show_progress(books.clone(), start, end));
     tokio::time::sleep_until(begin.into()).await;
-    let before = nodes::ask(urls).await;
+    let before = nodes::ask(urls, &load.token).await;
     let cpu_before = rabia_bank_actors::process::used().cpu_ms;
     let began = Instant::now();
     books.borrow_mut().measure = Some(Measure::new(began)?);
@@ -185,7 +191,7 @@ async fn measure(urls: &[NodeUrl], load: &Load) -> Result<(Results, Measure), Tr
     let measured = books.borrow_mut().measure.take();
     let took = began.elapsed();
     let cpu_ms = rabia_bank_actors::process::used().cpu_ms - cpu_before;
-    let figures = nodes::ask(urls).await.since(&before, took.as_secs_f64());
+    let figures = nodes::ask(urls, &load.token).await.since(&before, took.as_secs_f64());
     while let Some(ended) = clients.join_next().await {
         ended.map_err(|e| Trouble(format!("a client failed: {e}")))?;
     }

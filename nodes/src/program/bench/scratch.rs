@@ -12,10 +12,11 @@ use rabia_bank_messages::bank::{Query, ReadLevel, Success};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
-use crate::client::{Client, ClientOptions, NodeUrl};
+use crate::client::{Client, ClientOptions, NodeUrl, Token};
 use crate::config::NodeConfig;
 use crate::create::{NewCluster, PEER_PORT_OFFSET, config_path, create};
 use crate::program::{ProgramError, terminal};
+use crate::tokens::client_token;
 
 /// Below the ports that the system gives to outgoing connections.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
@@ -29,6 +30,7 @@ const STOP: Duration = Duration::from_secs(5);
 /// Nodes that run for one benchmark, in a folder that goes with this.
 pub(super) struct Scratch {
     pub urls: Vec<NodeUrl>,
+    pub token: Option<Token>,
     nodes: Vec<Child>,
     _folder: tempfile::TempDir,
 }
@@ -51,8 +53,10 @@ pub(super) async fn start(dir: &Path, nodes: usize) -> Result<Scratch, ProgramEr
     }
     let urls = configs.iter().map(|config| config.client_listen.to_string().parse());
     let urls = urls.collect::<Result<Vec<NodeUrl>, _>>().map_err(|error| trouble(&error))?;
-    terminal::wait("starting a cluster for the benchmark …", ready(&urls, &configs, &mut children)).await?;
-    Ok(Scratch { urls, nodes: children, _folder: folder })
+    let token = std::fs::read_to_string(client_token(&data_dir)).map_err(|error| trouble(&error))?;
+    let token = Some(Token::from(token.trim()));
+    terminal::wait("starting a cluster for the benchmark …", ready(&urls, &token, &configs, &mut children)).await?;
+    Ok(Scratch { urls, token, nodes: children, _folder: folder })
 }
 
 /// A base port whose ports for clients and peers are free.
@@ -83,10 +87,15 @@ fn spawn(program: &Path, config: &Path, log: &Path) -> std::io::Result<Child> {
 }
 
 /// Waits until every node sees all others.
-async fn ready(urls: &[NodeUrl], configs: &[NodeConfig], nodes: &mut [Child]) -> Result<(), ProgramError> {
+async fn ready(
+    urls: &[NodeUrl],
+    token: &Option<Token>,
+    configs: &[NodeConfig],
+    nodes: &mut [Child],
+) -> Result<(), ProgramError> {
     let give_up = Instant::now() + READY;
     for ((url, config), node) in urls.iter().zip(configs).zip(nodes) {
-        let client = Client::connect(ClientOptions::new(vec![url.clone()]));
+        let client = Client::connect(ClientOptions { token: token.clone(), ..ClientOptions::new(vec![url.clone()]) });
         loop {
             let answer = client.query(Query::GetStatus {}, ReadLevel::Local).await;
             if let Ok(Success::Status { status }) = answer.map(|applied| applied.success)

@@ -44,6 +44,10 @@ pub(super) fn success(success: &Success) -> Vec<String> {
         Success::Statistics { statistics: s } => statistics(s),
         Success::Status { status } => table(&STATUS_HEADS, &[status_row("", status)]),
         Success::Subscribed { from } => vec![format!("transactions from {from} on")],
+        Success::Administered { number } => vec![format!("number {number}")],
+        Success::Principals { principals, tokens } => {
+            vec![format!("{} principals, {} tokens", principals.len(), tokens.len())]
+        }
         Success::Other(fields) => vec![others(fields).trim_start().to_owned()],
     }
 }
@@ -257,6 +261,9 @@ mod tests {
             to_balance: Some(1_300),
             timestamp: 1_000,
             slot: 3,
+            principal: None,
+            proofs: None,
+            act: None,
             hash: rabia_bank_messages::ids::Digest::ZERO,
             other: OtherFields::default(),
         });

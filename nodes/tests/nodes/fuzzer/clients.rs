@@ -8,7 +8,7 @@ use fastrand::Rng;
 use rabia_bank::member_key::MemberKey;
 use rabia_bank_messages::client::CLIENT_PATH;
 use rabia_bank_messages::msgpack;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{Message, WebSocket};
 
 use super::{Attack, Counts, addresses, mutate};
@@ -44,6 +44,13 @@ pub fn spawn_speakers(attack: &Attack, mut random: Rng, counts: &'static Counts)
         loop {
             let address = nodes[random.usize(..nodes.len())];
             let Some(mut socket) = open(address, CLIENT_PATH) else { continue };
+            // Most have a token: those without get no further than the door.
+            if random.u32(..4) > 0
+                && let Some(token) = crate::support::token_of(address)
+            {
+                let hello = json!({"hello": {"version": 2, "token": token}});
+                let _ = socket.send(Message::text(hello.to_string()));
+            }
             for _ in 0..random.usize(1..60) {
                 let frame = if random.bool() {
                     altered_text(&texts, &mut random)

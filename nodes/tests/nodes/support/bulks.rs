@@ -45,7 +45,7 @@ impl Bulks {
             let work = clients.into_iter().map(|url| {
                 let (stop, applied, next, command) = (&stop, &applied, &next, &command);
                 async move {
-                    let client = Client::connect(ClientOptions { timeout: LONG, ..ClientOptions::new(vec![url]) });
+                    let client = Client::connect(ClientOptions { timeout: LONG, ..crate::support::options(vec![url]) });
                     let bulks = || async {
                         let mut ticks = tokio::time::interval(pace.max(Duration::from_nanos(1)));
                         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

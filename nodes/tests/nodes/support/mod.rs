@@ -14,6 +14,7 @@ pub mod bulks;
 pub mod proxy;
 pub mod wire;
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -27,8 +28,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rabia_bank::client::{ClientOptions, NodeUrl, TOKEN_VARIABLE, Token};
 use rabia_bank::config::NodeConfig;
 use rabia_bank::member_key::MemberKey;
+use rabia_bank::tokens::{admin_token, client_token};
 use rabia_bank_messages::client::CLIENT_PATH;
 use rabia_bank_messages::codec::Encoding;
 use rabia_bank_messages::ids::NodeId;
@@ -88,8 +91,22 @@ pub fn free_base_port(nodes: u16) -> u16 {
 /// The program with these arguments, without settings from outside.
 pub fn program<I: IntoIterator<Item = S>, S: AsRef<std::ffi::OsStr>>(args: I) -> Command {
     let mut command = Command::new(PROGRAM);
-    command.args(args).env_remove("RABIA_BANK_CONNECT").env_remove("RUST_LOG").stdin(Stdio::null());
+    let args: Vec<std::ffi::OsString> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
+    command.args(&args).env_remove("RABIA_BANK_CONNECT").env_remove("RUST_LOG").stdin(Stdio::null());
+    command.env_remove(TOKEN_VARIABLE);
+    if let Some(token) = token_for(&args) {
+        command.env(TOKEN_VARIABLE, token);
+    }
     command
+}
+
+/// The token for the nodes that these arguments name.
+fn token_for(args: &[std::ffi::OsString]) -> Option<String> {
+    let connect = args.iter().position(|arg| arg == "--connect")?;
+    args.get(connect + 1)?.to_str()?.split(',').find_map(|url| {
+        let address = url.trim_start_matches("wss://").trim_start_matches("ws://");
+        token_of(address.trim_end_matches(CLIENT_PATH).parse().ok()?)
+    })
 }
 
 /// Sends a signal to a process.
@@ -129,6 +146,52 @@ pub fn wait_for_end(child: &mut Child, deadline: Duration) -> ExitStatus {
     }
 }
 
+/// The folders of the clusters of this process, by the ports of their nodes.
+static FOLDERS: Mutex<BTreeMap<u16, PathBuf>> = Mutex::new(BTreeMap::new());
+
+/// A node with this address has its folder in that of a cluster: its token is there.
+pub fn register(address: SocketAddr, node_dir: &Path) {
+    let folder = node_dir.parent().unwrap_or(node_dir).to_owned();
+    if !client_token(&folder).exists() && !admin_token(&folder).exists() {
+        // A copy of a node's folder elsewhere: the cluster's tokens are where they were.
+        return;
+    }
+    FOLDERS.lock().unwrap_or_else(PoisonError::into_inner).insert(address.port(), folder);
+}
+
+/// The token for the daily business with the node that listens here. A restored cluster has none yet: its administrator makes one.
+pub fn token_of(address: SocketAddr) -> Option<String> {
+    let folder = FOLDERS.lock().unwrap_or_else(PoisonError::into_inner).get(&address.port())?.clone();
+    let (daily, admin) = (client_token(&folder), admin_token(&folder));
+    let _one_at_a_time = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    if !daily.exists() && admin.exists() {
+        let mut create = Command::new(PROGRAM);
+        create.args([
+            "token",
+            "create",
+            "daily",
+            "--connect",
+            &format!("ws://{address}"),
+            "--timeout",
+            "2",
+            "--token-file",
+        ]);
+        // A node that does not answer yet is asked again by whoever looks again.
+        let _ = create.arg(&admin).arg("--to").arg(&daily).stdin(Stdio::null()).output();
+    }
+    fs::read_to_string(daily).ok().map(|token| token.trim().to_owned())
+}
+
+static MAKING: Mutex<()> = Mutex::new(());
+
+/// Options of a client of these nodes, with their token.
+pub fn options(urls: Vec<NodeUrl>) -> ClientOptions {
+    let token = urls.iter().find_map(|url| {
+        token_of(url.to_string().trim_start_matches("wss://").trim_start_matches("ws://").parse().ok()?)
+    });
+    ClientOptions { token: token.map(|token| Token::from(&*token)), ..ClientOptions::new(urls) }
+}
+
 /// A node of a [`Cluster`]: its place, and its process while it has one.
 pub struct Node {
     pub config: NodeConfig,
@@ -140,6 +203,7 @@ pub struct Node {
 impl Node {
     /// A node with this configuration, not running. What it logs goes to `log_path`.
     pub fn at(config: NodeConfig, config_path: PathBuf, log_path: PathBuf) -> Node {
+        register(config.client_listen, &config.data_dir);
         Node { config, config_path, log_path, process: None }
     }
 
@@ -249,7 +313,7 @@ impl Node {
         });
         let wire = wire.map_err(|error| error.to_string())?;
         let socket = websocket_on(wire, self.address(), CLIENT_PATH, &[]).map_err(|error| error.to_string())?;
-        Ok(Connection { socket, encoding, next_request: 1 })
+        Ok(Connection::around(socket, self.address(), encoding))
     }
 
     /// Everything that it has said.
@@ -464,6 +528,9 @@ pub struct Connection {
     pub encoding: Encoding,
     /// The number of the next request that is not given one.
     pub next_request: u64,
+    address: SocketAddr,
+    /// It has said hello.
+    greeted: bool,
 }
 
 impl Connection {
@@ -479,7 +546,26 @@ impl Connection {
         headers: &[(&'static str, &str)],
     ) -> Result<Connection, String> {
         let socket = open_socket(address, CLIENT_PATH, headers).map_err(|error| error.to_string())?;
-        Ok(Connection { socket, encoding, next_request: 1 })
+        Ok(Connection::around(socket, address, encoding))
+    }
+
+    /// A connection over a socket on which a right hello was said.
+    pub fn greeted(socket: WebSocket<Wire>, address: SocketAddr, encoding: Encoding) -> Connection {
+        Connection { greeted: true, ..Connection::around(socket, address, encoding) }
+    }
+
+    /// A connection over a socket that nothing was said on.
+    pub fn around(socket: WebSocket<Wire>, address: SocketAddr, encoding: Encoding) -> Connection {
+        Connection { socket, encoding, next_request: 1, address, greeted: false }
+    }
+
+    /// Says hello with the token for the daily business, as the first message does otherwise.
+    pub fn greet(&mut self) -> &mut Connection {
+        if !self.greeted {
+            let welcome = self.ask(&json!({"hello": {"version": 2}}));
+            assert!(welcome["welcome"].is_object(), "{welcome}");
+        }
+        self
     }
 
     /// How long [`receive`](Connection::receive) waits.
@@ -493,9 +579,23 @@ impl Connection {
     }
 
     /// Sends a message, if the connection still takes one.
+    ///
+    /// A connection begins with a hello that has a token: it is added where it is missing.
     pub fn try_send(&mut self, message: &Value) -> Result<(), SocketError> {
-        let frame = encode(self.encoding, message);
-        self.socket.send(frame)
+        let mut message = message.clone();
+        let is_first = !std::mem::replace(&mut self.greeted, true);
+        if let Some(hello) = message.get_mut("hello").and_then(Value::as_object_mut) {
+            if let Some(token) = token_of(self.address) {
+                hello.entry("token").or_insert(token.into());
+            }
+        } else if is_first {
+            self.try_send(&json!({"hello": {"version": 2}}))?;
+            let welcome = self.try_receive()?;
+            if !welcome["welcome"].is_object() {
+                return Err(SocketError::Io(io::Error::other(format!("not welcome: {welcome}"))));
+            }
+        }
+        self.socket.send(encode(self.encoding, &message))
     }
 
     /// The next message of the node.

@@ -122,7 +122,7 @@ impl Cluster {
     pub fn request(&mut self, node: u8) {
         self.requests += 1;
         let number = self.requests;
-        let header = RequestHeader { session: 1, key: SessionKey([1; 16]), number, acknowledged: 0 };
+        let header = RequestHeader { session: 1, key: SessionKey([1; 16]), number, acknowledged: 0, token: 0 };
         let now = self.clocks(node);
         let request = EncodedRequest::new(&header, &Action::<Command>::Close);
         self.pool(node).submit(now, Asker { owner: Owner::Host, client: 0, tag: 0 }, request);

@@ -1,0 +1,93 @@
+//! Who a connection speaks for: nothing is served before its client has shown a token, and nothing any more when that is not in force.
+//!
+//! What is looked at here is what this node has applied, and its own clock as far as it is trusted. What counts is looked at again when a request is applied.
+
+use std::time::Duration;
+
+use actix::prelude::*;
+use rabia_bank_messages::bank::{Command, ErrorCode, Refusal};
+use rabia_bank_messages::client::{CLIENT_VERSION, ClientMessage};
+use rabia_bank_messages::codec::{Encoding, Malformed};
+use rabia_bank_messages::principal::PrincipalName;
+use rabia_bank_messages::token::Token;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tracing::debug;
+
+use super::ClientSession;
+use crate::ledger::Bank;
+use crate::ledger::machine::StateMachine;
+
+/// A client that has not shown a token within this time is closed.
+const HELLO_WITHIN: Duration = Duration::from_secs(5);
+/// Why a connection ends, in its close frame.
+const NOT_AUTHORISED: &str = "not_authorised";
+
+impl ClientSession {
+    /// The number of this token, if it is in force.
+    pub(super) fn recognise(&mut self, token: &Token) -> Option<u64> {
+        self.seen_changes = self.neighbours.applied.changes();
+        self.neighbours.applied.roster().recognise(token, self.metrics.trusted_time()).map(|(number, _)| number)
+    }
+
+    /// The principal that the client speaks for.
+    pub(super) fn principal_name(&self) -> Option<PrincipalName> {
+        self.neighbours.applied.roster().name_of(self.token?)
+    }
+
+    /// Whether a message may come before a token: only a hello, right or wrong.
+    pub(super) fn is_hello(
+        &self,
+        encoding: Encoding,
+        bytes: &[u8],
+        decoded: &Result<ClientMessage, Malformed>,
+    ) -> bool {
+        match decoded {
+            Ok(message) => matches!(message, ClientMessage::Hello(_)),
+            Err(_) => encoding.is_hello(bytes),
+        }
+    }
+
+    /// A client without a token that is in force.
+    pub(super) fn turn_away(&mut self, encoding: Encoding, request: Option<u64>, ctx: &mut Context<Self>) {
+        let message = "say hello first, with a token that is in force";
+        self.refuse(encoding, request, Refusal::refused(ErrorCode::NotAuthorised, message), ctx);
+        self.close(CloseCode::Policy, NOT_AUTHORISED, ctx);
+    }
+
+    /// A client that speaks an older version.
+    pub(super) fn too_old(&mut self, encoding: Encoding, version: u32, ctx: &mut Context<Self>) {
+        let message = format!("version {version} of the protocol is not spoken any more, {CLIENT_VERSION} is");
+        self.refuse(encoding, None, Refusal::refused(ErrorCode::ClientTooOld, message), ctx);
+        self.close(CloseCode::Policy, "client_too_old", ctx);
+    }
+
+    /// Refuses here what would be refused when it is applied.
+    pub(super) fn check_command(&self, command: &Command) -> Result<(), Refusal> {
+        let Some(token) = self.token else { return Ok(()) };
+        match self.neighbours.applied.roster().rights(token, 0) {
+            Some(rights) => Bank::check_command(command, &rights),
+            None => Err(Refusal::refused(ErrorCode::NotAuthorised, "the token is not in force")),
+        }
+    }
+
+    /// Ends a connection whose token is not in force any more, or has not come.
+    pub(super) fn check_token(&mut self, ctx: &mut Context<Self>) {
+        let Some(token) = self.token else {
+            if self.now() >= HELLO_WITHIN {
+                self.close(CloseCode::Policy, "no hello with a token came in time", ctx);
+            }
+            return;
+        };
+        let (changes, now) = (self.neighbours.applied.changes(), self.metrics.trusted_time());
+        if changes == self.seen_changes && now < self.token_until {
+            return;
+        }
+        self.seen_changes = changes;
+        let roster = self.neighbours.applied.roster();
+        self.token_until = roster.expires_at(token);
+        if roster.asker(token, now).is_none() {
+            debug!(client = self.client.id(), token, "the token of a connection is not in force any more");
+            self.close(CloseCode::Policy, NOT_AUTHORISED, ctx);
+        }
+    }
+}

@@ -1,6 +1,6 @@
 """A client in another language, written from messages/WIRE.md alone: pip install websockets msgpack, then
-python rabia_bank.py ws://127.0.0.1:7101 ws://127.0.0.1:7102 …  (wss://… for TLS; SSL_CERT_FILE names whom to trust.) It opens accounts, moves money, and watches itself do it."""
-import secrets, sys, time
+RABIA_BANK_TOKEN=rb_… python rabia_bank.py ws://127.0.0.1:7101 …  (wss://… for TLS; SSL_CERT_FILE names whom to trust.) It opens accounts, moves money, and watches itself do it."""
+import os, secrets, sys, time
 import msgpack
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
@@ -14,7 +14,7 @@ class Bank:
         self.urls = self.urls[1:] + self.urls[:1]
         self.socket = connect(self.urls[-1] + "/v1/client", open_timeout=2)
         known = {"session": {"number": self.session, "key": self.key}} if self.session else {"open": {"key": self.key}}
-        self.say({"hello": {"version": 1, **known}})
+        self.say({"hello": {"version": 2, "token": os.environ.get("RABIA_BANK_TOKEN"), **known}})
         self.session = (welcome := self.hear()["welcome"])["session"]
         return welcome.get("opened", False)  # whether nothing was ever said in it
 

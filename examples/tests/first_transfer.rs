@@ -4,8 +4,10 @@
 use std::process::Output;
 use std::time::Duration;
 
+use rabia_bank::client::TOKEN_VARIABLE;
 use rabia_bank::create::{NewCluster, create};
 use rabia_bank::server::{Listeners, run_on};
+use rabia_bank::tokens::client_token;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
@@ -22,6 +24,7 @@ fn the_first_transfer_is_made() {
         let url = format!("ws://{}", config.client_listen);
         let node = actix_rt::spawn(run_on(config, Listeners::tcp(clients, peers), std::future::pending()));
         let mut example = Command::new(env!("CARGO_BIN_EXE_first_transfer"));
+        example.env(TOKEN_VARIABLE, std::fs::read_to_string(client_token(&dir.path().join("data"))).unwrap());
         let output = tokio::time::timeout(Duration::from_secs(30), example.arg(url).kill_on_drop(true).output()).await;
         assert!(!node.is_finished(), "the node stopped: {:?}", node.await);
         output.expect("the example ends").unwrap()

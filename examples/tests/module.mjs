@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { RabiaBank, Refused } from "../web/rabia-bank.mjs";
 
 const [encoding, ...urls] = process.argv.slice(2);
-const bank = new RabiaBank(urls, { timeoutMs: 30_000, encoding });
+const bank = new RabiaBank(urls, { token: process.env.RABIA_BANK_TOKEN, timeoutMs: 30_000, encoding });
 assert.throws(() => new RabiaBank(urls, { encoding: "xml" }), TypeError);
 const opened = await bank.createAccount("alice", 1_000_000);
 assert.equal(opened.account.balance, 1_000_000);

@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 
 use browser::Browser;
 use rabia_bank::bank::MAX_BALANCE;
-use rabia_bank::client::{BankCalls, Client, ClientOptions, NodeUrl};
+use rabia_bank::client::{BankCalls, Client, ClientOptions, NodeUrl, TOKEN_VARIABLE, Token};
 use rabia_bank::create::{CERTIFICATE_FILE, NewCertificate, NewCluster, create_or_open};
 use rabia_bank::embed::Embedded;
+use rabia_bank::tokens::client_token;
 use serde_json::json;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -49,6 +50,7 @@ fn works(program: &str, args: &[&str]) -> bool {
 struct Cluster {
     nodes: Vec<Embedded>,
     urls: Vec<String>,
+    token: String,
     folder: tempfile::TempDir,
 }
 
@@ -78,7 +80,18 @@ fn cluster_with(tls: Option<NewCertificate>) -> Cluster {
     let configs = create_or_open(&new).unwrap();
     let urls = configs.iter().map(|config| format!("{scheme}://{}", config.client_listen)).collect();
     let nodes = configs.into_iter().map(|config| Embedded::start_on_thread(config).unwrap()).collect();
-    Cluster { nodes, urls, folder }
+    let token = token_in(&folder.path().join("data"));
+    Cluster { nodes, urls, token, folder }
+}
+
+/// The token for the daily business of the cluster in this folder.
+fn token_in(data_dir: &Path) -> String {
+    std::fs::read_to_string(client_token(data_dir)).unwrap().trim().to_owned()
+}
+
+/// Options of a client with this token.
+fn options(urls: Vec<NodeUrl>, token: &str) -> ClientOptions {
+    ClientOptions { token: Some(Token::from(token)), ..ClientOptions::new(urls) }
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {
@@ -116,15 +129,19 @@ fn a_client_is_written_in_python_from_the_wire_format_alone() {
     assert!(lines < 70, "the script has {lines} lines");
     let cluster = cluster();
     // The first URL leads nowhere: the next one is tried.
-    let output =
-        Command::new(&python).arg(here("python/rabia_bank.py")).arg("ws://127.0.0.1:9").args(&cluster.urls).output();
+    let output = Command::new(&python)
+        .arg(here("python/rabia_bank.py"))
+        .arg("ws://127.0.0.1:9")
+        .args(&cluster.urls)
+        .env(TOKEN_VARIABLE, &cluster.token)
+        .output();
     let expected = "replayed: True same: True\nrefused: insufficient_funds bob has 300\nseen: 300\n";
     assert_eq!(said(&output.unwrap()), expected);
     // Over TLS it trusts what Python's library for it trusts.
     let (cluster, trusted) = secured_cluster();
     let script = || {
         let mut command = Command::new(&python);
-        command.arg(here("python/rabia_bank.py")).args(&cluster.urls);
+        command.arg(here("python/rabia_bank.py")).args(&cluster.urls).env(TOKEN_VARIABLE, &cluster.token);
         command
     };
     assert_eq!(said(&script().env("SSL_CERT_FILE", trusted).output().unwrap()), expected);
@@ -171,6 +188,7 @@ fn the_module_works_in_node_over_nodes_that_stop() {
 
 fn the_module_works(websocket: &[&str], encoding: &str, cluster: &Cluster, trusted: Option<&Path>) {
     let mut node = Command::new("node");
+    node.env(TOKEN_VARIABLE, &cluster.token);
     node.envs(trusted.map(|trusted| ("NODE_EXTRA_CA_CERTS", trusted)));
     node.args(websocket).arg(here("tests/module.mjs")).arg(encoding).args(&cluster.urls);
     let mut running = Running(node.stdout(Stdio::piped()).spawn().unwrap());
@@ -232,7 +250,7 @@ fn the_page_opens_an_account_moves_money_and_shows_the_live_feed() {
         let urls = browser.evaluate("fetch('./nodes.json').then((urls) => urls.json())").await;
         let urls: Vec<NodeUrl> =
             urls.as_array().unwrap().iter().map(|url| url.as_str().unwrap().parse().unwrap()).collect();
-        let client = Client::connect(ClientOptions::new(urls));
+        let client = Client::connect(options(urls, &token_in(&folder.path().join("data"))));
         client.deposit("bob", 12_345).await.unwrap();
         client.close().await;
         let feed = "[...document.querySelectorAll('#feed tr')].map((row) => [...row.cells].map((cell) => cell.textContent).filter((_, i) => i != 1).join(' ').trim())";
@@ -259,7 +277,7 @@ fn the_monitor_raises_alerts() {
     let cluster = cluster();
     block_on(async {
         let urls = cluster.urls.iter().map(|url| url.parse().unwrap()).collect();
-        let client = Client::connect(ClientOptions::new(urls));
+        let client = Client::connect(options(urls, &cluster.token));
         client.create_account("mule", 50_000).await.unwrap();
         client.create_account("nest", 0).await.unwrap();
         client.deposit("nest", 100_000).await.unwrap();
@@ -273,6 +291,7 @@ fn the_monitor_raises_alerts() {
     });
     let mut monitor = Command::new(env!("CARGO_BIN_EXE_monitor"))
         .args(["--from", "1", "--connect", &cluster.urls.join(",")])
+        .env(TOKEN_VARIABLE, &cluster.token)
         .stdout(Stdio::piped())
         .spawn()
         .map(Running)

@@ -83,7 +83,7 @@ const tests = {
     const { sockets, bank } = start();
     const balance = bank.balance("a", { read: "local" });
     let { socket, hello } = await sockets.greet();
-    assert.deepEqual(hello, { version: 1 });
+    assert.deepEqual(hello, { version: 2 });
     assert.deepEqual(await socket.hear(), { request: 1, query: { get_balance: { account_id: "a" } }, read: "local" });
     socket.ok(1, { balance: 5 });
     assert.equal(await balance, 5);
@@ -339,7 +339,7 @@ const tests = {
     const socket = await sockets.next();
     socket.readyState = 1;
     socket.onopen();
-    assert.deepEqual(Buffer.from(await socket.raw()), Buffer.from("81a568656c6c6f81a776657273696f6e01", "hex"));
+    assert.deepEqual(Buffer.from(await socket.raw()), Buffer.from("81a568656c6c6f81a776657273696f6e02", "hex"));
     // {"welcome": {"node": 1, "cluster": CLUSTER, "applied_slot": 3}}
     const pack = (text) => Buffer.concat([Buffer.from([0xd9, text.length]), Buffer.from(text)]).toString("hex");
     const from = (hex) => new Uint8Array(Buffer.from(hex, "hex")).buffer;

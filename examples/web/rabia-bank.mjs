@@ -1,7 +1,7 @@
 // A client of Rabia Bank for browsers and Node.js, without dependencies.
 //
 //     import { RabiaBank, Refused, Unknown } from "./rabia-bank.mjs";
-//     const bank = new RabiaBank(["ws://127.0.0.1:7101", "ws://127.0.0.1:7102", "ws://127.0.0.1:7103"]);
+//     const bank = new RabiaBank(["ws://127.0.0.1:7101", "ws://127.0.0.1:7102", "ws://127.0.0.1:7103"], { token: "rb_…" });
 //     await bank.createAccount("alice", 1000);
 //     const { transaction } = await bank.transfer("alice", "bob", 300);
 //     const balance = await bank.balance("bob");
@@ -64,20 +64,21 @@ export class Unknown extends Error {
 }
 
 export class RabiaBank {
-  #urls; #turn = 0; #codec; #WebSocket; #timeout;
+  #urls; #token; #turn = 0; #codec; #WebSocket; #timeout;
   #socket = null; #ready = false; #closed = false; #heard = 0; #asked = false; #timer = null;
   /** Whether commands can be said on this connection; and whether its session was found to be gone. */
   #inSession = false; #expired = false;
   #key = randomKey(); #session = null; #cluster = null; #node = null;
-  #last = 0; #pause = FIRST_PAUSE_MS; #failures = 0; #failure = null;
+  #refusals = 0; #last = 0; #pause = FIRST_PAUSE_MS; #failures = 0; #failure = null;
   #pending = new Map(); #feeds = new Map(); #watchers = new Set();
 
-  /** urls: the nodes of one cluster, tried in turn. timeoutMs: how long a call may take, retries included. */
-  constructor(urls, { timeoutMs = 10_000, encoding = "json", WebSocket = globalThis.WebSocket } = {}) {
+  /** urls: the nodes of one cluster, tried in turn. token: who the client is. timeoutMs: how long a call may take, retries included. */
+  constructor(urls, { token, timeoutMs = 10_000, encoding = "json", WebSocket = globalThis.WebSocket } = {}) {
     if (!urls?.length) throw new TypeError("RabiaBank needs the URL of at least one node");
     if (!Object.hasOwn(ENCODINGS, encoding)) throw new TypeError(`the encoding is json or messagepack, not ${encoding}`);
     if (!WebSocket) throw new TypeError("this runtime has no WebSocket: give one in the options");
     this.#urls = urls.map((url) => (new URL(url).pathname === "/" ? new URL(PATH, url).href : url));
+    this.#token = token;
     this.#codec = ENCODINGS[encoding];
     this.#WebSocket = WebSocket;
     this.#timeout = timeoutMs;
@@ -210,7 +211,7 @@ export class RabiaBank {
       if (this.#socket !== socket) return;
       this.#inSession = this.#wantsSession();
       const open = this.#session ? { session: { number: this.#session, key: this.#key } } : { open: { key: this.#key } };
-      this.#say({ hello: { version: 1, ...(this.#inSession && open) } });
+      this.#say({ hello: { version: 2, ...(this.#token && { token: this.#token }), ...(this.#inSession && open) } });
     };
     socket.onmessage = ({ data }) => {
       if (this.#socket !== socket) return;
@@ -313,6 +314,7 @@ export class RabiaBank {
     if (isValue(message.error)) {
       // The key to open a session with is used up.
       if (message.error.code === "session_expired") this.#expired = true;
+      if (["not_authorised", "client_too_old"].includes(message.error.code)) this.#turnedAway(message.error);
       return lost(message.error.message);
     }
     // A message of a kind that is not known here is not meant for this module.
@@ -329,6 +331,7 @@ export class RabiaBank {
     } else if (this.#wantsSession()) {
       return this.#reconnectForSession();
     }
+    this.#refusals = 0;
     this.#node = node;
     this.#ready = true;
     this.#changed();
@@ -409,6 +412,17 @@ export class RabiaBank {
         this.#pending.delete(number);
         request.reject(new Unknown(why));
       }
+    }
+  }
+
+  /** A node does not serve this client. Once each has said so in turn, nothing that waits will be done for it. */
+  #turnedAway(error) {
+    if (++this.#refusals < this.#urls.length) return;
+    this.#refusals = 0;
+    this.#settleDoubtful(error.message);
+    for (const [number, request] of this.#pending) {
+      this.#pending.delete(number);
+      request.reject(new Refused(error));
     }
   }
 

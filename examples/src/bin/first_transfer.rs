@@ -6,15 +6,17 @@ use std::error::Error;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rabia_bank::bank::{ErrorCode, ReadLevel};
-use rabia_bank::client::{BankCalls, CallError, Client, ClientOptions, NodeUrl};
+use rabia_bank::client::{BankCalls, CallError, Client, ClientOptions, NodeUrl, find_token};
 
 #[tokio::main(flavor = "current_thread")]
 #[allow(clippy::print_stdout)] // a program for people
 async fn main() -> Result<(), Box<dyn Error>> {
     let urls = std::env::args().nth(1);
     let urls = urls.as_deref().unwrap_or("ws://127.0.0.1:7101,ws://127.0.0.1:7102,ws://127.0.0.1:7103");
+    // Of a cluster that was made in this folder, or of the variable RABIA_BANK_TOKEN.
+    let token = find_token("rabia-bank-data/client.token".as_ref())?;
     // Tried in turn: when a node dies, the client goes on at the next, in the same session.
-    let client = Client::connect(ClientOptions::new(NodeUrl::list(urls)?));
+    let client = Client::connect(ClientOptions { token, ..ClientOptions::new(NodeUrl::list(urls)?) });
 
     // Names that no earlier run used.
     let run = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use rabia_bank::bank::{Transaction, TransactionType};
-use rabia_bank::client::{ClientOptions, Feed, NodeUrl, Subscription};
+use rabia_bank::client::{ClientOptions, Feed, NodeUrl, Subscription, find_token};
 
 /// Raises alerts from the live feed of a cluster.
 #[derive(Parser)]
@@ -77,7 +77,8 @@ impl Monitor {
 async fn main() -> Result<(), Box<dyn Error>> {
     let rules = Args::parse();
     // A monitor waits for its cluster as long as it takes.
-    let options = ClientOptions { timeout: Duration::MAX, ..ClientOptions::new(rules.connect.clone()) };
+    let token = find_token("rabia-bank-data/client.token".as_ref())?;
+    let options = ClientOptions { token, timeout: Duration::MAX, ..ClientOptions::new(rules.connect.clone()) };
     let mut feed = Subscription::new(options, Feed { from: rules.from, ..Feed::default() });
     let mut monitor = Monitor { rules, small: HashMap::new() };
     while let Some(news) = feed.next().await {

@@ -9,6 +9,7 @@ use actix_web::{App, HttpResponse, HttpServer, web};
 use clap::Parser;
 use rabia_bank::create::{NewCluster, create_or_open};
 use rabia_bank::embed::Embedded;
+use rabia_bank::tokens::client_token;
 
 /// A web page over a cluster of three.
 #[derive(Parser)]
@@ -35,18 +36,22 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listener = std::net::TcpListener::bind(("127.0.0.1", port))?;
     let origin = format!("http://{}", listener.local_addr()?);
     let (mut nodes, mut urls) = (Vec::new(), Vec::new());
-    for mut config in create_or_open(&NewCluster { base_port, ..NewCluster::new(data_dir, 3) })? {
+    let configs = create_or_open(&NewCluster { base_port, ..NewCluster::new(&data_dir, 3) })?;
+    // Whoever may open the page may do what its token may: give yours a principal of its own.
+    let token = std::fs::read_to_string(client_token(&data_dir))?.trim().to_owned();
+    for mut config in configs {
         // Nodes turn foreign pages away, so each is told of this one.
         config.allowed_origins.push(origin.clone());
         urls.push(format!("ws://{}", config.client_listen));
         nodes.push(Embedded::start(config).await?);
     }
     let files = move |config: &mut web::ServiceConfig| {
-        let urls = urls.clone();
+        let (urls, token) = (urls.clone(), token.clone());
         config
             .route("/", file("text/html; charset=utf-8", include_str!("../../web/index.html")))
             .route("/rabia-bank.mjs", file("text/javascript", include_str!("../../web/rabia-bank.mjs")))
-            .route("/nodes.json", web::get().to(move || std::future::ready(HttpResponse::Ok().json(&urls))));
+            .route("/nodes.json", web::get().to(move || std::future::ready(HttpResponse::Ok().json(&urls))))
+            .route("/token.json", web::get().to(move || std::future::ready(HttpResponse::Ok().json(&token))));
     };
     println!("open {origin}");
     HttpServer::new(move || App::new().configure(files.clone())).workers(1).listen(listener)?.run().await?;

@@ -113,5 +113,10 @@ fn difference(file: &Genesis, configuration: &Genesis) -> String {
             format!("the store of node {node} is {file} in the file, {configuration} in the configuration")
         },
     ));
+    if file.founding != configuration.founding {
+        // Not which: the salts' secret stays one.
+        differences
+            .push("the first tokens or the salts' secret are others in the file than in the configuration".into());
+    }
     differences.join("; ")
 }

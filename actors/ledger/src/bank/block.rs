@@ -42,7 +42,7 @@ pub struct Block {
 /// A transaction and what it points to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockRecord {
-    /// As clients see it, with its hash.
+    /// As clients see it, with its hash. A block that is only made to be written has no salts.
     pub transaction: Transaction,
     /// The transaction before it of the same type; 0 if it is the first.
     pub previous_of_type: u64,

@@ -239,8 +239,8 @@ impl History {
         self.blocks.iter().skip(block as usize).flatten().skip(record as usize)
     }
 
-    /// The block with this number, as far as its transactions go up to `end`. They must be in memory.
-    pub(super) fn block(&self, number: u64, end: u64, accounts: &Accounts) -> Block {
+    /// The row of the block with this number, as far as its transactions go up to `end`. They must be in memory.
+    pub(super) fn block_row(&self, number: u64, end: u64, accounts: &Accounts) -> Vec<u8> {
         let first = number * BLOCK + 1;
         let before = match self.find(first - 1) {
             Some(record) => record.hash,
@@ -251,7 +251,7 @@ impl History {
         };
         let ids = first..=end.min(first + BLOCK - 1);
         let records = ids.zip(self.since(first - 1)).map(|(id, record)| self.to_block(id, record, accounts)).collect();
-        Block::new(number, before, self.secret, records)
+        Block::new(number, before, self.secret, records).encode()
     }
 
     /// The blocks with the transactions up to `id` are durable: of these, only the newest stay in memory.
@@ -319,13 +319,18 @@ impl History {
 impl History {
     /// A record of this history as clients see it.
     pub(super) fn to_transaction(&self, id: u64, record: &Record, accounts: &Accounts) -> Transaction {
+        let proofs = record.moment.principal.and_then(|_| {
+            let salt = |side: Option<&Side>, salt| side.map(|_| salt);
+            let [from_salt, to_salt] = salts(&self.secret, id);
+            SideProofs::of_salts(salt(record.movement.from(), from_salt), salt(record.movement.to(), to_salt))
+        });
+        Transaction { proofs, ..self.without_proofs(id, record, accounts) }
+    }
+
+    fn without_proofs(&self, id: u64, record: &Record, accounts: &Accounts) -> Transaction {
         let name = |side: &Side| Box::from(&*accounts.get(side.account).name);
         let (from, to) = (record.movement.from(), record.movement.to());
         let When { time, slot, principal } = record.moment;
-        let [from_salt, to_salt] = match principal {
-            Some(_) => salts(&self.secret, id).map(Some),
-            None => [None; 2],
-        };
         Transaction {
             transaction_id: id,
             transaction_type: record.movement.transaction_type().into(),
@@ -337,7 +342,7 @@ impl History {
             timestamp: time,
             slot,
             principal,
-            proofs: SideProofs::of_salts(from_salt.filter(|_| from.is_some()), to_salt.filter(|_| to.is_some())),
+            proofs: None,
             act: self.acts.get(&id).map(|act| Box::from(&**act)),
             hash: record.hash,
             other: OtherFields::default(),
@@ -346,7 +351,7 @@ impl History {
 
     fn to_block(&self, id: u64, record: &Record, accounts: &Accounts) -> BlockRecord {
         BlockRecord {
-            transaction: self.to_transaction(id, record, accounts),
+            transaction: self.without_proofs(id, record, accounts),
             previous_of_type: record.previous_of_type,
             previous_of_from: record.movement.from().map_or(0, |side| side.previous),
             previous_of_to: record.movement.to().map_or(0, |side| side.previous),

@@ -289,7 +289,7 @@ impl StateMachine for Bank {
             if *next * BLOCK >= *end {
                 break;
             }
-            done.push((*next, self.history.block(*next, *end, &self.accounts).encode()));
+            done.push((*next, self.history.block_row(*next, *end, &self.accounts)));
             *next += 1;
         }
         if *next * BLOCK < *end {

@@ -230,7 +230,7 @@ pub fn undecodable(random: &mut Rng) -> Payload {
     match random.u32(..7) {
         0 => bytes.clear(),
         1 => bytes.truncate(random.usize(1..bytes.len())),
-        2 => bytes[0] = [0, 3, 99, u8::MAX][random.usize(..4)],
+        2 => bytes[0] = [0, 1, 99, u8::MAX][random.usize(..4)],
         3 => bytes.push(random.u8(..)),
         // The count of requests.
         4 => bytes[9..13].copy_from_slice(&[u32::MAX, 1 << 16, 0][random.usize(..3)].to_be_bytes()),

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rabia_bank_actors::consensus::agreement::AHEAD;
 use rabia_bank_actors::consensus::coin::coin;
-use rabia_bank_messages::bank::Command;
+use rabia_bank_messages::batch::Batched;
 use rabia_bank_messages::genesis::{Genesis, Quorums};
 use rabia_bank_messages::ids::{BatchId, ClusterId, MAX_NODES, NodeId, Phase, Slot};
 use rabia_bank_messages::peer::{PeerMessage, State, Value, Vote};
@@ -187,7 +187,7 @@ impl WeakMvc {
 
     /// A message of a store that speaks for its member is about to reach a node, whose log ends at `frontier`. `holds` tells
     /// which payloads it has.
-    pub(crate) fn hears(
+    pub(crate) fn hears<C: Batched>(
         &mut self,
         node: NodeId,
         from: NodeId,
@@ -199,7 +199,7 @@ impl WeakMvc {
             PeerMessage::Proposal { slot, value, payload } => {
                 let brings = value
                     .zip(payload.as_ref())
-                    .is_some_and(|(id, payload)| payload.matches(&id) && payload.check::<Command>().is_ok());
+                    .is_some_and(|(id, payload)| payload.matches(&id) && payload.check::<C>().is_ok());
                 (*slot, *value, brings)
             }
             PeerMessage::State { slot, state: State::One(id), .. } => (*slot, Some(*id), false),

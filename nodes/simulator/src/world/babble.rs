@@ -154,7 +154,7 @@ impl<W: Workload> World<W> {
         let core = node.voter.core();
         let frontier = core.frontier();
         if names && self.stores.counts(from.id, from.store, slot, frontier) && !core.has_other_log(from.id) {
-            self.weak_mvc.hears(machine.id, from.id, frontier, message, |_| false);
+            self.weak_mvc.hears::<W::Command>(machine.id, from.id, frontier, message, |_| false);
         }
     }
 

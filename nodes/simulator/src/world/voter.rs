@@ -80,7 +80,7 @@ impl<W: Workload> World<W> {
             _ => return None,
         };
         if self.stores.counts(from.id, from.store, slot, frontier) && !core.has_other_log(from.id) {
-            self.weak_mvc.hears(machine.id, from.id, frontier, message, |batch| core.holds(batch));
+            self.weak_mvc.hears::<W::Command>(machine.id, from.id, frontier, message, |batch| core.holds(batch));
         }
         Some(slot)
     }

@@ -7,6 +7,9 @@
 //! | target | input |
 //! | --- | --- |
 //! | [`client_frames`] | a message of a client or to one, JSON or MessagePack |
+//! | [`handshakes`] | bytes in the place of TLS between members, on either side; hellos |
+//! | [`tokens`] | what is shown for a token, and the commands that put and revoke one |
+//! | [`scopes`] | a scope and an account, and the commands that put principals |
 //! | [`peer_frames`] | a frame between nodes, the opening of a link, the payload of a batch |
 //! | [`configuration`] | `node.toml` |
 //! | [`backup`] | a backup file, as it is, or in parts that are packed with right lengths and digest |
@@ -41,16 +44,22 @@
 pub mod backup;
 pub mod client_frames;
 pub mod configuration;
+pub mod handshakes;
 pub mod parts;
 pub mod peer_frames;
+pub mod scopes;
 pub mod snapshot_rows;
 #[path = "../../../storage/tests/storage/common/rows.rs"]
 pub mod stored_records;
+pub mod tokens;
 
 /// What all targets start from, by name.
 pub fn all_seeds() -> Vec<(&'static str, Vec<Vec<u8>>)> {
     vec![
         ("client_frames", client_frames::seeds()),
+        ("handshakes", handshakes::seeds()),
+        ("tokens", tokens::seeds()),
+        ("scopes", scopes::seeds()),
         ("peer_frames", peer_frames::seeds()),
         ("configuration", configuration::seeds()),
         ("backup", backup::seeds()),

@@ -1,6 +1,6 @@
 //! What comes from outside, altered a little: a short part of what `nodes/fuzz` does for longer.
 
-use crate::targets::{backup, client_frames, configuration, peer_frames, snapshot_rows};
+use crate::targets::{backup, client_frames, configuration, handshakes, peer_frames, scopes, snapshot_rows, tokens};
 
 /// Alters seeds and checks them, so many of them.
 fn alter(seeds: &[Vec<u8>], count: usize, check: fn(&[u8])) {
@@ -32,6 +32,21 @@ fn alter(seeds: &[Vec<u8>], count: usize, check: fn(&[u8])) {
 #[test]
 fn client_frames() {
     alter(&client_frames::seeds(), 20_000, client_frames::check);
+}
+
+#[test]
+fn handshakes() {
+    alter(&handshakes::seeds(), 3_000, handshakes::check);
+}
+
+#[test]
+fn tokens() {
+    alter(&tokens::seeds(), 20_000, tokens::check);
+}
+
+#[test]
+fn scopes() {
+    alter(&scopes::seeds(), 20_000, scopes::check);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! looks at, and which commands measure more than the suite does.
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // clippy knows only functions marked as tests, not what they share
 
+mod attacks;
 mod client_tls;
 mod clocks;
 mod embedded;
@@ -38,7 +39,10 @@ mod targets {
     pub mod backup;
     pub mod client_frames;
     pub mod configuration;
+    pub mod handshakes;
     pub mod parts;
     pub mod peer_frames;
+    pub mod scopes;
     pub mod snapshot_rows;
+    pub mod tokens;
 }

@@ -247,6 +247,9 @@ impl ClientSession {
 
     fn query(&mut self, encoding: Encoding, request: u64, query: Query, read: ReadLevel, ctx: &mut Context<Self>) {
         self.session.saw(request);
+        if let Err(refusal) = self.check_read(read) {
+            return self.refuse(encoding, Some(request), refusal, ctx);
+        }
         if let Some(asker) = self.take_bytes(encoding, request, true, ctx) {
             self.session.query(self.now(), asker, query, read, &mut self.outs);
         }

@@ -134,6 +134,11 @@ impl NodeHandle {
         self.metrics.report().connected[peer.index()]
     }
 
+    /// Since when links to too few peers work for a quorum, if they do.
+    pub fn note_quorum(&self, missing: Option<Instant>) {
+        self.metrics.note_quorum(missing);
+    }
+
     /// The certificate that clients are shown expires then: for the status.
     pub fn note_certificate(&self, expires_at: Millis) {
         self.metrics.note_certificate(expires_at);

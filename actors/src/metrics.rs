@@ -1,10 +1,11 @@
 //! What the actors of a node count, for its status, its log and whoever watches it.
 //!
-//! An actor notes what it alone knows, and only reports for people are made of it ([`Metrics::report`]). Nothing that a node does
-//! depends on a metric: what one actor has to know of another travels in messages.
+//! An actor notes what it alone knows, and reports for people are made of it ([`Metrics::report`]). Nothing that is agreed on or applied
+//! depends on a metric: what one actor has to know of another travels in messages. The door to clients alone looks at two: whether the
+//! clock can be trusted, and for how long there has been no quorum.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rabia_bank_messages::ids::{MAX_NODES, Millis, NodeId, Slot};
 
@@ -27,6 +28,8 @@ pub struct Metrics {
     clock_offset_ms: AtomicI64,
     clock_leap_ms: AtomicU64,
     certificate_expires_at: AtomicU64,
+    /// Since when there is no quorum, in milliseconds since the start, and one more; 0 while there is one.
+    no_quorum_since: AtomicU64,
     /// How long the stages of requests took.
     pub(crate) stages: StageCounts,
 }
@@ -82,6 +85,7 @@ impl Metrics {
             clock_offset_ms: AtomicI64::new(0),
             clock_leap_ms: AtomicU64::new(0),
             certificate_expires_at: AtomicU64::new(0),
+            no_quorum_since: AtomicU64::new(0),
             stages: StageCounts::new(),
         }
     }
@@ -135,6 +139,20 @@ impl Metrics {
     pub(crate) fn trusted_time(&self) -> Millis {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as Millis);
         wall.saturating_sub(self.clock_leap_ms.load(Ordering::Relaxed))
+    }
+
+    /// Since when there is no quorum, if there is none.
+    pub(crate) fn note_quorum(&self, missing: Option<Instant>) {
+        let since = |then: Instant| then.saturating_duration_since(self.started).as_millis() as u64 + 1;
+        self.no_quorum_since.store(missing.map_or(0, since), Ordering::Relaxed);
+    }
+
+    /// For how long there has been no quorum.
+    pub(crate) fn without_quorum(&self) -> Duration {
+        match self.no_quorum_since.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            since => self.started.elapsed().saturating_sub(Duration::from_millis(since - 1)),
+        }
     }
 
     /// The certificate for clients expires then.

@@ -5,10 +5,10 @@
 use std::time::Duration;
 
 use actix::prelude::*;
-use rabia_bank_messages::bank::{Command, ErrorCode, Refusal};
+use rabia_bank_messages::bank::{Command, ErrorCode, ReadLevel, Refusal};
 use rabia_bank_messages::client::{CLIENT_VERSION, ClientMessage};
 use rabia_bank_messages::codec::{Encoding, Malformed};
-use rabia_bank_messages::principal::PrincipalName;
+use rabia_bank_messages::principal::{PrincipalName, Role};
 use rabia_bank_messages::token::Token;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::debug;
@@ -19,6 +19,8 @@ use crate::ledger::machine::StateMachine;
 
 /// A client that has not shown a token within this time is closed.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
+/// A node that has been without a quorum for so long may not have heard that a token was revoked.
+const HEARS_NOTHING: Duration = Duration::from_secs(60);
 /// Why a connection ends, in its close frame.
 const NOT_AUTHORISED: &str = "not_authorised";
 
@@ -68,6 +70,24 @@ impl ClientSession {
             Some(rights) => Bank::check_command(command, &rights),
             None => Err(Refusal::refused(ErrorCode::NotAuthorised, "the token is not in force")),
         }
+    }
+
+    /// What needs no quorum is refused where revocations are not heard of, but to those who see everything or look after nodes.
+    pub(super) fn check_read(&self, read: ReadLevel) -> Result<(), Refusal> {
+        let alone = self.metrics.without_quorum();
+        if read == ReadLevel::Linearizable || alone < HEARS_NOTHING {
+            return Ok(());
+        }
+        let roster = self.neighbours.applied.roster();
+        let rights = self.token.and_then(|token| roster.rights(token, 0));
+        if rights.is_some_and(|rights| rights.has(Role::Auditor) || rights.has(Role::Operator)) {
+            return Ok(());
+        }
+        let message = format!(
+            "this node has had no quorum for {} s and may not know which tokens are revoked: it answers auditors and operators alone",
+            alone.as_secs()
+        );
+        Err(Refusal::refused(ErrorCode::NoQuorum, message))
     }
 
     /// Ends a connection whose token is not in force any more, or has not come.

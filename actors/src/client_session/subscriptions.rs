@@ -27,6 +27,9 @@ impl ClientSession {
         ctx: &mut Context<Self>,
     ) {
         self.session.saw(request);
+        if let Err(refusal) = self.check_read(read) {
+            return self.refuse(encoding, Some(request), refusal, ctx);
+        }
         let Some(asker) = self.take_bytes(encoding, request, true, ctx) else { return };
         let refusal = if self.subscriptions.contains_key(&request) {
             Refusal::refused(ErrorCode::Malformed, format!("there is a subscription {request} on this connection"))

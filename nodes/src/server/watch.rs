@@ -109,6 +109,7 @@ pub(super) async fn links(handle: NodeHandle, genesis: Genesis, me: NodeId) {
         for news in watch.look(Instant::now(), |peer| handle.is_connected(peer)) {
             tell(&news, watch.quorum);
         }
+        handle.note_quorum(watch.missing.map(|(since, _)| since));
     }
 }
 

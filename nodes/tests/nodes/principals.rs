@@ -18,24 +18,24 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::support::{Cluster, Connection, Node, PATIENCE, free_base_port, open_socket, program, wait_until};
 
 /// `rabia-bank principal` or `token`, with the token in this file.
-fn administer(urls: &str, token: &Path, args: &[&str]) -> Output {
+pub fn administer(urls: &str, token: &Path, args: &[&str]) -> Output {
     let [first, second, rest @ ..] = args else { panic!("{args:?}") };
     let mut command = program([first, second, "--connect", urls, "--json", "--token-file"]);
     command.env_remove("RABIA_BANK_TOKEN").arg(token).args(rest).output().unwrap()
 }
 
-fn done(output: &Output) -> Vec<Value> {
+pub fn done(output: &Output) -> Vec<Value> {
     let wrong = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{wrong}");
     String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-fn folder(node: &Node) -> &Path {
+pub fn folder(node: &Node) -> &Path {
     node.config.data_dir.parent().unwrap()
 }
 
 /// The administrator puts a principal, and a token for it.
-fn new_token(cluster: &Cluster, put: &[&str]) -> String {
+pub fn new_token(cluster: &Cluster, put: &[&str]) -> String {
     let admin = admin_token(folder(&cluster.nodes[0]));
     let urls = cluster.urls();
     done(&administer(&urls, &admin, &[&["principal", "put"], put].concat()));
@@ -43,18 +43,18 @@ fn new_token(cluster: &Cluster, put: &[&str]) -> String {
     made[0]["token"].as_str().unwrap().to_owned()
 }
 
-fn hello(token: &str) -> Value {
+pub fn hello(token: &str) -> Value {
     json!({"hello": {"version": 2, "token": token}})
 }
 
-fn connect(node: &Node, token: &str) -> Connection {
+pub fn connect(node: &Node, token: &str) -> Connection {
     let mut connection = node.connect(Encoding::Json);
     let welcome = connection.ask(&hello(token));
     assert!(welcome["welcome"]["principal"].is_string(), "{welcome}");
     connection
 }
 
-fn code(answer: &Value) -> &str {
+pub fn code(answer: &Value) -> &str {
     answer["error"]["code"].as_str().unwrap_or_else(|| panic!("{answer}"))
 }
 
@@ -131,6 +131,36 @@ fn a_revoked_token_ends_its_connections_on_all_nodes_within_a_second() {
     assert!(clerks.iter().all(|id| *id < revocation["transaction_id"].as_u64().unwrap()), "{clerks:?}");
     assert_eq!(code(&cluster.nodes[2].connect(Encoding::Json).ask(&hello(&token))), "not_authorised");
     cluster.wait_equal();
+}
+
+#[test]
+fn a_node_that_hears_of_no_revocation_soon_answers_auditors_and_operators_alone() {
+    let mut cluster = Cluster::start(3);
+    let token = new_token(&cluster, &["shop", "--role", "reader", "--read", "a"]);
+    let mut daily = cluster.nodes[0].connect(Encoding::Json);
+    daily.command(json!({"create_account": {"account_id": "a", "initial_balance": 5}}));
+    cluster.wait_equal();
+    let mut shop = connect(&cluster.nodes[0], &token);
+    let balance = json!({"get_balance": {"account_id": "a"}});
+    cluster.nodes[1..].iter_mut().for_each(Node::kill);
+    let began = Instant::now();
+    assert_eq!(shop.query_at(balance.clone(), json!("local"))["ok"]["balance"], 5);
+    wait_until("the reader is refused", PATIENCE + Duration::from_secs(70), || {
+        let answer = shop.query_at(balance.clone(), json!("local"));
+        std::thread::sleep(Duration::from_millis(200));
+        answer["error"]["code"] == "no_quorum"
+    });
+    assert!(began.elapsed() > Duration::from_secs(58), "{:?}", began.elapsed());
+    let request = shop.number();
+    assert_eq!(
+        code(&shop.ask(&json!({"request": request, "subscribe": {"account_id": "a"}, "read": "local"}))),
+        "no_quorum"
+    );
+    assert_eq!(daily.query_at(balance.clone(), json!("local"))["ok"]["balance"], 5);
+    cluster.nodes[1].start();
+    wait_until("the reader is answered again", PATIENCE, || {
+        shop.query_at(balance.clone(), json!("local"))["ok"]["balance"] == 5
+    });
 }
 
 #[test]

@@ -10,6 +10,7 @@
 //! - [`tokens`]: what clients show, and the files that it is kept in.
 //! - [`replace`]: a new store for a member that lost its own.
 //! - [`program`]: `rabia-bank` with its subcommands.
+//! - [`security`]: what is promised, keys, roles, and each attack with the test that makes it.
 //! - [`performance`]: how fast it is, what a large bank costs, and how to measure.
 //!
 //! # One crate to name
@@ -60,6 +61,8 @@ pub mod program;
 mod random;
 #[cfg(feature = "embed")]
 pub mod replace;
+#[doc = include_str!("../SECURITY.md")]
+pub mod security {}
 #[cfg(feature = "embed")]
 pub mod server;
 #[cfg(feature = "embed")]

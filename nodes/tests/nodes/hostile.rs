@@ -22,12 +22,14 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
 /// Limits that are reached sooner than the usual ones.
-static CLUSTER: SharedCluster = SharedCluster::with(|config| {
-    config.limits.max_message_bytes = MAX_MESSAGE;
-    config.limits.max_in_flight = MAX_IN_FLIGHT;
-    config.limits.handshake_timeout_ms = HANDSHAKE.as_millis() as u64;
-    config.limits.request_timeout_ms = 2_000;
-    config.allowed_origins = vec!["https://bank.example".into()];
+static CLUSTER: SharedCluster = SharedCluster::started_by(|| {
+    Cluster::start_with(3, |config| {
+        config.limits.max_message_bytes = MAX_MESSAGE;
+        config.limits.max_in_flight = MAX_IN_FLIGHT;
+        config.limits.handshake_timeout_ms = HANDSHAKE.as_millis() as u64;
+        config.limits.request_timeout_ms = 2_000;
+        config.allowed_origins = vec!["https://bank.example".into()];
+    })
 });
 const MAX_MESSAGE: usize = 1 << 20;
 const MAX_IN_FLIGHT: usize = 100;

@@ -85,7 +85,7 @@ impl Liar {
 }
 
 /// What member 1 says of itself to this node: from its own store, in a later run than any.
-fn hello_of_first(cluster: &Cluster, to: usize) -> Hello {
+pub fn hello_of_first(cluster: &Cluster, to: usize) -> Hello {
     let config = &cluster.nodes[0].config;
     let store = config.members[0].store;
     Hello {

@@ -113,7 +113,7 @@ fn nobody_gets_a_websocket_without_a_key() {
 }
 
 /// Hands a connection on to a node, and keeps what the caller said.
-fn recording(to: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
+pub fn recording(to: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (address, said) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
     let keep = said.clone();

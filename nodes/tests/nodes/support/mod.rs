@@ -26,10 +26,12 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rabia_bank::client::{ClientOptions, NodeUrl, TOKEN_VARIABLE, Token};
 use rabia_bank::config::NodeConfig;
+use rabia_bank::embed::Embedded;
 use rabia_bank::member_key::MemberKey;
 use rabia_bank::tokens::{admin_token, client_token};
 use rabia_bank_messages::client::CLIENT_PATH;
@@ -192,19 +194,21 @@ pub fn options(urls: Vec<NodeUrl>) -> ClientOptions {
     ClientOptions { token: token.map(|token| Token::from(&*token)), ..ClientOptions::new(urls) }
 }
 
-/// A node of a [`Cluster`]: its place, and its process while it has one.
+/// A node of a [`Cluster`]: its place, and its process while it has one, or its handle where it runs inside the test.
 pub struct Node {
     pub config: NodeConfig,
     pub config_path: PathBuf,
     pub log_path: PathBuf,
     process: Option<Child>,
+    /// It runs inside the test, and is there while it does.
+    inside: Option<Option<Embedded>>,
 }
 
 impl Node {
     /// A node with this configuration, not running. What it logs goes to `log_path`.
     pub fn at(config: NodeConfig, config_path: PathBuf, log_path: PathBuf) -> Node {
         register(config.client_listen, &config.data_dir);
-        Node { config, config_path, log_path, process: None }
+        Node { config, config_path, log_path, process: None, inside: None }
     }
 
     /// Where it listens for clients.
@@ -229,7 +233,20 @@ impl Node {
 
     /// Whether it was started, and not killed or waited for since.
     pub fn is_started(&self) -> bool {
-        self.process.is_some()
+        self.process.is_some() || self.inside.iter().flatten().next().is_some()
+    }
+
+    /// Whether it runs inside the test.
+    pub fn is_inside(&self) -> bool {
+        self.inside.is_some()
+    }
+
+    /// Whether it has neither stopped by itself nor been told to.
+    pub fn is_alive(&self) -> bool {
+        match &self.inside {
+            Some(node) => node.as_ref().is_some_and(|node| node.ended().now_or_never().is_none()),
+            None => is_running(self.pid()),
+        }
     }
 
     /// Its process.
@@ -239,6 +256,11 @@ impl Node {
 
     /// Starts it. It may not be ready when this returns.
     pub fn start(&mut self) {
+        if let Some(inside) = &mut self.inside {
+            assert!(inside.is_none(), "node {} is running", self.config.node);
+            *inside = Some(Embedded::start_on_thread(self.config.clone()).unwrap());
+            return;
+        }
         let mut command = program(["node", "--stop-with-parent", "--config"]);
         command.arg(&self.config_path);
         self.start_as(command);
@@ -268,6 +290,11 @@ impl Node {
 
     /// Asks it to stop, and waits until it has.
     pub fn stop(&mut self) {
+        if let Some(inside) = &mut self.inside {
+            let node = inside.take().expect("the node is not running");
+            actix::System::new().block_on(node.stop()).unwrap();
+            return;
+        }
         let mut process = self.process.take().expect("the node is not running");
         signal(process.id(), Signal::SIGTERM);
         let status = wait_for_end(&mut process, PATIENCE);
@@ -377,6 +404,13 @@ impl Cluster {
         Cluster::start_with(nodes, |_| ())
     }
 
+    /// The same in threads of the test, as in a program that embeds nodes. They have no logs.
+    pub fn inside(nodes: u16) -> Cluster {
+        let mut cluster = Cluster::create(nodes);
+        cluster.nodes.iter_mut().for_each(|node| node.inside = Some(None));
+        cluster.started()
+    }
+
     /// A cluster that is ready, and whose configurations were changed.
     pub fn start_with(nodes: u16, change: impl Fn(&mut NodeConfig)) -> Cluster {
         Cluster::create_with(nodes, change).started()
@@ -394,7 +428,7 @@ impl Cluster {
         let links = self.nodes.len() - 1;
         for node in &self.nodes {
             wait_until(&format!("node {} is ready", node.config.node), PATIENCE, || {
-                assert!(is_running(node.pid()), "node {} has ended", node.config.node);
+                assert!(node.is_alive(), "node {} has ended", node.config.node);
                 node.status().is_some_and(|status| status["connected"].as_array().unwrap().len() == links)
             });
         }
@@ -479,7 +513,7 @@ pub fn ended_by(status: ExitStatus, signal: Signal) -> bool {
 /// run at one time. They leave it as it is, but for accounts of their own.
 pub struct SharedCluster {
     running: Mutex<Weak<Cluster>>,
-    change: fn(&mut NodeConfig),
+    start: fn() -> Cluster,
 }
 
 /// A test's share of a [`SharedCluster`].
@@ -487,19 +521,19 @@ pub struct Share(Arc<Cluster>);
 
 impl SharedCluster {
     pub const fn new() -> SharedCluster {
-        SharedCluster::with(|_| ())
+        SharedCluster::started_by(|| Cluster::start(3))
     }
 
-    /// One whose configurations are changed before they are used.
-    pub const fn with(change: fn(&mut NodeConfig)) -> SharedCluster {
-        SharedCluster { running: Mutex::new(Weak::new()), change }
+    /// One that is started like this.
+    pub const fn started_by(start: fn() -> Cluster) -> SharedCluster {
+        SharedCluster { running: Mutex::new(Weak::new()), start }
     }
 
     /// A cluster of three that is ready.
     pub fn get(&self) -> Share {
         // A failed start must not take the other tests along.
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let cluster = running.upgrade().unwrap_or_else(|| Arc::new(Cluster::start_with(3, self.change)));
+        let cluster = running.upgrade().unwrap_or_else(|| Arc::new((self.start)()));
         *running = Arc::downgrade(&cluster);
         Share(cluster)
     }

@@ -8,6 +8,7 @@ use indicatif::HumanCount;
 use rabia_bank_actors::timekeeper::span;
 use rabia_bank_messages::ids::{MAX_NODES, Millis};
 
+use super::tls::new_certificate;
 use super::{Exit, ProgramError, default_data_dir, terminal};
 use crate::backup::{self, Backup};
 use crate::config::{DEFAULT_CLIENT_PORT, MAX_WINDOW};
@@ -61,6 +62,9 @@ pub struct RestoreArgs {
     /// Let the tokens of the backup act on the new cluster, too. Otherwise they are removed.
     #[arg(long)]
     keep_tokens: bool,
+    /// Make a certificate for clients too, signed by itself, as `rabia-bank create --tls-self-signed` does.
+    #[arg(long)]
+    tls_self_signed: bool,
 }
 
 /// Takes a backup.
@@ -123,7 +127,8 @@ fn copy(from: &mut impl Read, file: &mut File, to: &Path) -> Result<(), ProgramE
 /// # Errors
 /// If the backup is damaged, or the folders can't be made.
 pub fn run_restore(args: RestoreArgs) -> Result<Exit, ProgramError> {
-    let RestoreArgs { from, nodes, data_dir, base_port, window, keep_tokens } = args;
+    let RestoreArgs { from, nodes, data_dir, base_port, window, keep_tokens, tls_self_signed } = args;
+    let tls = new_certificate(tls_self_signed)?;
     let file =
         File::open(&from).map_err(|error| ProgramError::Usage(format!("can't read {}: {error}", from.display())))?;
     let now = wall();
@@ -132,7 +137,7 @@ pub fn run_restore(args: RestoreArgs) -> Result<Exit, ProgramError> {
     let backup = backup::read(BufReader::new(file), now, &founding, keep_tokens)?;
     bar.finish_and_clear();
     let (transaction_limit, sessions) = (backup.transaction_limit, backup.sessions);
-    let new = NewCluster { data_dir, nodes: nodes.into(), base_port, window, transaction_limit, sessions, tls: None };
+    let new = NewCluster { data_dir, nodes: nodes.into(), base_port, window, transaction_limit, sessions, tls };
     let configs = restore(&new, &backup.snapshot, founding, &first_tokens)?;
     terminal::print(format_args!(
         "Restored {} transactions up to slot {} into a new cluster of {nodes} in {}.",

@@ -6,7 +6,7 @@ use rabia_bank_messages::bank::{DEFAULT_TRANSACTION_LIMIT, MAX_BALANCE};
 use rabia_bank_messages::genesis::{DEFAULT_MAX_SESSIONS, DEFAULT_SESSION_IDLE_MS, DEFAULT_WINDOW, SessionLimits};
 use rabia_bank_messages::ids::MAX_NODES;
 
-use super::tls::self_signed;
+use super::tls::new_certificate;
 use super::{Exit, ProgramError, default_data_dir, terminal};
 use crate::config::{DEFAULT_CLIENT_PORT, MAX_SESSION_IDLE_MS, MAX_SESSIONS, MAX_WINDOW, MIN_SESSION_IDLE_MS};
 use crate::create::{MAX_BASE_PORT, NewCluster, config_path, create};
@@ -56,7 +56,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<Exit, ProgramError> {
     let Args { nodes, data_dir, base_port, window, transaction_limit, max_sessions, session_idle, tls_self_signed } =
         args;
-    let tls = tls_self_signed.then(self_signed).transpose().map_err(|error| ProgramError::Other(error.to_string()))?;
+    let tls = new_certificate(tls_self_signed)?;
     let sessions = SessionLimits { open: max_sessions, idle_ms: session_idle * 1_000 };
     let new = NewCluster { data_dir, nodes: nodes.into(), base_port, window, transaction_limit, sessions, tls };
     let configs = create(&new)?;

@@ -58,8 +58,13 @@ pub(super) fn trusting(certificate: &Path) -> Result<Tls, String> {
     Tls::new(Some(certificate), None).map_err(|error| error.to_string())
 }
 
+/// A certificate for trying out, if one is wanted.
+pub(super) fn new_certificate(wanted: bool) -> Result<Option<NewCertificate>, ProgramError> {
+    wanted.then(self_signed).transpose().map_err(|error| ProgramError::Other(error.to_string()))
+}
+
 /// A certificate for nodes on this machine, signed by itself.
-pub(super) fn self_signed() -> Result<NewCertificate, rcgen::Error> {
+fn self_signed() -> Result<NewCertificate, rcgen::Error> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(NAMES.map(String::from))?;
     params.distinguished_name = DistinguishedName::new();

@@ -13,7 +13,7 @@ use rabia_bank_messages::bank::{AccountId, Amount, Bulk, Command, MAX_BULK, Oper
 use tokio::task::JoinSet;
 
 use super::books::{Books, LARGEST_TRANSFER, MAX_ACCOUNTS, Transfer};
-use crate::client::{Client, ClientOptions, NodeUrl, Request, Token};
+use crate::client::{Client, ClientOptions, NodeUrl, Request, Tls, Token};
 use crate::program::client::{read_level, seconds};
 
 /// Requests of one client that an open loop lets wait, half of what a node grants. More wait for their turn, which counts
@@ -65,14 +65,17 @@ pub(super) struct Load {
     /// Who the clients are.
     #[arg(skip)]
     pub token: Option<Token>,
+    /// Whom they trust.
+    #[arg(skip)]
+    pub tls: Option<Tls>,
 }
 
 impl Load {
     /// How the clients behave.
     pub(super) fn options(&self, urls: Vec<NodeUrl>) -> ClientOptions {
         let in_flight = if self.rate.is_some() { OPEN_IN_FLIGHT } else { self.in_flight as usize };
-        let token = self.token.clone();
-        ClientOptions { token, timeout: self.timeout, max_in_flight: in_flight, ..ClientOptions::new(urls) }
+        let (token, tls) = (self.token.clone(), self.tls.clone());
+        ClientOptions { token, tls, timeout: self.timeout, max_in_flight: in_flight, ..ClientOptions::new(urls) }
     }
 
     /// Starts all clients. They send until `end`, book what comes of it, and say goodbye.

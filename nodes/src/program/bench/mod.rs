@@ -27,6 +27,7 @@ use tokio::task::LocalSet;
 use self::books::{Books, Measure};
 use self::load::Load;
 use self::report::Results;
+use super::tls::Trust;
 use super::{ClientToken, EXIT_CODES, Exit, ProgramError, runtime, terminal};
 use crate::client::{Client, NodeUrl};
 use crate::random;
@@ -60,6 +61,8 @@ pub struct Args {
     connect: Option<Vec<NodeUrl>>,
     #[command(flatten)]
     token: ClientToken,
+    #[command(flatten)]
+    trust: Trust,
     /// Write into the bank that --connect names although it is not empty: what is written stays for ever.
     #[arg(long, requires = "connect")]
     yes: bool,
@@ -96,8 +99,9 @@ struct Trouble(String);
 /// # Errors
 /// If nothing could be printed or drawn.
 pub fn run(mut args: Args) -> Result<Exit, ProgramError> {
-    if args.connect.is_some() {
+    if let Some(urls) = &args.connect {
         args.load.token = args.token.find()?;
+        args.load.tls = args.trust.tls(urls)?;
     }
     let runtime = runtime()?;
     let found = LocalSet::new().block_on(&runtime, async {
@@ -183,7 +187,7 @@ async fn measure(urls: &[NodeUrl], load: &Load) -> Result<(Results, Measure), Tr
     let mut clients = load.start(urls, names, &books, end);
     let progress = tokio::task::spawn_local(show_progress(books.clone(), start, end));
     tokio::time::sleep_until(begin.into()).await;
-    let before = nodes::ask(urls, &load.token).await;
+    let before = nodes::ask(urls, load).await;
     let cpu_before = rabia_bank_actors::process::used().cpu_ms;
     let began = Instant::now();
     books.borrow_mut().measure = Some(Measure::new(began)?);
@@ -191,7 +195,7 @@ async fn measure(urls: &[NodeUrl], load: &Load) -> Result<(Results, Measure), Tr
     let measured = books.borrow_mut().measure.take();
     let took = began.elapsed();
     let cpu_ms = rabia_bank_actors::process::used().cpu_ms - cpu_before;
-    let figures = nodes::ask(urls, &load.token).await.since(&before, took.as_secs_f64());
+    let figures = nodes::ask(urls, load).await.since(&before, took.as_secs_f64());
     while let Some(ended) = clients.join_next().await {
         ended.map_err(|e| Trouble(format!("a client failed: {e}")))?;
     }

@@ -5,7 +5,8 @@ use rabia_bank_messages::bank::{Query, ReadLevel, Status, Success};
 use rabia_bank_messages::stages::{Stage, Stages};
 use serde::Serialize;
 
-use crate::client::{Client, ClientOptions, NodeUrl, Token};
+use super::load::Load;
+use crate::client::{Client, ClientOptions, NodeUrl};
 
 /// What one node used while it was measured.
 #[derive(Serialize, Clone, PartialEq, Debug)]
@@ -49,9 +50,10 @@ pub(super) struct ClusterFigures {
 pub(super) struct States(Vec<Option<Box<Status>>>);
 
 /// The states of all nodes that answer.
-pub(super) async fn ask(urls: &[NodeUrl], token: &Option<Token>) -> States {
+pub(super) async fn ask(urls: &[NodeUrl], load: &Load) -> States {
     let ask = |url: &NodeUrl| {
-        let client = Client::connect(ClientOptions { token: token.clone(), ..ClientOptions::new(vec![url.clone()]) });
+        let (token, tls) = (load.token.clone(), load.tls.clone());
+        let client = Client::connect(ClientOptions { token, tls, ..ClientOptions::new(vec![url.clone()]) });
         async move {
             let status = client.query(Query::GetStatus {}, ReadLevel::Local).await;
             client.close().await;

@@ -82,6 +82,24 @@ fn who_speaks_plain_or_an_older_tls_is_closed_and_the_log_says_so_once() {
     assert!(cluster.nodes.iter().all(|node| node.status().unwrap()["connected"].as_array().unwrap().len() == 2));
 }
 
+#[test]
+fn a_handshake_of_tls_is_4_kib_at_most() {
+    let cluster = CLUSTER.get();
+    let node = &cluster.nodes[0];
+    // The beginning of a ClientHello of 16 KiB, in records of 1 KiB.
+    let record = [&[0x16, 3, 1, 4, 0, 1, 0, 0x3f, 0xf0][..], &[0; 1020]].concat();
+    let lasts = |records: usize| {
+        let mut stream = connect(node.peer_address()).unwrap();
+        let began = Instant::now();
+        // It may be closed before all of it is written.
+        let _ = (0..records).try_for_each(|_| stream.write_all(&record));
+        read_all(&mut stream);
+        began.elapsed()
+    };
+    let (short, long) = (lasts(3), lasts(16));
+    assert!(long < short / 2, "{long:?}, and {short:?} for one that is waited for");
+}
+
 /// Calls over TLS as the program does, but for its certificate.
 fn without_key(config: &ClientConfig, verifier: Arc<dyn ServerCertVerifier>) -> ClientConfig {
     let provider = config.crypto_provider().clone();

@@ -15,7 +15,7 @@ use futures_util::StreamExt;
 use rabia_bank_messages::bank::{Command, ErrorCode, Outcome, Query, ReadLevel, Refusal};
 use rabia_bank_messages::client::{Answer, AnswerResult, ClientMessage, ServerMessage, SessionName};
 use rabia_bank_messages::codec::Encoding;
-use rabia_bank_messages::ids::Millis;
+use rabia_bank_messages::ids::{Digest, Millis};
 use rabia_bank_messages::principal::Admin;
 use rabia_bank_messages::stages::Stage;
 use rustc_hash::FxHashSet;
@@ -96,7 +96,9 @@ pub struct ClientSession {
     /// The client has said something.
     said: bool,
     greeted: bool,
-    /// The number of the token that it has shown.
+    /// The hash of the public key of its certificate.
+    certificate: Option<Digest>,
+    /// The number of the token, or certificate, that it has shown.
     token: Option<u64>,
     /// Which change of the principals its token was looked at after last.
     seen_changes: u64,
@@ -125,7 +127,7 @@ impl ClientSession {
     /// The session of a connection.
     pub fn new(
         client: Client,
-        Visitor { socket, owner, seat }: Visitor,
+        Visitor { socket, owner, certificate, seat }: Visitor,
         settings: Arc<SessionSettings>,
         neighbours: Arc<SessionNeighbours>,
         metrics: Arc<Metrics>,
@@ -147,6 +149,7 @@ impl ClientSession {
             message_bytes: 0,
             said: false,
             greeted: false,
+            certificate,
             token: None,
             seen_changes: 0,
             token_until: 0,

@@ -264,21 +264,60 @@ pub struct PutPrincipal {
     pub namespace: Option<PrincipalName>,
 }
 
-/// A token as it is put. What is kept of it is a hash.
+/// A token as it is put. What is kept of it is a hash. A client's certificate is put like one: as `certificate` on the wire, in the place
+/// of `token_id` and `token_hash`. (No token is a public key: it begins otherwise.)
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "PutTokenFields")]
 pub struct PutToken {
     /// Who asks with it.
     pub principal: PrincipalName,
-    /// The part of the token that is no secret.
+    /// The part of the token that is no secret. Of a certificate: see [`certificate_id`].
     #[serde(with = "ids::text")]
     pub token_id: TokenId,
-    /// BLAKE3 of the whole token, as text.
+    /// BLAKE3 of the whole token, as text. Of a certificate: that of its public key, as in the certificate (SubjectPublicKeyInfo).
     #[serde(with = "ids::text")]
     pub token_hash: Digest,
     /// From this log time on it is not in force.
-    #[serde(deserialize_with = "number::whole")]
     pub expires_at: Millis,
+}
+
+/// The id of a certificate whose public key has this hash: the hash's first 8 bytes.
+pub fn certificate_id(key_hash: &Digest) -> TokenId {
+    let (id, _) = key_hash.0.as_chunks::<8>();
+    TokenId(id[0])
+}
+
+/// All fields that say what is put. In the log they have no names, and the last one is not there.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PutTokenFields {
+    principal: PrincipalName,
+    #[serde(default)]
+    token_id: Option<IdText<TokenId>>,
+    #[serde(default)]
+    token_hash: Option<IdText<Digest>>,
+    #[serde(deserialize_with = "number::whole")]
+    expires_at: Millis,
+    #[serde(default)]
+    certificate: Option<IdText<Digest>>,
+}
+
+#[derive(Deserialize)]
+#[serde(transparent, bound = "T: FromStr, T::Err: fmt::Display")]
+struct IdText<T>(#[serde(with = "ids::text")] T);
+
+impl TryFrom<PutTokenFields> for PutToken {
+    type Error = &'static str;
+
+    fn try_from(fields: PutTokenFields) -> Result<PutToken, &'static str> {
+        let PutTokenFields { principal, token_id, token_hash, expires_at, certificate } = fields;
+        let (token_id, token_hash) = match (token_id, token_hash, certificate) {
+            (Some(IdText(id)), Some(IdText(hash)), None) => (id, hash),
+            (None, None, Some(IdText(key_hash))) => (certificate_id(&key_hash), key_hash),
+            _ => return Err("put_token has token_id and token_hash, or certificate"),
+        };
+        Ok(PutToken { principal, token_id, token_hash, expires_at })
+    }
 }
 
 /// A command of an administrator.
@@ -382,4 +421,31 @@ pub struct PrincipalsInfo {
     pub principals: Vec<PrincipalInfo>,
     /// By number.
     pub tokens: Vec<TokenInfo>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_put_by_its_id_and_hash_or_a_certificate_by_that_of_its_key() {
+        let put = |more: &str| {
+            let text = format!(r#"{{"principal":"shop","expires_at":5,{more}}}"#);
+            serde_json::from_str::<PutToken>(&text).map_err(|error| error.to_string())
+        };
+        let (id, hash) = ("0123456789abcdef", "5a".repeat(32));
+        let token = put(&format!(r#""token_id":"{id}","token_hash":"{hash}""#)).unwrap();
+        assert_eq!((token.token_id.to_string(), token.token_hash.to_string()), (id.to_owned(), hash.clone()));
+        let certificate = put(&format!(r#""certificate":"{hash}""#)).unwrap();
+        assert_eq!((certificate.token_id.to_string(), certificate.token_hash), ("5a".repeat(8), token.token_hash));
+        for wrong in [
+            format!(r#""token_id":"{id}""#),
+            format!(r#""token_hash":"{hash}""#),
+            format!(r#""token_id":"{id}","token_hash":"{hash}","certificate":"{hash}""#),
+            format!(r#""token_id":"{id}","certificate":"{hash}""#),
+            format!(r#""certificate":"{hash}","other":1"#),
+        ] {
+            assert!(put(&wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! Until when a certificate is good: the one thing of X.509 that this program reads itself.
 
-use rabia_bank_messages::ids::Millis;
+use rabia_bank_messages::ids::{Digest, Millis};
+use rustls::pki_types::CertificateDer;
+use rustls::server::ParsedCertificate;
 
 const SEQUENCE: u8 = 0x30;
 const VERSION: u8 = 0xa0;
@@ -39,6 +41,12 @@ fn element<'a>(input: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
     let (content, rest) = rest.split_at_checked(length)?;
     *input = rest;
     Some((*tag, content))
+}
+
+/// The hash of the public key of a certificate, by which principals are known. None if it is no certificate.
+pub(crate) fn key_hash(certificate: &CertificateDer<'_>) -> Option<Digest> {
+    let parsed = ParsedCertificate::try_from(certificate).ok()?;
+    Some(Digest::of(&parsed.subject_public_key_info()))
 }
 
 fn expect<'a>(input: &mut &'a [u8], tag: u8) -> Option<&'a [u8]> {

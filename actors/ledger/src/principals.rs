@@ -15,7 +15,7 @@ use rabia_bank_messages::msgpack;
 use rabia_bank_messages::principal::{
     Admin, AdminRefusal, Administered, FIRST_TOKEN, HOST, MAX_PRINCIPALS_BYTES, MAX_TOKENS, NO_TOKEN, PrincipalInfo,
     PrincipalName, PrincipalNumber, PrincipalsInfo, PutPrincipal, PutToken, Role, Roles, Scopes, SpendLimits,
-    TokenInfo,
+    TokenInfo, certificate_id,
 };
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rabia_bank_messages::token::Token;
@@ -138,9 +138,17 @@ impl Roster {
 
     /// The number and the name of the principal of a token that a client shows; none if it is not in force at this time.
     pub fn recognise(&self, token: &Token, now: Millis) -> Option<(u64, PrincipalName)> {
-        let id = token.id()?;
+        self.in_force_with(token.id()?, |hash| token.matches(hash), now)
+    }
+
+    /// The same of a client's certificate, by the hash of its public key.
+    pub fn recognise_certificate(&self, key_hash: &Digest, now: Millis) -> Option<(u64, PrincipalName)> {
+        self.in_force_with(certificate_id(key_hash), |hash| hash == key_hash, now)
+    }
+
+    fn in_force_with(&self, id: TokenId, is_it: impl Fn(&Digest) -> bool, now: Millis) -> Option<(u64, PrincipalName)> {
         let (number, state) = self.tokens.iter().find(|(_, state)| state.id == id)?;
-        if !token.matches(&state.hash) || now >= state.expires_at {
+        if !is_it(&state.hash) || now >= state.expires_at {
             return None;
         }
         self.principal(state.principal).map(|principal| (*number, principal.name.clone()))

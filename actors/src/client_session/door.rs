@@ -25,10 +25,15 @@ const HEARS_NOTHING: Duration = Duration::from_secs(60);
 const NOT_AUTHORISED: &str = "not_authorised";
 
 impl ClientSession {
-    /// The number of this token, if it is in force.
-    pub(super) fn recognise(&mut self, token: &Token) -> Option<u64> {
+    /// The number of the token that a hello shows, or else of the certificate that the connection has shown, if it is in force.
+    pub(super) fn recognise(&mut self, token: Option<&Token>) -> Option<u64> {
         self.seen_changes = self.neighbours.applied.changes();
-        self.neighbours.applied.roster().recognise(token, self.metrics.trusted_time()).map(|(number, _)| number)
+        let (roster, now) = (self.neighbours.applied.roster(), self.metrics.trusted_time());
+        let recognised = match token {
+            Some(token) => roster.recognise(token, now),
+            None => roster.recognise_certificate(self.certificate.as_ref()?, now),
+        };
+        recognised.map(|(number, _)| number)
     }
 
     /// The principal that the client speaks for.

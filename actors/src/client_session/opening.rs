@@ -36,7 +36,7 @@ impl ClientSession {
             self.refuse(encoding, None, Refusal::refused(ErrorCode::Malformed, message), ctx);
             return self.close_if_not_greeted(ctx);
         }
-        let Some(token) = hello.token.as_ref().and_then(|token| self.recognise(token)) else {
+        let Some(token) = self.recognise(hello.token.as_ref()) else {
             return self.turn_away(encoding, None, ctx);
         };
         self.greeted = true;

@@ -1,6 +1,7 @@
 //! Sockets of clients and peers: their types, their limits, and what is measured on them.
 
 use rabia_bank_messages::codec::{MAX_OPENING_FRAME, MAX_PEER_FRAME};
+use rabia_bank_messages::ids::Digest;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
@@ -28,6 +29,8 @@ pub struct Visitor {
     pub socket: ClientSocket,
     /// Whose its work is.
     pub owner: Owner,
+    /// The hash of the public key of the certificate that it has shown.
+    pub certificate: Option<Digest>,
     /// Dropped with the connection.
     pub seat: Seat,
 }

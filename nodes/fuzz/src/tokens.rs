@@ -41,10 +41,14 @@ pub fn seeds() -> Vec<Vec<u8>> {
             r#"{{"put_token":{{"principal":"shop","token_id":"0123456789abcdef","token_hash":"{}","expires_at":1900000000000}}}}"#,
             "5a".repeat(32)
         ),
+        format!(
+            r#"{{"put_token":{{"principal":"shop","certificate":"{}","expires_at":1900000000000}}}}"#,
+            "5a".repeat(32)
+        ),
         r#"{"revoke_token":{"token_id":"0123456789abcdef"}}"#.to_owned(),
     ];
     let commands = texts.iter().filter_map(|text| serde_json::from_str::<Admin>(text).ok());
     let packed: Vec<Vec<u8>> = commands.map(|admin| msgpack::encode_named(&admin)).collect();
-    assert_eq!(packed.len(), 2);
+    assert_eq!(packed.len(), 3);
     texts.iter().map(|text| text.as_bytes().to_vec()).chain(packed).collect()
 }

@@ -7,12 +7,16 @@ use rabia_bank_messages::bank::{ErrorCode, Query, ReadLevel, Success};
 use rabia_bank_messages::escape::escaped;
 use rabia_bank_messages::ids::{Millis, TokenId};
 use rabia_bank_messages::principal::{
-    Admin, DEFAULT_TOKEN_LIFE, PrincipalInfo, PrincipalName, PutPrincipal, Role, Scope, Scopes, SpendLimits, TokenInfo,
+    Admin, DEFAULT_TOKEN_LIFE, PrincipalInfo, PrincipalName, PutPrincipal, PutToken, Role, Scope, Scopes, SpendLimits,
+    TokenInfo, certificate_id,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde_json::json;
 
 use super::client::seconds;
 use super::{ClientToken, Connect, EXIT_CODES, Exit, ProgramError, default_data_dir, runtime, terminal};
+use crate::certificate::key_hash;
 use crate::client::{CallError, Client, ClientOptions};
 use crate::control::ask_put_token;
 use crate::create::wall;
@@ -119,6 +123,10 @@ enum TokenTask {
         /// Ask as the owner of this running node's folder, for an administrator who has lost the token.
         #[arg(long, value_name = "DIR")]
         through: Option<PathBuf>,
+        /// Let the certificate in this file (PEM) speak for the principal, instead of a token: nodes ask clients for one where their
+        /// configuration has client_ca.
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["to", "through"])]
+        certificate: Option<PathBuf>,
     },
     /// List tokens, without what they are.
     List,
@@ -179,7 +187,10 @@ pub fn run_principal(PrincipalArgs { common, task }: PrincipalArgs) -> Result<Ex
 /// If it was refused, or there is no answer.
 pub fn run_token(TokenArgs { common, task }: TokenArgs) -> Result<Exit, ProgramError> {
     match task {
-        TokenTask::Create { principal, days, to, through } => {
+        TokenTask::Create { principal, days, certificate: Some(file), .. } => {
+            put_certificate(&common, principal, days * DAY, &file)
+        }
+        TokenTask::Create { principal, days, to, through, certificate: None } => {
             create(&common, principal, days * DAY, to.as_deref(), through.as_deref())
         }
         TokenTask::List => {
@@ -237,6 +248,23 @@ fn create(
             said(common, json!({"number": number, "token_id": put.token_id.to_string()}), &text)
         }
         None => said(common, json!({"number": number, "token": token.reveal()}), token.reveal()),
+    }
+}
+
+fn put_certificate(common: &Common, principal: PrincipalName, life: Millis, file: &Path) -> Result<Exit, ProgramError> {
+    let read = CertificateDer::from_pem_file(file).map_err(|error| error.to_string());
+    let hash = read.and_then(|certificate| key_hash(&certificate).ok_or("it is damaged".into()));
+    let token_hash =
+        hash.map_err(|why| ProgramError::Usage(format!("there is no certificate in {}: {why}", file.display())))?;
+    let (token_id, expires_at) = (certificate_id(&token_hash), wall().saturating_add(life));
+    let put = PutToken { principal: principal.clone(), token_id, token_hash, expires_at };
+    match administer(common, Admin::PutToken(put))? {
+        Ok(number) => {
+            let text =
+                format!("The certificate in {} speaks for {principal}: token {number}, id {token_id}.", file.display());
+            said(common, json!({"number": number, "token_id": token_id.to_string()}), &text)
+        }
+        Err(exit) => Ok(exit),
     }
 }
 

@@ -16,6 +16,7 @@ use rabia_bank_actors::socket::metered::Metered;
 use rabia_bank_actors::socket::{ClientSocket, Visitor};
 use rabia_bank_messages::client::{CLIENT_PATH, STATUS_PATH};
 use rabia_bank_messages::escape::escaped;
+use rabia_bank_messages::ids::Digest;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::http::StatusCode;
@@ -28,6 +29,7 @@ use super::descriptors::{Descriptors, MAX_LATE, MAX_STATUS};
 use super::places::{Full, Place, Places, Seat, Seats};
 use super::rate::Rate;
 use super::{WRITE_BUFFER, accept, status, turned_away, upgrade};
+use crate::certificate::key_hash;
 use crate::config::NodeConfig;
 use crate::tls;
 
@@ -125,7 +127,8 @@ impl Door {
             Ok(response)
         };
         let owner = Owner::at(address);
-        let secured = self.secured(stream, address, owner);
+        let certificate = Cell::new(None);
+        let secured = self.secured(stream, address, owner, &certificate);
         let socket = tokio::select! {
             socket = upgrade(secured, check, client_socket(&self.config), &self.config) => socket,
             () = place.lost() => None,
@@ -133,7 +136,7 @@ impl Door {
         match (socket, purpose.into_inner()) {
             (Some(socket), Some(Purpose::Client(seat))) => {
                 socket.get_ref().meter().opened();
-                let visitor = Visitor { socket, owner, seat: Box::new(seat) };
+                let visitor = Visitor { socket, owner, certificate: certificate.get(), seat: Box::new(seat) };
                 self.handle.serve_client(visitor);
             }
             (Some(socket), Some(Purpose::Status)) => {
@@ -141,7 +144,7 @@ impl Door {
                 drop(place);
                 let mut place = self.status.enter(address);
                 tokio::select! {
-                    () = status::answer(socket, &self.handle, &self.config) => {}
+                    () = status::answer(socket, &self.handle, &self.config, certificate.get()) => {}
                     () = place.lost() => {}
                 }
             }
@@ -150,12 +153,22 @@ impl Door {
         }
     }
 
-    /// The connection with its meter, which counts what is in TLS.
-    async fn secured(&self, stream: TcpStream, address: IpAddr, owner: Owner) -> Result<Metered, String> {
+    /// The connection with its meter, which counts what is in TLS. Tells the certificate that the client has shown.
+    async fn secured(
+        &self,
+        stream: TcpStream,
+        address: IpAddr,
+        owner: Owner,
+        certificate: &Cell<Option<Digest>>,
+    ) -> Result<Metered, String> {
         let meter = self.handle.meter(owner);
         let Some(certificates) = &self.certificates else { return Ok(Metered::new(stream, meter)) };
         match tls::accept(certificates.config(), stream, MAX_TLS_HANDSHAKE).await {
-            Ok(secured) => Ok(Metered::new(tls::Secured(secured), meter)),
+            Ok(secured) => {
+                let shown = secured.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+                certificate.set(shown.and_then(key_hash));
+                Ok(Metered::new(tls::Secured(secured), meter))
+            }
             Err(error) => {
                 let error = error.to_string();
                 if let Some(times) = self.not_secured.count() {

@@ -11,6 +11,7 @@ use rabia_bank_actors::socket::ClientSocket;
 use rabia_bank_messages::bank::{ErrorCode, Query, ReadLevel, Refusal, Success};
 use rabia_bank_messages::client::{Answer, AnswerResult, CLIENT_VERSION, ClientMessage, LEVEL, ServerMessage, Welcome};
 use rabia_bank_messages::codec::Encoding;
+use rabia_bank_messages::ids::Digest;
 use tokio_tungstenite::tungstenite::Message as Frame;
 
 use crate::config::NodeConfig;
@@ -19,7 +20,12 @@ use crate::config::NodeConfig;
 const LASTS: Duration = Duration::from_secs(5);
 
 /// Answers questions for the status.
-pub(super) async fn answer(mut socket: ClientSocket, handle: &NodeHandle, config: &NodeConfig) {
+pub(super) async fn answer(
+    mut socket: ClientSocket,
+    handle: &NodeHandle,
+    config: &NodeConfig,
+    certificate: Option<Digest>,
+) {
     let mut token = None;
     let answering = async {
         while let Some(Ok(frame)) = socket.next().await {
@@ -30,7 +36,7 @@ pub(super) async fn answer(mut socket: ClientSocket, handle: &NodeHandle, config
                 Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_) => continue,
             };
             let reply = match decoded {
-                Ok(message) => reply(message, handle, config, &mut token).await,
+                Ok(message) => reply(message, handle, config, certificate, &mut token).await,
                 Err(malformed) => refuse(malformed.request, ErrorCode::Malformed, malformed.message),
             };
             let bytes = encoding.encode(&reply);
@@ -47,11 +53,12 @@ pub(super) async fn answer(mut socket: ClientSocket, handle: &NodeHandle, config
     let _ = tokio::time::timeout(LASTS, answering).await;
 }
 
-/// `token` is the number of the token that was shown, of a principal that may look at the status.
+/// `certificate` is the hash of the key of the one that the client has shown, `token` the number of the token that was shown, of a principal that may look at the status.
 async fn reply(
     message: ClientMessage,
     handle: &NodeHandle,
     config: &NodeConfig,
+    certificate: Option<Digest>,
     token: &mut Option<u64>,
 ) -> ServerMessage {
     match message {
@@ -60,7 +67,11 @@ async fn reply(
         }
         ClientMessage::Hello(hello) => {
             let roster = handle.roster();
-            let shown = hello.token.as_ref().and_then(|token| roster.recognise(token, handle.trusted_time()));
+            let now = handle.trusted_time();
+            let shown = match &hello.token {
+                Some(token) => roster.recognise(token, now),
+                None => certificate.and_then(|certificate| roster.recognise_certificate(&certificate, now)),
+            };
             let Some((number, principal)) = shown else {
                 return refuse(None, ErrorCode::NotAuthorised, "say hello with a token that is in force".into());
             };

@@ -15,7 +15,7 @@ use rabia_bank::config::{NodeConfig, TlsFiles};
 use rabia_bank_messages::client::CLIENT_PATH;
 use rabia_bank_messages::codec::Encoding;
 use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The exit code of a node that refuses to start.
 const REFUSED: i32 = 3;
@@ -225,6 +225,65 @@ fn only_clients_of_the_authorities_are_let_in_where_there_are_some() {
     fs::copy(&second_ca, &clients).unwrap();
     wait_until("the second is let in", PATIENCE, || code(Some(&second)) == Some(0));
     assert_eq!(code(Some(&first)), Some(NOT_REACHED));
+}
+
+/// A client's certificate speaks for a principal, like a token, where an administrator has put it.
+#[test]
+fn a_clients_certificate_is_shown_in_the_place_of_a_token() {
+    let temp = tempfile::tempdir().unwrap();
+    let (authorities, [certificate, key]) = authority(temp.path(), "clients");
+    let cluster = Cluster::create_as(3, &["--tls-self-signed"], |config| {
+        fs::copy(&authorities, config.data_dir.join("clients.pem")).unwrap();
+        let tls = config.tls.clone().unwrap();
+        config.tls = Some(TlsFiles { client_ca: Some(config.data_dir.join("clients.pem")), ..tls });
+    });
+    let mut cluster = cluster;
+    cluster.nodes.iter_mut().for_each(Node::start);
+    let folder = cluster.dir.path().join("bank");
+    let run = |args: &[&str], token: Option<&Path>| {
+        let mut command = program(args);
+        command.env_remove("RABIA_BANK_TOKEN").current_dir(temp.path()).args(["--connect", &cluster.urls()]);
+        command.arg("--ca").arg(folder.join("tls.pem")).arg("--client-certificate").arg(&certificate);
+        command.arg("--client-key").arg(&key);
+        if let Some(token) = token {
+            command.arg("--token-file").arg(token);
+        }
+        command.output().unwrap()
+    };
+    let admin = folder.join("admin/token");
+    wait_until("the nodes serve", PATIENCE, || {
+        let all = [
+            "principal",
+            "put",
+            "shop",
+            "--role",
+            "manager",
+            "--role",
+            "minter",
+            "--credit",
+            "shop:",
+            "--read",
+            "shop:",
+        ];
+        run(&all, Some(&admin)).status.success()
+    });
+    let balance = ["client", "create-account", "shop:till", "5"];
+    // It lets its client speak TLS, and nothing else yet.
+    let before = run(&balance, None);
+    assert!(String::from_utf8_lossy(&before.stderr).contains("not_authorised"), "{before:?}");
+    let put = run(&["token", "create", "shop", "--json", "--certificate", certificate.to_str().unwrap()], Some(&admin));
+    assert!(put.status.success(), "{}", String::from_utf8_lossy(&put.stderr));
+    let made = run(&balance, None);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let beyond = run(&["client", "create-account", "other", "5"], None);
+    assert!(String::from_utf8_lossy(&beyond.stderr).contains("not_authorised"), "{beyond:?}");
+    // It is revoked as a token is.
+    let id = serde_json::from_slice::<Value>(&put.stdout).unwrap()["token_id"].as_str().unwrap().to_owned();
+    assert!(run(&["token", "revoke", &id], Some(&admin)).status.success());
+    wait_until("it is revoked", PATIENCE, || {
+        let after = run(&["client", "balance", "shop:till"], None);
+        String::from_utf8_lossy(&after.stderr).contains("not_authorised")
+    });
 }
 
 #[test]

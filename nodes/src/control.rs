@@ -217,6 +217,10 @@ async fn answer(stream: UnixStream, node: &NodeHandle) -> Result<(), BackupError
         }
     };
     let slot = view.slot();
+    if slot == 0 {
+        stream.write_all(b"there is nothing to back up yet: no slot of the log is decided\n").await?;
+        return Ok(());
+    }
     let stream = stream.into_std()?;
     let written = tokio::task::spawn_blocking(move || -> Result<(), BackupError> {
         stream.set_nonblocking(false)?;

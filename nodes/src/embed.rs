@@ -71,6 +71,7 @@
 //!   used at any of them.
 //! - **Principals.** The program that a node lives in is the principal `host`, which may do everything, and needs no token.
 //!   [`Embedded::session_as`] speaks for the principal of a token instead; [`Session::administer`] puts principals and tokens.
+//! - **TLS.** Clients get it by the files that the configuration names, or by a `ServerConfig` of your own ([`Reach::tls`]).
 //! - **Another machine.** What is replicated need not be the bank: see [`machine`](crate::machine).
 //! - **Feeds.** [`Session::subscribe`] gives the transactions of a feed as a stream. An actor is told of them by [`Subscribe`].
 
@@ -83,6 +84,7 @@ use rabia_bank_actors::handle::{NodeHandle, Sessions};
 use rabia_bank_actors::ledger::Bank;
 use rabia_bank_actors::ledger::machine::{Entry, StateMachine};
 use rabia_bank_messages::bank::{ErrorCode, Outcome, ReadLevel, Refusal, Status};
+use rustls::ServerConfig;
 use tokio::sync::watch;
 
 pub use rabia_bank_actors::host_session::HostSession;
@@ -110,6 +112,8 @@ pub struct Reach {
     pub clients: bool,
     /// How the other members reach it, and it them.
     pub peers: PeerLinks,
+    /// What clients get TLS with, in the place of the files that the configuration names. Its certificates are the host's business.
+    pub tls: Option<Arc<ServerConfig>>,
 }
 
 /// What the links to the other members run over.
@@ -126,17 +130,17 @@ pub enum PeerLinks {
 impl Reach {
     /// By clients and peers, on the addresses of the configuration.
     pub fn sockets() -> Reach {
-        Reach { clients: true, peers: PeerLinks::Tcp }
+        Reach { clients: true, peers: PeerLinks::Tcp, tls: None }
     }
 
     /// By nobody. The node is the only member of its cluster.
     pub fn alone() -> Reach {
-        Reach { clients: false, peers: PeerLinks::None }
+        Reach { clients: false, peers: PeerLinks::None, tls: None }
     }
 
     /// By the members in this process that have the same network.
     pub fn within(network: &LocalNetwork) -> Reach {
-        Reach { clients: false, peers: PeerLinks::Local(network.clone()) }
+        Reach { clients: false, peers: PeerLinks::Local(network.clone()), tls: None }
     }
 
     /// Only the bank has clients.
@@ -156,7 +160,7 @@ impl Reach {
             PeerLinks::Local(network) => Peers::Local(network),
         };
         let listeners = Listeners { clients, peers };
-        listeners.check(config)?;
+        listeners.check(config, self.tls.is_some() || config.tls.is_some())?;
         Ok(listeners)
     }
 }
@@ -276,7 +280,7 @@ impl<S: StateMachine> Embedded<S> {
     async fn launch(config: NodeConfig, reach: Reach, start: Start<S>) -> Result<Embedded<S>, NodeError> {
         let (stop, mut stopping) = watch::channel(false);
         let (end, ended) = watch::channel(None);
-        let secrets = Secrets::load(&config)?;
+        let secrets = Secrets::load(&config)?.with_tls(reach.tls.clone());
         let (handle, sessions) = start(&config, &secrets)?;
         let listeners = match reach.listen(&config).await {
             Ok(listeners) => listeners,

@@ -34,6 +34,7 @@ use rabia_bank_actors::start::{self, NodeSettings};
 use rabia_bank_messages::ids::StoreId;
 use rabia_bank_messages::promise::Identity;
 use rabia_bank_storage::{LogReader, StoreError};
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -44,7 +45,7 @@ use tokio_tungstenite::tungstenite::http::StatusCode;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tracing::{debug, info, warn};
 
-use self::client_tls::Certificates;
+use self::client_tls::{Certificates, ClientTls};
 use self::descriptors::{Descriptors, RESERVE};
 use self::places::Seats;
 use self::rate::Rate;
@@ -89,8 +90,8 @@ impl Listeners {
     }
 
     /// Whether a node with this configuration can, and may, work with them.
-    pub(crate) fn check(&self, config: &NodeConfig) -> Result<(), NodeError> {
-        self.check_clients(config)?;
+    pub(crate) fn check(&self, config: &NodeConfig, has_tls: bool) -> Result<(), NodeError> {
+        self.check_clients(config, has_tls)?;
         let members = config.members.len();
         match self.peers {
             Peers::None if members > 1 => {
@@ -103,8 +104,8 @@ impl Listeners {
 
 impl Listeners {
     /// Beyond this machine clients get TLS, unless somebody takes it upon themselves to do without.
-    fn check_clients(&self, config: &NodeConfig) -> Result<(), NodeError> {
-        match self.plain_beyond_this_machine(config) {
+    fn check_clients(&self, config: &NodeConfig, has_tls: bool) -> Result<(), NodeError> {
+        match self.plain_beyond_this_machine(has_tls) {
             Some(address) if !config.insecure => Err(NodeError::Refused(format!(
                 "clients are to be served on {address}, beyond this machine, and without TLS: name a certificate in the section [tls] \
                  of node.toml, listen on loopback (client_listen), or say `insecure = true` there if you trust the network"
@@ -113,8 +114,8 @@ impl Listeners {
         }
     }
 
-    fn warn_if_insecure(&self, config: &NodeConfig) {
-        if let Some(address) = self.plain_beyond_this_machine(config) {
+    fn warn_if_insecure(&self, has_tls: bool) {
+        if let Some(address) = self.plain_beyond_this_machine(has_tls) {
             warn!(
                 %address,
                 "insecure: clients are served without TLS beyond this machine; whoever is on the way reads and changes what they say"
@@ -123,9 +124,9 @@ impl Listeners {
     }
 
     /// Where clients are served without TLS by addresses that others can have.
-    fn plain_beyond_this_machine(&self, config: &NodeConfig) -> Option<SocketAddr> {
+    fn plain_beyond_this_machine(&self, has_tls: bool) -> Option<SocketAddr> {
         let address = self.clients.as_ref()?.local_addr().ok()?;
-        (config.tls.is_none() && !address.ip().is_loopback()).then_some(address)
+        (!has_tls && !address.ip().is_loopback()).then_some(address)
     }
 }
 
@@ -135,7 +136,7 @@ pub(crate) struct Secrets {
     store: StoreId,
     peers: PeerTls,
     /// None: clients are served plain.
-    clients: Option<Rc<Certificates>>,
+    clients: Option<ClientTls>,
 }
 
 impl Secrets {
@@ -145,7 +146,13 @@ impl Secrets {
         let peers = PeerTls::new(&key)
             .map_err(|error| NodeError::Refused(format!("the key of this member can't be used: {error}")))?;
         let clients = config.tls.as_ref().map(Certificates::load).transpose().map_err(NodeError::Refused)?;
-        Ok(Secrets { store: key.store(), peers, clients })
+        Ok(Secrets { store: key.store(), peers, clients: clients.map(ClientTls::Files) })
+    }
+
+    /// With what the program that the node lives in says for clients, if it says something.
+    pub(crate) fn with_tls(self, tls: Option<Arc<ServerConfig>>) -> Secrets {
+        let clients = tls.map(ClientTls::Host).or(self.clients);
+        Secrets { clients, ..self }
     }
 }
 
@@ -195,7 +202,7 @@ pub async fn run_on(
     listeners: Listeners,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
-    listeners.check(&config)?;
+    listeners.check(&config, config.tls.is_some())?;
     let secrets = Secrets::load(&config)?;
     let (handle, _) = start(&config, &secrets)?;
     serve(config, secrets, Arc::default(), handle, listeners, shutdown).await
@@ -255,7 +262,7 @@ fn settings(config: &NodeConfig, secrets: &Secrets) -> Result<NodeSettings, Node
 async fn listen_all(config: &NodeConfig) -> Result<Listeners, NodeError> {
     let clients = listen_for_clients(config).await?;
     let listeners = Listeners::tcp(clients, listen_for_peers(config).await?);
-    listeners.check(config)?;
+    listeners.check(config, config.tls.is_some())?;
     Ok(listeners)
 }
 
@@ -318,13 +325,13 @@ pub(crate) async fn serve(
         slot = handle.applied_slot(),
         "serving"
     );
-    listeners.warn_if_insecure(&config);
+    listeners.warn_if_insecure(secrets.clients.is_some());
     if let Some(listener) = listeners.clients {
-        let certificates = secrets.clients;
-        if let Some(certificates) = &certificates {
+        if let Some(ClientTls::Files(certificates)) = &secrets.clients {
             tasks.spawn_local(certificates.clone().watch(handle.clone(), reload));
         }
-        let clients = clients::Door::new(handle.clone(), config.clone(), certificates, descriptors, seats, &listener);
+        let clients =
+            clients::Door::new(handle.clone(), config.clone(), secrets.clients, descriptors, seats, &listener);
         tasks.spawn_local(clients.open(listener));
     }
     tasks.spawn_local(watch::links(handle.clone(), config.genesis(), config.node));

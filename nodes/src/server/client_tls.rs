@@ -81,6 +81,25 @@ pub(crate) struct Certificates {
     warned: Cell<Option<Instant>>,
 }
 
+/// What clients get TLS with.
+#[derive(Clone)]
+pub(crate) enum ClientTls {
+    /// Files that the configuration names, which may change.
+    Files(Rc<Certificates>),
+    /// What the program says that the node lives in.
+    Host(Arc<ServerConfig>),
+}
+
+impl ClientTls {
+    /// What a new connection gets.
+    pub(crate) fn config(&self) -> Arc<ServerConfig> {
+        match self {
+            ClientTls::Files(certificates) => certificates.config(),
+            ClientTls::Host(config) => config.clone(),
+        }
+    }
+}
+
 impl Certificates {
     /// Reads the files.
     ///
@@ -93,8 +112,7 @@ impl Certificates {
         Ok(Rc::new(Certificates { files, provider, in_use, broken: RefCell::default(), warned: Cell::default() }))
     }
 
-    /// What a new connection gets.
-    pub(crate) fn config(&self) -> Arc<ServerConfig> {
+    fn config(&self) -> Arc<ServerConfig> {
         self.in_use.borrow().config.clone()
     }
 

@@ -24,7 +24,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tracing::warn;
 
-use super::client_tls::Certificates;
+use super::client_tls::ClientTls;
 use super::descriptors::{Descriptors, MAX_LATE, MAX_STATUS};
 use super::places::{Full, Place, Places, Seat, Seats};
 use super::rate::Rate;
@@ -50,7 +50,7 @@ pub(super) struct Door {
     handle: NodeHandle,
     config: Rc<NodeConfig>,
     /// None: they are served plain.
-    certificates: Option<Rc<Certificates>>,
+    tls: Option<ClientTls>,
     origins: Vec<String>,
     descriptors: Descriptors,
     seats: Arc<Seats>,
@@ -81,12 +81,12 @@ impl Door {
     pub(super) fn new(
         handle: NodeHandle,
         config: Rc<NodeConfig>,
-        certificates: Option<Rc<Certificates>>,
+        tls: Option<ClientTls>,
         descriptors: Descriptors,
         seats: Arc<Seats>,
         listener: &TcpListener,
     ) -> Rc<Door> {
-        let origins = own_origins(listener.local_addr().unwrap_or(config.client_listen), &config);
+        let origins = own_origins(listener.local_addr().unwrap_or(config.client_listen), &config, tls.is_some());
         let limits = &config.limits;
         let places = Places::new(limits.max_handshakes, limits.max_handshakes_per_address);
         let (late, status) = (Places::new(MAX_LATE, MAX_LATE), Places::new(MAX_STATUS, MAX_STATUS));
@@ -94,7 +94,7 @@ impl Door {
         Rc::new(Door {
             handle,
             config,
-            certificates,
+            tls,
             origins,
             descriptors,
             seats,
@@ -162,8 +162,8 @@ impl Door {
         certificate: &Cell<Option<Digest>>,
     ) -> Result<Metered, String> {
         let meter = self.handle.meter(owner);
-        let Some(certificates) = &self.certificates else { return Ok(Metered::new(stream, meter)) };
-        match tls::accept(certificates.config(), stream, MAX_TLS_HANDSHAKE).await {
+        let Some(client_tls) = &self.tls else { return Ok(Metered::new(stream, meter)) };
+        match tls::accept(client_tls.config(), stream, MAX_TLS_HANDSHAKE).await {
             Ok(secured) => {
                 let shown = secured.get_ref().1.peer_certificates().and_then(|chain| chain.first());
                 certificate.set(shown.and_then(key_hash));
@@ -229,9 +229,9 @@ impl Door {
 
 /// The node's own origins, and those that the configuration allows. The Host header is not asked: a page whose name was
 /// made to resolve to this node could write what it likes there.
-fn own_origins(listen: SocketAddr, config: &NodeConfig) -> Vec<String> {
+fn own_origins(listen: SocketAddr, config: &NodeConfig, has_tls: bool) -> Vec<String> {
     let mut origins = config.allowed_origins.clone();
-    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    let scheme = if has_tls { "https" } else { "http" };
     origins.push(format!("{scheme}://{listen}"));
     if listen.ip().is_loopback() || listen.ip().is_unspecified() {
         let port = listen.port();

@@ -1,6 +1,6 @@
 //! Nodes inside this process, on threads of their own, spoken to with typed messages.
 
-use crate::support::{PATIENCE, free_base_port};
+use crate::support::{PATIENCE, free_base_port, open_socket, websocket_on, wire};
 use actix::prelude::*;
 use futures_util::TryStreamExt;
 use rabia_bank::NodeError;
@@ -225,7 +225,7 @@ fn a_bank_without_a_port_goes_on_with_its_folder() {
 fn a_member_without_a_way_to_the_others_refuses_to_start() {
     let dir = tempfile::tempdir().unwrap();
     let config = create_or_open(&NewCluster::new(dir.path().join("data"), 3)).unwrap().remove(0);
-    let reach = Reach { clients: false, peers: PeerLinks::None };
+    let reach = Reach { clients: false, peers: PeerLinks::None, tls: None };
     let refused = Embedded::start_on_thread_with(config.clone(), reach).err();
     assert!(
         matches!(&refused, Some(NodeError::Refused(why)) if why.contains("a way to reach the others")),
@@ -292,4 +292,35 @@ fn a_feed_that_nobody_reads_waits_at_its_node() {
         bank.deposit("a", 1).await.unwrap();
         cluster.end().await.unwrap();
     });
+}
+
+#[test]
+fn a_host_brings_its_own_tls() {
+    let dir = tempfile::tempdir().unwrap();
+    let new = NewCluster { base_port: free_base_port(1), ..NewCluster::new(dir.path().join("data"), 1) };
+    let mut config = create_or_open(&new).unwrap().remove(0);
+    // Beyond this machine, too: it is no plain one.
+    config.client_listen.set_ip([0, 0, 0, 0].into());
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder =
+        rustls::ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13]);
+    let private = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let chain = vec![certificate.der().clone()];
+    let tls = builder.unwrap().with_no_client_auth().with_single_cert(chain, private).unwrap();
+    let plain = Reach { peers: PeerLinks::None, ..Reach::sockets() };
+    let refused = Embedded::start_on_thread_with(config.clone(), plain.clone()).err();
+    assert!(matches!(&refused, Some(NodeError::Refused(why)) if why.contains("beyond this machine")), "{refused:?}");
+    let reach = Reach { tls: Some(std::sync::Arc::new(tls)), ..plain };
+    let node = Embedded::start_on_thread_with(config.clone(), reach).unwrap();
+    let here = std::net::SocketAddr::from(([127, 0, 0, 1], config.client_listen.port()));
+    let wire = wire::secured(wire::connect(here).unwrap(), wire::trusting_all()).unwrap();
+    assert_eq!(wire::certificate(&wire), certificate.der().to_vec());
+    let mut socket = websocket_on(wire, here, "/v1/client", &[]).unwrap();
+    let hello = r#"{"hello": {"version": 2}}"#;
+    socket.send(tokio_tungstenite::tungstenite::Message::text(hello)).unwrap();
+    assert!(socket.read().unwrap().to_text().unwrap().contains("not_authorised"));
+    assert!(open_socket(here, "/v1/client", &[]).is_err(), "plain is not spoken");
+    actix::System::new().block_on(node.stop()).unwrap();
 }

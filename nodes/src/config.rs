@@ -423,8 +423,8 @@ impl NodeConfig {
              cluster = \"{cluster}\"\n\
              node = {node}\n\
              \n\
-             # Where clients connect, and where the other nodes do. Loopback only, unless you change it: nothing asks\n\
-             # clients for a password yet. Beyond loopback they need TLS (below), or the words `insecure = true` here.\n\
+             # Where clients connect, and where the other nodes do. Loopback only, unless you change it. Beyond loopback\n\
+             # clients need TLS (below), or the words `insecure = true` here: who reads a token on its way has it.\n\
              client_listen = \"{client}\"\n\
              peer_listen = \"{peer}\"\n\
              \n\

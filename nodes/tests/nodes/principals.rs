@@ -336,6 +336,43 @@ fn a_restored_cluster_knows_no_token_of_the_old_one_unless_told_to() {
     }
 }
 
+/// Files are 0600, folders 0700: those that were made first, and those that a running node makes.
+#[test]
+fn files_and_folders_are_for_their_owner_alone() {
+    fn look(path: &Path) -> usize {
+        let about = fs::symlink_metadata(path).unwrap();
+        let mode = about.permissions().mode() & 0o777;
+        assert_eq!(mode & 0o077, 0, "{} has mode {mode:o}", path.display());
+        let inside = if about.is_dir() { fs::read_dir(path).unwrap().collect() } else { Vec::new() };
+        1 + inside.into_iter().map(|entry| look(&entry.unwrap().path())).sum::<usize>()
+    }
+    let mut cluster = Cluster::create_as(1, &["--tls-self-signed"], |_| ());
+    let folder = cluster.dir.path().join("bank");
+    assert!(look(&folder) > 6);
+    cluster.nodes[0].start();
+    wait_until("the node serves", PATIENCE, || cluster.nodes[0].status().is_some());
+    let file = cluster.dir.path().join("backup");
+    let data_dir = &cluster.nodes[0].config.data_dir;
+    let back_up = || program(["backup", "--data-dir"]).arg(data_dir).arg("--to").arg(&file).output().unwrap();
+    let empty = back_up();
+    assert!(String::from_utf8_lossy(&empty.stderr).contains("there is nothing to back up yet"), "{empty:?}");
+    let mut daily = cluster.nodes[0].connect(Encoding::Json);
+    daily.command(json!({"create_account": {"account_id": "a", "initial_balance": 5}}));
+    let taken = back_up();
+    assert!(taken.status.success(), "{}", String::from_utf8_lossy(&taken.stderr));
+    assert!(look(&folder) > 9 && look(&file) == 1);
+    cluster.nodes[0].stop();
+    let restored = cluster.dir.path().join("restored");
+    let port = free_base_port(3).to_string();
+    let output = program(["restore", "--tls-self-signed", "--base-port", &port, "--data-dir"])
+        .arg(&restored)
+        .arg(&file)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(look(&restored) > 15 && restored.join("tls.pem").is_file());
+}
+
 #[test]
 fn no_log_has_a_secret_at_any_level() {
     let mut cluster = Cluster::create(1);

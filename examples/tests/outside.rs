@@ -55,20 +55,20 @@ struct Cluster {
 }
 
 fn cluster() -> Cluster {
-    cluster_with(None)
+    cluster_with(None, &[])
 }
 
-/// One that speaks TLS with clients, and the certificate to trust.
-fn secured_cluster() -> (Cluster, PathBuf) {
+/// One that speaks TLS with clients, pages of these origins among them, and the certificate to trust.
+fn secured_cluster(origins: &[String]) -> (Cluster, PathBuf) {
     let rcgen::CertifiedKey { cert, signing_key } =
         rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
     let tls = NewCertificate { certificate: cert.pem(), key: signing_key.serialize_pem() };
-    let cluster = cluster_with(Some(tls));
+    let cluster = cluster_with(Some(tls), origins);
     let trusted = cluster.folder.path().join("data").join(CERTIFICATE_FILE);
     (cluster, trusted)
 }
 
-fn cluster_with(tls: Option<NewCertificate>) -> Cluster {
+fn cluster_with(tls: Option<NewCertificate>, origins: &[String]) -> Cluster {
     let folder = tempfile::tempdir().unwrap();
     let scheme = if tls.is_some() { "wss" } else { "ws" };
     let new = NewCluster {
@@ -77,7 +77,8 @@ fn cluster_with(tls: Option<NewCertificate>) -> Cluster {
         transaction_limit: MAX_BALANCE,
         ..NewCluster::new(folder.path().join("data"), 3)
     };
-    let configs = create_or_open(&new).unwrap();
+    let mut configs = create_or_open(&new).unwrap();
+    configs.iter_mut().for_each(|config| config.allowed_origins.extend_from_slice(origins));
     let urls = configs.iter().map(|config| format!("{scheme}://{}", config.client_listen)).collect();
     let nodes = configs.into_iter().map(|config| Embedded::start_on_thread(config).unwrap()).collect();
     let token = token_in(&folder.path().join("data"));
@@ -138,7 +139,7 @@ fn a_client_is_written_in_python_from_the_wire_format_alone() {
     let expected = "replayed: True same: True\nrefused: insufficient_funds bob has 300\nseen: 300\n";
     assert_eq!(said(&output.unwrap()), expected);
     // Over TLS it trusts what Python's library for it trusts.
-    let (cluster, trusted) = secured_cluster();
+    let (cluster, trusted) = secured_cluster(&[]);
     let script = || {
         let mut command = Command::new(&python);
         command.arg(here("python/rabia_bank.py")).args(&cluster.urls).env(TOKEN_VARIABLE, &cluster.token);
@@ -181,7 +182,7 @@ fn the_module_works_in_node_over_nodes_that_stop() {
         for encoding in ["json", "messagepack"] {
             the_module_works(websocket, encoding, &cluster(), None);
         }
-        let (cluster, trusted) = secured_cluster();
+        let (cluster, trusted) = secured_cluster(&[]);
         the_module_works(websocket, "json", &cluster, Some(&trusted));
     }
 }
@@ -266,6 +267,18 @@ fn the_page_opens_an_account_moves_money_and_shows_the_live_feed() {
         let foreign = "new Promise((resolve) => { const socket = new WebSocket((window.node = new URL('/v1/client', NODE)).href); socket.onopen = () => socket.send('{\"hello\": {\"version\": 1}}'); socket.onmessage = () => resolve('welcome'); socket.onclose = (event) => resolve('closed ' + event.code); })";
         let node = browser.evaluate("fetch('./nodes.json').then((urls) => urls.json()).then((urls) => urls[0])").await;
         assert_eq!(browser.evaluate(&foreign.replace("NODE", &node.to_string())).await, "welcome");
+        // Over TLS, to a cluster that lets pages of this origin in.
+        let (secured, _) = secured_cluster(&[url.trim_end_matches('/').to_owned()]);
+        let deposit = format!(
+            "import('./rabia-bank.mjs').then(async ({{ RabiaBank }}) => {{
+                 const bank = new RabiaBank({urls}, {{ token: '{token}' }});
+                 await bank.createAccount('carol', 5);
+                 return String((await bank.deposit('carol', 2)).transaction.to_balance);
+             }})",
+            urls = json!(secured.urls),
+            token = secured.token
+        );
+        assert_eq!(browser.evaluate(&deposit).await, "7");
         // The same page under another name is another origin, which no node was told of.
         browser.open(&url.replace("127.0.0.1", "localhost")).await;
         assert_eq!(browser.evaluate(&foreign.replace("NODE", &node.to_string())).await, "closed 1008");

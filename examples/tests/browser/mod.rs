@@ -38,6 +38,8 @@ impl Browser {
         let mut child = Command::new(program)
             .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"])
             .args(["--remote-debugging-port=0", "--window-size=1000,900", "about:blank"])
+            // Certificates of tests are signed by nobody that it knows.
+            .arg("--ignore-certificate-errors")
             .arg(format!("--user-data-dir={}", folder.join("profile").display()))
             .stderr(Stdio::piped())
             .spawn()

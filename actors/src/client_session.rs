@@ -2,7 +2,7 @@
 //! [`parts::session`](crate::parts::session), which the session of a host shares.
 //!
 //! Requests go to the proposer (commands) or the bank (queries) and come back as answers, in any order. Everything that a
-//! client may make grow is bounded, for a connection, its owner and the node: requests in flight and their bytes (beyond: `busy`),
+//! client may make grow is bounded, for a connection, its principal and the node: requests in flight and their bytes (beyond: `busy`),
 //! bytes of a message (beyond: `too_large` and close code 1009), messages without an end, and answers that are not read (beyond: the
 //! connection is closed). See `budget`.
 
@@ -24,16 +24,17 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Message as Frame};
 use tracing::debug;
 
-use crate::budget::{Account, Exceeded};
+use crate::budget::{Account, Exceeded, Held};
 use crate::mail::bank::{Ask, Follow, Subscribe};
 use crate::mail::client_session::{Answers, Client, Goaway, Waiter};
 use crate::mail::proposer::Submit;
 use crate::metrics::Metrics;
 use crate::parts::session::{Number, Out, Reply, Session};
+use crate::seats::{Seat, Seats};
 use crate::session::{self, SessionNeighbours, SessionSettings};
-use crate::socket::metered::Meter;
-use crate::socket::pace::Paced;
-use crate::socket::{ClientSocket, Seat, Visitor};
+use crate::socket::metered::{MAX_HELLO, Meter};
+use crate::socket::pace::{Paced, Paces};
+use crate::socket::{ClientSocket, Doorway, Visitor};
 use outlet::Outlet;
 
 mod closing;
@@ -41,6 +42,8 @@ mod door;
 mod opening;
 mod outlet;
 mod subscriptions;
+
+pub use subscriptions::MAX_SUBSCRIPTIONS;
 
 /// Pages of accounts or transactions, of some hundred kilobytes, that the bank is asked for at a time: answers that it has given
 /// and that are not written yet are not among those that wait for the client.
@@ -60,21 +63,24 @@ struct Asker {
     request: u64,
     encoding: Encoding,
     subscribes: bool,
-    /// Given back when the request is answered, or the connection gone.
-    _bytes: Option<UnansweredBytes>,
+    /// The request, and its bytes: counted until it is answered, or the connection gone.
+    _held: Option<[Held; 2]>,
 }
 
-/// The bytes of a request, counted while it waits for its answer.
-#[derive(Debug)]
-struct UnansweredBytes {
-    bytes: usize,
+/// What waits of a connection, and what its share of the node is counted by.
+struct Accounts {
+    /// Bytes of requests that wait for their answers.
     waiting: Arc<Account>,
+    /// How many do.
+    in_flight: Arc<Account>,
+    subscriptions: Arc<Account>,
+    paces: Arc<Paces>,
 }
 
-impl Drop for UnansweredBytes {
-    fn drop(&mut self) {
-        self.waiting.give(self.bytes);
-    }
+/// A subscription of a connection.
+struct Subscribed {
+    encoding: Encoding,
+    _held: Held,
 }
 
 /// One connection of a client.
@@ -82,8 +88,13 @@ pub struct ClientSession {
     client: Client,
     settings: Arc<SessionSettings>,
     socket: Option<ClientSocket>,
-    /// Let go of with this.
-    _seat: Seat,
+    /// Where it waits until its client has said who it is.
+    place: Option<Doorway>,
+    waiting_there: SpawnHandle,
+    seats: Arc<Seats>,
+    late: bool,
+    /// None until then.
+    seat: Option<Seat>,
     session: Session<Asker>,
     /// What the session says is to be done next.
     outs: Vec<Out<Asker>>,
@@ -109,13 +120,12 @@ pub struct ClientSession {
     /// The pages that the bank is asked for, by tag, and those that it is yet to be asked for.
     pages: FxHashSet<u64>,
     more_pages: VecDeque<Ask>,
-    /// The encodings of its subscriptions, by the numbers of their requests.
-    subscriptions: BTreeMap<u64, Encoding>,
+    /// By the numbers of their requests.
+    subscriptions: BTreeMap<u64, Subscribed>,
     /// Since when some of them rest because the client does not read.
     resting: Option<Instant>,
     outlet: Outlet,
-    /// What waits for an answer.
-    waiting: Arc<Account>,
+    accounts: Accounts,
     meter: Arc<Meter>,
     heard: Instant,
     pinged: Instant,
@@ -127,7 +137,7 @@ impl ClientSession {
     /// The session of a connection.
     pub fn new(
         client: Client,
-        Visitor { socket, owner, certificate, seat }: Visitor,
+        Visitor { socket, owner, certificate, place, seats, late }: Visitor,
         settings: Arc<SessionSettings>,
         neighbours: Arc<SessionNeighbours>,
         metrics: Arc<Metrics>,
@@ -135,13 +145,23 @@ impl ClientSession {
         let now = Instant::now();
         let limits = settings.limits();
         let outlet = Outlet::new(settings.budgets.unread.open(owner));
-        let waiting = Arc::new(settings.budgets.waiting.open(owner));
+        let budgets = &settings.budgets;
+        let accounts = Accounts {
+            waiting: Arc::new(budgets.waiting.open(owner)),
+            in_flight: Arc::new(budgets.in_flight.open(owner)),
+            subscriptions: Arc::new(budgets.subscriptions.open(owner)),
+            paces: budgets.pace.open(owner),
+        };
         let meter = socket.get_ref().meter().clone();
         ClientSession {
             client,
             settings,
             socket: Some(socket),
-            _seat: seat,
+            place: Some(place),
+            waiting_there: SpawnHandle::default(),
+            seats,
+            late,
+            seat: None,
             session: Session::new(limits, session::draw_key),
             outs: Vec::new(),
             began: now,
@@ -159,7 +179,7 @@ impl ClientSession {
             subscriptions: BTreeMap::new(),
             resting: None,
             outlet,
-            waiting,
+            accounts,
             meter,
             heard: now,
             pinged: now,
@@ -260,14 +280,13 @@ impl ClientSession {
 
     /// Counts the bytes of a request that is to wait. If there are too many, the client is told so.
     fn take_bytes(&mut self, encoding: Encoding, request: u64, first: bool, ctx: &mut Context<Self>) -> Option<Asker> {
-        let bytes = self.message_bytes;
-        match self.waiting.take(bytes) {
-            Ok(()) => {
-                let _bytes = Some(UnansweredBytes { bytes, waiting: self.waiting.clone() });
-                Some(Asker { request, encoding, subscribes: false, _bytes })
-            }
-            Err(exceeded) => {
-                let message = format!("too many bytes of requests of {} wait already", exceeded.whose());
+        let Accounts { waiting, in_flight, .. } = &self.accounts;
+        let held = waiting.hold(self.message_bytes).map_err(|exceeded| ("bytes of requests", exceeded));
+        let held = held.and_then(|bytes| Ok([in_flight.hold(1).map_err(|exceeded| ("requests", exceeded))?, bytes]));
+        match held {
+            Ok(held) => Some(Asker { request, encoding, subscribes: false, _held: Some(held) }),
+            Err((what, exceeded)) => {
+                let message = format!("too many {what} of {} wait already", exceeded.whose());
                 let outcome = if first { Outcome::Refused } else { Outcome::Unknown };
                 let refusal = Refusal { outcome, ..Refusal::refused(ErrorCode::Busy, message) };
                 self.refuse(encoding, Some(request), refusal, ctx);
@@ -404,7 +423,10 @@ impl Actor for ClientSession {
         ctx.run_interval(CHECK, |session, ctx| session.check(ctx));
         let Some(socket) = self.socket.take() else { return ctx.stop() };
         let (sink, stream) = socket.split();
-        ctx.add_stream(Paced::new(stream, self.settings.budgets.long_messages.clone()));
+        ctx.add_stream(Paced::new(stream, self.accounts.paces.clone()));
+        if let Some(place) = self.place.take() {
+            self.waiting_there = ctx.spawn(place.into_actor(self).map(|(), session, ctx| session.make_room(ctx)));
+        }
         let writing = self.outlet.open(sink).into_actor(self);
         ctx.spawn(writing.map(|closed, session, ctx: &mut Context<Self>| session.written(closed, ctx)));
     }
@@ -450,7 +472,7 @@ impl ClientSession {
     /// Says why the connection ends, where it can.
     fn reading_failed_by(&mut self, error: SocketError, ctx: &mut Context<Self>) {
         self.reading_failed();
-        let max = self.settings.max_message_bytes;
+        let max = if self.token.is_some() { self.settings.max_message_bytes } else { MAX_HELLO };
         let too_large = |message: String| Refusal::refused(ErrorCode::TooLarge, message);
         let (refusal, code, reason) = match (error, self.meter.exceeded()) {
             (SocketError::Capacity(CapacityError::MessageTooLong { size, max_size }), _) => {

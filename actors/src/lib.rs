@@ -121,6 +121,7 @@ pub mod process;
 pub mod proposer;
 pub mod rate;
 pub mod rebuild;
+pub mod seats;
 pub mod session;
 pub mod snapshot;
 pub mod snapshotter;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use rabia_bank_messages::ids::SessionKey;
+use rabia_bank_messages::principal::{HOST, Role};
 use rabia_bank_storage::Held;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -155,8 +156,14 @@ impl<S: StateMachine> Handler<OpenSession<S>> for Node<S> {
         self.clients += 1;
         let (settings, neighbours) = (self.settings.clone(), self.neighbours.clone());
         let (id, metrics) = (self.clients, self.metrics.clone());
+        let owner =
+            neighbours.applied.roster().rights(token, 0).map_or(Owner::Host, |rights| match rights.principal() {
+                HOST => Owner::Host,
+                number if rights.has(Role::Operator) => Owner::Operator(number),
+                number => Owner::Principal(number),
+            });
         let session = HostSession::create(|ctx| {
-            let client = answering(id, Owner::Host, ctx.address().recipient());
+            let client = answering(id, owner, ctx.address().recipient());
             HostSession::new(client, key, token, &settings, neighbours, metrics)
         });
         self.host_sessions.push(session.clone().recipient());

@@ -68,15 +68,19 @@ pub struct NodeSettings {
     pub max_message_bytes: usize,
     /// Requests of one connection that may wait for their answers.
     pub max_in_flight: usize,
-    /// Commands of this node's clients that may wait for their slot.
+    /// Commands of this node's clients that may wait for their slot …
     pub max_in_flight_node: usize,
+    /// … and of one principal.
+    pub max_in_flight_per_principal: usize,
+    /// Records that are looked at for queries and feeds of one principal, a second.
+    pub max_scanned_per_principal: u64,
     /// How long a request may wait before it is answered `no_quorum`.
     pub request_timeout: Duration,
     /// Connections of clients that are brought at most, for the status.
     pub max_clients: u64,
     /// Files and sockets that the process may have open, for the status.
     pub descriptors: u64,
-    /// How many bytes of its clients may wait.
+    /// How much of its clients may wait.
     pub budgets: BudgetSettings,
 }
 
@@ -264,11 +268,12 @@ fn wire<S: StateMachine>(settings: NodeSettings, files: Files, rebuilt: Rebuilt<
         log_time: rebuilt.ledger.log_time(),
         witness: clock.witness(),
         since_boot: since_boot(),
-        requests: RequestBudget::new(settings.max_in_flight_node),
+        requests: RequestBudget::new(settings.max_in_flight_node, settings.max_in_flight_per_principal),
         peers: links.iter().map(|(peer, _)| *peer).collect(),
     };
     let proposer = proposer.run(Proposer::new(state, clock, started, metrics.clone(), inboxes.for_proposer()));
-    let state = BankState { rebuilt, saved: books.slot(), policy: settings.snapshots, portions: Portions::default() };
+    let portions = Portions { a_second: settings.max_scanned_per_principal, ..Portions::default() };
+    let state = BankState { rebuilt, saved: books.slot(), policy: settings.snapshots, portions };
     let ledger_books = books.reader();
     let part = snapshotter::Snapshotter::new(books.reader(), books.slot(), Patience::default(), metrics.clone());
     let snapshotter = snapshotter.run(Snapshotter::new(part, reader, books, inboxes.for_snapshotter()));

@@ -379,7 +379,7 @@ impl NodeConfig {
         let limits = &self.limits;
         // The longest message, and its answer, must fit into half of what all have: more is for those that have less.
         let (unread, message) = (MIN_UNREAD_BYTES as u64, 2 * limits.max_message_bytes as u64);
-        let within: [(&'static str, u64, std::ops::RangeInclusive<u64>); 23] = [
+        let within: [(&'static str, u64, std::ops::RangeInclusive<u64>); 27] = [
             ("window", self.window, 1..=MAX_WINDOW),
             ("owner_history", self.owner_history, 1..=MAX_WINDOW),
             ("transaction_limit", self.transaction_limit, 1..=MAX_BALANCE),
@@ -387,17 +387,21 @@ impl NodeConfig {
             ("session_idle_ms", self.sessions.idle_ms, MIN_SESSION_IDLE_MS..=MAX_SESSION_IDLE_MS),
             ("max_message_bytes", limits.max_message_bytes as u64, MIN_MESSAGE_BYTES as u64..=MAX_MESSAGE_BYTES as u64),
             ("max_in_flight", limits.max_in_flight as u64, 1..=1 << 20),
+            ("max_in_flight_per_principal", limits.max_in_flight_per_principal as u64, 1..=1 << 24),
             ("max_in_flight_node", limits.max_in_flight_node as u64, 1..=1 << 24),
             ("max_clients", limits.max_clients as u64, 1..=1 << 20),
-            ("max_clients_per_address", limits.max_clients_per_address as u64, 1..=1 << 20),
+            ("max_clients_per_principal", limits.max_clients_per_principal as u64, 1..=1 << 20),
             ("max_handshakes", limits.max_handshakes as u64, 1..=1 << 16),
             ("max_handshakes_per_address", limits.max_handshakes_per_address as u64, 1..=1 << 16),
+            ("max_subscriptions_per_principal", limits.max_subscriptions_per_principal as u64, 1..=1 << 20),
+            ("max_subscriptions_node", limits.max_subscriptions_node as u64, 2..=1 << 24),
+            ("max_scanned_per_principal", limits.max_scanned_per_principal, 4_096..=1 << 40),
             ("max_unread_bytes", limits.max_unread_bytes as u64, unread..=1 << 32),
-            ("max_unread_bytes_per_address", limits.max_unread_bytes_per_address as u64, unread..=1 << 36),
+            ("max_unread_bytes_per_principal", limits.max_unread_bytes_per_principal as u64, unread..=1 << 36),
             ("max_unread_bytes_node", limits.max_unread_bytes_node as u64, 2 * unread..=1 << 40),
-            ("max_unfinished_bytes_per_address", limits.max_unfinished_bytes_per_address as u64, message..=1 << 36),
+            ("max_unfinished_bytes_per_principal", limits.max_unfinished_bytes_per_principal as u64, message..=1 << 36),
             ("max_unfinished_bytes_node", limits.max_unfinished_bytes_node as u64, 2 * message..=1 << 40),
-            ("max_waiting_bytes_per_address", limits.max_waiting_bytes_per_address as u64, message..=1 << 36),
+            ("max_waiting_bytes_per_principal", limits.max_waiting_bytes_per_principal as u64, message..=1 << 36),
             ("max_waiting_bytes_node", limits.max_waiting_bytes_node as u64, 2 * message..=1 << 40),
             ("request_timeout_ms", limits.request_timeout_ms, 10..=3_600_000),
             ("handshake_timeout_ms", limits.handshake_timeout_ms, 10..=3_600_000),

@@ -6,8 +6,9 @@
 //! every page on the peers' port.
 //!
 //! Clients never take the descriptors that peers, stores, the control socket and operators need: a part of what the process may
-//! open is kept, and beyond it clients hear 503. The status is answered on a path of its own out of that reserve. One address has
-//! neither all connections nor all handshakes: the limits stand in `node.toml`.
+//! open is kept, and beyond it clients are turned away when they have said who they are, but for operators. The status is answered on a
+//! path of its own out of that reserve. One principal never has all connections, nor one address all handshakes: the limits stand in
+//! `node.toml`.
 
 mod client_tls;
 mod clients;
@@ -30,6 +31,7 @@ use rabia_bank_actors::failure::Failure;
 use rabia_bank_actors::handle::{NodeHandle, Sessions};
 use rabia_bank_actors::ledger::machine::StateMachine;
 use rabia_bank_actors::parts::bank::SnapshotPolicy;
+use rabia_bank_actors::seats::Seats;
 use rabia_bank_actors::start::{self, NodeSettings};
 use rabia_bank_messages::ids::StoreId;
 use rabia_bank_messages::promise::Identity;
@@ -47,7 +49,6 @@ use tracing::{debug, info, warn};
 
 use self::client_tls::{Certificates, ClientTls};
 use self::descriptors::{Descriptors, RESERVE};
-use self::places::Seats;
 use self::rate::Rate;
 use crate::config::NodeConfig;
 use crate::member_key::{KeyError, MemberKey};
@@ -208,10 +209,10 @@ pub async fn run_on(
     serve(config, secrets, Arc::default(), handle, listeners, shutdown).await
 }
 
-/// How many connections of clients the node takes, in all and of one address.
+/// How many connections of clients the node takes, in all and of one principal.
 fn seats(config: &NodeConfig, descriptors: Descriptors) -> Arc<Seats> {
     let all = config.limits.max_clients.min(descriptors.for_clients());
-    Seats::new(all, config.limits.max_clients_per_address)
+    Seats::new(all, config.limits.max_clients_per_principal)
 }
 
 /// The key of this member. Where there is no store either, that is what is told.
@@ -251,6 +252,8 @@ fn settings(config: &NodeConfig, secrets: &Secrets) -> Result<NodeSettings, Node
         max_message_bytes: config.limits.max_message_bytes,
         max_in_flight: config.limits.max_in_flight,
         max_in_flight_node: config.limits.max_in_flight_node,
+        max_in_flight_per_principal: config.limits.max_in_flight_per_principal,
+        max_scanned_per_principal: config.limits.max_scanned_per_principal,
         request_timeout: config.limits.request_timeout(),
         budgets: config.limits.budgets(),
         max_clients: seats(config, descriptors).all() as u64,
@@ -314,7 +317,7 @@ pub(crate) async fn serve(
         descriptors = descriptors.limit,
         kept = RESERVE,
         clients = seats.all(),
-        of_one_address = seats.per_address(),
+        of_one_principal = seats.per_principal(),
         "connections that this node takes"
     );
     info!(

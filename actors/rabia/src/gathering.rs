@@ -1,4 +1,4 @@
-//! What gathers for the next batch: requests in turn, first by owner, then by connection.
+//! What gathers for the next batch: requests in turn, first by owner, which is a principal, then by connection.
 //!
 //! A batch is put together only when it is about to be proposed or sent. So a request of somebody who asks little waits for what is in
 //! flight, and not for all that others have sent before it: it is in the next batch that this node forms.
@@ -78,10 +78,18 @@ impl Waiting {
 }
 
 /// The requests of a client, in the order in which they came.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Line {
+    /// Whose they are, for as long as the line lasts: a client may belong to another owner behind it.
+    owner: Owner,
     requests: VecDeque<Waiting>,
     load: Load,
+}
+
+impl Line {
+    fn of(owner: Owner) -> Line {
+        Line { owner, requests: VecDeque::new(), load: Load::default() }
+    }
 }
 
 /// A batch that was put together.
@@ -139,14 +147,15 @@ impl Gathering {
         let waiting = Waiting { tag: from.tag, request };
         let bytes = waiting.request.len();
         self.all.add(bytes);
-        self.owners.entry(from.owner).or_default().add(bytes);
         let is_long = waiting.is_long();
         self.long_bytes += if is_long { bytes } else { 0 };
-        let line = self.lines.entry(from.client).or_default();
+        let line = self.lines.entry(from.client).or_insert_with(|| Line::of(from.owner));
+        let owner = line.owner;
+        self.owners.entry(owner).or_default().add(bytes);
         line.load.add(bytes);
         line.requests.push_back(waiting);
         if line.requests.len() == 1 {
-            self.wait(from.owner, from.client, is_long);
+            self.wait(owner, from.client, is_long);
         }
         match &mut self.last {
             [Some((client, at)), _] if *client == from.client => *at = now,
@@ -328,6 +337,19 @@ mod tests {
         }
         let Gathered { batch, .. } = gathering.take(Duration::from_millis(2_001));
         assert!(batch.is_full(), "{} bytes", batch.len());
+    }
+
+    /// A client that belongs to another owner while its requests wait is counted right.
+    #[test]
+    fn a_client_may_belong_to_another_owner() {
+        let mut gathering = Gathering::default();
+        let single = Action::Command(Command::One(deposit()));
+        for of in [(1, 9), (2, 9), (2, 9), (2, 7)] {
+            assert!(push(&mut gathering, 1, of, 0, &single));
+        }
+        let Gathered { askers, .. } = gathering.take(Duration::from_millis(2));
+        assert_eq!(askers.len(), 4);
+        assert!(gathering.is_empty() && gathering.owners.is_empty() && gathering.lines.is_empty());
     }
 
     /// However much one owner or one client has waiting, there is room for another.

@@ -68,7 +68,7 @@ impl ClientSession {
     }
 
     /// Ends the connection, and with it what is still under way to the client.
-    fn abort(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn abort(&mut self, ctx: &mut Context<Self>) {
         self.meter.abort();
         ctx.stop();
     }

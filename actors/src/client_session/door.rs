@@ -13,7 +13,8 @@ use rabia_bank_messages::token::Token;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::debug;
 
-use super::ClientSession;
+use super::{Accounts, ClientSession};
+use crate::consensus::turns::Owner;
 use crate::ledger::Bank;
 use crate::ledger::machine::StateMachine;
 
@@ -68,6 +69,53 @@ impl ClientSession {
         self.close(CloseCode::Policy, "client_too_old", ctx);
     }
 
+    /// Whose work it is that is asked for with this token.
+    pub(super) fn owner_of(&self, token: u64) -> Owner {
+        match self.neighbours.applied.roster().rights(token, 0) {
+            Some(rights) if rights.has(Role::Operator) => Owner::Operator(rights.principal()),
+            Some(rights) => Owner::Principal(rights.principal()),
+            None => self.client.owner(),
+        }
+    }
+
+    /// A client that has said who it is comes out of the doorway and gets a seat, if there is one for its principal. Otherwise it is
+    /// told so, and the connection ends.
+    pub(super) fn sit_down(&mut self, encoding: Encoding, owner: Owner, ctx: &mut Context<Self>) -> bool {
+        if self.seat.is_none() {
+            match self.seats.take(owner, self.late) {
+                Ok(seat) => self.seat = Some(seat),
+                Err(full) => {
+                    self.refuse(encoding, None, Refusal::refused(ErrorCode::Busy, full.why()), ctx);
+                    self.close(CloseCode::Again, "there is no room for another client", ctx);
+                    return false;
+                }
+            }
+            ctx.cancel_future(self.waiting_there);
+        }
+        self.belong_to(owner);
+        true
+    }
+
+    /// What the connection does and has waiting is this owner's from now on.
+    fn belong_to(&mut self, owner: Owner) {
+        self.client.belong_to(owner);
+        if let Some(seat) = &mut self.seat {
+            seat.move_to(owner);
+        }
+        let Accounts { waiting, in_flight, subscriptions, paces } = &self.accounts;
+        for account in [waiting, in_flight, subscriptions, &self.outlet.unread] {
+            account.move_to(owner);
+        }
+        paces.move_to(owner);
+        self.meter.greeted(owner);
+    }
+
+    /// Others need the place of a client that has not said who it is, or was turned away. It goes at once: there may be many.
+    pub(super) fn make_room(&mut self, ctx: &mut Context<Self>) {
+        debug!(client = self.client.id(), "a connection makes room: too many have said no hello");
+        self.abort(ctx);
+    }
+
     /// Refuses here what would be refused when it is applied.
     pub(super) fn check_command(&self, command: &Command) -> Result<(), Refusal> {
         let Some(token) = self.token else { return Ok(()) };
@@ -110,6 +158,10 @@ impl ClientSession {
         self.seen_changes = changes;
         let roster = self.neighbours.applied.roster();
         self.token_until = roster.expires_at(token);
+        let owner = self.owner_of(token);
+        if owner != self.client.owner() {
+            self.belong_to(owner);
+        }
         if roster.asker(token, now).is_none() {
             debug!(client = self.client.id(), token, "the token of a connection is not in force any more");
             self.close(CloseCode::Policy, NOT_AUTHORISED, ctx);

@@ -39,12 +39,15 @@ impl ClientSession {
         let Some(token) = self.recognise(hello.token.as_ref()) else {
             return self.turn_away(encoding, None, ctx);
         };
+        if !self.sit_down(encoding, self.owner_of(token), ctx) {
+            return;
+        }
         self.greeted = true;
         self.client.show(token);
         self.session.show(token);
         self.token = Some(token);
         if let Some(open) = hello.open {
-            let asker = Asker { request: 0, encoding, subscribes: false, _bytes: None };
+            let asker = Asker { request: 0, encoding, subscribes: false, _held: None };
             return self.session.open(self.now(), open.key, Some(asker), &mut self.outs);
         }
         if let Some(session) = hello.session {

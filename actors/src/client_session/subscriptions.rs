@@ -10,10 +10,10 @@ use rabia_bank_messages::bank::{ErrorCode, ReadLevel, Refusal, Transaction};
 use rabia_bank_messages::client::{Feed, ServerMessage};
 use rabia_bank_messages::codec::Encoding;
 
-use super::{Asker, ClientSession};
+use super::{Asker, ClientSession, Subscribed};
 
 /// Subscriptions that a connection may have open.
-const MAX_SUBSCRIPTIONS: usize = 64;
+pub const MAX_SUBSCRIPTIONS: usize = 64;
 /// While more bytes than these wait for a client to read them, its subscriptions rest.
 const FEED_AHEAD: usize = 256 << 10;
 
@@ -37,9 +37,17 @@ impl ClientSession {
             let message = format!("{MAX_SUBSCRIPTIONS} subscriptions are open on this connection");
             Refusal::refused(ErrorCode::Busy, message)
         } else {
-            self.subscriptions.insert(request, encoding);
-            let asker = Asker { subscribes: true, ..asker };
-            return self.session.subscribe(self.now(), asker, request, feed, read, &mut self.outs);
+            match self.accounts.subscriptions.hold(1) {
+                Ok(_held) => {
+                    self.subscriptions.insert(request, Subscribed { encoding, _held });
+                    let asker = Asker { subscribes: true, ..asker };
+                    return self.session.subscribe(self.now(), asker, request, feed, read, &mut self.outs);
+                }
+                Err(exceeded) => {
+                    let message = format!("too many subscriptions of {} are open", exceeded.whose());
+                    Refusal::refused(ErrorCode::Busy, message)
+                }
+            }
         };
         self.refuse(encoding, Some(request), refusal, ctx);
     }
@@ -60,7 +68,7 @@ impl ClientSession {
         next: u64,
         ctx: &mut Context<Self>,
     ) {
-        let Some(&encoding) = self.subscriptions.get(&request) else { return };
+        let Some(&Subscribed { encoding, .. }) = self.subscriptions.get(&request) else { return };
         if transactions.is_empty() {
             let reached = ServerMessage::Reached { subscription: request, reached: next - 1 };
             self.send(encoding, &reached, ctx);

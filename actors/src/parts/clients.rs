@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use rabia_bank_messages::bank::Refusal;
 use rabia_bank_messages::ids::Slot;
-use rabia_bank_messages::principal::NO_TOKEN;
+use rabia_bank_messages::principal::{NO_TOKEN, PrincipalNumber};
 
 use crate::consensus::turns::{ClientId, Owner};
 use crate::ledger::Bank;
@@ -22,7 +22,10 @@ pub struct Client<S: StateMachine = Bank>(Arc<Handle<S>>);
 
 struct Handle<S: StateMachine> {
     id: ClientId,
+    /// Whose it is until it has said who it is.
     owner: Owner,
+    /// Its principal's number twice, and one more for an operator; 0 until that is known.
+    principal: AtomicU64,
     /// None where the driver delivers answers itself, by the id.
     ear: Option<Ear<S>>,
     gone: AtomicBool,
@@ -46,14 +49,17 @@ impl<S: StateMachine> Client<S> {
         owner: Owner,
         ear: impl Fn(Vec<Answered<S>>, Option<Instant>) + Send + Sync + 'static,
     ) -> Client<S> {
-        let (gone, token) = (AtomicBool::new(false), AtomicU64::new(NOBODY));
-        Client(Arc::new(Handle { id, owner, ear: Some(Box::new(ear)), gone, token }))
+        Client::of(id, owner, Some(Box::new(ear)), NOBODY)
     }
 
     /// One whose answers are delivered by its id, and that is the program which the node lives in.
     pub fn simulated(id: ClientId, owner: Owner) -> Client<S> {
-        let (gone, token) = (AtomicBool::new(false), AtomicU64::new(NO_TOKEN));
-        Client(Arc::new(Handle { id, owner, ear: None, gone, token }))
+        Client::of(id, owner, None, NO_TOKEN)
+    }
+
+    fn of(id: ClientId, owner: Owner, ear: Option<Ear<S>>, token: u64) -> Client<S> {
+        let (gone, token, principal) = (AtomicBool::new(false), AtomicU64::new(token), AtomicU64::new(0));
+        Client(Arc::new(Handle { id, owner, principal, ear, gone, token }))
     }
 
     /// Unique on this node.
@@ -63,7 +69,23 @@ impl<S: StateMachine> Client<S> {
 
     /// Whose work it is that the client asks for.
     pub fn owner(&self) -> Owner {
-        self.0.owner
+        let principal = self.0.principal.load(Ordering::Relaxed);
+        let number = (principal >> 1) as PrincipalNumber; // it was one
+        match principal {
+            0 => self.0.owner,
+            _ if principal.is_multiple_of(2) => Owner::Principal(number),
+            _ => Owner::Operator(number),
+        }
+    }
+
+    /// Its work is this owner's from now on, where that is a principal.
+    pub fn belong_to(&self, owner: Owner) {
+        let principal = match owner {
+            Owner::Principal(number) => 2 * u64::from(number),
+            Owner::Operator(number) => 2 * u64::from(number) + 1,
+            Owner::Host | Owner::Address(_) => 0,
+        };
+        self.0.principal.store(principal, Ordering::Relaxed);
     }
 
     /// The number of the token that it has shown. Until then nothing is answered to it.

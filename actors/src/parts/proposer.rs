@@ -1,6 +1,6 @@
 //! What goes into the pool, and what follows from what the pool wants.
 //!
-//! - **Room.** A command is refused as busy where too many wait on this node, or too many of its client or owner; where this node's
+//! - **Room.** A command is refused as busy where too many wait on this node, or too many of its client or principal; where this node's
 //!   store does not speak yet or any more; and where nobody has confirmed how long the node was off. Commands count until
 //!   their batch is decided or given up, however long their clients wait.
 //! - **Order.** The bank hears who waits for a batch before anything is said of the batch. Whatever happens together is proposed
@@ -23,7 +23,7 @@ use rustc_hash::FxHashMap;
 
 use super::timekeeper::{Look, Timekeeper};
 use super::waiters::Waiters;
-use crate::budget::{MAX_UNANSWERED, RequestBudget};
+use crate::budget::{Exceeded, MAX_UNANSWERED, RequestBudget, Requests};
 use crate::consensus::agreement::{Event, Notice};
 use crate::consensus::clocks::Witness;
 use crate::consensus::pool::{Asker, Now, Pool, PoolEffect, Room};
@@ -74,8 +74,8 @@ pub struct ProposerState {
 /// A batch of this node that is not decided.
 #[derive(Debug)]
 struct Formed {
-    requests: usize,
-    bytes: usize,
+    /// What is in it, by owner.
+    requests: FxHashMap<Owner, Requests>,
     /// When it was formed, until it was proposed.
     unproposed: Option<Duration>,
 }
@@ -89,7 +89,8 @@ pub struct Proposer<W> {
     gathering_since: Option<Duration>,
     /// How many, and whose they are.
     gathering: usize,
-    waiters: Waiters<W>,
+    /// With whose work their requests are, and the bytes of these.
+    waiters: Waiters<(W, Owner, usize)>,
     formed: FxHashMap<BatchId, Formed>,
     /// Requests that gather or are in a batch that is not decided.
     in_flight: RequestBudget,
@@ -143,19 +144,20 @@ impl<W> Proposer<W> {
         out: &mut Vec<Out<W>>,
     ) {
         let room = Room { requests: self.in_flight.max_requests(), bytes: MAX_UNANSWERED };
-        let full = self.in_flight.is_full();
+        let full = self.in_flight.check(owner);
         let why = if self.pool.is_silent() {
             "this node has a new store, and is not yet as far as the others: ask another one".into()
         } else if self.pool.waits_for_clock() {
             "this node was off, and nobody has confirmed yet for how long: see its log, or ask another one".into()
-        } else if full || !self.pool.has_room(owner, client, room) {
-            let whose = if full { "on this node" } else { "of this client or its address" };
+        } else if full.is_err() || !self.pool.has_room(owner, client, room) {
+            let whose = if full == Err(Exceeded::Node) { "on this node" } else { "of this client or its principal" };
             format!("too many requests {whose} wait already ({} on this node)", self.in_flight.requests())
         } else {
-            self.in_flight.take();
+            let bytes = request.len();
+            self.in_flight.take(owner, bytes);
             self.gathering += 1;
             self.gathering_since.get_or_insert(now.elapsed);
-            let tag = self.waiters.keep(waiter);
+            let tag = self.waiters.keep((waiter, owner, bytes));
             self.pool.submit(now, Asker { owner, client, tag }, request);
             return self.schedule(out);
         };
@@ -245,7 +247,7 @@ impl<W> Proposer<W> {
         for effect in effects.drain(..) {
             match effect {
                 PoolEffect::Formed(id, payload, askers) => {
-                    self.formed(now.elapsed, id, payload.len(), askers, out);
+                    self.formed(now.elapsed, id, askers, out);
                     events.push(Event::Hold(id, payload));
                 }
                 PoolEffect::Propose { slot, value, with_payload } => {
@@ -274,22 +276,27 @@ impl<W> Proposer<W> {
         }
     }
 
-    fn formed(&mut self, now: Duration, id: BatchId, bytes: usize, askers: Vec<Asker>, out: &mut Vec<Out<W>>) {
-        let waiters: Vec<W> = askers.into_iter().map(|Asker { tag, .. }| self.waiters.take(tag)).collect();
+    fn formed(&mut self, now: Duration, id: BatchId, askers: Vec<Asker>, out: &mut Vec<Out<W>>) {
+        let mut waiters = Vec::with_capacity(askers.len());
+        let mut requests = FxHashMap::<Owner, Requests>::default();
+        for Asker { tag, .. } in askers {
+            let (waiter, owner, bytes) = self.waiters.take(tag);
+            waiters.push(waiter);
+            requests.entry(owner).or_default().add(bytes);
+        }
         if let Some(since) = self.gathering_since {
             self.metrics.stages.note(Stage::Queue, now.saturating_sub(since));
         }
         self.gathering -= waiters.len();
         self.gathering_since = (self.gathering > 0).then_some(now);
-        self.in_flight.formed(bytes);
-        self.formed.insert(id, Formed { requests: waiters.len(), bytes, unproposed: Some(now) });
+        self.formed.insert(id, Formed { requests, unproposed: Some(now) });
         out.push(Out::Expect(id, waiters));
     }
 
     /// A batch of this node is not in flight any more.
     fn done(&mut self, id: &BatchId) {
-        if let Some(Formed { requests, bytes, .. }) = self.formed.remove(id) {
-            self.in_flight.give(requests, bytes);
+        if let Some(Formed { requests, .. }) = self.formed.remove(id) {
+            requests.into_iter().for_each(|(owner, requests)| self.in_flight.give(owner, requests));
         }
     }
 
@@ -343,7 +350,7 @@ mod tests {
             log_time: 0,
             witness: Witness::default(),
             since_boot: None,
-            requests: RequestBudget::new(requests),
+            requests: RequestBudget::new(requests, requests),
             peers: nodes.collect(),
         };
         Proposer::new(Now { elapsed: Duration::ZERO, ..NOW }, state, Arc::new(Metrics::new(Instant::now(), 0, 0)))

@@ -19,9 +19,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::budget::{Account, Exceeded};
+use crate::consensus::turns::Owner;
 
 /// The most bytes of an opening handshake.
 pub const MAX_HANDSHAKE: usize = 4 << 10;
+/// The most bytes of a client's first message, which is a hello: until then nobody knows whose share they are.
+pub const MAX_HELLO: usize = 8 << 10;
 /// The most bytes of pings whose pongs could not be written: a few KiB more than what nobody reads anyway.
 const MAX_PINGS: usize = 64 << 10;
 /// A control frame of a client: two bytes, the mask, and up to 125 more.
@@ -34,6 +37,8 @@ pub struct Meter {
     /// What may be read of the handshake; `usize::MAX` behind it.
     handshake: AtomicUsize,
     unfinished: Account,
+    /// The client has said who it is.
+    greeted: AtomicBool,
     /// When the first byte of it was read, in milliseconds since the start and one more; 0 if there is none.
     begun: AtomicU64,
     /// The [`Exceeded`] and one more; 0 if no limit was reached.
@@ -52,6 +57,7 @@ impl Meter {
             started: Instant::now(),
             handshake: AtomicUsize::new(MAX_HANDSHAKE),
             unfinished,
+            greeted: AtomicBool::new(false),
             begun: AtomicU64::new(0),
             exceeded: AtomicU8::new(0),
             pings: AtomicUsize::new(0),
@@ -68,6 +74,17 @@ impl Meter {
     pub fn opened(&self) {
         self.handshake.store(usize::MAX, Ordering::Relaxed);
         self.whole_message();
+    }
+
+    /// The client has said who it is: from now on its messages may be long, and are of its owner's share.
+    pub fn greeted(&self, owner: Owner) {
+        self.unfinished.move_to(owner);
+        self.greeted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has.
+    pub fn is_greeted(&self) -> bool {
+        self.greeted.load(Ordering::Relaxed)
     }
 
     /// A message is whole. (What was read behind its end is not counted: a few KiB at most.)
@@ -124,7 +141,10 @@ impl Meter {
             self.handshake.store(left.unwrap_or(0), Ordering::Relaxed);
             return left.map(drop).ok_or_else(|| io::Error::other("the handshake is too long"));
         }
-        if let Err(exceeded) = self.unfinished.take(bytes) {
+        let is_hello = !self.is_greeted();
+        let too_long = is_hello && self.unfinished.bytes() + bytes > MAX_HELLO;
+        let taken = if too_long { Err(Exceeded::Connection) } else { self.unfinished.take(bytes) };
+        if let Err(exceeded) = taken {
             self.exceeded.store(exceeded as u8 + 1, Ordering::Relaxed);
             return Err(io::Error::other("too many bytes of unfinished messages"));
         }
@@ -216,10 +236,9 @@ mod tests {
 
     use super::*;
     use crate::budget::{Budget, BudgetLimits};
-    use crate::consensus::turns::Owner;
 
     fn meter() -> Arc<Meter> {
-        let limits = BudgetLimits { connection: 1_000, owner: 2_000, node: 4_000, free: 0 };
+        let limits = BudgetLimits { connection: 10_000, owner: 20_000, node: 40_000, free: 0 };
         Meter::new(Budget::new(limits).open(Owner::at(IpAddr::V4(Ipv4Addr::LOCALHOST))))
     }
 
@@ -230,13 +249,15 @@ mod tests {
         assert_eq!(meter.exceeded(), None);
         meter.opened();
         for _ in 0..10 {
-            assert!(meter.read(900).is_ok());
+            assert!(meter.read(MAX_HELLO).is_ok());
             meter.whole_message();
             assert_eq!(meter.unfinished_for(), None);
         }
-        assert!(meter.read(900).is_ok() && meter.unfinished_for().is_some());
-        assert!(meter.read(101).is_err());
+        assert!(meter.read(MAX_HELLO).is_ok() && meter.unfinished_for().is_some());
+        assert!(meter.read(1).is_err(), "a hello is short");
         assert_eq!(meter.exceeded(), Some(Exceeded::Connection));
+        meter.greeted(Owner::Principal(1));
+        assert!(meter.read(10_000 - MAX_HELLO).is_ok() && meter.read(1).is_err());
     }
 
     /// Pings between the pieces of a message do not make it whole, and pings alone are no message that is not whole.
@@ -249,8 +270,8 @@ mod tests {
             assert!(meter.control_frame(9, false));
             assert_eq!(meter.unfinished_for(), None);
         }
-        assert!(meter.read(500 + CONTROL_FRAME).is_ok() && meter.control_frame(0, true));
-        assert!(meter.unfinished_for().is_some() && meter.read(501).is_err());
+        assert!(meter.read(5_000 + CONTROL_FRAME).is_ok() && meter.control_frame(0, true));
+        assert!(meter.unfinished_for().is_some() && meter.read(MAX_HELLO - 4_999).is_err());
         let answered = |meter: &Meter| (0..2 * MAX_PINGS / 100).take_while(|_| meter.control_frame(94, true)).count();
         assert!(answered(&meter) < MAX_PINGS / 100 + 1, "pings without end");
         meter.wrote();

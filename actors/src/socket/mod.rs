@@ -1,5 +1,8 @@
 //! Sockets of clients and peers: their types, their limits, and what is measured on them.
 
+use std::pin::Pin;
+use std::sync::Arc;
+
 use rabia_bank_messages::codec::{MAX_OPENING_FRAME, MAX_PEER_FRAME};
 use rabia_bank_messages::ids::Digest;
 use tokio_tungstenite::WebSocketStream;
@@ -7,6 +10,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use crate::consensus::turns::Owner;
 use crate::parts::link::{FULL_FRAME, MAX_QUEUED};
+use crate::seats::Seats;
 use metered::Metered;
 
 pub mod metered;
@@ -20,19 +24,23 @@ pub type ClientSocket = WebSocketStream<Metered>;
 /// A WebSocket to a peer, over the network or within the process.
 pub type PeerSocket = WebSocketStream<PeerStream>;
 
-/// What is let go of when a connection has ended.
-pub type Seat = Box<dyn std::any::Any + Send>;
+/// The place of a client that has not said who it is: resolves when others need it. It is left when this is dropped.
+pub type Doorway = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A client that was let in.
+/// A client in the doorway.
 pub struct Visitor {
     /// Its socket, whose WebSocket handshake is done.
     pub socket: ClientSocket,
-    /// Whose its work is.
+    /// Whose its work is, until it has said who it is.
     pub owner: Owner,
     /// The hash of the public key of the certificate that it has shown.
     pub certificate: Option<Digest>,
-    /// Dropped with the connection.
-    pub seat: Seat,
+    /// Where it waits until then.
+    pub place: Doorway,
+    /// Where it gets its seat from.
+    pub seats: Arc<Seats>,
+    /// Its socket is one of the few that are kept: for operators alone, where it stays.
+    pub late: bool,
 }
 
 /// Bytes that are read from a peer's socket at a time.

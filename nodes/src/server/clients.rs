@@ -2,6 +2,8 @@
 //!
 //! A page can't see with what status its handshake was refused, so one of a foreign Origin is let through it and closed at once with a
 //! code and a reason.
+//!
+//! A client stays in its place of the doorway until it has said who it is; then its session sees to a seat for it.
 
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
@@ -12,6 +14,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use rabia_bank_actors::consensus::turns::Owner;
 use rabia_bank_actors::handle::NodeHandle;
+use rabia_bank_actors::seats::Seats;
 use rabia_bank_actors::socket::metered::Metered;
 use rabia_bank_actors::socket::{ClientSocket, Visitor};
 use rabia_bank_messages::client::{CLIENT_PATH, STATUS_PATH};
@@ -26,7 +29,7 @@ use tracing::warn;
 
 use super::client_tls::ClientTls;
 use super::descriptors::{Descriptors, MAX_LATE, MAX_STATUS};
-use super::places::{Full, Place, Places, Seat, Seats};
+use super::places::{Place, Places};
 use super::rate::Rate;
 use super::{WRITE_BUFFER, accept, status, turned_away, upgrade};
 use crate::certificate::key_hash;
@@ -54,22 +57,21 @@ pub(super) struct Door {
     origins: Vec<String>,
     descriptors: Descriptors,
     seats: Arc<Seats>,
-    /// For handshakes while descriptors are plenty.
-    places: Rc<Places>,
-    /// For handshakes that only the reserve of descriptors is left for.
-    late: Rc<Places>,
+    /// For those who have said no hello, while descriptors are plenty.
+    places: Arc<Places>,
+    /// For those that only the reserve of descriptors is left for.
+    late: Arc<Places>,
     /// For questions for the status.
-    status: Rc<Places>,
+    status: Arc<Places>,
     trouble: Rate,
-    full: Rate,
     foreign: Rate,
     not_secured: Rate,
 }
 
 /// What a connection is for.
 enum Purpose {
-    /// A client, with its seat.
-    Client(Seat),
+    /// A client.
+    Client,
     /// A question for the status.
     Status,
     /// A page of this Origin, which is sent away.
@@ -90,7 +92,7 @@ impl Door {
         let limits = &config.limits;
         let places = Places::new(limits.max_handshakes, limits.max_handshakes_per_address);
         let (late, status) = (Places::new(MAX_LATE, MAX_LATE), Places::new(MAX_STATUS, MAX_STATUS));
-        let [trouble, full, foreign, not_secured] = [(); 4].map(|()| Rate::default());
+        let [trouble, foreign, not_secured] = [(); 3].map(|()| Rate::default());
         Rc::new(Door {
             handle,
             config,
@@ -102,7 +104,6 @@ impl Door {
             late,
             status,
             trouble,
-            full,
             foreign,
             not_secured,
         })
@@ -123,7 +124,7 @@ impl Door {
     async fn meet(&self, stream: TcpStream, address: IpAddr, late: bool, mut place: Place) {
         let purpose = Cell::new(None);
         let check = |request: &Request, response: Response| {
-            purpose.set(Some(self.purpose(request, address, late)?));
+            purpose.set(Some(self.purpose(request)?));
             Ok(response)
         };
         let owner = Owner::at(address);
@@ -134,10 +135,11 @@ impl Door {
             () = place.lost() => None,
         };
         match (socket, purpose.into_inner()) {
-            (Some(socket), Some(Purpose::Client(seat))) => {
+            (Some(socket), Some(Purpose::Client)) => {
                 socket.get_ref().meter().opened();
-                let visitor = Visitor { socket, owner, certificate: certificate.get(), seat: Box::new(seat) };
-                self.handle.serve_client(visitor);
+                let place = Box::pin(async move { place.lost().await });
+                let (certificate, seats) = (certificate.get(), self.seats.clone());
+                self.handle.serve_client(Visitor { socket, owner, certificate, place, seats, late });
             }
             (Some(socket), Some(Purpose::Status)) => {
                 socket.get_ref().meter().opened();
@@ -180,7 +182,7 @@ impl Door {
     }
 
     #[allow(clippy::result_large_err)] // the handshake's answer is tungstenite's type
-    fn purpose(&self, request: &Request, address: IpAddr, late: bool) -> Result<Purpose, ErrorResponse> {
+    fn purpose(&self, request: &Request) -> Result<Purpose, ErrorResponse> {
         let path = request.uri().path();
         if ![CLIENT_PATH, STATUS_PATH].contains(&path) {
             return Err(turned_away(StatusCode::NOT_FOUND, "there is nothing here; clients use /v1/client"));
@@ -189,27 +191,7 @@ impl Door {
         if let Some(origin) = origin.filter(|origin| !self.origins.iter().any(|own| own.eq_ignore_ascii_case(origin))) {
             return Ok(Purpose::Foreign(origin.to_owned()));
         }
-        if path == STATUS_PATH {
-            return Ok(Purpose::Status);
-        }
-        let seat = if late { Err(Full::All) } else { self.seats.take(address) };
-        seat.map(Purpose::Client).map_err(|full| self.turn_away(full, address))
-    }
-
-    fn turn_away(&self, full: Full, address: IpAddr) -> ErrorResponse {
-        let (limit, why) = match full {
-            Full::All => {
-                (self.seats.all(), "this node has as many clients as it may have (max_clients, or its descriptors)")
-            }
-            Full::Address => (
-                self.seats.per_address(),
-                "this node has as many clients of this address as it may have (max_clients_per_address)",
-            ),
-        };
-        if let Some(times) = self.full.count() {
-            warn!(%address, limit, times, "a client is turned away: {why}");
-        }
-        turned_away(StatusCode::SERVICE_UNAVAILABLE, why)
+        Ok(if path == STATUS_PATH { Purpose::Status } else { Purpose::Client })
     }
 
     async fn send_away(&self, mut socket: ClientSocket, address: IpAddr, origin: &str) {

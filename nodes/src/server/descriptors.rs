@@ -7,9 +7,12 @@ use std::os::fd::AsRawFd;
 
 use nix::sys::resource::{Resource, getrlimit};
 
+use rabia_bank_actors::seats::OPERATORS;
+
 use crate::NodeError;
 
-/// Handshakes of clients that come when only the reserve is left: they are told so, or ask for the status.
+/// Clients that come when only the reserve is left, until they have said who they are: but for operators they are turned away then, or
+/// ask for the status.
 pub(super) const MAX_LATE: usize = 24;
 /// Questions for the status that are answered at once.
 pub(super) const MAX_STATUS: usize = 16;
@@ -20,7 +23,7 @@ const LINKS: usize = 12;
 /// Questions on the control socket, and some to spare.
 const OTHERS: usize = 16;
 /// What is kept free whatever clients do: everything above.
-const KEPT_FREE: usize = MAX_LATE + MAX_STATUS + MAX_PEER_HANDSHAKES + LINKS + OTHERS;
+const KEPT_FREE: usize = OPERATORS + MAX_LATE + MAX_STATUS + MAX_PEER_HANDSHAKES + LINKS + OTHERS;
 /// What a node has open without a client or a peer: stores, listeners, standard streams, event queues of a few threads.
 const OPEN: usize = 32;
 /// What no client gets.

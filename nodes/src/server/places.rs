@@ -1,16 +1,14 @@
-//! Who may be in the doorway, and who may come in.
+//! Who may be in the doorway.
 //!
-//! A [`Places`] is for what is short: handshakes that are not finished, questions for the status. Where all places are taken the
-//! oldest makes room, first that of the address that has most: so whoever opens many connections and says nothing loses those, and
-//! an honest handshake, which takes milliseconds, gets through. [`Seats`] is for connections that stay: where all are taken,
-//! whoever comes is turned away, and one address never has all of them.
+//! A [`Places`] is for what is short: connections whose handshake is not finished or that have said no hello, questions for the status.
+//! Where all places are taken the oldest makes room, first that of the address that has most: so whoever opens many connections and
+//! says nothing loses those, and an honest client, which takes milliseconds, gets through. Those who stay have a seat: see
+//! [`seats`](rabia_bank_actors::seats).
 //!
 //! An address is an IPv4 address or an IPv6 network of 64 bits, since one host may call from any address of that.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
-use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
@@ -27,7 +25,7 @@ fn counted(address: IpAddr) -> IpAddr {
 pub(super) struct Places {
     all: usize,
     per_address: usize,
-    taken: RefCell<Taken>,
+    taken: Mutex<Taken>,
 }
 
 #[derive(Default)]
@@ -65,14 +63,14 @@ impl Taken {
 
 impl Places {
     /// So many in all, and so many for one address; one at least.
-    pub(super) fn new(all: usize, per_address: usize) -> Rc<Places> {
-        Rc::new(Places { all: all.max(1), per_address: per_address.max(1), taken: RefCell::default() })
+    pub(super) fn new(all: usize, per_address: usize) -> Arc<Places> {
+        Arc::new(Places { all: all.max(1), per_address: per_address.max(1), taken: Mutex::default() })
     }
 
     /// Takes a place. Somebody else may lose theirs.
-    pub(super) fn enter(self: &Rc<Self>, address: IpAddr) -> Place {
+    pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Place {
         let address = counted(address);
-        let mut taken = self.taken.borrow_mut();
+        let mut taken = self.lock();
         while taken.of(address) >= self.per_address
             && let Some(oldest) = taken.oldest_of(address)
         {
@@ -91,11 +89,16 @@ impl Places {
         drop(taken);
         Place { places: self.clone(), number, lost: Some(lost) }
     }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        // Nothing panics while it is held.
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A place, until this is dropped or somebody else takes it.
 pub(super) struct Place {
-    places: Rc<Places>,
+    places: Arc<Places>,
     number: u64,
     /// None once it is lost.
     lost: Option<oneshot::Receiver<()>>,
@@ -114,78 +117,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.places.taken.borrow_mut().remove(self.number);
-    }
-}
-
-/// Seats for those who stay. See the [module](self).
-pub(super) struct Seats {
-    all: usize,
-    per_address: usize,
-    taken: Mutex<HashMap<IpAddr, usize>>,
-}
-
-/// Why there is no seat.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Full {
-    /// All places of the node are taken.
-    All,
-    /// This address has as many as one may have.
-    Address,
-}
-
-impl Seats {
-    /// So many in all, and so many for one address, which are never more than three quarters of all.
-    pub(super) fn new(all: usize, per_address: usize) -> Arc<Seats> {
-        let most = (all - all / 4).max(1);
-        Arc::new(Seats { all, per_address: per_address.min(most), taken: Mutex::default() })
-    }
-
-    /// How many there are.
-    pub(super) fn all(&self) -> usize {
-        self.all
-    }
-
-    /// How many one address may have.
-    pub(super) fn per_address(&self) -> usize {
-        self.per_address
-    }
-
-    /// A place for a connection from this address, if there is one.
-    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Result<Seat, Full> {
-        let address = counted(address);
-        let mut taken = self.lock();
-        if taken.values().sum::<usize>() >= self.all {
-            return Err(Full::All);
-        }
-        let own = taken.entry(address).or_default();
-        if *own >= self.per_address {
-            return Err(Full::Address);
-        }
-        *own += 1;
-        Ok(Seat { seats: self.clone(), address })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A seat, until this is dropped.
-pub(super) struct Seat {
-    seats: Arc<Seats>,
-    address: IpAddr,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut taken = self.seats.lock();
-        if let Some(own) = taken.get_mut(&self.address) {
-            *own -= 1;
-            if *own == 0 {
-                taken.remove(&self.address);
-            }
-        }
+        self.places.lock().remove(self.number);
     }
 }
 
@@ -215,22 +147,8 @@ mod tests {
         assert!(!is_lost(&mut honest) && others.iter_mut().all(|other| !is_lost(other)));
         assert_eq!(many.iter_mut().filter_map(|place| is_lost(place).then_some(())).count(), 3);
         drop((honest, many, others));
-        assert!(places.taken.borrow().all.is_empty() && places.taken.borrow().by_address.is_empty());
-    }
-
-    #[test]
-    fn one_address_never_has_all_seats() {
-        let seats = Seats::new(8, 100);
-        assert_eq!((seats.all(), seats.per_address()), (8, 6));
-        let mut taken: Vec<Seat> = (0..6).map(|_| seats.take(ip(1)).unwrap_or_else(|_| panic!("full"))).collect();
-        assert_eq!(seats.take(ip(1)).err(), Some(Full::Address));
-        taken.extend((0..2).map(|_| seats.take(ip(2)).unwrap_or_else(|_| panic!("full"))));
-        assert_eq!(seats.take(ip(3)).err(), Some(Full::All));
-        taken.truncate(5);
-        assert!(seats.take(ip(3)).is_ok());
-        drop(taken);
-        assert!(seats.lock().is_empty());
-        assert!(Seats::new(1, 1).take(ip(1)).is_ok(), "the only seat may be taken");
+        let taken = places.lock();
+        assert!(taken.all.is_empty() && taken.by_address.is_empty());
     }
 
     #[test]

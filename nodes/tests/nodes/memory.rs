@@ -172,7 +172,7 @@ fn messages_without_an_end_are_counted_and_closed() {
     const CONNECTIONS: usize = 100;
     let cluster = Cluster::start_with(1, |config| {
         config.limits.max_message_bytes = MESSAGE;
-        config.limits.max_unfinished_bytes_per_address = 8 << 20;
+        config.limits.max_unfinished_bytes_per_principal = 8 << 20;
         config.limits.max_unfinished_bytes_node = 16 << 20;
     });
     let node = &cluster.nodes[0];

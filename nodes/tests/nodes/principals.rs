@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Output;
 use std::time::{Duration, Instant};
 
 use rabia_bank::config::NodeConfig;
@@ -15,37 +14,8 @@ use rabia_bank_messages::codec::Encoding;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::support::principals::{administer, done, folder, hello, new_token};
 use crate::support::{Cluster, Connection, Node, PATIENCE, free_base_port, open_socket, program, wait_until};
-
-/// `rabia-bank principal` or `token`, with the token in this file.
-pub fn administer(urls: &str, token: &Path, args: &[&str]) -> Output {
-    let [first, second, rest @ ..] = args else { panic!("{args:?}") };
-    let mut command = program([first, second, "--connect", urls, "--json", "--token-file"]);
-    command.env_remove("RABIA_BANK_TOKEN").arg(token).args(rest).output().unwrap()
-}
-
-pub fn done(output: &Output) -> Vec<Value> {
-    let wrong = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{wrong}");
-    String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-pub fn folder(node: &Node) -> &Path {
-    node.config.data_dir.parent().unwrap()
-}
-
-/// The administrator puts a principal, and a token for it.
-pub fn new_token(cluster: &Cluster, put: &[&str]) -> String {
-    let admin = admin_token(folder(&cluster.nodes[0]));
-    let urls = cluster.urls();
-    done(&administer(&urls, &admin, &[&["principal", "put"], put].concat()));
-    let made = done(&administer(&urls, &admin, &["token", "create", put[0]]));
-    made[0]["token"].as_str().unwrap().to_owned()
-}
-
-pub fn hello(token: &str) -> Value {
-    json!({"hello": {"version": 2, "token": token}})
-}
 
 pub fn connect(node: &Node, token: &str) -> Connection {
     let mut connection = node.connect(Encoding::Json);

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::principals::{admin, hello, new_token};
 use crate::support::wire::{Wire, answer_peer};
 use crate::support::{
     Cluster, Connection, Node, PATIENCE, PROGRAM, SharedCluster, client, free_base_port, program, register, signal,
@@ -195,19 +196,21 @@ fn limited(node: &Node, limit: &str) -> Command {
 
 // ----- descriptors and connections -----
 
-/// Idle clients from one address of this machine, until no more are let in. Hands out how the last was turned away.
-fn fill(node: &Node, from: [u8; 4], at_most: usize) -> (Vec<WebSocket<Wire>>, Option<u16>) {
+/// Idle clients with this token from one address of this machine, until no more are let in. Hands out why the last was turned away.
+fn fill(node: &Node, from: [u8; 4], token: &str, at_most: usize) -> (Vec<WebSocket<Wire>>, Option<String>) {
     let mut clients = Vec::new();
     while clients.len() < at_most {
-        match open_from(from, node.address()) {
-            Ok(mut client) => {
-                let token = token_of(node.address()).unwrap();
-                client.send(Message::text(json!({"hello": {"version": 2, "token": token}}).to_string())).unwrap();
-                clients.push(client);
-            }
-            Err(SocketError::Http(response)) => return (clients, Some(response.status().as_u16())),
-            Err(error) => panic!("after {} clients: {error}", clients.len()),
+        let mut client =
+            open_from(from, node.address()).unwrap_or_else(|error| panic!("after {} clients: {error}", clients.len()));
+        client.send(Message::text(hello(token).to_string())).unwrap();
+        let answer: Value = serde_json::from_str(client.read().unwrap().to_text().unwrap()).unwrap();
+        if answer["welcome"].is_object() {
+            clients.push(client);
+            continue;
         }
+        let Message::Close(Some(close)) = client.read().unwrap() else { panic!("it is not closed after {answer}") };
+        assert_eq!(u16::from(close.code), 1013, "{answer}");
+        return (clients, answer["error"]["code"].as_str().map(str::to_owned));
     }
     (clients, None)
 }
@@ -240,15 +243,19 @@ fn clients_never_take_the_descriptors_that_peers_stores_and_operators_need() {
     cluster.wait_ready();
     let most = cluster.nodes[0].status().unwrap()["max_clients"].as_u64().unwrap();
     assert!((50..200).contains(&most), "{most}");
+    let tokens = [token_of(cluster.nodes[0].address()).unwrap(), new_token(&cluster, &["other", "--role", "teller"])];
     let mut idle = Vec::new();
     for node in &cluster.nodes {
-        for (from, at_most) in [([127, 0, 0, 1], 200), ([127, 0, 0, 2], 200)] {
-            let (clients, turned_away) = fill(node, from, at_most);
-            assert_eq!(turned_away, Some(503), "after {} clients of {from:?}", clients.len());
+        for (from, token) in [([127, 0, 0, 1], &tokens[0]), ([127, 0, 0, 2], &tokens[1])] {
+            let (clients, turned_away) = fill(node, from, token, 200);
+            assert_eq!(turned_away.as_deref(), Some("busy"), "after {} clients of {from:?}", clients.len());
             idle.extend(clients);
         }
     }
     assert!(idle.len() as u64 >= 3 * (most - 8), "{} of {most} clients a node", idle.len());
+    // Operators get in, and nobody else.
+    let (operators, turned_away) = fill(&cluster.nodes[0], [127, 0, 0, 3], &admin(&cluster), 100);
+    assert_eq!((operators.len(), turned_away.as_deref()), (16, Some("busy")));
     // Longer than a link may be silent: all links break, and must come back without a descriptor to spare for clients.
     for victim in [1, 2] {
         cluster.nodes[victim].freeze();
@@ -269,29 +276,36 @@ fn clients_never_take_the_descriptors_that_peers_stores_and_operators_need() {
     let socket = idle.iter().position(|client| client.get_ref().peer_addr().unwrap() == cluster.nodes[1].address());
     let mut connection =
         Connection::greeted(idle.swap_remove(socket.unwrap()), cluster.nodes[1].address(), Encoding::Json);
-    assert!(connection.receive()["welcome"].is_object());
     let answer = connection.command(json!({"create_account": {"account_id": "within", "initial_balance": 1}}));
     assert!(answer["ok"].is_object(), "{answer}");
     assert!(cluster.nodes[1].log().contains("a client is turned away"), "{}", cluster.nodes[1].log());
     assert!(!cluster.nodes.iter().any(|node| node.log().contains("Too many open files")));
     // Who leaves makes room.
-    drop(idle);
-    wait_until("there is room again", PATIENCE, || open_from([127, 0, 0, 3], cluster.nodes[1].address()).is_ok());
+    drop((idle, operators));
+    wait_until("there is room again", PATIENCE, || {
+        !fill(&cluster.nodes[1], [127, 0, 0, 3], &tokens[1], 1).0.is_empty()
+    });
 }
 
 #[test]
-fn one_address_has_no_more_than_its_share() {
+fn one_principal_has_no_more_than_its_share_wherever_it_comes_from() {
     let cluster = Cluster::start_with(1, |config| {
         config.limits.max_clients = 40;
-        config.limits.max_clients_per_address = 10;
+        config.limits.max_clients_per_principal = 10;
     });
     let node = &cluster.nodes[0];
-    let (first, turned_away) = fill(node, [127, 0, 0, 2], 100);
-    assert_eq!((first.len(), turned_away), (10, Some(503)));
-    let (second, turned_away) = fill(node, [127, 0, 0, 3], 100);
-    assert_eq!((second.len(), turned_away), (10, Some(503)));
-    assert!(open_from([127, 0, 0, 4], node.address()).is_ok());
-    assert!(node.log().contains("max_clients_per_address"), "{}", node.log());
+    let daily = token_of(node.address()).unwrap();
+    let (first, turned_away) = fill(node, [127, 0, 0, 2], &daily, 100);
+    assert_eq!((first.len(), turned_away.as_deref()), (10, Some("busy")));
+    // From another address it has the same share, and from the same address others have theirs.
+    let (second, turned_away) = fill(node, [127, 0, 0, 3], &daily, 100);
+    assert_eq!((second.len(), turned_away.as_deref()), (0, Some("busy")));
+    let shop = new_token(&cluster, &["shop", "--role", "teller"]);
+    let (third, turned_away) = fill(node, [127, 0, 0, 2], &shop, 100);
+    assert_eq!((third.len(), turned_away.as_deref()), (10, Some("busy")));
+    assert!(node.log().contains("max_clients_per_principal"), "{}", node.log());
+    drop(first);
+    wait_until("there is room again", PATIENCE, || !fill(node, [127, 0, 0, 3], &daily, 1).0.is_empty());
 }
 
 #[test]

@@ -47,6 +47,7 @@ pub use work::Portions;
 mod followers;
 mod may;
 mod policy;
+mod rates;
 mod reads;
 mod snapshots;
 mod status;
@@ -264,7 +265,7 @@ impl<S: StateMachine> Bank<S> {
     /// Drops work that nobody waits for any more.
     pub fn sweep(&mut self, now: Instant, out: &mut Vec<Out<S>>) {
         self.waiting.sweep(now);
-        self.work.sweep();
+        self.work.sweep(now, self.portions.a_second);
         self.trust.sweep();
         self.tell_digest_when_idle(out);
     }

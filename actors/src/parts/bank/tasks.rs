@@ -6,6 +6,7 @@ use std::time::Instant;
 use rabia_bank_messages::bank::Status;
 use rabia_bank_messages::ids::Slot;
 
+use super::rates::Rates;
 use crate::consensus::turns::FairQueue;
 use crate::ledger::lookup::Lookup;
 use crate::ledger::machine::StateMachine;
@@ -62,6 +63,10 @@ pub(super) struct Work<S: StateMachine> {
     pub(super) followers: Vec<Follower<S>>,
     /// The next turn is on its way.
     pub(super) due: bool,
+    /// What owners have had of their steps a second.
+    pub(super) rates: Rates,
+    /// A turn is on its way for what rests: it comes then.
+    pub(super) rests_until: Option<Instant>,
     /// When the last slot was applied.
     pub(super) applied: Option<Instant>,
 }
@@ -74,6 +79,8 @@ impl<S: StateMachine> Default for Work<S> {
             reading: Vec::new(),
             followers: Vec::new(),
             due: false,
+            rates: Rates::default(),
+            rests_until: None,
             applied: None,
         }
     }
@@ -86,6 +93,12 @@ impl<S: StateMachine> Work<S> {
         self.ready.push(owner, client, task);
     }
 
+    /// Takes the task whose turn it is, of an owner that has so many steps a second.
+    pub(super) fn pop(&mut self, now: Instant, a_second: u64) -> Option<Task<S>> {
+        let Work { ready, rates, .. } = self;
+        ready.pop_of(|owner| rates.may(owner, now, a_second))
+    }
+
     /// Adds a task to those that wait for a block, in its client's turn.
     pub(super) fn push_unread(&mut self, task: Task<S>, block: u64) {
         let (owner, client) = (task.waiter.client.owner(), task.waiter.client.id());
@@ -93,8 +106,9 @@ impl<S: StateMachine> Work<S> {
     }
 
     /// Drops followers that want no more.
-    pub(super) fn sweep(&mut self) {
+    pub(super) fn sweep(&mut self, now: Instant, a_second: u64) {
         self.followers.retain(Follower::is_there);
+        self.rates.sweep(now, a_second);
     }
 }
 

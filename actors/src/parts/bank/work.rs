@@ -4,7 +4,8 @@
 //! It is done in turns of at most some 4,096 steps (`ledger::lookup`). A turn comes when everything else that was ready on this thread
 //! has been done, so votes and commands go first. Whose work is done is decided fairly, first between owners, then
 //! between the clients of each: a question that takes long goes on when the others had their turn, and so costs whoever asked it,
-//! and nobody else. Work ends with its client or its deadline.
+//! and nobody else. An owner has so many steps a second, whoever else is there; beyond them its work rests. Work ends with its client or
+//! its deadline.
 //!
 //! An answer that needs a block of the history waits for it, fairly likewise, and few are read at a time.
 
@@ -31,16 +32,20 @@ pub struct Portions {
     pub follow_scan: u64,
     /// Transactions that a follower is told of at a time: some 50 KB.
     pub follow_page: usize,
+    /// Steps that one owner has a second, and at once after a while without: then its work rests, and that of others goes on.
+    pub a_second: u64,
 }
 
 impl Default for Portions {
     fn default() -> Portions {
         const { assert!(SLICE >= MOST_AT_ONCE) };
-        Portions { turn: 4_096, slice: SLICE, follow_scan: 4_096, follow_page: 256 }
+        Portions { turn: 4_096, slice: SLICE, follow_scan: 4_096, follow_page: 256, a_second: A_SECOND }
     }
 }
 
 const SLICE: u64 = 4_096;
+/// The records of four banks with a million accounts: some 40 % of what a thread can look at.
+const A_SECOND: u64 = 4_000_000;
 /// Steps that a task counts for at least: it is taken from a queue, and its answer sent.
 const LEAST: u64 = 16;
 /// Steps that the status of the node counts for.
@@ -48,6 +53,8 @@ const STATUS: u64 = 512;
 /// A turn that was full is followed by this pause while commands are being applied: these take several turns of this thread each, and
 /// on a machine with few processors, of other nodes' threads as well.
 const PAUSE: Duration = Duration::from_millis(1);
+/// Work of owners that have had their steps is looked at again this often.
+const REST: Duration = Duration::from_millis(20);
 /// Commands are being applied if the last one was within this time.
 const BUSY: Duration = Duration::from_millis(100);
 /// Blocks that are being read, or about to be.
@@ -57,13 +64,19 @@ impl<S: StateMachine> Bank<S> {
     /// One turn of work: see [`Out::Work`].
     pub fn work(&mut self, now: Instant, out: &mut Vec<Out<S>>) {
         self.work.due = false;
-        let mut left = self.portions.turn;
+        let (mut left, a_second) = (self.portions.turn, self.portions.a_second);
         while left > 0
-            && let Some(task) = self.work.ready.pop()
+            && let Some(task) = self.work.pop(now, a_second)
         {
             if task.is_wanted(now) {
-                left = left.saturating_sub(self.do_task(now, task, out).max(LEAST));
+                let owner = task.waiter.client.owner();
+                let steps = self.do_task(now, task, out).max(LEAST);
+                self.work.rates.note(owner, steps, now, a_second);
+                left = left.saturating_sub(steps);
             }
+        }
+        if left > 0 && !self.work.ready.is_empty() {
+            return self.rest(now, out);
         }
         let busy = self.work.applied.is_some_and(|at| now - at < BUSY);
         if left == 0 && busy && !self.work.ready.is_empty() && !self.work.due {
@@ -71,6 +84,14 @@ impl<S: StateMachine> Bank<S> {
             out.push(Out::Work { pause: PAUSE });
         } else {
             self.go_on_working(out);
+        }
+    }
+
+    /// All that is left belongs to owners that have had their steps of this second.
+    fn rest(&mut self, now: Instant, out: &mut Vec<Out<S>>) {
+        if self.work.rests_until.is_none_or(|until| until <= now) {
+            self.work.rests_until = Some(now + REST);
+            out.push(Out::Work { pause: REST });
         }
     }
 

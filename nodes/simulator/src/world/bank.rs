@@ -151,7 +151,7 @@ impl<W: Workload> World<W> {
         let few = self.random.u32(..4) > 0;
         let (turn, slice) =
             if few { (self.random.u64(1..512), self.random.u64(1..128)) } else { (4_096, MOST_AT_ONCE) };
-        let portions = Portions { turn, slice, follow_scan: FOLLOW_SCAN, follow_page: FOLLOW_PAGE };
+        let portions = Portions { turn, slice, ..portions() };
         self.bank(index, |bank, now, out| {
             bank.set_portions(portions);
             bank.work(now, out);

@@ -329,7 +329,7 @@ impl<W: Workload> World<W> {
             log_time: ledger.log_time(),
             witness: machine.witness(self.now),
             since_boot: Some(self.now),
-            requests: RequestBudget::new(self.most_requests),
+            requests: RequestBudget::new(self.most_requests, self.most_requests),
             peers: self.genesis.nodes().filter(|peer| *peer != machine.id).collect(),
         };
         machine.rebooted = false;

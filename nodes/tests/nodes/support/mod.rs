@@ -11,6 +11,7 @@
 
 pub mod books;
 pub mod bulks;
+pub mod principals;
 pub mod proxy;
 pub mod wire;
 

@@ -45,13 +45,14 @@ pub mod rights;
 mod rows;
 mod sessions;
 mod set_hash;
+mod shares;
 pub mod snapshot;
 mod state;
 mod taking;
 mod unusable;
 
 pub use bank::{BLOCK, Bank, Block, BlockRecord, CommandOutcome, MOST_AT_ONCE, TELL, chain_hash};
-pub use rejection::{Rejection, admin_refusal};
+pub use rejection::{Keeper, Rejection, admin_refusal};
 pub use replicated::Summary;
 pub use rows::BadRow;
 pub use snapshot::Changes;

@@ -18,6 +18,11 @@ pub enum Rejection {
         /// How many are open.
         open: u64,
     },
+    /// As many sessions of this principal are open as it may have beside those of others, and none was idle for long enough.
+    TooManyOfPrincipal {
+        /// How many are open.
+        open: u64,
+    },
     /// The client said that it has the answer to this request, so the answer is gone.
     RequestAcknowledged {
         /// The request's number in its session.
@@ -36,9 +41,31 @@ pub enum Rejection {
     RepliesFull {
         /// What they take, in bytes.
         kept: usize,
-        /// Whether these are the replies of all sessions, rather than of this one.
-        all: bool,
+        /// Whose they are.
+        of: Keeper,
     },
+}
+
+/// Whose replies are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keeper {
+    /// Those of this session.
+    Session,
+    /// Those of all sessions of its principal.
+    Principal,
+    /// Those of all sessions.
+    All,
+}
+
+impl Keeper {
+    /// For people.
+    fn name(self) -> &'static str {
+        match self {
+            Keeper::Session => "this session",
+            Keeper::Principal => "this principal",
+            Keeper::All => "all sessions",
+        }
+    }
 }
 
 impl Rejection {
@@ -68,18 +95,20 @@ impl Rejection {
                 Outcome::Refused,
                 format!("{open} sessions are open, and all were used lately: try again later"),
             ),
+            Rejection::TooManyOfPrincipal { open } => (
+                ErrorCode::TooManySessions,
+                Outcome::Refused,
+                format!("{open} sessions of this principal are open, and all were used lately: try again later"),
+            ),
             Rejection::NotAuthorised => (
                 ErrorCode::NotAuthorised,
                 Outcome::Unknown,
                 "the token is not in force, or the session is another principal's".into(),
             ),
-            Rejection::RepliesFull { kept, all } => (
+            Rejection::RepliesFull { kept, of } => (
                 ErrorCode::Busy,
                 Outcome::Unknown,
-                format!(
-                    "unacknowledged answers of {} take {kept} bytes: acknowledge some, then ask again",
-                    if *all { "all sessions" } else { "this session" }
-                ),
+                format!("unacknowledged answers of {} take {kept} bytes: acknowledge some, then ask again", of.name()),
             ),
         };
         Refusal { outcome, ..Refusal::refused(code, message) }

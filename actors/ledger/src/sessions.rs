@@ -5,8 +5,8 @@
 //! will be kept, and there is one only for a number that is neither acknowledged nor taken. An outcome that
 //! says no is one like any other: it is kept and replayed too.
 //!
-//! A session ends by a goodbye, when it was idle for too long, or to make room for another where as many are open as may be
-//! and none was idle for longer. How long it was idle is log time, so it ends at the same request everywhere. Its key is used
+//! A session ends by a goodbye, when it was idle for too long, or to make room for another where as many are open as may be, in all
+//! or of its principal, and none was idle for longer: first one of the principal that opens another. How long it was idle is log time, so it ends at the same request everywhere. Its key is used
 //! up then (`ended`).
 //!
 //! What a request acknowledges counts before its own number is looked at, and only up to the number before its own:
@@ -16,8 +16,8 @@
 //!
 //! A command is admitted only if the most that its reply can take fits. A session has [`MAX_KEPT`]; of these the first
 //! [`OWN_KEPT`] are there for each session whatever others do, and the rest is a share of [`MAX_SHARED`], which all sessions
-//! have together. So one that acknowledges nothing fills its own part and the shared one, and who acknowledges as answers come
-//! goes on.
+//! have together, and of which a principal has its [share](super::shares). So one that acknowledges nothing fills its own part and that
+//! of its principal, and who acknowledges as answers come goes on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,9 +30,10 @@ use serde::{Deserialize, Serialize};
 
 use super::ended::{Ended, EndedRow};
 use super::machine::{Kept, StateMachine};
-use super::rejection::Rejection;
+use super::rejection::{Keeper, Rejection};
 use super::rows::{self, BadRow};
 use super::set_hash::SetHash;
+use super::shares::{Shares, share};
 
 /// The most that a session keeps of unacknowledged replies, in bytes: room for 26 of the largest bulks in flight at once.
 pub(super) const MAX_KEPT: usize = 4 << 20;
@@ -274,7 +275,7 @@ impl<S: StateMachine> Session<S> {
             let (number, reply) = first.remove_entry();
             let before = self.kept;
             self.kept -= reply.bytes();
-            kept.shared -= shared(before) - shared(self.kept);
+            kept.count(self.principal, before, self.kept);
             if reply.hashed {
                 kept.hash.subtract(reply.set_hash(session, number));
             }
@@ -295,11 +296,23 @@ fn shared(kept: usize) -> usize {
 struct Sums {
     /// What they keep of the shared part, in bytes.
     shared: usize,
+    shares: Shares,
     hash: SetHash,
     /// Replies that were not hashed yet: session and request number. Some may be gone again.
     unhashed: Vec<(u64, u64)>,
     /// Positions of replies that are gone, but in the last snapshot.
     gone: Vec<u64>,
+}
+
+impl Sums {
+    /// A session of this principal keeps so much, where it kept so much.
+    fn count(&mut self, principal: PrincipalNumber, before: usize, now: usize) {
+        let (before, now) = (shared(before), shared(now));
+        if before != now {
+            self.shared = self.shared + now - before;
+            self.shares.keeps(principal, before, now);
+        }
+    }
 }
 
 /// What a session says to a command.
@@ -330,7 +343,7 @@ impl<S: StateMachine> Vacancy<'_, S> {
         let before = session.kept;
         let reply = Reply { fingerprint, position, place, outcome, hashed: false, saved: false };
         session.kept += reply.bytes();
-        kept.shared += shared(session.kept) - shared(before);
+        kept.count(session.principal, before, session.kept);
         let other = session.replies.insert(name.1, reply);
         assert!(other.is_none(), "request {name:?} was applied twice, first as {other:?}");
         kept.unhashed.push(name);
@@ -460,6 +473,7 @@ impl<S: StateMachine> Sessions<S> {
         }
         self.by_key.insert(key, number);
         self.by_use.insert((last_used, number));
+        self.kept.shares.opened(principal, (last_used, number));
         let session = Session { acknowledged, unsaved: false, ..Session::new(key, principal, last_used) };
         self.open.insert(number, session);
         self.changed.push(number);
@@ -476,7 +490,7 @@ impl<S: StateMachine> Sessions<S> {
         let reply = Reply { fingerprint, position, place, outcome, hashed: false, saved: true };
         let before = session.kept;
         session.kept += reply.bytes();
-        self.kept.shared += shared(session.kept) - shared(before);
+        self.kept.count(session.principal, before, session.kept);
         if number <= session.acknowledged || session.kept > MAX_KEPT || self.kept.shared > MAX_SHARED {
             return Err(bad("it is not kept any more, or too much is"));
         }
@@ -522,19 +536,41 @@ impl<S: StateMachine> Sessions<S> {
         if self.ended.contains(&key) && !is_broken(Rule::EndedKeysKept) {
             return Err(Rejection::KeyUsed);
         }
-        while self.open.len() as u64 >= self.limits.open {
-            match self.least_recently_used() {
-                Some((used, longest)) if now - used >= MAKES_ROOM_AFTER => self.end(longest),
-                _ => return Err(Rejection::TooManySessions { open: self.open.len() as u64 }),
-            }
+        while let Err(rejection) = self.has_room(principal) {
+            let longest = self.makes_room(principal).filter(|(used, _)| now - used >= MAKES_ROOM_AFTER);
+            self.end(longest.ok_or(rejection)?.1);
         }
         self.by_key.insert(key, number);
         self.by_use.insert((now, number));
+        self.kept.shares.opened(principal, (now, number));
         let other = self.open.insert(number, Session::new(key, principal, now));
         assert!(other.is_none(), "session {number} was opened twice, first as {other:?}");
         self.changed.push(number);
         self.unsaved.push(number);
         Ok((number, true))
+    }
+
+    /// Whether this principal may open another session.
+    fn has_room(&self, principal: PrincipalNumber) -> Result<(), Rejection> {
+        let (open, own) = (self.open.len() as u64, self.kept.shares.sessions(principal));
+        if open >= self.limits.open {
+            Err(Rejection::TooManySessions { open })
+        } else if own >= share(self.limits.open, open - own) {
+            Err(Rejection::TooManyOfPrincipal { open: own })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The session that ends where this principal opens another and there is no room, if it was idle for long enough: its own that was
+    /// idle for longest, or that of all where it has less than its share.
+    fn makes_room(&mut self, principal: PrincipalNumber) -> Option<(Millis, u64)> {
+        let (open, own) = (self.open.len() as u64, self.kept.shares.sessions(principal));
+        if own >= share(self.limits.open, (open - own).saturating_sub(1)) {
+            self.first_of(|sessions| sessions.kept.shares.first(principal))
+        } else {
+            self.least_recently_used()
+        }
     }
 
     /// Ends a session and forgets its replies.
@@ -563,6 +599,7 @@ impl<S: StateMachine> Sessions<S> {
         let Some(mut session) = self.open.remove(&number) else { return };
         self.by_use.remove(&(session.filed, number));
         session.acknowledge(number, u64::MAX, &mut self.kept);
+        self.kept.shares.ended(session.principal, (session.filed, number));
         self.kept.hash.subtract(session.hashed);
         self.by_key.remove(&session.key);
         self.ended.insert(&session.key);
@@ -580,8 +617,13 @@ impl<S: StateMachine> Sessions<S> {
 
     /// The session that was idle for longest, of several the one that was opened first, and when it was last used.
     fn least_recently_used(&mut self) -> Option<(Millis, u64)> {
+        self.first_of(|sessions| sessions.by_use.first().copied())
+    }
+
+    /// The first of those that are filed in one place, when it is filed by its last use, and that.
+    fn first_of(&mut self, filed: impl Fn(&Self) -> Option<(Millis, u64)>) -> Option<(Millis, u64)> {
         loop {
-            let first = *self.by_use.first()?;
+            let first = filed(self)?;
             let Some(session) = self.open.get_mut(&first.1) else {
                 panic!("session {} is filed, but not open", first.1)
             };
@@ -590,8 +632,11 @@ impl<S: StateMachine> Sessions<S> {
             }
             assert!(session.filed < session.last_used, "session {} was filed ahead of its use", first.1);
             session.filed = session.last_used;
+            let again = (session.filed, first.1);
             self.by_use.remove(&first);
-            self.by_use.insert((session.filed, first.1));
+            self.by_use.insert(again);
+            self.kept.shares.opened(session.principal, again);
+            self.kept.shares.ended(session.principal, first);
         }
     }
 
@@ -618,7 +663,7 @@ impl<S: StateMachine> Sessions<S> {
         }
         let fingerprint = Fingerprint::of(action_bytes);
         match session.replies.get(&number) {
-            None => match room(session.kept, kept.shared, REPLY_BYTES + most_bytes) {
+            None => match room(session, kept, REPLY_BYTES + most_bytes) {
                 Ok(()) => Admission::Vacant(Vacancy { session, kept, name: (name, number), fingerprint }),
                 Err(rejection) => Admission::Rejected(rejection),
             },
@@ -656,13 +701,21 @@ impl<S: StateMachine> Sessions<S> {
     }
 }
 
-/// Whether a reply of `most` bytes fits beside what its session keeps and what all keep of the shared part.
-fn room(kept: usize, all_shared: usize, most: usize) -> Result<(), Rejection> {
+/// Whether a reply of `most` bytes fits beside what its session keeps, and what its principal and all keep of the shared part.
+fn room<S: StateMachine>(session: &Session<S>, sums: &Sums, most: usize) -> Result<(), Rejection> {
+    let Session { kept, principal, .. } = *session;
     let more = shared(kept + most) - shared(kept);
     if kept + most > MAX_KEPT {
-        Err(Rejection::RepliesFull { kept, all: false })
-    } else if more > 0 && all_shared + more > MAX_SHARED {
-        Err(Rejection::RepliesFull { kept: all_shared, all: true })
+        return Err(Rejection::RepliesFull { kept, of: Keeper::Session });
+    }
+    if more == 0 {
+        return Ok(());
+    }
+    let own = sums.shares.kept(principal);
+    if sums.shared + more > MAX_SHARED {
+        Err(Rejection::RepliesFull { kept: sums.shared, of: Keeper::All })
+    } else if (own + more) as u64 > share(MAX_SHARED as u64, (sums.shared - own) as u64) {
+        Err(Rejection::RepliesFull { kept: own, of: Keeper::Principal })
     } else {
         Ok(())
     }

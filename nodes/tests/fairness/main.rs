@@ -1,5 +1,6 @@
 //! Nobody's work keeps another's waiting: honest clients beside some that ask the dearest questions without pause, and beside some that
-//! send more commands than a node can apply. The others run with the lowest priority (`nice` 19), since they share the machine's
+//! send more commands than a node can apply, all of one principal; and those of a principal beside another that attacks in every way
+//! ([`attacks`], [`shares`]). The others run with the lowest priority (`nice` 19), since they share the machine's
 //! processors with the nodes: what is left is the work that they give to the nodes.
 //!
 //! A binary of its own, so that no other test runs beside it: it looks at how long somebody waits.
@@ -9,13 +10,16 @@
 //! ```text
 //! cargo test --release --workspace --test fairness -- --ignored dearest_questions --nocapture
 //! cargo test --release --workspace --test fairness -- --ignored floods --nocapture
+//! cargo test --release --workspace --test fairness -- --ignored shares::attacks --nocapture
 //! ```
 //!
-//! `RABIA_BANK_ACCOUNTS` and `RABIA_BANK_TRANSACTIONS` make the first one smaller (1,000,000 and 5,000,000), `RABIA_BANK_SECONDS` both
-//! shorter or longer (20).
+//! `RABIA_BANK_ACCOUNTS` and `RABIA_BANK_TRANSACTIONS` make the first one smaller (1,000,000 and 5,000,000) and the last one (100,000
+//! and 500,000), `RABIA_BANK_SECONDS` all shorter or longer (20).
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // clippy knows only functions marked as tests, not what they share
 
+mod attacks;
+mod shares;
 #[path = "../nodes/support/mod.rs"]
 mod support;
 
@@ -163,7 +167,11 @@ fn honest_ones(cluster: &Cluster, time: Duration) -> Vec<Seen> {
 
 /// A bank of accounts of equal balance, of which one has so many deposits. They are in blocks on disk but for the newest.
 fn equal_accounts(accounts: u64, deposits: u64) -> Cluster {
-    let cluster = Cluster::start_with(3, |config| config.limits.snapshot_bytes = 1 << 20);
+    filled(Cluster::start_with(3, |config| config.limits.snapshot_bytes = 1 << 20), accounts, deposits)
+}
+
+/// The same in this cluster.
+fn filled(cluster: Cluster, accounts: u64, deposits: u64) -> Cluster {
     let fill = Bulks { clients: clients(&cluster.nodes), size: 5_000, pace: Duration::ZERO };
     fill.send_all(accounts, |number| Operation::CreateAccount {
         account_id: account(number),

@@ -301,7 +301,8 @@ impl<M: Plain> Model<M> {
         Ok(number)
     }
 
-    /// The open session with this key, or a new one, for which the one goes that was not used for longest, if that is an hour.
+    /// The open session with this key, or a new one, for which one goes that was not used for longest, if that is an hour. Of what others
+    /// leave a principal may have three quarters.
     fn open(&mut self, key: SessionKey) -> Result<u64, ErrorCode> {
         let now = self.time;
         let open = |session: &Session| session.open;
@@ -312,9 +313,20 @@ impl<M: Plain> Model<M> {
             session.last_used = if session.open { now } else { session.last_used };
             return if session.open { Ok(*number) } else { Err(ErrorCode::SessionExpired) };
         }
-        while self.sessions.values().filter(|session| open(session)).count() as u64 >= self.session_limits.open {
-            let oldest = self.sessions.iter_mut().filter(|(_, session)| open(session));
-            let oldest = oldest.min_by_key(|(number, session)| (session.last_used, **number));
+        let (asker, limit) = (self.asker, self.session_limits.open);
+        let share = |others: u64| limit - others - (limit - others) / 4;
+        loop {
+            let all = self.sessions.values().filter(|session| open(session)).count() as u64;
+            let is_own = |session: &Session| open(session) && session.principal == asker;
+            let own = self.sessions.values().filter(|session| is_own(session)).count() as u64;
+            let others = all - own;
+            if all < limit && own < share(others) {
+                break;
+            }
+            let of_own = own >= share(others.saturating_sub(1));
+            let may_go =
+                self.sessions.iter_mut().filter(|(_, session)| if of_own { is_own(session) } else { open(session) });
+            let oldest = may_go.min_by_key(|(number, session)| (session.last_used, **number));
             match oldest {
                 Some((_, session)) if now - session.last_used >= HOUR => session.open = false,
                 _ => return Err(ErrorCode::TooManySessions),

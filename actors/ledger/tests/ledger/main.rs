@@ -9,6 +9,7 @@ mod model;
 mod principals;
 mod queries;
 mod sessions;
+mod shares;
 mod snapshots;
 mod support;
 mod timing;

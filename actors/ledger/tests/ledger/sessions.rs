@@ -1,6 +1,6 @@
 //! Sessions, retries, and batches that are decided twice.
 
-use rabia_bank_ledger::{Applied, Loading, Rejection, RequestOutcome};
+use rabia_bank_ledger::{Applied, Keeper, Loading, Rejection, RequestOutcome};
 use rabia_bank_messages::bank::{Command, ErrorCode, MAX_BULK, Operation, Outcome, Success};
 use rabia_bank_messages::batch::{Action, RequestHeader};
 use rabia_bank_messages::genesis::SessionLimits;
@@ -242,12 +242,12 @@ fn a_session_that_acknowledges_nothing_is_full_some_day_and_goes_on_once_it_does
         number += 1;
         match bank.request(header(SESSION, number, 0), large.clone()) {
             RequestOutcome::Command { .. } => assert!(number < 100, "no limit after {number} of the largest bulks"),
-            RequestOutcome::Rejected(Rejection::RepliesFull { kept, all: false }) => break kept,
+            RequestOutcome::Rejected(Rejection::RepliesFull { kept, of: Keeper::Session }) => break kept,
             other => panic!("{other:?}"),
         }
     };
     assert!(number > 26, "only {number} of the largest bulks take {kept} bytes");
-    let refusal = Rejection::RepliesFull { kept, all: false }.refusal();
+    let refusal = Rejection::RepliesFull { kept, of: Keeper::Session }.refusal();
     assert_eq!((refusal.code, refusal.outcome), (ErrorCode::Busy, Outcome::Unknown));
     let replay = bank.request(header(SESSION, 2, 0), large.clone());
     assert!(matches!(replay, RequestOutcome::Command { replayed: true, .. }), "what is kept can be had");
@@ -375,7 +375,8 @@ fn log_time_that_stands_still_ends_no_session() {
 #[test]
 fn of_too_many_sessions_the_one_that_was_idle_for_longest_ends_if_for_an_hour() {
     const HOUR: u64 = 3_600_000;
-    let mut bank = expiring(4, 1 << 40);
+    // Of five a principal has four.
+    let mut bank = expiring(5, 1 << 40);
     let key = |number: u8| SessionKey([number + 20; 16]);
     let mut numbers = Vec::new();
     for number in 0..2 {
@@ -391,7 +392,7 @@ fn of_too_many_sessions_the_one_that_was_idle_for_longest_ends_if_for_an_hour() 
     }
     bank.done(deposit("a", 1));
     assert_eq!(bank.ledger.summary().sessions, 4);
-    let too_many = [RequestOutcome::Rejected(Rejection::TooManySessions { open: 4 })];
+    let too_many = [RequestOutcome::Rejected(Rejection::TooManyOfPrincipal { open: 4 })];
     assert_eq!(bank.batch(&[open(key(9))]), too_many);
     bank.stamp += HOUR - 3;
     assert_eq!(bank.batch(&[open(key(9))]), too_many, "idle for a millisecond less than an hour");
@@ -403,8 +404,10 @@ fn of_too_many_sessions_the_one_that_was_idle_for_longest_ends_if_for_an_hour() 
     assert_eq!(bank.batch(&[open(key(1))]), [RequestOutcome::Rejected(Rejection::KeyUsed)]);
     // A session that is open is opened again whatever the limit.
     assert!(matches!(bank.batch(&[open(key(9))])[..], [RequestOutcome::Opened { new: false, .. }]));
-    let refusal = Rejection::TooManySessions { open: 4 }.refusal();
-    assert_eq!((refusal.code, refusal.outcome), (ErrorCode::TooManySessions, Outcome::Refused));
+    for rejection in [Rejection::TooManyOfPrincipal { open: 4 }, Rejection::TooManySessions { open: 5 }] {
+        let refusal = rejection.refusal();
+        assert_eq!((refusal.code, refusal.outcome), (ErrorCode::TooManySessions, Outcome::Refused));
+    }
 }
 
 /// A session keeps no names, and a replay says the same as the first answer.
@@ -426,7 +429,7 @@ fn refusals_with_the_longest_names_take_no_more_than_others_and_are_told_again()
         number += 1;
         match bank.request(header(SESSION, number, 0), Action::Command(bulk(false, refused.clone()))) {
             RequestOutcome::Command { outcome, replayed: false, .. } => first.push(bank.render(&outcome)),
-            RequestOutcome::Rejected(Rejection::RepliesFull { all: false, .. }) => break,
+            RequestOutcome::Rejected(Rejection::RepliesFull { of: Keeper::Session, .. }) => break,
             other => panic!("{other:?}"),
         }
     }
@@ -441,9 +444,9 @@ fn refusals_with_the_longest_names_take_no_more_than_others_and_are_told_again()
     }
 }
 
-/// Sessions that acknowledge nothing fill what all have in common, and then each still has its own part.
+/// Sessions that acknowledge nothing fill what their principal has of what all have in common, and then each still has its own part.
 #[test]
-fn all_sessions_together_keep_no_more_than_there_is_and_each_has_its_own_part() {
+fn all_sessions_of_a_principal_keep_no_more_than_its_share_and_each_has_its_own_part() {
     let mut bank = Bank::new();
     bank.done(create("a", 0));
     let large = Action::Command(bulk(false, vec![deposit("a", 1); MAX_BULK]));
@@ -456,19 +459,22 @@ fn all_sessions_together_keep_no_more_than_there_is_and_each_has_its_own_part() 
         for number in 1.. {
             match bank.request(RequestHeader { key, ..header(session, number, 0) }, large.clone()) {
                 RequestOutcome::Command { replayed: false, .. } => {}
-                RequestOutcome::Rejected(Rejection::RepliesFull { all, .. }) => {
-                    all_full = all;
+                RequestOutcome::Rejected(Rejection::RepliesFull { of, .. }) => {
+                    all_full = of == Keeper::Principal;
                     break;
                 }
                 other => panic!("{other:?}"),
             }
         }
     }
-    assert!((30..40).contains(&greedy), "{greedy} sessions of 4 MiB fill 128 MiB");
+    assert!((23..30).contains(&greedy), "{greedy} sessions of 4 MiB fill three quarters of 128 MiB");
     bank.reload();
     // One that has said nothing yet: a bulk finds no room, and some single commands do.
     let outcome = bank.request(header(SESSION, 1, 0), large);
-    assert!(matches!(outcome, RequestOutcome::Rejected(Rejection::RepliesFull { all: true, .. })), "{outcome:?}");
+    assert!(
+        matches!(outcome, RequestOutcome::Rejected(Rejection::RepliesFull { of: Keeper::Principal, .. })),
+        "{outcome:?}"
+    );
     for number in 2..8 {
         let outcome = bank.request(header(SESSION, number, 0), act(deposit("a", 1)));
         assert!(matches!(outcome, RequestOutcome::Command { replayed: false, .. }), "{outcome:?}");

@@ -114,7 +114,12 @@ impl Bank {
 
     /// One that begins with these tokens, and two open sessions of the host.
     pub fn founded(founding: Founding) -> Bank {
-        let genesis = Genesis { founding, ..Genesis::new(ClusterId([1; 16]), vec![StoreId([1; 16])]) };
+        Bank::founded_with(founding, SessionLimits::default())
+    }
+
+    /// The same with so many sessions.
+    pub fn founded_with(founding: Founding, sessions: SessionLimits) -> Bank {
+        let genesis = Genesis { founding, sessions, ..Genesis::new(ClusterId([1; 16]), vec![StoreId([1; 16])]) };
         Bank::around(Ledger::new_cluster(&genesis))
     }
 

@@ -356,7 +356,7 @@ fn error(answer: &Value) -> [&str; 2] {
 #[test]
 fn sessions_are_what_they_were_after_snapshots_and_restarts_of_all_nodes() {
     let very_often = |config: &mut NodeConfig| config.limits.snapshot_slots = 60;
-    let mut cluster = Cluster::create_as(3, &["--max-sessions", "4"], very_often).started();
+    let mut cluster = Cluster::create_as(3, &["--max-sessions", "5"], very_often).started();
     let [key, ended, wrong] = ["aa", "bb", "cc"].map(|digits| digits.repeat(16));
     let open = |node: &Node, key: &str| {
         let mut connection = node.connect(Encoding::MessagePack);
@@ -414,7 +414,7 @@ fn sessions_are_what_they_were_after_snapshots_and_restarts_of_all_nodes() {
         }
     }
     assert_eq!(cluster.nodes[0].status().unwrap()["total_balance"], 1 + 2 + 3 + 4 + 5 + sent);
-    // There may be four, and the key of one that ended opens none.
+    // Of five a principal may have four, and the key of one that ended opens none.
     let hello = |node: &Node, key: &str| {
         node.connect(Encoding::Json).ask(&json!({"hello": {"version": 2, "open": {"key": key}}}))
     };

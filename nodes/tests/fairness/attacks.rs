@@ -94,6 +94,11 @@ pub struct Attackers {
 }
 
 impl Attackers {
+    /// How much was done so far.
+    pub fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
     /// Ends the attack, and says how much was done.
     pub fn end(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);

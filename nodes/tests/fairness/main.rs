@@ -3,7 +3,7 @@
 //! ([`attacks`], [`shares`]). The others run with the lowest priority (`nice` 19), since they share the machine's
 //! processors with the nodes: what is left is the work that they give to the nodes.
 //!
-//! A binary of its own, so that no other test runs beside it: it looks at how long somebody waits.
+//! A binary of its own, in which one test runs at a time: it looks at how long somebody waits.
 //!
 //! The suite has small cases, which see whether somebody starves. The marks are measured alone, in a release build:
 //!
@@ -26,8 +26,8 @@ mod support;
 use std::fmt;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,14 @@ use serde_json::{Value, json};
 use support::bulks::{Bulks, account, clients};
 use support::{Cluster, Connection, PATIENCE, from_environment, status_of, wait_until};
 use tokio_tungstenite::tungstenite::Error as SocketError;
+
+/// One test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    // A test that failed must not take the others along.
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The account whose history is asked for.
 const HOT: u64 = 0;
@@ -208,6 +216,7 @@ fn assert_rest(cluster: &Cluster) {
 
 #[test]
 fn dear_questions_cost_those_who_ask_them() {
+    let _alone = alone();
     let cluster = equal_accounts(3_000, 100_000);
     let addresses = (0..10).map(|index| cluster.nodes[index % 3].address());
     let crowd = Crowd::gather(addresses, 50, dear_question);
@@ -224,6 +233,7 @@ fn dear_questions_cost_those_who_ask_them() {
 /// A question that is still being answered when its client goes takes no work any more, and neither does one past its deadline.
 #[test]
 fn work_ends_with_its_client_and_its_deadline() {
+    let _alone = alone();
     let cluster = Cluster::start_with(1, |config| config.limits.request_timeout_ms = 500);
     let fill = Bulks { clients: clients(&cluster.nodes), size: 5_000, pace: Duration::ZERO };
     fill.send_all(1, |number| Operation::CreateAccount {
@@ -253,6 +263,7 @@ fn work_ends_with_its_client_and_its_deadline() {
 
 #[test]
 fn a_flood_of_commands_does_not_keep_a_single_one_waiting() {
+    let _alone = alone();
     let cluster = equal_accounts(20, 0);
     let alone = honest_ones(&cluster, Duration::from_secs(1));
     let deposit = |_| json!({"command": {"deposit": {"account_id": account(9), "amount": 1}}});
@@ -274,6 +285,7 @@ fn bulk(number: u64) -> Value {
 
 #[test]
 fn bulks_do_not_keep_a_single_command_waiting() {
+    let _alone = alone();
     let cluster = equal_accounts(20, 0);
     let crowd = Crowd::gather([cluster.nodes[0].address(); 6], 30, bulk);
     sleep(Duration::from_millis(300));
@@ -288,6 +300,7 @@ fn bulks_do_not_keep_a_single_command_waiting() {
 /// A subscription to what can't come yet waits. Other subscriptions hear what is new meanwhile.
 #[test]
 fn a_subscription_from_the_end_of_all_numbers_waits() {
+    let _alone = alone();
     let cluster = equal_accounts(3, 0);
     let address = cluster.nodes[0].address();
     let mut late = Connection::open(address, Encoding::Json);
@@ -316,6 +329,7 @@ fn seconds() -> Duration {
 #[test]
 #[ignore = "measures: to be run alone, in a release build"]
 fn dearest_questions() {
+    let _alone = alone();
     const MARK: Duration = Duration::from_millis(50);
     let accounts = from_environment("RABIA_BANK_ACCOUNTS", 1_000_000);
     let deposits = from_environment("RABIA_BANK_TRANSACTIONS", 5_000_000);
@@ -341,6 +355,7 @@ fn dearest_questions() {
 #[test]
 #[ignore = "measures: to be run alone, in a release build"]
 fn floods() {
+    let _alone = alone();
     let cluster = equal_accounts(20, 0);
     println!("alone: {:?}", honest_ones(&cluster, seconds() / 4));
     let deposit = |_| json!({"command": {"deposit": {"account_id": account(9), "amount": 1}}});

@@ -57,7 +57,7 @@ fn there_is_room_for_sessions_of_a_principal_that_comes_new() {
     };
     assert!(!is_open(&mut bank, DAILYS, 30) && is_open(&mut bank, DAILYS, 31) && is_open(&mut bank, ADMINS, 60));
     // Whoever has less than its share may have the place of another's that was idle for so long.
-    let [first] = bank.batch(&[opening(HOSTS, 90)])[..] else { panic!() };
+    let [ref first] = bank.batch(&[opening(HOSTS, 90)])[..] else { panic!() };
     assert!(matches!(first, RequestOutcome::Opened { new: true, .. }), "{first:?}");
     assert_eq!(bank.ledger.summary().sessions, 10);
 }

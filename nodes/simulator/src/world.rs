@@ -337,7 +337,8 @@ impl<W: Workload> World<W> {
             genesis.transaction_limit = rabia_bank_messages::bank::MAX_BALANCE;
         }
         if random.u32(..3) == 0 {
-            let open = [2, 5, 100][random.usize(..3)];
+            // Of which one principal has 2, 5 and 100.
+            let open = [2, 6, 133][random.usize(..3)];
             genesis.sessions = SessionLimits { open, idle_ms: random.u64(300..3_000) };
         }
         let share = settings.operations / CLIENTS as u64;

@@ -16,7 +16,8 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::hostile_peer::hello_of_first;
 use crate::member_keys::recording;
-use crate::principals::{code, connect, folder, hello, new_token};
+use crate::principals::{code, connect};
+use crate::support::principals::{folder, hello, new_token};
 use crate::support::wire::{PEER_PATH, connect as dial, hello_of_tls_1_2, open_peer, read_all};
 use crate::support::{Cluster, Connection, Node, PATIENCE, SharedCluster, open_socket, token_of};
 

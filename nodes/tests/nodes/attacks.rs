@@ -334,9 +334,10 @@ fn the_page_names_a_test_for_each_attack() {
         let tests: Vec<&str> = row.rsplit('|').nth(1).unwrap().split('`').skip(1).step_by(2).collect();
         assert!(!tests.is_empty(), "no test in: {row}");
         for test in tests {
-            let (module, name) = test.split_once("::").unwrap_or_else(|| panic!("{test} is no test"));
-            let files = ["nodes/X.rs", "nodes/X/mod.rs", "X/main.rs"]
-                .map(|file| folder.join("tests").join(file.replace('X', module)));
+            let (module, name) = test.rsplit_once("::").unwrap_or_else(|| panic!("{test} is no test"));
+            let module = module.replace("::", "/");
+            let files = ["nodes/X.rs", "nodes/X/mod.rs", "X/main.rs", "X.rs"]
+                .map(|file| folder.join("tests").join(file.replace('X', &module)));
             let source = files.iter().find_map(|file| std::fs::read_to_string(file).ok());
             let source = source.unwrap_or_else(|| panic!("{test}: no such file of tests"));
             assert!(source.contains(&format!("fn {name}(")), "{test} is not there");

@@ -127,7 +127,10 @@ impl<W: Workload> World<W> {
     /// Whether a quorum of the members has all slots durably in which this former store of a node speaks.
     fn is_over(&self, node: NodeId, store: StoreId) -> bool {
         let Some(last) = self.stores.last_slot(node, store) else { return false };
-        let has = |machine: &&Machine<W>| self.promises.durable(machine.newest) >= last;
+        // A store whose disk is about to be exchanged, or was put back, had them too.
+        let has = |machine: &&Machine<W>| {
+            [machine.newest, machine.store].iter().any(|store| self.promises.durable(*store) >= last)
+        };
         self.machines.iter().filter(has).count() >= self.genesis.quorums().quorum()
     }
 

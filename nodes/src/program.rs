@@ -29,7 +29,7 @@ use tracing_subscriber::EnvFilter;
 use crate::NodeError;
 use crate::audit::AuditError;
 use crate::backup::BackupError;
-use crate::client::{BadUrl, ClientOptions, NodeUrl, Token, find_token};
+use crate::client::{BadUrl, ClientOptions, NodeUrl, TOKEN_VARIABLE, Token, find_token};
 use crate::config::DEFAULT_CLIENT_PORT;
 use crate::control::ControlError;
 use crate::create::ClusterDirError;
@@ -135,12 +135,23 @@ pub struct ClientToken {
 
 impl ClientToken {
     /// The token, if there is one.
-    fn find(&self) -> Result<Option<Token>, ProgramError> {
-        self.find_or(&client_token(&default_data_dir()))
+    fn find(&self, trust: &tls::Trust) -> Result<Option<Token>, ProgramError> {
+        self.find_or(&client_token(&default_data_dir()), trust)
     }
 
-    /// The same, where it is in this file if nobody says otherwise.
-    fn find_or(&self, usual: &Path) -> Result<Option<Token>, ProgramError> {
+    /// The same, where it is in this file if nobody says otherwise. Without one only a certificate may do.
+    fn find_or(&self, usual: &Path, trust: &tls::Trust) -> Result<Option<Token>, ProgramError> {
+        let found = self.look(usual)?;
+        if found.is_none() && !trust.shows_certificate() {
+            let usual = usual.display();
+            terminal::note(&format!(
+                "no token was found, and nodes serve nobody without one: name it with --token-file or in {TOKEN_VARIABLE} (looked for in {usual})"
+            ));
+        }
+        Ok(found)
+    }
+
+    fn look(&self, usual: &Path) -> Result<Option<Token>, ProgramError> {
         let at = |path: &Path| {
             let path = path.display().to_string();
             move |error: std::io::Error| ProgramError::Usage(format!("can't read a token from {path}: {error}"))

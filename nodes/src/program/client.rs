@@ -235,7 +235,7 @@ enum Asked {
 pub fn run(args: Args) -> Result<Exit, ProgramError> {
     runtime()?.block_on(async {
         let Args { connect, token, json, read, timeout, task } = args;
-        let token = token.find()?;
+        let token = token.find(&connect.trust)?;
         let options = ClientOptions { token, encoding: Encoding::Json, timeout, ..connect.options()? };
         match task {
             Task::Status { stages } => status(options, stages, json).await,

@@ -294,7 +294,7 @@ fn principal_line(PrincipalInfo { number, put }: &PrincipalInfo) -> String {
 }
 
 fn client(common: &Common) -> Result<Client, ProgramError> {
-    let token = common.token.find_or(&admin_token(&default_data_dir()))?;
+    let token = common.token.find_or(&admin_token(&default_data_dir()), &common.connect.trust)?;
     Ok(Client::connect(ClientOptions { token, timeout: common.timeout, ..common.connect.options()? }))
 }
 

@@ -44,6 +44,11 @@ pub(super) fn print_json(json: &[u8]) -> io::Result<()> {
     print(escaped_json(&String::from_utf8_lossy(json)))
 }
 
+/// Says on stderr what a person may want to know; the program goes on.
+pub(super) fn note(text: &str) {
+    eprintln!("note: {}", escaped(text));
+}
+
 /// Reports what went wrong. Some messages of this program have several lines; text from outside in them was escaped before, or is
 /// here.
 pub(super) fn error(text: &str) {

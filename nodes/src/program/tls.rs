@@ -35,6 +35,11 @@ pub struct Trust {
 }
 
 impl Trust {
+    /// Whether a certificate is shown to nodes that ask for one.
+    pub(super) fn shows_certificate(&self) -> bool {
+        self.client_certificate.is_some()
+    }
+
     /// What a client of these nodes needs; nothing where none of them has a wss URL.
     pub(super) fn tls(&self, urls: &[NodeUrl]) -> Result<Option<Tls>, ProgramError> {
         if !urls.iter().any(NodeUrl::is_tls) {

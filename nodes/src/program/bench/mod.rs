@@ -100,7 +100,7 @@ struct Trouble(String);
 /// If nothing could be printed or drawn.
 pub fn run(mut args: Args) -> Result<Exit, ProgramError> {
     if let Some(urls) = &args.connect {
-        args.load.token = args.token.find()?;
+        args.load.token = args.token.find(&args.trust)?;
         args.load.tls = args.trust.tls(urls)?;
     }
     let runtime = runtime()?;

@@ -100,12 +100,17 @@ pub(super) fn transaction(transaction: &Transaction) -> String {
         (Some(one), None) | (None, Some(one)) => one,
         (None, None) => String::new(),
     };
+    let (amount, what) = match (&transaction.act, transaction.principal) {
+        (Some(act), Some(principal)) => (String::new(), format!("{} by principal {principal}", escaped(act))),
+        (Some(act), None) => (String::new(), escaped(act).to_string()),
+        (None, _) => (grouped(transaction.amount), way),
+    };
     format!(
-        "#{:<6} {}  {:<10} {:>12}  {way}{}",
+        "#{:<6} {}  {:<10} {:>12}  {what}{}",
         transaction.transaction_id,
         style(time(transaction.timestamp)).dim(),
         escaped(transaction.transaction_type.name()).to_string(),
-        style(grouped(transaction.amount)).green(),
+        style(amount).green(),
         others(&transaction.other),
     )
 }

@@ -15,7 +15,7 @@ use futures_util::StreamExt;
 use rabia_bank_messages::bank::{Command, ErrorCode, Outcome, Query, ReadLevel, Refusal};
 use rabia_bank_messages::client::{Answer, AnswerResult, ClientMessage, ServerMessage, SessionName};
 use rabia_bank_messages::codec::Encoding;
-use rabia_bank_messages::ids::{Digest, Millis};
+use rabia_bank_messages::ids::Digest;
 use rabia_bank_messages::principal::Admin;
 use rabia_bank_messages::stages::Stage;
 use rustc_hash::FxHashSet;
@@ -29,6 +29,7 @@ use crate::mail::bank::{Ask, Follow, Subscribe};
 use crate::mail::client_session::{Answers, Client, Goaway, Waiter};
 use crate::mail::proposer::Submit;
 use crate::metrics::Metrics;
+use crate::parts::door::Door;
 use crate::parts::session::{Number, Out, Reply, Session};
 use crate::seats::{Seat, Seats};
 use crate::session::{self, SessionNeighbours, SessionSettings};
@@ -109,12 +110,8 @@ pub struct ClientSession {
     greeted: bool,
     /// The hash of the public key of its certificate.
     certificate: Option<Digest>,
-    /// The number of the token, or certificate, that it has shown.
-    token: Option<u64>,
-    /// Which change of the principals its token was looked at after last.
-    seen_changes: u64,
-    /// When its token expires, as far as it was looked at.
-    token_until: Millis,
+    /// The token, or certificate, that it has shown.
+    door: Door,
     /// The client has said goodbye, or is seen off.
     leaving: bool,
     /// The pages that the bank is asked for, by tag, and those that it is yet to be asked for.
@@ -170,9 +167,7 @@ impl ClientSession {
             said: false,
             greeted: false,
             certificate,
-            token: None,
-            seen_changes: 0,
-            token_until: 0,
+            door: Door::default(),
             leaving: false,
             pages: FxHashSet::default(),
             more_pages: VecDeque::new(),
@@ -197,7 +192,7 @@ impl ClientSession {
         self.message_bytes = bytes.len();
         let first = !std::mem::replace(&mut self.said, true);
         let decoded = encoding.decode_client(bytes);
-        if self.token.is_none() && !self.is_hello(encoding, bytes, &decoded) {
+        if self.door.token().is_none() && !self.is_hello(encoding, bytes, &decoded) {
             self.turn_away(
                 encoding,
                 decoded.map_or_else(|malformed| malformed.request, |message| message.request()),

@@ -22,7 +22,7 @@
 //!
 //! | actor | owns |
 //! | --- | --- |
-//! | [`ClientSession`](client_session), one a connection | the socket, decoding, budgets, and a [session](parts::session) |
+//! | [`ClientSession`](client_session), one a connection | the socket, decoding, budgets, a [door](parts::door) and a [session](parts::session) |
 //! | [`HostSession`](host_session), as many as the host wants | a session of the program that the node lives in |
 //! | [`Proposer`](proposer) | the pool: what waits, how it is grouped, what to propose |
 //! | [`Voter`](voter) | the agreement core, and what the node promised and heard |

@@ -1,6 +1,4 @@
-//! Who a connection speaks for: nothing is served before its client has shown a token, and nothing any more when that is not in force.
-//!
-//! What is looked at here is what this node has applied, and its own clock as far as it is trusted. What counts is looked at again when a request is applied.
+//! What a connection does at the [door](crate::parts::door), whose rules are those of the part.
 
 use std::time::Duration;
 
@@ -16,30 +14,23 @@ use tracing::debug;
 use super::{Accounts, ClientSession};
 use crate::consensus::turns::Owner;
 use crate::ledger::Bank;
-use crate::ledger::machine::StateMachine;
+use crate::parts::door::{Look, Shown};
 
 /// A client that has not shown a token within this time is closed.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
-/// A node that has been without a quorum for so long may not have heard that a token was revoked.
-const HEARS_NOTHING: Duration = Duration::from_secs(60);
 /// Why a connection ends, in its close frame.
 const NOT_AUTHORISED: &str = "not_authorised";
 
 impl ClientSession {
     /// The number of the token that a hello shows, or else of the certificate that the connection has shown, if it is in force.
     pub(super) fn recognise(&mut self, token: Option<&Token>) -> Option<u64> {
-        self.seen_changes = self.neighbours.applied.changes();
-        let (roster, now) = (self.neighbours.applied.roster(), self.metrics.trusted_time());
-        let recognised = match token {
-            Some(token) => roster.recognise(token, now),
-            None => roster.recognise_certificate(self.certificate.as_ref()?, now),
-        };
-        recognised.map(|(number, _)| number)
+        let shown = token.map(Shown::Token).or(self.certificate.as_ref().map(Shown::Certificate))?;
+        self.door.let_in(&self.neighbours.applied, shown, self.metrics.trusted_time())
     }
 
     /// The principal that the client speaks for.
     pub(super) fn principal_name(&self) -> Option<PrincipalName> {
-        self.neighbours.applied.roster().name_of(self.token?)
+        self.neighbours.applied.roster().name_of(self.door.token()?)
     }
 
     /// Whether a message may come before a token: only a hello, right or wrong.
@@ -118,51 +109,30 @@ impl ClientSession {
 
     /// Refuses here what would be refused when it is applied.
     pub(super) fn check_command(&self, command: &Command) -> Result<(), Refusal> {
-        let Some(token) = self.token else { return Ok(()) };
-        match self.neighbours.applied.roster().rights(token, 0) {
-            Some(rights) => Bank::check_command(command, &rights),
-            None => Err(Refusal::refused(ErrorCode::NotAuthorised, "the token is not in force")),
-        }
+        self.door.check_command::<Bank>(&self.neighbours.applied, command)
     }
 
-    /// What needs no quorum is refused where revocations are not heard of, but to those who see everything or look after nodes.
+    /// Refuses a read of which this node may not know whether it is still allowed.
     pub(super) fn check_read(&self, read: ReadLevel) -> Result<(), Refusal> {
-        let alone = self.metrics.without_quorum();
-        if read == ReadLevel::Linearizable || alone < HEARS_NOTHING {
-            return Ok(());
-        }
-        let roster = self.neighbours.applied.roster();
-        let rights = self.token.and_then(|token| roster.rights(token, 0));
-        if rights.is_some_and(|rights| rights.has(Role::Auditor) || rights.has(Role::Operator)) {
-            return Ok(());
-        }
-        let message = format!(
-            "this node has had no quorum for {} s and may not know which tokens are revoked: it answers auditors and operators alone",
-            alone.as_secs()
-        );
-        Err(Refusal::refused(ErrorCode::NoQuorum, message))
+        self.door.check_read(&self.neighbours.applied, read, self.metrics.without_quorum())
     }
 
     /// Ends a connection whose token is not in force any more, or has not come.
     pub(super) fn check_token(&mut self, ctx: &mut Context<Self>) {
-        let Some(token) = self.token else {
+        let Some(token) = self.door.token() else {
             if self.now() >= HELLO_WITHIN {
                 self.close(CloseCode::Policy, "no hello with a token came in time", ctx);
             }
             return;
         };
-        let (changes, now) = (self.neighbours.applied.changes(), self.metrics.trusted_time());
-        if changes == self.seen_changes && now < self.token_until {
-            return;
+        let look = self.door.look(&self.neighbours.applied, self.metrics.trusted_time());
+        if look == Look::Again {
+            let owner = self.owner_of(token);
+            if owner != self.client.owner() {
+                self.belong_to(owner);
+            }
         }
-        self.seen_changes = changes;
-        let roster = self.neighbours.applied.roster();
-        self.token_until = roster.expires_at(token);
-        let owner = self.owner_of(token);
-        if owner != self.client.owner() {
-            self.belong_to(owner);
-        }
-        if roster.asker(token, now).is_none() {
+        if look == Look::Shut {
             debug!(client = self.client.id(), token, "the token of a connection is not in force any more");
             self.close(CloseCode::Policy, NOT_AUTHORISED, ctx);
         }

@@ -45,7 +45,6 @@ impl ClientSession {
         self.greeted = true;
         self.client.show(token);
         self.session.show(token);
-        self.token = Some(token);
         if let Some(open) = hello.open {
             let asker = Asker { request: 0, encoding, subscribes: false, _held: None };
             return self.session.open(self.now(), open.key, Some(asker), &mut self.outs);

@@ -3,6 +3,7 @@
 
 pub mod bank;
 pub mod clients;
+pub mod door;
 pub mod link;
 pub mod log;
 pub mod proposer;

@@ -165,6 +165,8 @@ pub struct Answered<S: StateMachine = Bank> {
 pub enum Done<S: StateMachine = Bank> {
     /// A command was applied, or a query read.
     Success(S::Answer),
+    /// A command was carried out. What came of it its client may not see any more.
+    Unseen,
     /// A subscription has begun.
     Subscribed {
         /// With the entry of this id.

@@ -466,6 +466,13 @@ impl<A, S: StateMachine> Session<A, S> {
                 self.unanswered.remove(&number);
                 Ok(answer)
             }
+            (Kind::Command { number, .. }, Ok(Done::Unseen)) => {
+                self.unanswered.remove(&number);
+                Err(Refusal::unknown(
+                    ErrorCode::NotAuthorised,
+                    "it was carried out, and the token is not in force any more",
+                ))
+            }
             (Kind::Query(_), Ok(Done::Success(answer))) => Ok(answer),
             (Kind::Subscribe { name, .. }, Ok(Done::Subscribed { from, answer })) => {
                 if let Some(subscription) = self.subscriptions.get_mut(&name) {

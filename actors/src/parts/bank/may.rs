@@ -5,7 +5,7 @@ use rabia_bank_messages::bank::{ErrorCode, Refusal};
 use super::Bank;
 use crate::ledger::machine::{Entry, StateMachine};
 use crate::ledger::rights::Rights;
-use crate::parts::clients::Client;
+use crate::parts::clients::{Client, Done};
 
 impl<S: StateMachine> Bank<S> {
     /// What a client may do.
@@ -17,19 +17,25 @@ impl<S: StateMachine> Bank<S> {
         self.ledger.rights(client.token()).ok_or_else(gone)
     }
 
-    /// The answer to a command, as its client may see it. The command was carried out: a client whose token is not in force any more is
-    /// told that it may have been.
-    pub(super) fn shown(&self, client: &Client<S>, answer: Result<S::Answer, Refusal>) -> Result<S::Answer, Refusal> {
+    /// The answer to a command that was carried out or refused, as its client may see it: nothing of what was carried out if its token
+    /// is not in force any more.
+    pub(super) fn shown(&self, client: &Client<S>, answer: Result<S::Answer, Refusal>) -> Result<Done<S>, Refusal> {
         let mut answer = answer?;
-        let unknown = |refusal: Refusal| Refusal::unknown(refusal.code, refusal.message);
-        S::hide(&mut answer, &self.rights(client).map_err(unknown)?);
-        Ok(answer)
+        let Ok(rights) = self.rights(client) else { return Ok(Done::Unseen) };
+        S::hide(&mut answer, &rights);
+        Ok(Done::Success(answer))
     }
 
-    /// The answer to a query, as its client may see it.
-    pub(super) fn read_by(&self, client: &Client<S>, answer: Result<S::Answer, Refusal>) -> Result<S::Answer, Refusal> {
-        let mut answer = answer?;
+    /// The answer to a query, as its client may see it, who may not be allowed to ask for it any more since it was begun.
+    pub(super) fn read_by(
+        &self,
+        client: &Client<S>,
+        query: &S::Query,
+        answer: Result<S::Answer, Refusal>,
+    ) -> Result<S::Answer, Refusal> {
         let rights = self.rights(client)?;
+        S::check_query(query, &rights)?;
+        let mut answer = answer?;
         S::check_answer(&answer, &rights)?;
         S::hide(&mut answer, &rights);
         Ok(answer)

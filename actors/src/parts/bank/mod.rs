@@ -370,7 +370,7 @@ impl<S: StateMachine> Bank<S> {
                     self.answer_later(waiter, purpose, lookup);
                     return None;
                 };
-                (*slot, Some(*index), *replayed, self.shown(&waiter.client, answer).map(Done::Success))
+                (*slot, Some(*index), *replayed, self.shown(&waiter.client, answer))
             }
             RequestOutcome::Administered { slot, index, replayed, outcome } => {
                 let answer = outcome.map_err(admin_refusal).and_then(|number| {

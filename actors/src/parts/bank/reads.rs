@@ -153,12 +153,12 @@ impl<S: StateMachine> Bank<S> {
             Some(lookup) if lookup.is_ready() => {
                 let slot = lookup.slot();
                 if let Some(answer) = self.ledger.at_hand(lookup) {
-                    let answer = self.read_by(&waiter.client, answer);
+                    let answer = self.read_by(&waiter.client, &query, answer);
                     self.answer(waiter, Some(slot), answer, out);
                 }
                 return;
             }
-            Some(lookup) => Job::Answer { lookup: Box::new(lookup), purpose: Purpose::Query, given: None },
+            Some(lookup) => Job::Answer { lookup: Box::new(lookup), purpose: Purpose::Query(query), given: None },
             None => unreachable!("{query:?} is not about the node"),
         };
         self.do_later(Task { waiter, deadline: Some(deadline), job }, out);

@@ -48,7 +48,7 @@ pub(super) enum Job<S: StateMachine> {
 /// What an answer is to.
 pub(super) enum Purpose<S: StateMachine> {
     Command { slot: Slot, index: Option<u32>, replayed: bool },
-    Query,
+    Query(S::Query),
     Follow(Follower<S>),
 }
 

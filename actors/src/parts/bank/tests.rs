@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use rabia_bank_messages::bank::{Amount, Bulk, Command, Operation, Query, ReadLevel};
 use rabia_bank_messages::batch::{Action, BatchBuilder, RequestHeader};
-use rabia_bank_messages::ids::{ClusterId, SessionKey};
+use rabia_bank_messages::ids::{ClusterId, SessionKey, TokenId};
+use rabia_bank_messages::principal::{Admin, PutPrincipal, PutToken, Role, Scopes, SpendLimits};
 
 use super::words::{Ask, ReadAt, Saved};
 use super::*;
@@ -255,4 +256,91 @@ fn whoever_waits_for_a_snapshot_is_told_of_one_with_all_that_it_asked_for() {
     assert!(matches!(world.said()[..], [Out::Durable(7)]));
     assert_eq!(world.bank.take_snapshot(world.now, &mut world.said), 7);
     assert!(matches!(world.said()[..], [Out::Durable(7)]), "it is there");
+}
+
+impl World {
+    /// Applies a batch of these requests, each with its session and token, of which the first has an asker.
+    fn apply_for(&mut self, client: &Client, requests: &[(u64, u64, Action)]) {
+        let mut builder = BatchBuilder::default();
+        for (session, token, action) in requests {
+            self.requests += u64::from(*session > 0);
+            let number = if *session > 0 { self.requests } else { 0 };
+            let key = SessionKey([*token as u8; 16]);
+            let header = RequestHeader { session: *session, key, number, acknowledged: 0, token: *token };
+            builder.push(&header, action);
+        }
+        let sequence = self.bank.standpoint().applied + 1;
+        let (id, payload) = builder.finish(node(1), 1, sequence, 1_000);
+        let mut waiters = vec![Waiter { client: client.clone(), tag: 1 }];
+        waiters.resize_with(requests.len(), || Waiter { client: self::client(99), tag: 2 });
+        self.bank.expect(id, waiters);
+        self.apply(Some((id, payload)));
+    }
+
+    /// What this client was answered since the last time.
+    fn told(&mut self, client: &Client) -> Vec<Result<Done, ErrorCode>> {
+        let mut told = Vec::new();
+        for out in self.said() {
+            if let Out::Answers { to, answers, .. } = out
+                && to.id() == client.id()
+            {
+                told.extend(answers.into_iter().map(|answer| answer.result.map_err(|refusal| refusal.code)));
+            }
+        }
+        told
+    }
+}
+
+fn put(name: &str, roles: &[Role]) -> Action {
+    let (principal, roles) = (name.parse().unwrap(), roles.iter().copied().collect());
+    let (scopes, limits) = (Scopes::default(), SpendLimits::default());
+    Action::Admin(Box::new(Admin::PutPrincipal(PutPrincipal { principal, roles, scopes, limits, namespace: None })))
+}
+
+/// The host speaks in session 1, and another administrator, with token 8, in session 4.
+fn with_two_administrators() -> World {
+    let mut world = World::admitted(u64::MAX);
+    let (principal, token_id) = ("boss".parse().unwrap(), TokenId([1; 8]));
+    let token = Admin::PutToken(PutToken { principal, token_id, token_hash: Digest::ZERO, expires_at: 60_000 });
+    let requests = [
+        (0, 0, Action::Open),
+        (1, 0, put("boss", &[Role::Admin])),
+        (1, 0, Action::Admin(Box::new(token))),
+        (0, 8, Action::Open),
+    ];
+    world.apply_for(&client(1), &requests);
+    world.said();
+    world
+}
+
+#[test]
+fn what_was_carried_out_is_not_refused_though_its_asker_is_gone_by_the_end_of_the_slot() {
+    let mut world = with_two_administrators();
+    let host = client(1);
+    let create = Operation::CreateAccount { account_id: "alice".into(), initial_balance: Amount::new(0) };
+    let remove = Admin::RemovePrincipal { principal: "host".parse().unwrap() };
+    let requests = [(1, 0, Action::Command(Command::One(create))), (4, 8, Action::Admin(Box::new(remove)))];
+    world.apply_for(&host, &requests);
+    assert!(matches!(world.told(&host)[..], [Ok(Done::Unseen)]), "it was carried out");
+    world.balance(&host, ReadLevel::Local);
+    assert!(matches!(world.told(&host)[..], [Err(ErrorCode::NotAuthorised)]), "it asks for nothing more");
+}
+
+#[test]
+fn a_question_that_takes_long_is_not_answered_to_whoever_may_not_ask_it_any_more() {
+    let mut world = with_two_administrators();
+    let host = client(1);
+    for allowed in [true, false] {
+        world.ask(&host, Query::GetStatistics { large_amount: None }, ReadLevel::Local);
+        if !allowed {
+            world.apply_for(&client(2), &[(4, 8, put("host", &[Role::Operator]))]);
+        }
+        world.bank.work(world.now, &mut world.said);
+        let told = world.told(&host);
+        assert!(
+            matches!(&told[..], [Ok(Done::Success(_))] if allowed)
+                || matches!(&told[..], [Err(ErrorCode::NotAuthorised)] if !allowed),
+            "{told:?}"
+        );
+    }
 }

@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::ledger::MOST_AT_ONCE;
 use crate::ledger::lookup::Lookup;
 use crate::ledger::machine::{Progress, StateMachine};
-use crate::parts::clients::{Answered, Done, Waiter};
+use crate::parts::clients::{Answered, Waiter};
 
 /// How much of such work is done at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -148,11 +148,11 @@ impl<S: StateMachine> Bank<S> {
         match (progress, purpose) {
             (Progress::Done(answer), Purpose::Command { slot, index, replayed }) => {
                 let Waiter { client, tag } = waiter;
-                let result = self.shown(&client, answer).map(Done::Success);
+                let result = self.shown(&client, answer);
                 self.tell(client, Answered { tag, slot: Some(slot), index, replayed, result }, out);
             }
-            (Progress::Done(answer), Purpose::Query) => {
-                let answer = self.read_by(&waiter.client, answer);
+            (Progress::Done(answer), Purpose::Query(query)) => {
+                let answer = self.read_by(&waiter.client, &query, answer);
                 self.answer(waiter, Some(lookup.slot()), answer, out);
             }
             (Progress::Done(answer), Purpose::Follow(follower)) => self.followed(follower, answer, out),

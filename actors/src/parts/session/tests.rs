@@ -259,6 +259,17 @@ fn a_subscription_gets_a_page_when_it_has_asked_for_more() {
 }
 
 #[test]
+fn a_command_that_its_asker_may_not_hear_of_may_be_executed_also_if_it_is_the_only_attempt() {
+    let mut session = new();
+    command(&mut session, "a", given(1));
+    command(&mut session, "b", given(2));
+    open_with(&mut session, 2);
+    assert_eq!(words(&answer(&mut session, NOW, 1, Ok(Done::Unseen))), ["a: not_authorised Unknown"]);
+    let kept_out = Err(Refusal::unknown(ErrorCode::NotAuthorised, "the token is not in force"));
+    assert_eq!(words(&answer(&mut session, NOW, 3, kept_out)), ["b: not_authorised Refused"]);
+}
+
+#[test]
 fn a_session_closes_behind_what_waits() {
     let mut session = opened(new());
     command(&mut session, "a", given(1));

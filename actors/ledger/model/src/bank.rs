@@ -11,10 +11,10 @@ use rabia_bank_messages::bank::{
 };
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::ids::{Digest, Millis, Salt, Secret, Slot};
-use rabia_bank_messages::principal::PrincipalNumber;
+use rabia_bank_messages::principal::{PrincipalNumber, PrincipalsInfo, PutPrincipal};
 
 use crate::principals::{Principals, leaves};
-use crate::{Answer, At, Plain};
+use crate::{Answer, At, Plain, views};
 
 /// Accounts and transactions in plain maps and lists. Nothing in them is ever dropped.
 #[derive(Debug)]
@@ -341,6 +341,23 @@ impl Plain for Bank {
     fn plain(answer: Answer) -> Answer {
         plain(answer)
     }
+
+    fn is_refused(command: &Command, put: &PutPrincipal) -> bool {
+        views::is_refused(put, command)
+    }
+
+    fn about_principals(query: &Query) -> Option<fn(PrincipalsInfo) -> Success> {
+        matches!(query, Query::ListPrincipals {})
+            .then_some(|PrincipalsInfo { principals, tokens }| Success::Principals { principals, tokens })
+    }
+
+    fn asked(query: &Query, answer: Answer, put: &PutPrincipal) -> Answer {
+        views::asked(put, query, answer)
+    }
+
+    fn seen(answer: Success, put: &PutPrincipal) -> Success {
+        views::seen(put, answer)
+    }
 }
 
 /// An answer without the words for people.
@@ -357,7 +374,7 @@ pub fn plain(answer: Answer) -> Answer {
     }
 }
 
-fn refusal(code: ErrorCode) -> Refusal {
+pub(crate) fn refusal(code: ErrorCode) -> Refusal {
     Refusal::refused(code, String::new())
 }
 
@@ -602,9 +619,9 @@ fn varint(number: u64) -> Vec<u8> {
     }
 }
 
-type SideOf<'a> = (&'a Option<AccountId>, &'a Option<u64>, &'a Option<Salt>, &'a Option<Digest>);
+pub(crate) type SideOf<'a> = (&'a Option<AccountId>, &'a Option<u64>, &'a Option<Salt>, &'a Option<Digest>);
 
-fn side_hash((account, balance, salt, hash): SideOf<'_>) -> Option<Digest> {
+pub(crate) fn side_hash((account, balance, salt, hash): SideOf<'_>) -> Option<Digest> {
     let (Some(account), Some(balance), Some(salt)) = (account, balance, salt) else { return *hash };
     let mut bytes = salt.0.to_vec();
     bytes.push(account.len() as u8);

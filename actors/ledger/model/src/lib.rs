@@ -9,8 +9,10 @@
 //!
 //! Source: BANK.md, "Sessions and retries".
 
+mod asking;
 mod bank;
 mod principals;
+pub mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -19,10 +21,11 @@ use rabia_bank_messages::bank::{Command, ErrorCode, Refusal, Success};
 use rabia_bank_messages::batch::{Action, Batched, Payload, RequestHeader};
 use rabia_bank_messages::genesis::{Founding, SessionLimits};
 use rabia_bank_messages::ids::{BatchId, Millis, NodeId, SessionKey, Slot};
-use rabia_bank_messages::principal::{Admin, PrincipalNumber};
+use rabia_bank_messages::principal::{Admin, PrincipalNumber, PrincipalsInfo, PutPrincipal};
 
 use principals::{Principals, Who};
 
+pub use asking::ActApplied;
 pub use bank::{Bank, Replayed, amount_of, chained, is_result_of, plain, replay};
 
 /// What is answered to a command or a query. Messages of refusals are for people, and left empty here.
@@ -60,6 +63,26 @@ pub trait Plain: Debug + Sized {
     /// An answer without the words for people.
     fn plain(answer: Answer<Self::Success>) -> Answer<Self::Success> {
         answer.map_err(|refusal| Refusal { message: String::new(), ..refusal })
+    }
+
+    /// Whether a command is refused whole to this principal, whatever the state of the machine is.
+    fn is_refused(_command: &Self::Command, _put: &PutPrincipal) -> bool {
+        false
+    }
+
+    /// How to answer a query that is about principals.
+    fn about_principals(_query: &Self::Query) -> Option<fn(PrincipalsInfo) -> Self::Success> {
+        None
+    }
+
+    /// The answer to a query as this principal gets it.
+    fn asked(_query: &Self::Query, answer: Answer<Self::Success>, _put: &PutPrincipal) -> Answer<Self::Success> {
+        answer
+    }
+
+    /// What this principal sees of what came of a command.
+    fn seen(answer: Self::Success, _put: &PutPrincipal) -> Self::Success {
+        answer
     }
 }
 
@@ -134,8 +157,13 @@ pub struct Model<M: Plain = Bank> {
     principals: Principals,
     /// Who asks.
     asker: PrincipalNumber,
+    /// The principals after the slots in which they changed, and before the first.
+    rosters: Vec<(Slot, Principals)>,
+    changed: bool,
     batches: BTreeSet<(NodeId, u64, u64)>,
     time: Millis,
+    /// Log time after each slot, and before the first.
+    times: Vec<Millis>,
     requests: u64,
     slot: Slot,
 }
@@ -156,8 +184,11 @@ impl<M: Plain> Model<M> {
             administered: BTreeMap::new(),
             principals: Principals::new(founding),
             asker: 0,
+            rosters: vec![(0, Principals::new(founding))],
+            changed: false,
             batches: BTreeSet::new(),
             time: 0,
+            times: vec![0],
             requests: 0,
             slot: 0,
         }
@@ -168,9 +199,9 @@ impl<M: Plain> Model<M> {
         &self.machine
     }
 
-    /// The answer to a query after a slot.
-    pub fn query(&self, query: &M::Query, slot: Slot) -> Answer<M::Success> {
-        self.machine.query(query, slot)
+    /// Log time after the last slot.
+    pub fn time(&self) -> Millis {
+        self.time
     }
 
     /// Whether this session is open after the last slot.
@@ -190,6 +221,15 @@ impl<M: Plain> Model<M> {
         batch: Option<(&BatchId, &Payload)>,
     ) -> Result<Option<Vec<Reply<M::Success>>>, String> {
         self.slot = slot;
+        let replies = self.apply_batch(batch);
+        self.times.push(self.time);
+        if std::mem::take(&mut self.changed) {
+            self.rosters.push((slot, self.principals.clone()));
+        }
+        replies
+    }
+
+    fn apply_batch(&mut self, batch: Option<(&BatchId, &Payload)>) -> Result<Option<Vec<Reply<M::Success>>>, String> {
         let Some((id, payload)) = batch else { return Ok(None) };
         if !self.batches.insert((id.origin, id.incarnation, id.sequence)) {
             return Ok(None);
@@ -293,6 +333,7 @@ impl<M: Plain> Model<M> {
 
     fn administer(&mut self, who: Who, admin: &Admin) -> Result<u64, ErrorCode> {
         let (number, act) = self.principals.administer(who, admin, self.time)?;
+        self.changed = true;
         let asker = match who {
             Who::Principal(number) => number,
             Who::Owner(_) => 0,

@@ -7,7 +7,8 @@ use rabia_bank_messages::codec::Encoding;
 use rabia_bank_messages::genesis::Founding;
 use rabia_bank_messages::ids::{Millis, NodeId};
 use rabia_bank_messages::principal::{
-    Admin, PrincipalNumber, PutPrincipal, PutToken, Role, Scope, Scopes, SpendLimits,
+    Admin, PrincipalInfo, PrincipalNumber, PrincipalsInfo, PutPrincipal, PutToken, Role, Scope, Scopes, SpendLimits,
+    TokenInfo,
 };
 
 /// Ten years of log time.
@@ -23,7 +24,7 @@ pub(crate) enum Who {
 }
 
 /// All of them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Principals {
     /// Number 1 first; none in force where it was removed.
     list: Vec<(PutPrincipal, bool)>,
@@ -75,6 +76,28 @@ impl Principals {
             }
         };
         self.get(number).map(|_| Who::Principal(number))
+    }
+
+    /// What is put for the principal of this token, if it is in force at this time.
+    pub(crate) fn shown_by(&self, token: u64, now: Millis) -> Option<&PutPrincipal> {
+        match self.who(token, now)? {
+            Who::Principal(number) => self.get(number),
+            Who::Owner(_) => None,
+        }
+    }
+
+    /// What those see who may.
+    pub(crate) fn info(&self) -> PrincipalsInfo {
+        let principals = (1..).zip(&self.list).filter(|(_, (_, in_force))| *in_force);
+        let tokens = (8..).zip(&self.tokens).filter(|(_, (_, there))| *there);
+        let token = |(number, (token, _)): (u64, &(PutToken, bool))| {
+            let PutToken { principal, token_id, expires_at, .. } = token.clone();
+            TokenInfo { token_id, number, principal, expires_at }
+        };
+        PrincipalsInfo {
+            principals: principals.map(|(number, (put, _))| PrincipalInfo { number, put: put.clone() }).collect(),
+            tokens: tokens.map(token).collect(),
+        }
     }
 
     /// What an administrator asks for: the number of the principal or token, and what the history says of it.
@@ -153,25 +176,7 @@ impl Principals {
 
     /// Whether roles and scopes let this principal do this.
     pub(crate) fn may(&self, number: PrincipalNumber, operation: &Operation) -> bool {
-        let Some(PutPrincipal { roles, scopes, .. }) = self.get(number) else { return false };
-        let within = |scopes: &[Scope], account: &str| {
-            scopes.iter().map(Scope::to_string).any(|scope| match scope.strip_suffix(':') {
-                _ if scope == "*" => true,
-                Some(before) => account.strip_prefix(before).is_some_and(|rest| rest.starts_with(':')),
-                None => scope == account,
-            })
-        };
-        match operation {
-            Operation::CreateAccount { account_id, initial_balance } => {
-                let money = initial_balance.get() > 0;
-                roles.has(Role::Manager) && (!money || roles.has(Role::Minter)) && within(&scopes.credit, account_id)
-            }
-            Operation::Deposit { account_id, .. } => roles.has(Role::Minter) && within(&scopes.credit, account_id),
-            Operation::Withdraw { account_id, .. } => roles.has(Role::Minter) && within(&scopes.debit, account_id),
-            Operation::Transfer { from_account, to_account, .. } => {
-                roles.has(Role::Teller) && within(&scopes.debit, from_account) && within(&scopes.credit, to_account)
-            }
-        }
+        self.get(number).is_some_and(|put| may(put, operation))
     }
 
     /// Whether limits let this principal move so much, on this day, having moved `before` out of accounts for this request.
@@ -186,13 +191,37 @@ impl Principals {
         let amount = crate::amount_of(operation);
         let spent = self.spent.get(&(number, now / 86_400_000)).copied().unwrap_or(0) + before;
         limits.per_transaction.is_none_or(|limit| amount <= limit)
-            && (!leaves(operation) || limits.per_day.is_none_or(|limit| spent + amount <= limit))
+            && (!leaves(operation) || limits.per_day.is_none_or(|limit| spent.saturating_add(amount) <= limit))
     }
 
     /// So much has left accounts.
     pub(crate) fn spend(&mut self, number: PrincipalNumber, now: Millis, amount: u64) {
         if self.get(number).is_some_and(|put| put.limits.per_day.is_some()) {
             *self.spent.entry((number, now / 86_400_000)).or_default() += amount;
+        }
+    }
+}
+
+/// Whether an account is among these.
+pub(crate) fn within(scopes: &[Scope], account: &str) -> bool {
+    scopes.iter().map(Scope::to_string).any(|scope| match scope.strip_suffix(':') {
+        _ if scope == "*" => true,
+        Some(before) => account.strip_prefix(before).is_some_and(|rest| rest.starts_with(':')),
+        None => scope == account,
+    })
+}
+
+/// Whether roles and scopes let a principal do this.
+pub(crate) fn may(PutPrincipal { roles, scopes, .. }: &PutPrincipal, operation: &Operation) -> bool {
+    match operation {
+        Operation::CreateAccount { account_id, initial_balance } => {
+            let money = initial_balance.get() > 0;
+            roles.has(Role::Manager) && (!money || roles.has(Role::Minter)) && within(&scopes.credit, account_id)
+        }
+        Operation::Deposit { account_id, .. } => roles.has(Role::Minter) && within(&scopes.credit, account_id),
+        Operation::Withdraw { account_id, .. } => roles.has(Role::Minter) && within(&scopes.debit, account_id),
+        Operation::Transfer { from_account, to_account, .. } => {
+            roles.has(Role::Teller) && within(&scopes.debit, from_account) && within(&scopes.credit, to_account)
         }
     }
 }

@@ -467,7 +467,7 @@ impl ClientSession {
     /// Says why the connection ends, where it can.
     fn reading_failed_by(&mut self, error: SocketError, ctx: &mut Context<Self>) {
         self.reading_failed();
-        let max = if self.token.is_some() { self.settings.max_message_bytes } else { MAX_HELLO };
+        let max = if self.door.token().is_some() { self.settings.max_message_bytes } else { MAX_HELLO };
         let too_large = |message: String| Refusal::refused(ErrorCode::TooLarge, message);
         let (refusal, code, reason) = match (error, self.meter.exceeded()) {
             (SocketError::Capacity(CapacityError::MessageTooLong { size, max_size }), _) => {

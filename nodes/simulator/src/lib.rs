@@ -7,6 +7,7 @@ mod jobs;
 mod network;
 pub mod nonsense;
 mod properties;
+mod staff;
 mod trace;
 mod workload;
 mod world;

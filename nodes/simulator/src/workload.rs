@@ -9,8 +9,10 @@ use std::ops::Range;
 use fastrand::Rng;
 use rabia_bank_actors::ledger::machine::{self, Feed, StateMachine};
 use rabia_bank_actors::ledger::replicated::Replicated;
+use rabia_bank_messages::bank::{Operation, Transaction};
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{Millis, Slot};
+use rabia_bank_messages::principal::PutPrincipal;
 use rabia_bank_model::{Model, Plain};
 
 use super::properties::{Check, Violation};
@@ -34,11 +36,20 @@ pub(crate) trait Workload: Plain + 'static {
             Feed: Feed<Self::Machine, Entry: PartialEq>,
         >;
 
+    /// Whether clients speak for principals of their own, rather than for the host.
+    const PRINCIPALS: bool;
+
     /// As every member of this cluster begins with it.
     fn new_cluster(genesis: &Genesis) -> Self;
 
     /// Any command, most of them of some effect.
     fn any_command(&self, random: &mut Rng) -> Self::Command;
+
+    /// What was done for a command that was carried out: each operation, with its record if it has one. Nothing where there are no
+    /// roles for what is done.
+    fn performed(_command: &Self::Command, _success: &Self::Success) -> Vec<(Operation, Option<Transaction>)> {
+        Vec::new()
+    }
 
     /// Any question, with any combination of what it may say. `wall` is what a right clock shows.
     fn any_query(&self, wall: Millis, random: &mut Rng) -> Self::Query;
@@ -49,9 +60,17 @@ pub(crate) trait Workload: Plain + 'static {
     /// The entries of the history with these ids that belong to a feed, oldest first. None if there are not so many yet.
     fn entries(&self, feed: &FeedOf<Self>, ids: Range<u64>) -> Option<Vec<EntryOf<Self>>>;
 
+    /// In which slot the entry of this id was made; 0 if there is none.
+    fn slot_of(&self, id: u64) -> Slot;
+
+    /// Takes out of entries what this principal may not see: all of them if it may not follow the feed.
+    fn hide(_feed: &FeedOf<Self>, _entries: &mut Vec<EntryOf<Self>>, _put: &PutPrincipal) {}
+
     /// After a slot: what must hold of the machine beside its answers.
     fn holds(slot: Slot, ledger: &Replicated<Self::Machine>, model: &Model<Self>) -> Check;
 
-    /// Asks for all that there is, page by page.
-    fn all_pages(ask: impl FnMut(&Self::Query) -> Result<Option<Self::Success>, Violation>) -> Check;
+    /// Asks for all that there is, page by page. Answers the history, oldest first, if it has records.
+    fn all_pages(
+        ask: impl FnMut(&Self::Query) -> Result<Option<Self::Success>, Violation>,
+    ) -> Result<Vec<Transaction>, Violation>;
 }

@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | `voter`, `bank`, `books`, `proposer` | doing what the parts want done, and showing it to the properties | this is what actors do in a node |
 //! | `links` | dialling, delivering, losing, delaying and damaging messages | there is no network |
-//! | `asking` | what clients ask, how long they wait, and what they make of answers | there are no client programs |
+//! | `asking`, `authority` | what clients ask, how long they wait, and what they make of answers and of being turned away | there are no client programs |
 //! | `trouble`, `stores` | crashes, restarts, broken disks and clocks, exchanged stores | there are no machines |
 //! | `babble` | what members say that keep the protocol and talk nonsense besides | no part would |
 //!
@@ -17,6 +17,7 @@
 //! transactions of a page, and how long snapshotters wait for each other.
 
 mod asking;
+mod authority;
 mod babble;
 mod bank;
 mod books;
@@ -31,6 +32,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use rabia_bank_actors::applied::AppliedSlot;
 use rabia_bank_actors::consensus::agreement::{Event, Notice, TICK, Ticket};
 use rabia_bank_actors::consensus::clocks::Witness;
 use rabia_bank_actors::consensus::pool::Now;
@@ -65,9 +67,10 @@ use super::disk::Disk;
 use super::faults::FaultRates;
 use super::network::Network;
 use super::properties::{
-    Check, Violation, agreement, books as book_keeping, check, clients, digests, log_time, old_copies, promises, quiet,
-    read_rounds, stores as members_stores, weak_mvc,
+    Check, Violation, agreement, books as book_keeping, check, clients, digests, log_time, old_copies, principals,
+    promises, quiet, read_rounds, stores as members_stores, weak_mvc,
 };
+use super::staff::{Badge, Staff};
 use super::trace::Trace;
 use super::workload::Workload;
 use super::{Report, Settings};
@@ -94,7 +97,7 @@ const DIAL: Duration = Duration::from_millis(40);
 /// When all is finished the cluster must come to rest within this virtual time.
 const REST: Duration = Duration::from_secs(20);
 /// The wall clock at the beginning.
-const EPOCH: Millis = 1_767_225_600_000;
+pub(super) const EPOCH: Millis = 1_767_225_600_000;
 
 /// The parts of a node that runs.
 struct Node<W: Workload> {
@@ -125,6 +128,10 @@ struct Node<W: Workload> {
     let_in: Vec<u64>,
     /// By the connection.
     sessions: BTreeMap<ClientId, Connection<W>>,
+    /// What its bank has applied, as its door sees it.
+    applied: AppliedSlot,
+    /// How far its clock is beyond what is confirmed.
+    leap: Millis,
 }
 
 /// What a machine keeps while its node is down.
@@ -252,12 +259,18 @@ enum Item<W: Workload> {
     Request {
         node: usize,
         waiter: Waiter<W::Machine>,
+        /// What its client shows if this is the first that it says on its connection.
+        badge: Badge,
         ask: AskOf<W>,
     },
     Answer {
         connection: ClientId,
+        /// The number of the token that was shown on it.
+        token: u64,
         answered: Answered<W::Machine>,
     },
+    /// A node has ended a connection: the token is not in force.
+    Ended(ClientId),
     Client(usize),
     Trouble,
     Mend(usize),
@@ -309,6 +322,7 @@ pub(super) struct World<W: Workload> {
     unusable: Vec<(BatchId, Payload)>,
     healed: bool,
     clients: Vec<Client<W>>,
+    staff: Staff,
     agreement: agreement::Agreement,
     weak_mvc: weak_mvc::WeakMvc,
     digests: digests::Digests,
@@ -319,6 +333,7 @@ pub(super) struct World<W: Workload> {
     log_time: log_time::LogTime,
     quiet: quiet::Quiet,
     answers: clients::Clients,
+    principals: principals::Principals,
     model: Model<W>,
     trace: Trace,
     report: Report,
@@ -328,24 +343,14 @@ impl<W: Workload> World<W> {
     pub(super) fn new(seed: u64, settings: &Settings) -> Result<World<W>, Violation> {
         let mut random = Rng::with_seed(seed);
         let members = settings.nodes.unwrap_or(3 + (seed % 3) as usize);
-        let mut cluster = [0; 16];
-        cluster[8..].copy_from_slice(&seed.to_be_bytes());
-        let stores = NodeId::all(members).map(|node| StoreId([node.get(); 16])).collect();
-        let mut genesis = Genesis::new(ClusterId(cluster), stores);
-        genesis.window = [2, 4, 16][random.usize(..3)];
-        if random.u32(..4) == 0 {
-            genesis.transaction_limit = rabia_bank_messages::bank::MAX_BALANCE;
-        }
-        if random.u32(..3) == 0 {
-            // Of which one principal has 2, 5 and 100.
-            let open = [2, 6, 133][random.usize(..3)];
-            genesis.sessions = SessionLimits { open, idle_ms: random.u64(300..3_000) };
-        }
+        let mut genesis = genesis(seed, members, &mut random);
+        let mut staff = Staff::new(seed, W::PRINCIPALS);
+        genesis.founding = staff.founding();
         let share = settings.operations / CLIENTS as u64;
         let clients: Vec<Client<W>> = (0..CLIENTS)
             .map(|index| {
                 let rest = if index == 0 { settings.operations % CLIENTS as u64 } else { 0 };
-                Client::new(index, members, share + rest, &mut random)
+                Client::new(index, members, share + rest, &mut staff, &mut random)
             })
             .collect();
         let mut world = World {
@@ -365,6 +370,7 @@ impl<W: Workload> World<W> {
             network: Network::new(members),
             healed: false,
             clients,
+            staff,
             agreement: agreement::Agreement::default(),
             weak_mvc: weak_mvc::WeakMvc::new(&genesis),
             digests: digests::Digests::default(),
@@ -375,7 +381,8 @@ impl<W: Workload> World<W> {
             log_time: log_time::LogTime::default(),
             quiet: quiet::Quiet::default(),
             answers: clients::Clients::default(),
-            model: Model::new(W::new_cluster(&genesis), genesis.sessions),
+            principals: principals::Principals::new(&genesis.founding),
+            model: Model::founded(W::new_cluster(&genesis), genesis.sessions, &genesis.founding),
             trace: Trace::new(settings.trace),
             report: Report::default(),
             genesis,
@@ -486,9 +493,12 @@ impl<W: Workload> World<W> {
         let Some(node) = &mut machine.node else { return Ok(()) };
         let (ledger, model) = (node.bank.ledger(), &self.model);
         let mut ask = |query: &W::Query| book_keeping::same_answer(machine.id, ledger, &node.books, model, query);
-        W::all_pages(&mut ask)?;
+        let history = W::all_pages(&mut ask)?;
         for _ in 0..AUDIT_QUERIES {
             ask(&model.machine().any_query(wall, &mut self.random))?;
+        }
+        if W::PRINCIPALS {
+            self.principals.is_told_by(&history, ledger.applied(), ledger.history().head)?;
         }
         Ok(())
     }
@@ -500,7 +510,8 @@ impl<W: Workload> World<W> {
             let up_to_date = machine.node.as_ref().is_some_and(|node| node.bank.standpoint().applied == end);
             machine.lost.is_some() || self.babbles(index) || (up_to_date && !machine.replacing)
         };
-        self.clients.iter().all(Client::is_done) && self.machines.iter().enumerate().all(level)
+        let staffed = !self.staff.is_needed();
+        staffed && self.clients.iter().all(Client::is_done) && self.machines.iter().enumerate().all(level)
     }
 
     fn describe(&self) -> String {
@@ -599,8 +610,12 @@ impl<W: Workload> World<W> {
                 Ok(())
             }
             Item::Dial { a, b } => self.dial(a, b),
-            Item::Request { node, waiter, ask } => self.request(node, waiter, ask),
-            Item::Answer { connection, answered } => self.answer(connection, answered),
+            Item::Request { node, waiter, badge, ask } => self.request(node, waiter, &badge, ask),
+            Item::Answer { connection, token, answered } => self.answer(connection, token, answered),
+            Item::Ended(connection) => {
+                self.connection_ended(connection);
+                Ok(())
+            }
             Item::Client(index) => self.client(index),
             Item::Trouble => self.trouble(),
             Item::Mend(node) => {
@@ -667,6 +682,24 @@ impl<W: Workload> World<W> {
             }
         }
     }
+}
+
+/// The constants of the cluster of a seed, with small windows and few sessions in some.
+fn genesis(seed: u64, members: usize, random: &mut Rng) -> Genesis {
+    let mut cluster = [0; 16];
+    cluster[8..].copy_from_slice(&seed.to_be_bytes());
+    let stores = NodeId::all(members).map(|node| StoreId([node.get(); 16])).collect();
+    let mut genesis = Genesis::new(ClusterId(cluster), stores);
+    genesis.window = [2, 4, 16][random.usize(..3)];
+    if random.u32(..4) == 0 {
+        genesis.transaction_limit = rabia_bank_messages::bank::MAX_BALANCE;
+    }
+    if random.u32(..3) == 0 {
+        // Of which one principal has 2, 5 and 100.
+        let open = [2, 6, 133][random.usize(..3)];
+        genesis.sessions = SessionLimits { open, idle_ms: random.u64(300..3_000) };
+    }
+    genesis
 }
 
 fn store_violation(node: NodeId, error: &impl std::fmt::Display) -> Violation {

@@ -15,19 +15,25 @@ use rabia_bank_storage::BooksReader;
 use super::super::workload::{OutcomeOf, Workload};
 use super::{Check, Violation, check};
 
-/// A ledger applied a slot for the first time anywhere: the model must answer the same.
-pub(crate) fn same_replies<W: Workload>(
-    slot: Slot,
+/// What a ledger answers to the requests of a slot; none if that has none.
+pub(crate) fn replies<W: Workload>(
     ledger: &mut Replicated<W::Machine>,
     disk: &BooksReader,
     applied: &Applied<OutcomeOf<W>>,
-    model: Option<&[Reply<W::Success>]>,
-) -> Check {
-    let real: Option<Vec<Reply<W::Success>>> = match applied {
+) -> Option<Vec<Reply<W::Success>>> {
+    match applied {
         Applied::Null | Applied::Repeated | Applied::Replacement | Applied::Unusable(_) => None,
         Applied::Batch(outcomes) => Some(outcomes.iter().map(|outcome| reply::<W>(ledger, disk, outcome)).collect()),
-    };
-    check(real.as_deref() == model, "the ledger is the model", || {
+    }
+}
+
+/// A ledger applied a slot for the first time anywhere: the model must answer the same.
+pub(crate) fn same_replies<W: Workload>(
+    slot: Slot,
+    real: Option<&[Reply<W::Success>]>,
+    model: Option<&[Reply<W::Success>]>,
+) -> Check {
+    check(real == model, "the ledger is the model", || {
         format!("in slot {slot} the ledger answers {real:?}, the model {model:?}")
     })
 }

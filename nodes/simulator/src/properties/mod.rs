@@ -9,6 +9,7 @@ pub(super) mod clients;
 pub(super) mod digests;
 pub(super) mod log_time;
 pub(super) mod old_copies;
+pub(super) mod principals;
 pub(super) mod promises;
 pub(super) mod quiet;
 pub(super) mod read_rounds;

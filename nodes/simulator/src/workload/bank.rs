@@ -9,25 +9,26 @@ use fastrand::Rng;
 use rabia_bank_actors::ledger;
 use rabia_bank_actors::ledger::replicated::Replicated;
 use rabia_bank_messages::bank::{
-    Amount, Bulk, Command, HistoryFilter, MAX_BALANCE, Operation, OperationKind, Query, Success, Transaction,
-    TransactionType,
+    Amount, Bulk, Command, HistoryFilter, ItemResult, MAX_BALANCE, Operation, OperationKind, Query, Success,
+    Transaction, TransactionType,
 };
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{Millis, Slot};
-use rabia_bank_model::{Bank, Model};
+use rabia_bank_messages::principal::PutPrincipal;
+use rabia_bank_model::{Bank, Model, views};
 
 use super::super::properties::{Check, Violation, check};
+use super::super::staff::ACCOUNTS;
 use super::Workload;
-
-/// Accounts that commands are about.
-const ACCOUNTS: u64 = 12;
 
 impl Workload for Bank {
     type Machine = ledger::Bank;
 
+    const PRINCIPALS: bool = true;
+
     fn new_cluster(genesis: &Genesis) -> Bank {
-        Bank::new(genesis.transaction_limit)
+        Bank::founded(genesis.transaction_limit, genesis.founding.secret)
     }
 
     fn any_command(&self, random: &mut Rng) -> Command {
@@ -36,6 +37,24 @@ impl Workload for Bank {
         }
         let commands = (0..random.usize(..7)).map(|_| operation(self.limit(), random)).collect();
         Command::Bulk(Bulk { commands, atomic: random.bool() })
+    }
+
+    fn performed(command: &Command, success: &Success) -> Vec<(Operation, Option<Transaction>)> {
+        let of = |success: &Success| match success {
+            Success::Transaction { transaction } => Some(Some(transaction.clone())),
+            Success::Account { transaction, .. } => Some(transaction.clone()),
+            _ => None,
+        };
+        let (operations, successes) = match (command, success) {
+            (Command::One(operation), success) => (std::slice::from_ref(operation), vec![of(success)]),
+            (Command::Bulk(bulk), Success::Results { results }) => {
+                let one = |result: &ItemResult| if let ItemResult::Ok(success) = result { of(success) } else { None };
+                (&bulk.commands[..], results.iter().map(one).collect())
+            }
+            _ => return Vec::new(),
+        };
+        let done = operations.iter().zip(successes);
+        done.filter_map(|(operation, record)| Some((operation.clone(), record?))).collect()
     }
 
     fn any_query(&self, wall: Millis, random: &mut Rng) -> Query {
@@ -50,7 +69,8 @@ impl Workload for Bank {
             1 => u64::MAX,
             _ => random.u64(..transactions + 3),
         };
-        match random.u32(..8) {
+        match random.u32(..9) {
+            8 => Query::ListPrincipals {},
             0 => Query::GetAccount { account_id: name(random) },
             1 => Query::GetBalance { account_id: name(random) },
             2 => Query::ListAccounts { after: maybe(random, name), limit: maybe(random, limit) },
@@ -60,7 +80,9 @@ impl Workload for Bank {
             },
             _ => Query::GetTransactionHistory(HistoryFilter {
                 account_id: maybe(random, name),
-                transaction_type: maybe(random, |random| TransactionType::ALL[random.usize(..4)]),
+                transaction_type: maybe(random, |random| {
+                    TransactionType::ALL[random.usize(..TransactionType::ALL.len())]
+                }),
                 from_time: maybe(random, time),
                 to_time: maybe(random, time),
                 before: maybe(random, id),
@@ -82,6 +104,18 @@ impl Workload for Bank {
         self.feed(feed, ids.start, ids.end)
     }
 
+    fn slot_of(&self, id: u64) -> Slot {
+        id.checked_sub(1).and_then(|place| self.history().get(place as usize)).map_or(0, |entry| entry.slot)
+    }
+
+    fn hide(feed: &Feed, entries: &mut Vec<Transaction>, put: &PutPrincipal) {
+        if views::may_follow(put, feed.account_id.as_deref()) {
+            entries.iter_mut().for_each(|entry| views::hide(put, entry));
+        } else {
+            entries.clear();
+        }
+    }
+
     /// Conservation: the ledger's figure, and the model's balances, are what the history adds up to.
     fn holds(slot: Slot, ledger: &Replicated<ledger::Bank>, model: &Model) -> Check {
         let mut sum: i128 = 0;
@@ -98,8 +132,10 @@ impl Workload for Bank {
         })
     }
 
-    fn all_pages(mut ask: impl FnMut(&Query) -> Result<Option<Success>, Violation>) -> Check {
-        let (mut after, mut before) = (None, None);
+    fn all_pages(
+        mut ask: impl FnMut(&Query) -> Result<Option<Success>, Violation>,
+    ) -> Result<Vec<Transaction>, Violation> {
+        let (mut after, mut before, mut history) = (None, None, Vec::new());
         loop {
             let answer = ask(&Query::ListAccounts { after: after.clone(), limit: Some(7) })?;
             let Some(Success::Accounts { next: Some(next), .. }) = answer else { break };
@@ -107,10 +143,17 @@ impl Workload for Bank {
         }
         loop {
             let filter = HistoryFilter { before, limit: Some(100), ..HistoryFilter::default() };
-            let answer = ask(&Query::GetTransactionHistory(filter))?;
-            let Some(Success::Transactions { next: Some(next), .. }) = answer else { return Ok(()) };
-            before = Some(next);
+            let Some(Success::Transactions { transactions, next }) = ask(&Query::GetTransactionHistory(filter))? else {
+                break;
+            };
+            history.extend(transactions);
+            before = next;
+            if next.is_none() {
+                break;
+            }
         }
+        history.reverse();
+        Ok(history)
     }
 }
 
@@ -120,7 +163,7 @@ fn name(random: &mut Rng) -> Box<str> {
         1 => "no such name!".into(),
         2 => "x".repeat(51).into(),
         3 => "nobody".into(),
-        _ => format!("account-{}", random.u64(..ACCOUNTS)).into(),
+        _ => ACCOUNTS[random.usize(..ACCOUNTS.len())].into(),
     }
 }
 

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use fastrand::Rng;
 use rabia_bank_actors::ledger::replicated::Replicated;
-use rabia_bank_messages::bank::{ErrorCode, Refusal};
+use rabia_bank_messages::bank::{ErrorCode, Refusal, Transaction};
 use rabia_bank_messages::batch::Batched;
 use rabia_bank_messages::genesis::Genesis;
 use rabia_bank_messages::ids::{Digest, Millis, Slot};
@@ -198,6 +198,8 @@ fn limit(random: &mut Rng) -> usize {
 impl Workload for Changes {
     type Machine = KeyValues;
 
+    const PRINCIPALS: bool = false;
+
     fn new_cluster(_: &Genesis) -> Changes {
         Changes::default()
     }
@@ -240,6 +242,10 @@ impl Workload for Changes {
         Some(looked_at.iter().filter(|change| watch.is_about(change)).cloned().collect())
     }
 
+    fn slot_of(&self, id: u64) -> Slot {
+        id.checked_sub(1).and_then(|place| self.0.get(place as usize)).map_or(0, |change| change.slot)
+    }
+
     fn holds(slot: Slot, ledger: &Replicated<KeyValues>, model: &Model<Changes>) -> Check {
         let history = ledger.history();
         let changes = &model.machine().0;
@@ -249,7 +255,9 @@ impl Workload for Changes {
         })
     }
 
-    fn all_pages(mut ask: impl FnMut(&Query) -> Result<Option<Success>, Violation>) -> Check {
+    fn all_pages(
+        mut ask: impl FnMut(&Query) -> Result<Option<Success>, Violation>,
+    ) -> Result<Vec<Transaction>, Violation> {
         let (mut after, mut before) = (None, None);
         while let Some(Success::Keys(keys)) = ask(&Query::Keys { after, limit: 3 })?
             && let Some(last) = keys.last()
@@ -261,6 +269,6 @@ impl Workload for Changes {
         {
             before = Some(last.id);
         }
-        Ok(())
+        Ok(Vec::new())
     }
 }

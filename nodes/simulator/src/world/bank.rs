@@ -118,7 +118,11 @@ impl<W: Workload> World<W> {
             });
             self.trace.note(self.now, Some(slot), || format!("node {id} is the first to apply it: {what}"));
             let Some(node) = &mut self.machines[index].node else { return Ok(()) };
-            books::same_replies::<W>(slot, node.bank.ledger(), &node.books, &applied, replies.as_deref())?;
+            let real = books::replies::<W>(node.bank.ledger(), &node.books, &applied);
+            if let (Some((_, payload)), Some(real)) = (&batch, &real) {
+                self.principals.applied::<W>(slot, payload, real)?;
+            }
+            books::same_replies::<W>(slot, real.as_deref(), replies.as_deref())?;
             W::holds(slot, node.bank.ledger(), &self.model)?;
         }
         let Some(node) = &mut self.machines[index].node else { return Ok(()) };

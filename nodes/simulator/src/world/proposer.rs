@@ -50,6 +50,9 @@ impl<W: Workload> World<W> {
             Out::Clock(look) => {
                 let machine = &mut self.machines[index];
                 machine.knew = look.keep.map(|time| (time, self.now)).or(machine.knew);
+                if let Some(node) = &mut machine.node {
+                    node.leap = look.state.leap;
+                }
             }
         }
         Ok(())

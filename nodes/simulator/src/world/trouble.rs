@@ -337,7 +337,8 @@ impl<W: Workload> World<W> {
         let handshake = Handshake::new(genesis, machine.id, store_id);
         let policy = SnapshotPolicy { bytes: u64::MAX, slots: self.snapshot_slots };
         let state = BankState { rebuilt, saved: books.slot(), policy, portions: portions() };
-        let bank = Bank::new(machine.id, self.genesis.clone(), state, AppliedSlot::default());
+        let applied = AppliedSlot::default();
+        let bank = Bank::new(machine.id, self.genesis.clone(), state, applied.clone());
         // What is counted for people nobody reads here.
         let metrics = Arc::new(Metrics::new(Instant::now(), 0, 0));
         let snapshotter = Snapshotter::new(books.reader(), books.slot(), self.patience, metrics.clone());
@@ -366,6 +367,8 @@ impl<W: Workload> World<W> {
             queues: (0..members).map(|_| Queue::default()).collect(),
             let_in: vec![0; members],
             sessions: BTreeMap::new(),
+            applied,
+            leap: 0,
         });
         self.trace
             .note(self.now, None, || format!("node {id} starts for the {starts}. time, with the log to {decided}"));

@@ -318,6 +318,39 @@ fn an_own_snapshot_leaves_nothing_of_a_received_one_that_the_node_never_saved() 
     assert_eq!(are_of(&received, &mut own), Ok(()));
 }
 
+/// A peer stops in the middle of its snapshot, and the next one has an older snapshot, with fewer blocks than are stored by then.
+#[test]
+fn an_older_snapshot_is_taken_behind_blocks_of_a_later_one() {
+    // The older one ends in the middle of a block, and with one.
+    for older in [2 * BLOCK + 200, 2 * BLOCK] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let mut bank = Bank::new();
+        bank.create(0..1, 5);
+        bank.deposits(0, (1..older).map(|_| 1));
+        let mut books = bank.books(&path("sender"));
+        let (first, digest) = (books.reader().view().unwrap(), bank.ledger.digest());
+        bank.deposits(0, (0..2 * BLOCK).map(|_| 1));
+        books.save(&bank.snapshot().into_rows()).unwrap();
+        let second = books.reader().view().unwrap();
+
+        let received = path("received");
+        let mut writer = vacant(&received);
+        let mut outcome = writer.work(Job::Begin { own: VACANT });
+        while let Outcome::Ask(wanted) = outcome
+            && wanted.at.part == SnapshotPart::Blocks
+        {
+            outcome = answer(&mut writer, &second, wanted, &mut as_sent, &mut |_, _| ());
+        }
+        let outcome = receive(&mut writer, &first, as_sent, |_, _| ());
+        assert!(matches!(outcome, Outcome::Installed { .. }), "{older}: {}", describe(&outcome));
+        drop(writer);
+        let books = BooksStore::open(&received, &identity()).unwrap();
+        let (mut ledger, _) = restore::<Machine>(&books.reader().view().unwrap()).unwrap().unwrap();
+        assert_eq!((ledger.digest(), ledger.summary().transactions), (digest, older));
+    }
+}
+
 /// A peer's snapshot that ends before what is applied here proves nothing of the peer's history: it lacks the newest transaction since
 /// it is old.
 #[test]

@@ -17,7 +17,7 @@ use crate::ledger::machine::{Block, StateMachine};
 use crate::ledger::replicated::Replicated;
 use crate::ledger::{BadRow, Bank};
 use crate::parts::bank::words::Standpoint;
-use crate::snapshot::{BooksError, Decision, Restoring, full_blocks};
+use crate::snapshot::{BooksError, Decision, Restoring, full_blocks, read_block};
 
 /// The longest row: a session with all the replies that it may keep.
 const MAX_ROW: usize = 64 << 20;
@@ -269,13 +269,22 @@ impl<S: StateMachine> Transfer<S> {
         let Some((restoring, state)) = self.state.take() else {
             return Err(TransferError::Peer("a snapshot without a state".into()));
         };
-        let (block, blocks) = self.last.take().map(|(block, row)| (block, vec![(self.full, row)])).unzip();
         let (log_hash, transactions) = (restoring.log_hash(), restoring.transactions());
+        let whole = transactions / S::Block::ENTRIES;
+        let (block, blocks) = self.last.take().map(|(block, row)| (block, vec![(self.full, row)])).unzip();
+        let (block, full, head) = if self.full > whole {
+            // A transfer of a later snapshot has stored more blocks than this one has, and did not come to its end.
+            let block: S::Block = read_block(&books.reader(), whole).map_err(TransferError::Own)?;
+            let head = block.before();
+            (Some(block).filter(|_| !transactions.is_multiple_of(S::Block::ENTRIES)), whole, head)
+        } else {
+            (block, self.full, self.head)
+        };
         if transactions < self.own.newest.0 && !is_broken(Rule::SnapshotHistory) {
             let why = format!("it ends with transaction {transactions}, this node knows {}", self.own.newest.0);
             return Err(TransferError::OtherHistory(why));
         }
-        let (ledger, decisions) = restoring.finish(block.as_ref(), self.full, self.head)?;
+        let (ledger, decisions) = restoring.finish(block.as_ref(), full, head)?;
         if ledger.applied() != self.slot {
             let found = ledger.applied();
             return Err(TransferError::Peer(format!("the state is that after slot {found}, not {}", self.slot)));

@@ -70,7 +70,7 @@ impl<S: StateMachine> Clone for Sessions<S> {
 }
 
 impl<S: StateMachine> Sessions<S> {
-    /// The session with this key. It ends with [`Close`](crate::mail::host_session::Close), or with the node.
+    /// The session with this key. It ends with [`Close`], or with the node.
     ///
     /// # Errors
     /// If the node has stopped.

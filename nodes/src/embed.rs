@@ -348,7 +348,7 @@ impl<S: StateMachine> Embedded<S> {
         Ok(Session { actor, close: false })
     }
 
-    /// A session of the principal of this token instead of the host's: see [`principal`](rabia_bank_messages::principal). None if the
+    /// A session of the principal of this token instead of the host's: see [`principal`]. None if the
     /// token is not in force.
     ///
     /// # Errors

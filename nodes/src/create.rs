@@ -192,6 +192,7 @@ pub fn create_or_open(new: &NewCluster) -> Result<Vec<NodeConfig>, ClusterDirErr
 ///
 /// # Errors
 /// As for [`create`].
+#[cfg(feature = "cli")]
 pub(crate) fn restore(
     new: &NewCluster,
     books: &Snapshot,

@@ -69,6 +69,7 @@ pub mod server;
 pub mod testing;
 #[cfg(feature = "embed")]
 mod tls;
+#[cfg(feature = "embed")]
 pub mod tokens;
 
 #[cfg(feature = "embed")]

@@ -166,7 +166,8 @@ fn a_revoked_token_in_flight_does_nothing_more(cluster: &Cluster) {
             Some((1008, "not_authorised".into()))
         );
     }
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    // Behind all that was answered before. `principals` looks at the second that this may take.
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     // Nothing comes behind the record of the revocation.
     let slot = revoked["slot"].as_u64().unwrap();
     let history = daily.query(json!({"get_transaction_history": {"account_id": from, "limit": 1_000}}));

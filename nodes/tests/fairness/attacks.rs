@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::Error as SocketError;
 use crate::support::Connection;
 use crate::support::bulks::account;
 use crate::support::principals::try_connect;
-use crate::{HOT, bulk};
+use crate::{HOT, ask_until_closed, bulk};
 
 /// Threads of an attack.
 const THREADS: usize = 6;
@@ -159,26 +159,7 @@ impl Way {
     fn ask(&self, in_flight: u64, request: &impl Fn(u64) -> Value) {
         let Some(mut connection) = self.connect() else { return };
         connection.set_patience(Duration::from_millis(100));
-        let mut waiting = 0;
-        while !self.is_over() {
-            while waiting < in_flight && !self.is_over() {
-                let number = connection.number();
-                let mut message = request(number);
-                message["request"] = json!(number);
-                if connection.try_send(&message).is_err() {
-                    return;
-                }
-                waiting += 1;
-            }
-            match connection.try_receive() {
-                Ok(_) => {
-                    waiting -= 1;
-                    self.done();
-                }
-                Err(SocketError::Io(error)) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-                Err(_) => return,
-            }
-        }
+        ask_until_closed(&mut connection, in_flight, request, &self.stop, &self.done);
     }
 
     fn unread(&self) {

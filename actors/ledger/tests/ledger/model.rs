@@ -2,9 +2,11 @@
 
 use proptest::prelude::*;
 use rabia_bank_ledger::{Applied, Rejection, RequestOutcome, admin_refusal};
-use rabia_bank_messages::bank::{Command, MAX_BALANCE, Operation, OperationKind, Query, Success};
+use rabia_bank_messages::bank::{
+    Command, DEFAULT_TRANSACTION_LIMIT, MAX_BALANCE, Operation, OperationKind, Query, Success,
+};
 use rabia_bank_messages::batch::{Action, RequestHeader};
-use rabia_bank_messages::genesis::SessionLimits;
+use rabia_bank_messages::genesis::{Founding, SessionLimits};
 use rabia_bank_messages::ids::SessionKey;
 use rabia_bank_model::{Model, Reply, plain, replay};
 
@@ -166,4 +168,31 @@ proptest! {
         prop_assert_eq!(one.ledger.digest(), other.ledger.digest());
         prop_assert_eq!(one.ledger.summary(), other.ledger.summary());
     }
+}
+
+/// Batches of requests with what time passes before each give the same in a founded bank as in a new model, which is handed out. The bank
+/// is loaded again before the rounds of which a bit is set.
+pub fn agrees(
+    bank: &mut Bank,
+    limits: SessionLimits,
+    founding: &Founding,
+    log: &[(u64, Vec<(RequestHeader, Action)>)],
+    reloads: u32,
+) -> Result<Model, TestCaseError> {
+    let machine = rabia_bank_model::Bank::founded(DEFAULT_TRANSACTION_LIMIT, founding.secret);
+    let mut model = Model::founded(machine, limits, founding);
+    let (id, payload) = Bank::opening();
+    model.apply(1, Some((&id, &payload))).unwrap();
+    for (round, (step, requests)) in log.iter().enumerate() {
+        if reloads >> (round % 32) & 1 == 1 {
+            bank.reload();
+        }
+        bank.stamp += step;
+        let (id, payload) = bank.payload(requests);
+        let Applied::Batch(outcomes) = bank.apply(Some((&id, &payload))) else { panic!("a new batch is applied") };
+        let expected = model.apply(bank.ledger.applied(), Some((&id, &payload))).unwrap();
+        let found: Vec<Reply> = outcomes.iter().map(|outcome| reply(bank, outcome)).collect();
+        prop_assert_eq!(Some(found), expected, "{:?}", requests);
+    }
+    Ok(model)
 }

@@ -2,17 +2,17 @@
 
 use proptest::prelude::*;
 use rabia_bank_ledger::machine::StateMachine;
-use rabia_bank_ledger::{Applied, Bank as Machine, Ledger, Rejection, RequestOutcome, chain_hash};
+use rabia_bank_ledger::{Bank as Machine, Ledger, Rejection, RequestOutcome, chain_hash};
 use rabia_bank_messages::bank::{Command, ErrorCode, Operation, Query, Success, Transaction};
 use rabia_bank_messages::batch::{Action, RequestHeader};
-use rabia_bank_messages::genesis::{Founding, FoundingToken};
+use rabia_bank_messages::genesis::{Founding, FoundingToken, SessionLimits};
 use rabia_bank_messages::ids::{Digest, Secret, SessionKey, TokenId};
 use rabia_bank_messages::principal::{
     ADMIN, Admin, AdminRefusal, Administered, DAILY, FIRST_TOKEN, PutPrincipal, PutToken, Role, Scopes, SpendLimits,
 };
-use rabia_bank_model::{Model, Reply, replay};
+use rabia_bank_model::replay;
 
-use crate::model::{check_books, reply};
+use crate::model::{agrees, check_books};
 use crate::support::*;
 
 /// The numbers of the first two tokens.
@@ -465,22 +465,7 @@ proptest! {
     ) {
         let founding = founding();
         let mut bank = Bank::founded(founding.clone());
-        let limit = rabia_bank_messages::bank::DEFAULT_TRANSACTION_LIMIT;
-        let machine = rabia_bank_model::Bank::founded(limit, founding.secret);
-        let mut model = Model::founded(machine, Default::default(), &founding);
-        let (id, payload) = Bank::opening();
-        model.apply(1, Some((&id, &payload))).unwrap();
-        for (round, (step, requests)) in log.iter().enumerate() {
-            if reloads >> (round % 32) & 1 == 1 {
-                bank.reload();
-            }
-            bank.stamp += step;
-            let (id, payload) = bank.payload(requests);
-            let Applied::Batch(outcomes) = bank.apply(Some((&id, &payload))) else { panic!("a new batch is applied") };
-            let expected = model.apply(bank.ledger.applied(), Some((&id, &payload))).unwrap();
-            let found: Vec<Reply> = outcomes.iter().map(|outcome| reply(&mut bank, outcome)).collect();
-            prop_assert_eq!(Some(found), expected, "{:?}", requests);
-        }
+        let model = agrees(&mut bank, SessionLimits::default(), &founding, &log, reloads)?;
         check_books(&mut bank, &model);
     }
 }

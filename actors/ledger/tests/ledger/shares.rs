@@ -1,15 +1,14 @@
 //! What a principal may have of what all share: sessions and kept replies, by hand and against the reference model.
 
 use proptest::prelude::*;
-use rabia_bank_ledger::{Applied, Keeper, Rejection, RequestOutcome};
+use rabia_bank_ledger::{Keeper, Rejection, RequestOutcome};
 use rabia_bank_messages::bank::MAX_BULK;
 use rabia_bank_messages::batch::{Action, RequestHeader};
 use rabia_bank_messages::genesis::{Founding, FoundingToken, SessionLimits};
 use rabia_bank_messages::ids::{Digest, Secret, SessionKey, TokenId};
 use rabia_bank_messages::principal::{ADMIN, DAILY, FIRST_TOKEN};
-use rabia_bank_model::{Model, Reply};
 
-use crate::model::reply;
+use crate::model::agrees;
 use crate::support::*;
 
 const HOSTS: u64 = 0;
@@ -107,21 +106,6 @@ proptest! {
     ) {
         let (founding, limits) = (founding(), SessionLimits { open, idle_ms: 3 * HOUR });
         let mut bank = Bank::founded_with(founding.clone(), limits);
-        let limit = rabia_bank_messages::bank::DEFAULT_TRANSACTION_LIMIT;
-        let machine = rabia_bank_model::Bank::founded(limit, founding.secret);
-        let mut model = Model::founded(machine, limits, &founding);
-        let (id, payload) = Bank::opening();
-        model.apply(1, Some((&id, &payload))).unwrap();
-        for (round, (step, requests)) in log.iter().enumerate() {
-            if reloads >> (round % 32) & 1 == 1 {
-                bank.reload();
-            }
-            bank.stamp += step;
-            let (id, payload) = bank.payload(requests);
-            let Applied::Batch(outcomes) = bank.apply(Some((&id, &payload))) else { panic!("a new batch is applied") };
-            let expected = model.apply(bank.ledger.applied(), Some((&id, &payload))).unwrap();
-            let found: Vec<Reply> = outcomes.iter().map(|outcome| reply(&mut bank, outcome)).collect();
-            prop_assert_eq!(Some(found), expected, "{:?}", requests);
-        }
+        agrees(&mut bank, limits, &founding, &log, reloads)?;
     }
 }

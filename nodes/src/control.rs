@@ -9,6 +9,7 @@
 //! - `accept-clock`: this node's clock is right ([`clocks`](rabia_bank_actors::consensus::clocks)). The answer is how far it shows
 //!   beyond what was confirmed, in milliseconds; 0 where nothing was wrong with it.
 
+use std::fmt::Display;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
@@ -168,6 +169,18 @@ impl Question {
     }
 }
 
+/// What a question brought: two lines; or why it was refused, on one.
+fn told(answer: Result<impl Display, impl Display>) -> String {
+    match answer {
+        Ok(brought) => format!("ok\n{brought}\n"),
+        Err(why) => refused(why),
+    }
+}
+
+fn refused(why: impl Display) -> String {
+    format!("{}\n", why.to_string().replace('\n', " "))
+}
+
 async fn answer(stream: UnixStream, node: &NodeHandle) -> Result<(), BackupError> {
     let mut stream = tokio::io::BufReader::new(stream);
     let mut question = Vec::new();
@@ -178,25 +191,13 @@ async fn answer(stream: UnixStream, node: &NodeHandle) -> Result<(), BackupError
     match Question::read(&question) {
         Some(Question::Backup) => {}
         Some(Question::AcceptClock) => {
-            let answer = match node.accept_clock().await {
-                Ok(beyond) => format!("ok\n{beyond}\n"),
-                Err(why) => format!("{why}\n"),
-            };
-            return Ok(stream.write_all(answer.as_bytes()).await?);
+            return Ok(stream.write_all(told(node.accept_clock().await).as_bytes()).await?);
         }
         Some(Question::Replace(of, store)) => {
-            let answer = match node.replace(of, store).await {
-                Ok(slot) => format!("ok\n{slot}\n"),
-                Err(why) => format!("{}\n", why.replace('\n', " ")),
-            };
-            return Ok(stream.write_all(answer.as_bytes()).await?);
+            return Ok(stream.write_all(told(node.replace(of, store).await).as_bytes()).await?);
         }
         Some(Question::PutToken(put)) => {
-            let answer = match node.put_token_as_owner(put).await {
-                Ok(number) => format!("ok\n{number}\n"),
-                Err(why) => format!("{}\n", why.replace('\n', " ")),
-            };
-            return Ok(stream.write_all(answer.as_bytes()).await?);
+            return Ok(stream.write_all(told(node.put_token_as_owner(put).await).as_bytes()).await?);
         }
         // Somebody looked whether there is somebody.
         None if question.is_empty() => return Ok(()),
@@ -212,7 +213,7 @@ async fn answer(stream: UnixStream, node: &NodeHandle) -> Result<(), BackupError
     let view = match node.snapshot().await {
         Ok(view) => view,
         Err(why) => {
-            stream.write_all(format!("{}\n", why.replace('\n', " ")).as_bytes()).await?;
+            stream.write_all(refused(why).as_bytes()).await?;
             return Ok(());
         }
     };

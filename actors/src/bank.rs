@@ -23,7 +23,7 @@ use crate::mail::bank::{
     StandingOf, Subscribe, Superseded, TakeSnapshot, TellStandpoint, TellStatus,
 };
 use crate::mail::node::{Failed, Stop};
-use crate::mail::proposer::{AppliedTime, ProposerInbox};
+use crate::mail::proposer::{AppliedTime, Can, ProposerInbox};
 use crate::mail::snapshotter::{Save, SnapshotterInbox};
 use crate::mail::voter::{OwnDigest, Read, VoterInbox};
 use crate::metrics::Metrics;
@@ -100,6 +100,7 @@ impl<S: StateMachine> Bank<S> {
             Out::Read(number) => to.voter.read.do_send(Read(number)),
             Out::OwnDigest { slot, digest } => to.voter.own_digest.do_send(OwnDigest { slot, digest }),
             Out::AppliedTime(time) => to.proposer.applied_time.do_send(AppliedTime(time)),
+            Out::Can(level) => to.proposer.can.do_send(Can(level)),
             Out::Work { pause } if pause.is_zero() => {
                 ctx.spawn(yield_now().into_actor(self).map(|(), bank, ctx| bank.work(ctx)));
             }
@@ -254,7 +255,7 @@ impl<S: StateMachine> Handler<Apply> for Bank<S> {
 
     fn handle(&mut self, Apply { slot, batch, decided }: Apply, ctx: &mut Self::Context) {
         let applied = self.part.apply(Instant::now(), slot, batch, &mut self.outs);
-        if let Applied::Batch(_) = applied {
+        if let Some(Applied::Batch(_)) = applied {
             self.metrics.stages.note(Stage::Apply, decided.elapsed());
         }
         self.perform(ctx);

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 use futures_util::StreamExt;
 use rabia_bank_messages::bank::{Command, ErrorCode, Outcome, Query, ReadLevel, Refusal};
+use rabia_bank_messages::batch::Batched;
 use rabia_bank_messages::client::{Answer, AnswerResult, ClientMessage, ServerMessage, SessionName};
 use rabia_bank_messages::codec::Encoding;
 use rabia_bank_messages::ids::Digest;
@@ -235,6 +236,9 @@ impl ClientSession {
         acknowledged: u64,
         ctx: &mut Context<Self>,
     ) {
+        if !self.is_enabled(encoding, number, &command, ctx) {
+            return;
+        }
         // Of what may have been said before only the log knows what came of it.
         if self.session.is_first(number)
             && let Err(refusal) = self.check_command(&command)
@@ -248,9 +252,23 @@ impl ClientSession {
     }
 
     fn admin(&mut self, encoding: Encoding, number: u64, admin: Admin, acknowledged: u64, ctx: &mut Context<Self>) {
+        if !self.is_enabled(encoding, number, &admin, ctx) {
+            return;
+        }
         let Some(asker) = self.let_in(encoding, number, ctx) else { return };
         let number = Number::Given { number, acknowledged };
         self.session.admin(self.now(), asker, number, admin, &mut self.outs);
+    }
+
+    /// Whether the level in force has this command. If not, the client is told so.
+    fn is_enabled(&mut self, encoding: Encoding, number: u64, command: &impl Batched, ctx: &mut Context<Self>) -> bool {
+        let checked = self.neighbours.applied.check_level(command, self.session.is_first(number));
+        let enabled = checked.is_ok();
+        if let Err(refusal) = checked {
+            self.session.saw(number);
+            self.refuse(encoding, Some(number), refusal, ctx);
+        }
+        enabled
     }
 
     /// Counts a command as one that waits, unless too much does.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use rabia_bank_messages::genesis::{Replacement, SessionLimits};
 use rabia_bank_messages::ids::{Slot, StoreId};
+use rabia_bank_messages::level::TooNew;
 use rabia_bank_storage::StoreError;
 
 use crate::snapshot::BooksError;
@@ -31,6 +32,9 @@ pub enum StartError {
         /// Those of the configuration.
         expected: SessionLimits,
     },
+    /// The cluster is at a level that this program does not know.
+    #[error(transparent)]
+    TooNew(#[from] TooNew),
     /// The log can't be applied.
     #[error("slot {slot} of the log can't be applied: {why}")]
     Replay {
@@ -94,6 +98,12 @@ impl From<String> for Failure {
     }
 }
 
+impl From<TooNew> for Failure {
+    fn from(error: TooNew) -> Failure {
+        Failure::Refused(error.to_string())
+    }
+}
+
 impl From<&StoreError> for Failure {
     fn from(error: &StoreError) -> Failure {
         match error {
@@ -108,6 +118,7 @@ impl From<&BooksError> for Failure {
         match error {
             BooksError::Store(error) => error.into(),
             BooksError::Bad(_) => Failure::Damaged(error.to_string()),
+            BooksError::TooNew(error) => (*error).into(),
         }
     }
 }

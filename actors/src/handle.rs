@@ -155,6 +155,11 @@ impl NodeHandle {
         self.applied.roster()
     }
 
+    /// The level in force, by what is applied.
+    pub fn level(&self) -> u32 {
+        self.applied.level()
+    }
+
     /// The last slot applied.
     pub fn applied_slot(&self) -> Slot {
         self.applied.get()

@@ -242,6 +242,10 @@ impl<S: StateMachine> Handler<Command<S>> for HostSession<S> {
     type Result = ResponseFuture<Heard<S::Answer>>;
 
     fn handle(&mut self, Command { command, number }: Command<S>, ctx: &mut Self::Context) -> Self::Result {
+        // A host that gives its own numbers may have said it before.
+        if let Err(refusal) = self.neighbours.applied.check_level(&command, number.is_none()) {
+            return Box::pin(async { Err(refusal) });
+        }
         let (to, answer) = oneshot::channel();
         let number = number.map_or(Number::Next, |number| Number::Given { number, acknowledged: 0 });
         let asker = Asker { to, subscription: None };
@@ -255,6 +259,9 @@ impl<S: StateMachine> Handler<Administer<S>> for HostSession<S> {
     type Result = ResponseFuture<Heard<S::Answer>>;
 
     fn handle(&mut self, Administer { admin, .. }: Administer<S>, ctx: &mut Self::Context) -> Self::Result {
+        if let Err(refusal) = self.neighbours.applied.check_level(&admin, true) {
+            return Box::pin(async { Err(refusal) });
+        }
         let (to, answer) = oneshot::channel();
         let asker = Asker { to, subscription: None };
         self.session.admin(self.now(), asker, Number::Next, admin, &mut self.outs);

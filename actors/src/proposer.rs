@@ -16,7 +16,7 @@ use crate::mail::bank::{Abandon, BankInbox, Expect, MachineInbox};
 use crate::mail::client_session::Waiter;
 use crate::mail::node::Stop;
 use crate::mail::peer_link::Links;
-use crate::mail::proposer::{AcceptClock, AppliedTime, Notices, ProposerInbox, Replace, Submit};
+use crate::mail::proposer::{AcceptClock, AppliedTime, Can, Notices, ProposerInbox, Replace, Submit};
 use crate::mail::voter::{Tell, VoterInbox};
 use crate::metrics::Metrics;
 use crate::parts::proposer::{self, Out, ProposerState};
@@ -126,6 +126,7 @@ impl<S: StateMachine> From<&Addr<Proposer<S>>> for ProposerInbox {
     fn from(proposer: &Addr<Proposer<S>>) -> ProposerInbox {
         ProposerInbox {
             replace: proposer.clone().recipient(),
+            can: proposer.clone().recipient(),
             applied_time: proposer.clone().recipient(),
             accept_clock: proposer.clone().recipient(),
             notices: proposer.clone().recipient(),
@@ -156,6 +157,14 @@ impl<S: StateMachine> Handler<Replace> for Proposer<S> {
 
     fn handle(&mut self, Replace { node, store }: Replace, ctx: &mut Self::Context) {
         self.act(ctx, |part, now, out| part.replace(now, node, store, out));
+    }
+}
+
+impl<S: StateMachine> Handler<Can> for Proposer<S> {
+    type Result = ();
+
+    fn handle(&mut self, Can(level): Can, ctx: &mut Self::Context) {
+        self.act(ctx, |part, now, out| part.can(now, level, out));
     }
 }
 

@@ -35,7 +35,8 @@ pub struct Rebuilt<S: StateMachine = Bank> {
 /// Makes the ledger of the books, and of the log behind them up to the slot `decided`.
 ///
 /// # Errors
-/// If the books or the log can't be read or applied, or are of a cluster with other constants.
+/// If the books or the log can't be read or applied, are of a cluster with other constants, or lead to a level that this program does
+/// not know.
 pub fn rebuild<S: StateMachine>(
     identity: &Identity,
     books: &BooksStore,
@@ -57,7 +58,7 @@ pub fn rebuild<S: StateMachine>(
 /// Applies the log up to the slot `decided` to a ledger; `decisions` are those before it, and `hash` that of the log there.
 ///
 /// # Errors
-/// If the log can't be read or applied.
+/// If the log can't be read or applied, or leads to a level that this program does not know.
 pub fn replay<S: StateMachine>(
     identity: &Identity,
     mut ledger: Replicated<S>,
@@ -74,6 +75,7 @@ pub fn replay<S: StateMachine>(
             return Err(StartError::Replay { slot: from, why: "the log does not go back so far".into() });
         };
         for entry in entries {
+            ledger.levels().check()?;
             let batch = entry.batch.as_ref().map(|(id, payload)| (id, payload));
             if let Applied::Unusable(why) = ledger.replay(entry.slot, batch) {
                 warn_of_unusable(entry.slot, batch.map(|(id, _)| id), &why);
@@ -88,6 +90,7 @@ pub fn replay<S: StateMachine>(
             info!(slot = ledger.applied(), of = decided, "applying the log");
         }
     }
+    ledger.levels().check()?;
     decisions.retain(|(slot, _)| *slot >= keep);
     // Hashes what has changed: the first one who asks must not wait for it.
     ledger.digest();

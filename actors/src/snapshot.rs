@@ -3,10 +3,14 @@
 //! Storage keeps rows and knows nothing of what is in them; the ledger makes rows and knows no disk. The row of the state
 //! holds what the ledger says of itself, and the decisions that the owners of coming slots are read from.
 
+use std::fmt;
+
 use rabia_bank_messages::ids::{BatchId, Digest, Millis, Slot};
-use rabia_bank_messages::msgpack;
+use rabia_bank_messages::level::{self, TooNew};
+use rabia_bank_messages::msgpack::{self, BadValue};
 use rabia_bank_storage::{BooksReader, BooksView, StoreError};
-use serde::{Deserialize, Serialize};
+use serde::de::{self, IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::ledger::machine::{Block, StateMachine};
 use crate::ledger::replicated::Replicated;
@@ -33,19 +37,89 @@ pub struct Snapshot {
     pub log_hash: Digest,
 }
 
-/// The row of the state.
+/// The row of the state: an array of these fields.
 #[derive(Serialize, Deserialize)]
 struct State {
+    /// Comes first in every version: whoever does not know the level reads no further.
+    level: u32,
     #[serde(with = "serde_bytes")]
     ledger: Vec<u8>,
     decisions: Vec<Decision>,
-    /// Of the log up to the slot that the rows stand after. Not in backups of 0.1.0; a new cluster begins with zero.
-    #[serde(default = "no_log")]
+    /// Of the log up to the slot that the rows stand after; a new cluster begins with zero.
     log_hash: Digest,
 }
 
-fn no_log() -> Digest {
-    Digest::ZERO
+/// The same in backups of 0.1.0.
+#[derive(Deserialize)]
+struct State010 {
+    #[serde(with = "serde_bytes")]
+    ledger: Vec<u8>,
+    decisions: Vec<Decision>,
+}
+
+/// The level that a row of the state begins with, whatever follows; none in those of 0.1.0.
+struct FirstOf(Option<u32>);
+
+impl<'de> Deserialize<'de> for FirstOf {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<FirstOf, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = FirstOf;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the fields of a state")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut fields: A) -> Result<FirstOf, A::Error> {
+                let first = fields.next_element::<First>()?;
+                while fields.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(FirstOf(first.and_then(|First(level)| level)))
+            }
+        }
+        deserializer.deserialize_seq(Fields)
+    }
+}
+
+/// A number, or bytes.
+struct First(Option<u32>);
+
+impl<'de> Deserialize<'de> for First {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<First, D::Error> {
+        struct Either;
+        impl Visitor<'_> for Either {
+            type Value = First;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a level, or the row of a ledger")
+            }
+
+            fn visit_u64<E: de::Error>(self, level: u64) -> Result<First, E> {
+                Ok(First(Some(u32::try_from(level).unwrap_or(u32::MAX))))
+            }
+
+            fn visit_bytes<E: de::Error>(self, _: &[u8]) -> Result<First, E> {
+                Ok(First(None))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl State {
+    fn read(row: &[u8]) -> Result<State, BadRow> {
+        let bad = |error: BadValue| BadRow::new(format!("the row of the state: {error}"));
+        let FirstOf(level) = msgpack::decode(row).map_err(bad)?;
+        match level {
+            Some(level) => {
+                level::check(level)?;
+                msgpack::decode(row).map_err(bad)
+            }
+            None => {
+                let State010 { ledger, decisions } = msgpack::decode(row).map_err(bad)?;
+                Ok(State { level: 1, ledger, decisions, log_hash: Digest::ZERO })
+            }
+        }
+    }
 }
 
 /// Books that can't be used.
@@ -56,15 +130,27 @@ pub enum BooksError {
     Store(#[from] StoreError),
     /// The rows are not those of a ledger.
     #[error("the books are damaged: {0}. Replace the store of this node (`rabia-bank replace`), or restore a backup")]
-    Bad(#[from] BadRow),
+    Bad(String),
+    /// They are of a level that this program does not know.
+    #[error(transparent)]
+    TooNew(TooNew),
+}
+
+impl From<BadRow> for BooksError {
+    fn from(bad: BadRow) -> BooksError {
+        match bad {
+            BadRow::Damaged(why) => BooksError::Bad(why),
+            BadRow::TooNew(too_new) => BooksError::TooNew(too_new),
+        }
+    }
 }
 
 impl Snapshot {
     /// The rows, for the store.
     pub fn into_rows(self) -> rabia_bank_storage::Snapshot {
         let Snapshot { changes, decisions, log_hash } = self;
-        let Changes { slot, state, accounts, sessions, new_sessions, blocks, .. } = changes;
-        let state = msgpack::encode(&State { ledger: state, decisions, log_hash });
+        let Changes { slot, level, state, accounts, sessions, new_sessions, blocks, .. } = changes;
+        let state = msgpack::encode(&State { level, ledger: state, decisions, log_hash });
         rabia_bank_storage::Snapshot { slot, state, accounts, sessions, new_sessions, blocks }
     }
 }
@@ -104,7 +190,7 @@ impl<S: StateMachine> Restoring<S> {
     /// Begins with the row of the state.
     ///
     /// # Errors
-    /// If it is none of this version.
+    /// If it is none of this version, or of a level that this program does not know.
     pub fn new(state: &[u8]) -> Result<Restoring<S>, BadRow> {
         Restoring::with(state, Loading::new)
     }
@@ -112,15 +198,18 @@ impl<S: StateMachine> Restoring<S> {
     /// The same with the row of a backup, which may be older: see [`Loading::of_backup`].
     ///
     /// # Errors
-    /// If it is of a version that this program does not know, or damaged.
+    /// If it is of a version or level that this program does not know, or damaged.
     pub fn of_backup(state: &[u8]) -> Result<Restoring<S>, BadRow> {
         Restoring::with(state, Loading::of_backup)
     }
 
     fn with(state: &[u8], load: impl FnOnce(&[u8]) -> Result<Loading<S>, BadRow>) -> Result<Restoring<S>, BadRow> {
-        let State { ledger, decisions, log_hash } =
-            msgpack::decode(state).map_err(|error| BadRow::new(format!("the row of the state: {error}")))?;
-        Ok(Restoring { loading: load(&ledger)?, decisions, log_hash })
+        let State { level, ledger, decisions, log_hash } = State::read(state)?;
+        let loading = load(&ledger)?;
+        if loading.level() != level {
+            return Err(BadRow::new(format!("the state of level {} begins as one of level {level}", loading.level())));
+        }
+        Ok(Restoring { loading, decisions, log_hash })
     }
 
     /// The row of the state for a new cluster: see [`Loading::into_new_cluster`].
@@ -128,8 +217,9 @@ impl<S: StateMachine> Restoring<S> {
     /// # Errors
     /// If the rows do not belong together.
     pub fn into_new_cluster(self, last_block: Option<&S::Block>, now: Millis) -> Result<Vec<u8>, BadRow> {
+        let level = self.loading.level();
         let ledger = self.loading.into_new_cluster(last_block, now)?;
-        Ok(msgpack::encode(&State { ledger, decisions: Vec::new(), log_hash: Digest::ZERO }))
+        Ok(msgpack::encode(&State { level, ledger, decisions: Vec::new(), log_hash: Digest::ZERO }))
     }
 
     /// How many entries there are in the history: transactions, of the bank.
@@ -203,7 +293,8 @@ pub fn restore<S: StateMachine>(books: &BooksView) -> Result<Option<Restored<S>>
     let (ledger, decisions) = (restoring.loading.finish(last.as_ref())?, restoring.decisions);
     if ledger.applied() != books.slot() {
         let (found, slot) = (ledger.applied(), books.slot());
-        return Err(BadRow::new(format!("the state is that after slot {found}, the books stand at {slot}")).into());
+        let why = format!("the state is that after slot {found}, the books stand at {slot}");
+        return Err(BooksError::Bad(why));
     }
     Ok(Some((ledger, decisions)))
 }

@@ -11,11 +11,19 @@
 //!                          | {"Admin": {"revoke_token": [token_id]}}
 //! ```
 //!
-//! A batch of another kind carries no requests, but says that a member has a new store from some slots on (PROTOCOL.md,
-//! "Replacing a lost store"):
+//! This is the format of [level](crate::level) 1. A batch with a request that only a later level has says so, and so does every format that
+//! a later level brings:
+//!
+//! ```text
+//! version: u8 = 5 | stamp: u64 big-endian, ms | level: u32 big-endian, from 2 | count: u32 big-endian | count × (header | action)
+//! ```
+//!
+//! Batches of other kinds carry no requests. One says that a member has a new store from some slots on (PROTOCOL.md, "Replacing a lost
+//! store"), the other which levels the program of its origin knows:
 //!
 //! ```text
 //! version: u8 = 2 | stamp: u64 big-endian, ms | node: u8 | store: 16 bytes
+//! version: u8 = 4 | stamp: u64 big-endian, ms | level: u32 big-endian, the highest
 //! ```
 //!
 //! Header and action are MessagePack in its [compact form](crate::msgpack): structs are arrays of their fields in the order of
@@ -34,7 +42,8 @@
 //!
 //! A node holds a payload that a peer sent only after [`Payload::check`], which looks at every byte: a payload that could
 //! not be applied never gets a slot by an honest node. One that is decided all the same is applied as an empty batch,
-//! everywhere. Whether a payload passes follows from its bytes alone, so all nodes agree.
+//! everywhere: whether it can be applied follows from its bytes and the [level](crate::level) in force, so all nodes agree. A payload of a
+//! level that is not in force yet is held where the program knows it, for the slot before may raise the level.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -42,6 +51,7 @@ use serde::{Deserialize, Serialize};
 use crate::bank::Command;
 use crate::batched::Reader;
 use crate::ids::{BatchId, Digest, Millis, NodeId, StoreId};
+use crate::level::{self, MAX_LEVEL};
 use crate::request;
 
 pub use crate::batched::{BadCommand, Batched};
@@ -51,10 +61,18 @@ pub use crate::request::{Action, EncodedRequest, Request, RequestHeader};
 const VERSION: u8 = 3;
 /// The version of the format of a payload that replaces a store.
 const REPLACING: u8 = 2;
+/// The version of the format of a payload that says what a program knows.
+const CAN: u8 = 4;
+/// The version of the format of a payload with requests that says of which level it is.
+const LEVELLED: u8 = 5;
 /// Version, stamp, node, store.
 const REPLACING_LENGTH: usize = 1 + 8 + 1 + 16;
+/// Version, stamp, level.
+const CAN_LENGTH: usize = 1 + 8 + 4;
 /// Version, stamp, count: what comes before the first request.
 const PREFIX: usize = 1 + 8 + 4;
+/// Version, stamp, level, count: the same where the level is said.
+const LEVELLED_PREFIX: usize = PREFIX + 4;
 
 /// The most requests in one batch, so that applying one does not stall a node for long.
 pub const MAX_BATCH_REQUESTS: u32 = 8_192;
@@ -132,14 +150,39 @@ impl Payload {
         Ok(Some((node, StoreId(store))))
     }
 
+    /// The payload of a batch that says up to which level its origin's program knows them. A stamp above [`MAX_STAMP`] becomes that.
+    pub fn can(level: u32, stamp: Millis) -> Payload {
+        let mut bytes = Vec::with_capacity(CAN_LENGTH);
+        bytes.push(CAN);
+        bytes.extend_from_slice(&stamp.min(MAX_STAMP).to_be_bytes());
+        bytes.extend_from_slice(&level.to_be_bytes());
+        Payload(bytes.into())
+    }
+
+    /// Up to which level its origin's program knows them. `None` if it says nothing of that.
+    fn known_level(&self) -> Result<Option<u32>, BadPayload> {
+        if self.0.first() != Some(&CAN) {
+            return Ok(None);
+        }
+        let Ok([_, _, _, _, _, _, _, _, _, a, b, c, d]) = <[u8; CAN_LENGTH]>::try_from(&self.0[..]) else {
+            return Err(BadPayload(format!("{} bytes that should name a level", self.0.len())));
+        };
+        let level = u32::from_be_bytes([a, b, c, d]);
+        if !(1..=MAX_LEVEL).contains(&level) {
+            return Err(BadPayload(format!("a program of level {level}, they are 1 to {MAX_LEVEL}")));
+        }
+        self.stamp().and_then(check_stamp)?;
+        Ok(Some(level))
+    }
+
     /// When its origin made it.
     ///
     /// # Errors
     /// If the payload is too short or of another version.
     pub fn stamp(&self) -> Result<Millis, BadPayload> {
         match self.0.split_first_chunk::<9>() {
-            Some(([REPLACING, stamp @ ..], _)) => Ok(u64::from_be_bytes(*stamp)),
-            _ => self.prefix().map(|(stamp, _)| stamp),
+            Some(([REPLACING | CAN, stamp @ ..], _)) => Ok(u64::from_be_bytes(*stamp)),
+            _ => self.prefix().map(|prefix| prefix.stamp),
         }
     }
 
@@ -148,26 +191,35 @@ impl Payload {
     /// # Errors
     /// If the payload is too short or of another version.
     pub fn count(&self) -> Result<u32, BadPayload> {
-        match self.replacement()? {
-            Some(_) => Ok(0),
-            None => self.prefix().map(|(_, count)| count),
+        match self.0.first() {
+            Some(&(REPLACING | CAN)) => Ok(0),
+            _ => self.prefix().map(|prefix| prefix.count),
         }
     }
 
-    fn prefix(&self) -> Result<(Millis, u32), BadPayload> {
-        let Some((prefix, _)) = self.0.split_first_chunk::<PREFIX>() else {
-            return Err(BadPayload(format!("only {} bytes", self.0.len())));
-        };
-        let [version, rest @ ..] = *prefix;
-        if version != VERSION {
-            return Err(BadPayload(format!("version {version}, this program knows {VERSION}")));
+    fn prefix(&self) -> Result<Prefix, BadPayload> {
+        let short = || BadPayload(format!("only {} bytes", self.0.len()));
+        let number = |bytes: &[u8; 4]| u32::from_be_bytes(*bytes);
+        let (head, rest) = self.0.split_first_chunk::<9>().ok_or_else(short)?;
+        let [version, stamp @ ..] = head;
+        let (first, rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
+        let stamp = u64::from_be_bytes(*stamp);
+        match *version {
+            VERSION => Ok(Prefix { level: 1, stamp, count: number(first), requests: PREFIX }),
+            LEVELLED => {
+                let (count, _) = rest.split_first_chunk::<4>().ok_or_else(short)?;
+                let level = number(first);
+                if !(2..=MAX_LEVEL).contains(&level) {
+                    return Err(BadPayload(format!("a format of level {level}, such are of 2 to {MAX_LEVEL}")));
+                }
+                Ok(Prefix { level, stamp, count: number(count), requests: LEVELLED_PREFIX })
+            }
+            version => Err(BadPayload(format!("version {version}, this program knows {VERSION}"))),
         }
-        let [a, b, c, d, e, f, g, h, i, j, k, l] = rest;
-        Ok((u64::from_be_bytes([a, b, c, d, e, f, g, h]), u32::from_be_bytes([i, j, k, l])))
     }
 
-    /// Limits that hold for every payload, of whatever kind.
-    fn check_limits(&self) -> Result<(), BadPayload> {
+    /// Limits that hold for every payload, of whatever kind, where formats up to this level are read.
+    fn check_limits(&self, level: u32) -> Result<(), BadPayload> {
         if self.len() > MAX_BATCH_BYTES {
             return Err(BadPayload(format!("{} bytes, {MAX_BATCH_BYTES} are the most", self.len())));
         }
@@ -176,34 +228,47 @@ impl Payload {
         if count > MAX_BATCH_REQUESTS {
             return Err(BadPayload(format!("{count} requests, {MAX_BATCH_REQUESTS} are the most")));
         }
-        Ok(())
+        match self.prefix() {
+            Ok(prefix) if prefix.level > level => Err(BadPayload(format!(
+                "its format is of level {}, where formats up to level {level} count",
+                prefix.level
+            ))),
+            _ => Ok(()),
+        }
     }
 
-    /// Whether it can be applied where commands are of the type `C`: looks at all of it. Passes exactly where
-    /// [`Payload::contents`] succeeds.
+    /// Whether it can be applied where commands are of the type `C`, at some level that this program knows: looks at all of it. Passes
+    /// exactly where [`Payload::contents`] succeeds at the highest one.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn check<C: Batched>(&self) -> Result<(), BadPayload> {
-        self.check_limits()?;
-        if self.replacement()?.is_some() {
+        self.check_limits(level::highest())?;
+        if self.replacement()?.is_some() || self.known_level()?.is_some() {
             return Ok(());
         }
-        let mut reader = Reader(&self.0[PREFIX..]);
-        for number in 1..=self.count()? {
-            reader.skip_request::<C>().map_err(|what| bad_request(number, what))?;
+        let prefix = self.prefix()?;
+        let mut reader = Reader(&self.0[prefix.requests..]);
+        let mut levels = Levels::new(&prefix);
+        for number in 1..=prefix.count {
+            let level = reader.skip_request::<C>().map_err(|what| bad_request(number, what))?;
+            levels.add(number, level)?;
         }
-        nothing_behind(reader.0)
+        nothing_behind(reader.0)?;
+        levels.finish()
     }
 
-    /// All that it says.
+    /// All that it says, where this level is in force.
     ///
     /// # Errors
     /// What is wrong with it: then it can't be applied.
-    pub fn contents<C: Batched>(&self) -> Result<Contents<'_, C>, BadPayload> {
-        self.check_limits()?;
-        match self.replacement()? {
-            Some((node, store)) => Ok(Contents::Replacement(node, store)),
+    pub fn contents<C: Batched>(&self, level: u32) -> Result<Contents<'_, C>, BadPayload> {
+        self.check_limits(level)?;
+        if let Some((node, store)) = self.replacement()? {
+            return Ok(Contents::Replacement(node, store));
+        }
+        match self.known_level()? {
+            Some(level) => Ok(Contents::Can(level)),
             None => Ok(Contents::Requests(self.requests()?.collect::<Result<_, _>>()?)),
         }
     }
@@ -211,24 +276,66 @@ impl Payload {
     /// The requests, in order. The iterator ends after the first error.
     ///
     /// # Errors
-    /// If the payload is too short or of another version, or replaces a store.
+    /// If the payload is too short or of another version, or carries none by its kind.
     pub fn requests<C: Batched>(&self) -> Result<impl Iterator<Item = Result<Request<'_, C>, BadPayload>>, BadPayload> {
-        let (_, count) = self.prefix()?;
-        let mut reader = Reader(&self.0[PREFIX..]);
+        let prefix = self.prefix()?;
+        let mut reader = Reader(&self.0[prefix.requests..]);
+        let mut levels = Levels::new(&prefix);
         let (mut next, mut ended) = (1, false);
         Ok(std::iter::from_fn(move || {
             if ended {
                 return None;
             }
-            if next > count {
+            if next > prefix.count {
                 ended = true;
-                return nothing_behind(reader.0).err().map(Err);
+                return nothing_behind(reader.0).and_then(|()| levels.finish()).err().map(Err);
             }
             let request = reader.request().map_err(|what| bad_request(next, what));
+            let request = request.and_then(|request: Request<'_, C>| {
+                levels.add(next, request.action.level())?;
+                Ok(request)
+            });
             next += 1;
             ended = request.is_err();
             Some(request)
         }))
+    }
+}
+
+/// What comes before the first request.
+struct Prefix {
+    /// Of the format.
+    level: u32,
+    stamp: Millis,
+    count: u32,
+    /// Where the first request begins.
+    requests: usize,
+}
+
+/// The levels of a payload's requests. Its format is of the lowest one that has them all: so it has one encoding.
+struct Levels {
+    format: u32,
+    needed: u32,
+}
+
+impl Levels {
+    fn new(prefix: &Prefix) -> Levels {
+        Levels { format: prefix.level, needed: 1 }
+    }
+
+    fn add(&mut self, number: u32, level: u32) -> Result<(), BadPayload> {
+        self.needed = self.needed.max(level);
+        if level <= self.format {
+            return Ok(());
+        }
+        Err(BadPayload(format!("request {number}: it is of level {level}, in a format of level {}", self.format)))
+    }
+
+    fn finish(&self) -> Result<(), BadPayload> {
+        if self.needed == self.format {
+            return Ok(());
+        }
+        Err(BadPayload(format!("a format of level {}, where level {} has all of it", self.format, self.needed)))
     }
 }
 
@@ -239,6 +346,8 @@ pub enum Contents<'a, C = Command> {
     Requests(Vec<Request<'a, C>>),
     /// This member gets this store.
     Replacement(NodeId, StoreId),
+    /// The program of the batch's origin knows the levels up to this one.
+    Can(u32),
 }
 
 fn check_stamp(stamp: Millis) -> Result<(), BadPayload> {
@@ -258,6 +367,8 @@ fn nothing_behind(rest: &[u8]) -> Result<(), BadPayload> {
 pub struct BatchBuilder {
     bytes: Vec<u8>,
     count: u32,
+    /// The highest of a request.
+    level: u32,
 }
 
 impl BatchBuilder {
@@ -265,6 +376,7 @@ impl BatchBuilder {
     pub fn push<C: Batched>(&mut self, header: &RequestHeader, action: &Action<C>) {
         self.begin();
         request::write(&mut self.bytes, header, action);
+        self.level = self.level.max(action.level());
         self.count += 1;
     }
 
@@ -272,6 +384,7 @@ impl BatchBuilder {
     pub fn push_encoded(&mut self, request: &EncodedRequest) {
         self.begin();
         self.bytes.extend_from_slice(request.bytes());
+        self.level = self.level.max(request.level());
         self.count += 1;
     }
 
@@ -310,7 +423,11 @@ impl BatchBuilder {
         bytes[0] = VERSION;
         bytes[1..9].copy_from_slice(&stamp.min(MAX_STAMP).to_be_bytes());
         bytes[9..PREFIX].copy_from_slice(&self.count.to_be_bytes());
-        self.count = 0;
+        if self.level > 1 {
+            bytes[0] = LEVELLED;
+            bytes.splice(9..9, self.level.to_be_bytes());
+        }
+        (self.count, self.level) = (0, 0);
         let id = BatchId { origin, incarnation, sequence, digest: Digest::of(&bytes) };
         (id, Payload(bytes.into()))
     }

@@ -36,12 +36,18 @@ pub trait Batched: Serialize + DeserializeOwned + 'static {
         if read == written { Ok(command) } else { Err("not the encoding of the command") }
     }
 
-    /// Reads over the command that `rest` begins with. Nodes do that with all batches of their peers.
+    /// Reads over the command that `rest` begins with, and answers its [`level`](Batched::level). Nodes do that with all batches of
+    /// their peers.
     ///
     /// # Errors
     /// Where [`read`](Batched::read) fails.
-    fn skip(rest: &mut &[u8]) -> Result<(), BadCommand> {
-        Self::read(rest).map(drop)
+    fn skip(rest: &mut &[u8]) -> Result<u32, BadCommand> {
+        Self::read(rest).map(|command| command.level())
+    }
+
+    /// The lowest [level](crate::level) that has this command, with all that it says.
+    fn level(&self) -> u32 {
+        1
     }
 
     /// For how many simple commands it counts where batches are filled fairly: 1 at least.

@@ -331,7 +331,7 @@ pub struct Welcome {
     /// Which principal the client speaks for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<PrincipalName>,
-    /// The level of the cluster: which commands, types and formats there are.
+    /// The level of the cluster, by what the node has applied: which commands, types and formats there are.
     #[serde(default)]
     pub level: u32,
     /// What the cluster can do beyond its level.
@@ -341,9 +341,6 @@ pub struct Welcome {
     #[serde(default)]
     pub nodes: Vec<NodeId>,
 }
-
-/// The level of clusters of this version.
-pub const LEVEL: u32 = 1;
 
 /// The answer to a command or a query.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bank::DEFAULT_TRANSACTION_LIMIT;
 use crate::ids::{ClusterId, Digest, Millis, NodeId, Secret, Slot, StoreId, TokenId};
+use crate::level;
 use crate::principal::PrincipalNumber;
 
 /// Slots in agreement at once (W of PROTOCOL.md) where the creator named no other number.
@@ -30,6 +31,8 @@ pub struct Genesis {
     pub transaction_limit: u64,
     /// How many sessions may be open, and for how long.
     pub sessions: SessionLimits,
+    /// The [level](crate::level) that the first slot begins at.
+    pub level: u32,
     /// What the first slot begins with.
     pub founding: Founding,
 }
@@ -89,6 +92,7 @@ impl Genesis {
             owner_history: DEFAULT_OWNER_HISTORY,
             transaction_limit: DEFAULT_TRANSACTION_LIMIT,
             sessions: SessionLimits::default(),
+            level: level::highest(),
             founding: Founding::default(),
         }
     }
@@ -122,7 +126,7 @@ impl Genesis {
             hasher.update(&store.0);
         }
         let SessionLimits { open, idle_ms } = self.sessions;
-        for number in [self.window, self.owner_history, self.transaction_limit, open, idle_ms] {
+        for number in [self.window, self.owner_history, self.transaction_limit, open, idle_ms, self.level.into()] {
             hasher.update(&number.to_be_bytes());
         }
         hasher.update(&self.founding.secret.0);

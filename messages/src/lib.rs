@@ -8,6 +8,7 @@ pub mod codec;
 pub mod escape;
 pub mod genesis;
 pub mod ids;
+pub mod level;
 pub mod lineage;
 pub mod msgpack;
 mod named;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::bank::{MAX_ACCOUNT_ID, MAX_BALANCE, is_valid_account_id};
 use crate::batched::Batched;
 use crate::ids::{self, Digest, Millis, TokenId};
+use crate::level;
 use crate::named::named;
 use crate::number;
 
@@ -340,7 +341,33 @@ pub enum Admin {
         #[serde(with = "ids::text")]
         token_id: TokenId,
     },
+    /// Raises the [level](crate::level) of the cluster, from the next slot on: `not_authorised`, `invalid_level`, `members_too_old`.
+    RaiseLevel {
+        /// To this one.
+        #[serde(deserialize_with = "number::whole")]
+        level: u32,
+    },
+    /// Of the level that only tests know.
+    #[cfg_attr(not(feature = "sabotage"), serde(skip_deserializing))]
+    Note(Note),
 }
+
+/// What an administrator has written into the history: the one command of [`level::NOTES`]. Nothing but tests can make one.
+#[cfg(feature = "sabotage")]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Note {
+    /// What is written.
+    pub text: Box<str>,
+}
+
+/// What nothing but tests can make.
+#[cfg(not(feature = "sabotage"))]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Note {}
+
+/// The word for the command of the level that only tests know.
+const NOTE: &str = "note";
 
 /// Which command of an administrator.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -350,6 +377,7 @@ pub enum AdminKind {
     RemovePrincipal,
     PutToken,
     RevokeToken,
+    RaiseLevel,
 }
 
 named!(AdminKind {
@@ -357,9 +385,29 @@ named!(AdminKind {
     RemovePrincipal = "remove_principal",
     PutToken = "put_token",
     RevokeToken = "revoke_token",
+    RaiseLevel = "raise_level",
 });
 
-impl Batched for Admin {}
+impl AdminKind {
+    /// The word for a command of an administrator that this program knows.
+    pub(crate) fn word(name: &str) -> Option<&'static str> {
+        let of_tests = || (level::highest() >= level::NOTES && name == NOTE).then_some(NOTE);
+        AdminKind::named(name).map(AdminKind::name).or_else(of_tests)
+    }
+}
+
+impl Batched for Admin {
+    fn level(&self) -> u32 {
+        match self {
+            Admin::PutPrincipal(_)
+            | Admin::RemovePrincipal { .. }
+            | Admin::PutToken(_)
+            | Admin::RevokeToken { .. }
+            | Admin::RaiseLevel { .. } => 1,
+            Admin::Note(_) => level::NOTES,
+        }
+    }
+}
 
 /// Why a command of an administrator was not carried out. Kept for retries by its number.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -372,11 +420,13 @@ pub enum AdminRefusal {
     TokenNotFound = 5,
     TooManyPrincipals = 6,
     TooManyTokens = 7,
+    InvalidLevel = 8,
+    MembersTooOld = 9,
 }
 
 impl AdminRefusal {
     /// Each once.
-    pub const ALL: [AdminRefusal; 7] = [
+    pub const ALL: [AdminRefusal; 9] = [
         AdminRefusal::NotAuthorised,
         AdminRefusal::PrincipalNotFound,
         AdminRefusal::InvalidExpiry,
@@ -384,10 +434,12 @@ impl AdminRefusal {
         AdminRefusal::TokenNotFound,
         AdminRefusal::TooManyPrincipals,
         AdminRefusal::TooManyTokens,
+        AdminRefusal::InvalidLevel,
+        AdminRefusal::MembersTooOld,
     ];
 }
 
-/// What came of a command of an administrator: the number of the principal or token.
+/// What came of a command of an administrator: the number of the principal or token, or the level.
 pub type Administered = Result<u64, AdminRefusal>;
 
 /// A principal as those see it who may.

@@ -44,6 +44,17 @@ pub enum Action<C = Command> {
     Admin(Box<Admin>),
 }
 
+impl<C: Batched> Action<C> {
+    /// The lowest [level](crate::level) that has it.
+    pub fn level(&self) -> u32 {
+        match self {
+            Action::Open | Action::Close => 1,
+            Action::Command(command) => command.level(),
+            Action::Admin(admin) => admin.level(),
+        }
+    }
+}
+
 /// A request of a payload, decoded.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Request<'a, C = Command> {
@@ -60,6 +71,7 @@ pub struct Request<'a, C = Command> {
 pub struct EncodedRequest {
     bytes: Vec<u8>,
     weight: u32,
+    level: u32,
 }
 
 impl EncodedRequest {
@@ -71,7 +83,7 @@ impl EncodedRequest {
             Action::Command(command) => command.weight(),
             Action::Open | Action::Close | Action::Admin(_) => 1,
         };
-        EncodedRequest { bytes, weight }
+        EncodedRequest { bytes, weight, level: action.level() }
     }
 
     /// Its size in bytes, the header included.
@@ -83,6 +95,11 @@ impl EncodedRequest {
     /// For how many simple commands it counts: see [`Batched::weight`].
     pub fn weight(&self) -> u32 {
         self.weight
+    }
+
+    /// See [`Action::level`].
+    pub(crate) fn level(&self) -> u32 {
+        self.level
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -136,11 +153,11 @@ impl<'a> Reader<'a> {
         Ok(Request { header, action, action_bytes: &before[..before.len() - self.0.len()] })
     }
 
-    /// Reads over a request. It fails where [`Reader::request`] does.
-    pub(crate) fn skip_request<C: Batched>(&mut self) -> Result<(), BadCommand> {
+    /// Reads over a request, and answers the [level](Action::level) of its action. It fails where [`Reader::request`] does.
+    pub(crate) fn skip_request<C: Batched>(&mut self) -> Result<u32, BadCommand> {
         self.header()?;
         match self.head()? {
-            Head::Open | Head::Close => Ok(()),
+            Head::Open | Head::Close => Ok(1),
             Head::Command => C::skip(&mut self.0),
             Head::Admin => Admin::skip(&mut self.0),
         }

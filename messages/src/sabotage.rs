@@ -46,6 +46,8 @@ pub enum Rule {
     DecisionsStay,
     /// A decided batch that can't be applied counts as an empty one. Broken: an assertion fails.
     UnusableIsEmpty,
+    /// A batch of a format above the level in force is an empty one. Broken: who can read it applies it.
+    LevelGate,
     /// Rule 12: a count of promises is said before what the last of them allows. Broken: behind it.
     PromisesFirst,
     /// In each slot the store counts that speaks for its member there. Broken: any that is linked.

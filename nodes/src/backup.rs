@@ -22,6 +22,7 @@ use rabia_bank_actors::ledger::{BLOCK, BadRow, Block};
 use rabia_bank_actors::snapshot::Restoring;
 use rabia_bank_messages::genesis::{Founding, SessionLimits};
 use rabia_bank_messages::ids::{Digest, Millis};
+use rabia_bank_messages::level::TooNew;
 use rabia_bank_storage::{BooksView, Snapshot, StoreError};
 
 /// How a backup begins. The number is the version of the format.
@@ -57,11 +58,17 @@ pub enum BackupError {
     /// It is not what a node writes.
     #[error("the backup is damaged: {0}")]
     Damaged(String),
+    /// It is of a level that this program does not know.
+    #[error(transparent)]
+    TooNew(TooNew),
 }
 
 impl From<BadRow> for BackupError {
     fn from(bad: BadRow) -> BackupError {
-        BackupError::Damaged(bad.to_string())
+        match bad {
+            BadRow::Damaged(why) => BackupError::Damaged(why),
+            BadRow::TooNew(too_new) => BackupError::TooNew(too_new),
+        }
     }
 }
 
@@ -128,6 +135,8 @@ pub struct Backup {
     pub transaction_limit: u64,
     /// When sessions expire in the cluster that the backup is of.
     pub sessions: SessionLimits,
+    /// The level that it is at.
+    pub level: u32,
     /// How many transactions there are.
     pub transactions: u64,
     /// The hash of the newest one.
@@ -138,13 +147,23 @@ pub struct Backup {
     pub log_time: Millis,
 }
 
+/// What a cluster that is made of a backup has of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct NewCopy<'a> {
+    /// It begins with these tokens …
+    pub founding: &'a Founding,
+    /// … and with those of the backup only if they are to be kept.
+    pub keep_tokens: bool,
+    /// How many nodes it has.
+    pub members: usize,
+}
+
 /// Reads a backup and verifies it: that it is whole, that the chain of hashes is, and that the rows belong together. A log time
-/// later than `now` is set back to it: a clock was wrong where the backup was taken. Timestamps in the history stay. The new cluster
-/// begins with the tokens of `founding`, and with those of the backup only if they are to be kept.
+/// later than `now` is set back to it: a clock was wrong where the backup was taken. Timestamps in the history stay.
 ///
 /// # Errors
-/// If it can't be read or is damaged.
-pub fn read(input: impl Read, now: Millis, founding: &Founding, keep_tokens: bool) -> Result<Backup, BackupError> {
+/// If it can't be read, is damaged, or of a level that this program does not know.
+pub fn read(input: impl Read, now: Millis, copy: NewCopy<'_>) -> Result<Backup, BackupError> {
     let mut input = Reading { inner: BufReader::new(input), hasher: blake3::Hasher::new() };
     let damaged = |what: String| BackupError::Damaged(what);
     if ![MAGIC, MAGIC_0_1_0].contains(&&input.take(MAGIC.len())?[..]) {
@@ -201,14 +220,14 @@ pub fn read(input: impl Read, now: Millis, founding: &Founding, keep_tokens: boo
     let loading = restoring.loading();
     let (slot, transactions) = (loading.slot(), loading.transactions());
     let (transaction_limit, chain_head) = (loading.transaction_limit(), loading.chain_head());
-    let sessions = loading.session_limits();
+    let (sessions, level) = (loading.session_limits(), loading.level());
     let (log_time, newest_timestamp) = (loading.log_time(), loading.newest_timestamp());
     check_history(&snapshot, last.as_ref(), head, transactions, chain_head)?;
     let partial = last.filter(|_| restoring.loading().last_block().is_some());
     snapshot.slot = slot;
-    restoring.loading().found(founding, keep_tokens)?;
+    restoring.loading().found(copy.founding, copy.keep_tokens, copy.members)?;
     snapshot.state = restoring.into_new_cluster(partial.as_ref(), now)?;
-    Ok(Backup { snapshot, transaction_limit, sessions, transactions, chain_head, newest_timestamp, log_time })
+    Ok(Backup { snapshot, transaction_limit, sessions, level, transactions, chain_head, newest_timestamp, log_time })
 }
 
 /// The blocks must end where the state does.

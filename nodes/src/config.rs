@@ -16,6 +16,7 @@ use rabia_bank_messages::genesis::{
     Genesis, SessionLimits,
 };
 use rabia_bank_messages::ids::{ClusterId, Digest, MAX_NODES, Millis, NodeId, Secret, StoreId, TokenId};
+use rabia_bank_messages::level::MAX_LEVEL;
 use rabia_bank_messages::principal::{ADMIN, DAILY, PrincipalNumber};
 use serde::Deserialize;
 
@@ -99,6 +100,8 @@ pub struct NodeConfig {
     pub transaction_limit: u64,
     /// When sessions expire: the same at all members.
     pub sessions: SessionLimits,
+    /// The level that the cluster begins at. Which one it is at now, is in the log.
+    pub level: u32,
     /// What the cluster begins with: the secret that salts of hashes are made of, and hashes of the first tokens.
     pub founding: Founding,
     /// All members, this node included, node 1 first.
@@ -158,6 +161,7 @@ struct ConfigFile {
     transaction_limit: Option<u64>,
     max_sessions: Option<u64>,
     session_idle_ms: Option<Millis>,
+    level: Option<u32>,
     #[serde(default)]
     allowed_origins: Vec<String>,
     #[serde(default)]
@@ -265,6 +269,7 @@ impl NodeConfig {
                 open: file.max_sessions.unwrap_or(DEFAULT_MAX_SESSIONS),
                 idle_ms: file.session_idle_ms.unwrap_or(DEFAULT_SESSION_IDLE_MS),
             },
+            level: file.level.unwrap_or(1),
             founding: Founding {
                 secret: file.secret.unwrap_or(Founding::default().secret),
                 tokens: file.first_token.into_iter().map(FirstToken::founding).collect(),
@@ -290,6 +295,7 @@ impl NodeConfig {
             owner_history: self.owner_history,
             transaction_limit: self.transaction_limit,
             sessions: self.sessions,
+            level: self.level,
             founding: self.founding.clone(),
         }
     }
@@ -379,12 +385,13 @@ impl NodeConfig {
         let limits = &self.limits;
         // The longest message, and its answer, must fit into half of what all have: more is for those that have less.
         let (unread, message) = (MIN_UNREAD_BYTES as u64, 2 * limits.max_message_bytes as u64);
-        let within: [(&'static str, u64, std::ops::RangeInclusive<u64>); 27] = [
+        let within: [(&'static str, u64, std::ops::RangeInclusive<u64>); 28] = [
             ("window", self.window, 1..=MAX_WINDOW),
             ("owner_history", self.owner_history, 1..=MAX_WINDOW),
             ("transaction_limit", self.transaction_limit, 1..=MAX_BALANCE),
             ("max_sessions", self.sessions.open, 1..=MAX_SESSIONS),
             ("session_idle_ms", self.sessions.idle_ms, MIN_SESSION_IDLE_MS..=MAX_SESSION_IDLE_MS),
+            ("level", self.level.into(), 1..=u64::from(MAX_LEVEL)),
             ("max_message_bytes", limits.max_message_bytes as u64, MIN_MESSAGE_BYTES as u64..=MAX_MESSAGE_BYTES as u64),
             ("max_in_flight", limits.max_in_flight as u64, 1..=1 << 20),
             ("max_in_flight_per_principal", limits.max_in_flight_per_principal as u64, 1..=1 << 24),
@@ -441,11 +448,13 @@ impl NodeConfig {
              # max_sessions: client sessions that may be open; for one more the one ends that was idle for longest, if for
 \
              # an hour. session_idle_ms: so long may one be idle, in milliseconds.\n\
+             # level: at which the cluster began; it may have been raised since (`rabia-bank client raise-level`).\n\
              window = {window}\n\
              owner_history = {history}\n\
              transaction_limit = {limit}\n\
              max_sessions = {max_sessions}\n\
              session_idle_ms = {session_idle}\n\
+             level = {level}\n\
              # What salts of hashes in the books are made of. Nobody else needs to know it.\n\
              secret = \"{secret}\"\n",
             node = self.node,
@@ -459,6 +468,7 @@ impl NodeConfig {
             limit = self.transaction_limit,
             max_sessions = self.sessions.open,
             session_idle = self.sessions.idle_ms,
+            level = self.level,
             secret = self.founding.secret,
         );
         if self.insecure {
@@ -554,6 +564,7 @@ mod tests {
             owner_history: 4,
             transaction_limit: 5_000,
             sessions: SessionLimits { open: 12, idle_ms: 60_000 },
+            level: 3,
             founding: Founding {
                 secret: Secret([9; 32]),
                 tokens: vec![FoundingToken {

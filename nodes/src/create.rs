@@ -17,6 +17,7 @@ use rabia_bank_messages::bank::DEFAULT_TRANSACTION_LIMIT;
 use rabia_bank_messages::escape::escaped;
 use rabia_bank_messages::genesis::{DEFAULT_WINDOW, Founding, Genesis, SessionLimits};
 use rabia_bank_messages::ids::{ClusterId, MAX_NODES, Millis, NodeId};
+use rabia_bank_messages::level;
 use rabia_bank_messages::promise::Identity;
 use rabia_bank_storage::{BooksStore, LogStore, Snapshot, StoreError};
 
@@ -52,6 +53,8 @@ pub struct NewCluster {
     pub transaction_limit: u64,
     /// When sessions expire in the new cluster.
     pub sessions: SessionLimits,
+    /// The level that it begins at: 1 to the highest that this program knows.
+    pub level: u32,
     /// What all nodes show clients; none: they are served plain.
     pub tls: Option<NewCertificate>,
 }
@@ -81,6 +84,7 @@ impl NewCluster {
             window: DEFAULT_WINDOW,
             transaction_limit: DEFAULT_TRANSACTION_LIMIT,
             sessions: SessionLimits::default(),
+            level: level::highest(),
             tls: None,
         }
     }
@@ -119,6 +123,9 @@ pub enum ClusterDirError {
         /// How many were asked for.
         expected: usize,
     },
+    /// There is no such level, as far as this program knows.
+    #[error("a cluster begins at level 1 to {highest}, not at {0}", highest = level::highest())]
+    Level(u32),
     /// The ports do not fit.
     #[error("the base port must be 1 to {MAX_BASE_PORT}, not {0}")]
     BasePort(u16),
@@ -211,6 +218,9 @@ fn create_from(
     if !(1..=MAX_NODES).contains(&new.nodes) {
         return Err(ClusterDirError::NodeCount(new.nodes));
     }
+    if !(1..=level::highest()).contains(&new.level) {
+        return Err(ClusterDirError::Level(new.level));
+    }
     if !(1..=MAX_BASE_PORT).contains(&new.base_port) {
         return Err(ClusterDirError::BasePort(new.base_port));
     }
@@ -289,6 +299,7 @@ fn configs(new: &NewCluster, keys: &[MemberKey], founding: Founding) -> Vec<Node
             owner_history: genesis.owner_history,
             transaction_limit: new.transaction_limit,
             sessions: new.sessions,
+            level: new.level,
             founding: founding.clone(),
             members: members.clone(),
             allowed_origins: Vec::new(),

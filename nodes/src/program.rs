@@ -278,6 +278,8 @@ mod tests {
             "rabia-bank cluster",
             "rabia-bank cluster --nodes 5 --data-dir /tmp/x --base-port 8001 --no-restart",
             "rabia-bank create --nodes 3 --data-dir /tmp/x",
+            "rabia-bank create --level 1",
+            "rabia-bank client --token-file x raise-level 2",
             "rabia-bank node --config node.toml",
             "rabia-bank client create-account alice 1000",
             "rabia-bank client create-account alice",

@@ -92,13 +92,14 @@ pub(crate) fn put_identity(
 
 /// Says which constants differ, in the words of the configuration.
 fn difference(file: &Genesis, configuration: &Genesis) -> String {
-    let numbers = [
+    let numbers: [(_, u64, u64); 7] = [
         ("members", file.members() as u64, configuration.members() as u64),
         ("window", file.window, configuration.window),
         ("owner_history", file.owner_history, configuration.owner_history),
         ("transaction_limit", file.transaction_limit, configuration.transaction_limit),
         ("max_sessions", file.sessions.open, configuration.sessions.open),
         ("session_idle_ms", file.sessions.idle_ms, configuration.sessions.idle_ms),
+        ("level", file.level.into(), configuration.level.into()),
     ];
     let mut differences: Vec<String> = numbers
         .into_iter()

@@ -108,7 +108,7 @@ impl Ended {
 
     /// Adds a page of a snapshot. They come in order.
     pub(super) fn load(&mut self, page: u64, EndedRow { keys }: EndedRow) -> Result<(), BadRow> {
-        let bad = |what: &str| BadRow(format!("page {page} of the sessions that ended: {what}"));
+        let bad = |what: &str| BadRow::new(format!("page {page} of the sessions that ended: {what}"));
         if self.keys.is_empty() {
             self.forgotten = page.checked_mul(PAGE).ok_or_else(|| bad("no page has such a number"))?;
         }

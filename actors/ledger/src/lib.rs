@@ -36,6 +36,7 @@ pub mod adding_a_command {}
 pub mod bank;
 mod batches;
 mod ended;
+pub mod levels;
 pub mod lookup;
 pub mod machine;
 pub mod principals;

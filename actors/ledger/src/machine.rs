@@ -7,7 +7,7 @@
 //! # The one rule
 //!
 //! Every node applies the same commands in the same order, and all states must stay the same. So [`apply`](StateMachine::apply) must
-//! follow from the state, the command and the [`Moment`] alone: no clock, no random number, no file, no order of a hash map with a
+//! follow from the state, the command and the [`Moment`], with its level, alone: no clock, no random number, no file, no order of a hash map with a
 //! random seed, no floating-point arithmetic that a platform may round otherwise. A command that can't be carried out is answered
 //! with an outcome that says so; it is as much a part of the log as any other. A panic stops the node.
 //!
@@ -48,6 +48,8 @@ pub struct Moment<'a> {
     /// Log time, in milliseconds since the Unix epoch: the highest stamp of a batch so far. It never goes back, but for the first
     /// slots of a cluster that goes on from a backup.
     pub time: Millis,
+    /// The [level](rabia_bank_messages::level) in force: what a later one brought is not there yet.
+    pub level: u32,
     /// What the principal may do that asks.
     pub rights: &'a Rights<'a>,
 }
@@ -60,6 +62,8 @@ pub struct Recorded {
     pub slot: Slot,
     /// Log time, in milliseconds since the Unix epoch.
     pub time: Millis,
+    /// The level in force.
+    pub level: u32,
     /// Who asked; 0 for the owner of a node's folder.
     pub principal: PrincipalNumber,
     /// Whose folder that is.
@@ -67,8 +71,8 @@ pub struct Recorded {
 }
 
 impl<'a> Moment<'a> {
-    pub(crate) fn new(slot: Slot, index: u32, time: Millis, rights: &'a Rights<'a>) -> Moment<'a> {
-        Moment { slot, index, time, rights }
+    pub(crate) fn new(slot: Slot, index: u32, time: Millis, level: u32, rights: &'a Rights<'a>) -> Moment<'a> {
+        Moment { slot, index, time, level, rights }
     }
 }
 

@@ -192,7 +192,7 @@ impl Roster {
                             !own(principal)
                         }
                         Admin::PutToken(PutToken { principal, .. }) => self.named(principal) != Some(HOST),
-                        Admin::RevokeToken { .. } => true,
+                        Admin::RevokeToken { .. } | Admin::RaiseLevel { .. } | Admin::Note(_) => true,
                     }
             }
         }
@@ -203,10 +203,7 @@ impl Roster {
         msgpack::encode(&self.principals).len()
     }
 
-    fn administer(&mut self, asker: Asker, admin: &Admin, now: Millis) -> Administered {
-        if !self.may(asker, admin) {
-            return Err(AdminRefusal::NotAuthorised);
-        }
+    fn administer(&mut self, admin: &Admin, now: Millis) -> Administered {
         match admin {
             Admin::PutPrincipal(put) => self.put_principal(put),
             Admin::RemovePrincipal { principal } => {
@@ -221,6 +218,7 @@ impl Roster {
                 let (number, _) = self.tokens.remove(found.ok_or(AdminRefusal::TokenNotFound)?);
                 Ok(number)
             }
+            Admin::RaiseLevel { .. } | Admin::Note(_) => unreachable!("{admin:?} changes no principal"),
         }
     }
 
@@ -358,9 +356,14 @@ impl Principals {
         self.spent.insert(number, Spent { day: now / DAY, amount });
     }
 
-    /// Carries out a command of an administrator, or refuses it.
-    pub(super) fn administer(&mut self, asker: Asker, admin: &Admin, now: Millis) -> Administered {
-        Arc::make_mut(&mut self.roster).administer(asker, admin, now)
+    /// Whether this asker may do this.
+    pub(super) fn check(&self, asker: Asker, admin: &Admin) -> Result<(), AdminRefusal> {
+        if self.roster.may(asker, admin) { Ok(()) } else { Err(AdminRefusal::NotAuthorised) }
+    }
+
+    /// Carries out a command that changes principals or tokens, or refuses it. Whether it may be asked for was [checked](Self::check).
+    pub(super) fn administer(&mut self, admin: &Admin, now: Millis) -> Administered {
+        Arc::make_mut(&mut self.roster).administer(admin, now)
     }
 
     /// Takes all tokens away, or leaves them, and adds these.

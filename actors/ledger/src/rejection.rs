@@ -1,6 +1,7 @@
 //! Why a request does not get to the machine.
 
 use rabia_bank_messages::bank::{ErrorCode, Outcome, Refusal};
+use rabia_bank_messages::level::MAX_LEVEL;
 use rabia_bank_messages::principal::{AdminRefusal, MAX_PRINCIPALS_BYTES, MAX_TOKENS};
 
 /// Why the rules of sessions keep a request from the machine. Nothing was executed for it now.
@@ -135,6 +136,14 @@ pub fn admin_refusal(refusal: AdminRefusal) -> Refusal {
             format!("all principals together would take more than {MAX_PRINCIPALS_BYTES} bytes"),
         ),
         AdminRefusal::TooManyTokens => (ErrorCode::TooManyTokens, format!("there are {MAX_TOKENS} tokens already")),
+        AdminRefusal::InvalidLevel => {
+            (ErrorCode::InvalidLevel, format!("a level is raised to one above it, {MAX_LEVEL} at most: see the status"))
+        }
+        AdminRefusal::MembersTooOld => (
+            ErrorCode::MembersTooOld,
+            "not every member's program knows this level, by what they said in the log: see members_can of the status"
+                .to_owned(),
+        ),
     };
     Refusal::refused(code, message)
 }

@@ -8,16 +8,21 @@
 //!   to the machine once, and replays its outcome after that (`sessions`).
 //! - The machine carries the command out.
 //!
+//! Which formats and commands there are follows from the [level](crate::levels), which is part of the state: one that a slot raises holds
+//! from the next slot on.
+//!
 //! Time is log time: the highest stamp of a batch so far. Sessions expire by it.
 
 use rabia_bank_messages::bank::Refusal;
 use rabia_bank_messages::batch::{Action, BadPayload, Contents, Payload, Request};
 use rabia_bank_messages::genesis::{Founding, Genesis, Replacement, Replacements, SessionLimits};
 use rabia_bank_messages::ids::{BatchId, Digest, Millis, Slot};
+use rabia_bank_messages::level;
 use rabia_bank_messages::principal::{Admin, Administered, PrincipalNumber};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 
 use crate::batches::AppliedBatches;
+use crate::levels::Levels;
 use crate::lookup::Lookup;
 use crate::machine::{Ask, Begun, History, Kept, Moment, Progress, Recorded, StateMachine};
 use crate::principals::{Asker, Principals, Roster};
@@ -38,6 +43,7 @@ pub struct Replicated<S: StateMachine> {
     pub(crate) sessions: Sessions<S>,
     pub(crate) batches: AppliedBatches,
     pub(crate) principals: Principals,
+    pub(crate) levels: Levels,
     pub(crate) replacements: Replacements,
     pub(crate) unusable: UnusableBatches,
     pub(crate) applied: Slot,
@@ -65,6 +71,8 @@ pub enum Applied<O> {
     Batch(Vec<RequestOutcome<O>>),
     /// A member was given a new store.
     Replacement,
+    /// A member said which levels its program knows.
+    Can,
     /// Its batch can't be applied, here or anywhere: it counts as an empty one, moves no time, and is remembered.
     Unusable(BadPayload),
 }
@@ -137,10 +145,11 @@ impl<S: StateMachine> Replicated<S> {
     /// If no session may be open.
     pub fn new_cluster(genesis: &Genesis) -> Replicated<S> {
         let principals = Principals::new(&genesis.founding);
-        Replicated { principals, ..Replicated::of(S::new_cluster(genesis), genesis.sessions) }
+        let levels = Levels::new(genesis.level, genesis.members());
+        Replicated { principals, levels, ..Replicated::of(S::new_cluster(genesis), genesis.sessions) }
     }
 
-    /// The same around this machine, where nobody has a token.
+    /// The same around this machine, at level 1, with one member and where nobody has a token.
     ///
     /// # Panics
     /// If no session may be open.
@@ -148,6 +157,7 @@ impl<S: StateMachine> Replicated<S> {
         Replicated {
             machine,
             principals: Principals::new(&Founding::default()),
+            levels: Levels::new(1, 1),
             sessions: Sessions::new(sessions),
             batches: AppliedBatches::default(),
             replacements: Replacements::default(),
@@ -166,7 +176,8 @@ impl<S: StateMachine> Replicated<S> {
     /// Applies the next slot: a batch, or `None` if it was forfeited.
     ///
     /// # Panics
-    /// If `slot` is not the one after [`applied`](Replicated::applied).
+    /// If `slot` is not the one after [`applied`](Replicated::applied), or this program does not know the level in force:
+    /// [`check`](Levels::check) the [levels](Replicated::levels) first.
     pub fn apply(&mut self, slot: Slot, batch: Option<(&BatchId, &Payload)>) -> Applied<S::Outcome> {
         let applied = self.replay(slot, batch);
         self.machine.settle();
@@ -181,6 +192,7 @@ impl<S: StateMachine> Replicated<S> {
     /// As for [`apply`](Replicated::apply).
     pub fn replay(&mut self, slot: Slot, batch: Option<(&BatchId, &Payload)>) -> Applied<S::Outcome> {
         assert_eq!(slot, self.applied + 1, "slot {slot} does not follow slot {}", self.applied);
+        assert_eq!(self.levels.check(), Ok(()), "slot {slot} would be applied all the same");
         let applied = match batch {
             None => {
                 self.null_slots += 1;
@@ -197,12 +209,15 @@ impl<S: StateMachine> Replicated<S> {
             }
         };
         self.applied = slot;
+        self.levels.slot_ends();
         assert_eq!(slot, self.decided_slots + self.null_slots, "slots were counted wrong");
         applied
     }
 
     fn apply_batch(&mut self, slot: Slot, id: &BatchId, payload: &Payload) -> Applied<S::Outcome> {
-        let (stamp, contents) = match payload.stamp().and_then(|stamp| Ok((stamp, payload.contents::<S::Command>()?))) {
+        let level = if is_broken(Rule::LevelGate) { level::highest() } else { self.levels.level() };
+        let contents = |stamp| Ok((stamp, payload.contents::<S::Command>(level)?));
+        let (stamp, contents) = match payload.stamp().and_then(contents) {
             Ok(contents) => contents,
             Err(bad) => {
                 assert!(!is_broken(Rule::UnusableIsEmpty), "slot {slot} can't be applied: {bad}");
@@ -219,6 +234,11 @@ impl<S: StateMachine> Replicated<S> {
                 // A store that was named before changes nothing.
                 self.replacements.add(Replacement { slot, node, store });
                 Applied::Replacement
+            }
+            // Its origin is the one whose program it speaks of.
+            Contents::Can(level) => {
+                self.levels.say(id.origin, level);
+                Applied::Can
             }
             Contents::Requests(requests) => {
                 let places = (0..).map(|index| Place { slot, index });
@@ -260,7 +280,8 @@ impl<S: StateMachine> Replicated<S> {
         let Action::Admin(admin) = &request.action else {
             return RequestOutcome::Rejected(Rejection::NotAuthorised);
         };
-        let outcome = administer(&mut self.principals, &mut self.machine, owner, admin, place, self.time);
+        let Replicated { principals, levels, machine, time, .. } = self;
+        let outcome = administer((principals, levels, machine), owner, admin, place, *time);
         RequestOutcome::Administered { slot: place.slot, index: place.index, replayed: false, outcome }
     }
 
@@ -271,12 +292,13 @@ impl<S: StateMachine> Replicated<S> {
         place: Place,
         principal: PrincipalNumber,
     ) -> RequestOutcome<S::Outcome> {
-        let Replicated { sessions, principals, machine, time, .. } = self;
+        let Replicated { sessions, principals, levels, machine, time, .. } = self;
         let time = *time;
         let admission = sessions.admit(&request.header, 0, request.action_bytes, principal, time);
         let (place, replayed, outcome) = match admission {
             Admission::Vacant(vacancy) => {
-                let outcome = administer(principals, machine, Asker::Principal(principal), admin, place, time);
+                let outcome =
+                    administer((principals, levels, machine), Asker::Principal(principal), admin, place, time);
                 vacancy.keep(self.requests, place, KeptReply::Admin(outcome));
                 (place, false, outcome)
             }
@@ -306,7 +328,7 @@ impl<S: StateMachine> Replicated<S> {
                         unreachable!("principal {principal} asks and is not there")
                     };
                     let before = rights.spent();
-                    let moment = Moment::new(place.slot, place.index, self.time, &rights);
+                    let moment = Moment::new(place.slot, place.index, self.time, self.levels.level(), &rights);
                     let outcome = self.machine.apply(command, moment);
                     let spent = rights.spent();
                     vacancy.keep(self.requests, place, KeptReply::Command(S::Kept::of(&outcome, command)));
@@ -365,6 +387,11 @@ impl<S: StateMachine> Replicated<S> {
         &self.machine
     }
 
+    /// The level in force, and what members have said of their programs.
+    pub fn levels(&self) -> &Levels {
+        &self.levels
+    }
+
     /// Principals and tokens.
     pub fn roster(&self) -> &std::sync::Arc<Roster> {
         self.principals.roster()
@@ -413,6 +440,7 @@ impl<S: StateMachine> Replicated<S> {
             hasher.update(&slot.to_be_bytes()).update(&[node.get()]).update(&store.0);
         }
         self.unusable.add_to(&mut hasher);
+        self.levels.add_to(&mut hasher);
         Digest(*hasher.finalize().as_bytes())
     }
 
@@ -444,18 +472,22 @@ impl<S: StateMachine> Replicated<S> {
 }
 
 fn administer<S: StateMachine>(
-    principals: &mut Principals,
-    machine: &mut S,
+    (principals, levels, machine): (&mut Principals, &mut Levels, &mut S),
     asker: Asker,
     admin: &Admin,
     place: Place,
     time: Millis,
 ) -> Administered {
-    let number = principals.administer(asker, admin, time)?;
+    principals.check(asker, admin)?;
+    let number = match admin {
+        Admin::RaiseLevel { level } => levels.raise(*level)?.into(),
+        Admin::Note(_) => levels.level().into(),
+        _ => principals.administer(admin, time)?,
+    };
     let (principal, owner) = match asker {
         Asker::Principal(principal) => (principal, None),
         Asker::Owner(node) => (0, Some(node)),
     };
-    machine.record(admin, Recorded { slot: place.slot, time, principal, owner });
+    machine.record(admin, Recorded { slot: place.slot, time, level: levels.level(), principal, owner });
     Ok(number)
 }

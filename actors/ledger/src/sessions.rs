@@ -462,14 +462,14 @@ impl<S: StateMachine> Sessions<S> {
             (SessionsRow::Session(row), None) => self.load_session(key, row),
             (SessionsRow::Reply(row), None) => self.load_reply(key, row),
             (SessionsRow::Ended(row), Some(page)) => self.ended.load(page, row),
-            _ => Err(BadRow(format!("row {key} of the sessions is in the place of another"))),
+            _ => Err(BadRow::new(format!("row {key} of the sessions is in the place of another"))),
         }
     }
 
     fn load_session(&mut self, number: u64, row: SessionRow) -> Result<(), BadRow> {
         let SessionRow { key, acknowledged, last_used, principal } = row;
         if self.by_key.contains_key(&key) || self.open.contains_key(&number) || self.ended.contains(&key) {
-            return Err(BadRow(format!("session {number} is there twice")));
+            return Err(BadRow::new(format!("session {number} is there twice")));
         }
         self.by_key.insert(key, number);
         self.by_use.insert((last_used, number));
@@ -482,7 +482,7 @@ impl<S: StateMachine> Sessions<S> {
 
     fn load_reply(&mut self, position: u64, row: ReplyRow) -> Result<(), BadRow> {
         let ReplyRow { session: name, number, fingerprint, slot, index, outcome } = row;
-        let bad = |what: &str| BadRow(format!("the reply to request {number} of session {name}: {what}"));
+        let bad = |what: &str| BadRow::new(format!("the reply to request {number} of session {name}: {what}"));
         let session = self.open.get_mut(&name).ok_or_else(|| bad("there is no such session"))?;
         let outcome = KeptReply::decode(&outcome).ok_or_else(|| bad("no outcome"))?;
         let place = Place { slot, index };

@@ -8,9 +8,11 @@ use std::ops::Range;
 
 use rabia_bank_messages::genesis::{Founding, Replacements, SessionLimits};
 use rabia_bank_messages::ids::{Millis, Slot};
+use rabia_bank_messages::level;
 use rabia_bank_messages::sabotage::{Rule, is_broken};
 
 use crate::batches::AppliedBatches;
+use crate::levels::Levels;
 use crate::machine::{Block, History, Rows, StateMachine};
 use crate::principals::Principals;
 use crate::replicated::Replicated;
@@ -28,6 +30,8 @@ const ROWS: usize = 1_024;
 pub struct Changes {
     /// The slot that the rows stand after.
     pub slot: Slot,
+    /// The level in force then.
+    pub level: u32,
     /// The newest entry of the history in `blocks`.
     pub transactions: u64,
     /// The state, beside what follows.
@@ -57,7 +61,9 @@ impl<S: StateMachine> Replicated<S> {
         let new_sessions = self.saved_requests + 1..ENDED_ROWS;
         self.saved_requests = self.requests;
         let steps = machine_steps + unsaved_sessions.len().div_ceil(ROWS);
-        self.taking = Some(Taking { slot: self.applied, state, unsaved_sessions, sessions: Vec::new(), new_sessions });
+        let level = self.levels.level();
+        self.taking =
+            Some(Taking { slot: self.applied, level, state, unsaved_sessions, sessions: Vec::new(), new_sessions });
         steps
     }
 
@@ -72,8 +78,8 @@ impl<S: StateMachine> Replicated<S> {
             return None;
         }
         let Rows { pages, blocks, entries } = self.machine.collect(steps)?;
-        let Taking { slot, state, sessions, new_sessions, .. } = self.taking.take()?;
-        Some(Changes { slot, transactions: entries, state, accounts: pages, sessions, new_sessions, blocks })
+        let Taking { slot, level, state, sessions, new_sessions, .. } = self.taking.take()?;
+        Some(Changes { slot, level, transactions: entries, state, accounts: pages, sessions, new_sessions, blocks })
     }
 
     /// The snapshots with this much of the history are durable: it may leave memory.
@@ -98,6 +104,7 @@ impl<S: StateMachine> Replicated<S> {
             unusable_batches: self.unusable.count(),
             newest_unusable: self.unusable.newest().collect(),
             principals: self.principals.to_row(),
+            levels: self.levels.to_row(),
         }
     }
 }
@@ -115,7 +122,7 @@ impl<S: StateMachine> Loading<S> {
     /// Begins with the row of the state.
     ///
     /// # Errors
-    /// If it is not what [`Replicated::collect`] gives, of this machine and version.
+    /// If it is not what [`Replicated::collect`] gives, of this machine and version, or of a level that this program does not know.
     pub fn new(state: &[u8]) -> Result<Loading<S>, BadRow> {
         Loading::of_row(state, false)
     }
@@ -123,13 +130,14 @@ impl<S: StateMachine> Loading<S> {
     /// The same with the row of a backup, which may be older.
     ///
     /// # Errors
-    /// If it is of a version that this program does not know, or damaged.
+    /// If it is of a version or level that this program does not know, or damaged.
     pub fn of_backup(state: &[u8]) -> Result<Loading<S>, BadRow> {
         Loading::of_row(state, true)
     }
 
     fn of_row(state: &[u8], of_backup: bool) -> Result<Loading<S>, BadRow> {
         let (state, head) = S::decode_state(state, of_backup)?;
+        level::check(state.levels.level)?;
         if state.session_limits.open == 0 {
             return Err(BadRow::new("no session may be open".into()));
         }
@@ -186,6 +194,11 @@ impl<S: StateMachine> Loading<S> {
         self.state.session_limits
     }
 
+    /// The level in force.
+    pub fn level(&self) -> u32 {
+        self.state.levels.level
+    }
+
     /// Log time, in milliseconds since the Unix epoch.
     pub fn log_time(&self) -> Millis {
         self.state.time
@@ -200,17 +213,18 @@ impl<S: StateMachine> Loading<S> {
         let mut ledger = self.build(last_block)?;
         let digest = ledger.digest();
         if digest != expected && !is_broken(Rule::LoadedDigest) {
-            return Err(BadRow(format!("the state after slot {slot} has the digest {digest}, not {expected}")));
+            return Err(BadRow::new(format!("the state after slot {slot} has the digest {digest}, not {expected}")));
         }
         Ok(ledger)
     }
 
-    /// Takes what a new cluster begins with. All tokens go, unless they are to be kept: nobody asks in a copy with a token of the
-    /// cluster that it is of.
+    /// Takes what a new cluster of so many members begins with, at the level of the state. All tokens go, unless they are to be kept:
+    /// nobody asks in a copy with a token of the cluster that it is of.
     ///
     /// # Errors
     /// If the principals do not belong together.
-    pub fn found(&mut self, founding: &Founding, keep_tokens: bool) -> Result<(), BadRow> {
+    pub fn found(&mut self, founding: &Founding, keep_tokens: bool, members: usize) -> Result<(), BadRow> {
+        self.state.levels.begin(members);
         S::adopt(&mut self.head, founding.secret);
         let mut principals = Principals::from_row(self.state.principals.clone())?;
         principals.renew(keep_tokens, &founding.tokens);
@@ -237,7 +251,7 @@ impl<S: StateMachine> Loading<S> {
     fn build(self, last_block: Option<&S::Block>) -> Result<Replicated<S>, BadRow> {
         let (found, expected) = (last_block.map(Block::number), self.last_block());
         if found != expected {
-            return Err(BadRow(format!("the history goes on from block {expected:?}, not from {found:?}")));
+            return Err(BadRow::new(format!("the history goes on from block {expected:?}, not from {found:?}")));
         }
         let Loading { state, head, mut machine, sessions } = self;
         machine.loaded(head, last_block)?;
@@ -245,23 +259,25 @@ impl<S: StateMachine> Loading<S> {
         let expected = [state.sessions, state.ended_sessions];
         if found != expected {
             let what = "open sessions and sessions that ended";
-            return Err(BadRow(format!("{what} are {found:?}, where {expected:?} should be")));
+            return Err(BadRow::new(format!("{what} are {found:?}, where {expected:?} should be")));
         }
         if !sessions.speak_of(&machine) {
-            return Err(BadRow("a reply is about something that is not there".into()));
+            return Err(BadRow::new("a reply is about something that is not there".into()));
         }
         let batches = AppliedBatches::from_row(state.batches)
-            .ok_or_else(|| BadRow("the batches remembered are not what a ledger remembers".into()))?;
+            .ok_or_else(|| BadRow::new("the batches remembered are not what a ledger remembers".into()))?;
         let mut replacements = Replacements::default();
         if !state.replacements.into_iter().all(|replacement| replacements.add(replacement)) {
-            return Err(BadRow("a store took the place of others twice".into()));
+            return Err(BadRow::new("a store took the place of others twice".into()));
         }
         let unusable = UnusableBatches::from_row(state.unusable_batches, state.newest_unusable)
-            .ok_or_else(|| BadRow("the batches that could not be applied are not in their order".into()))?;
+            .ok_or_else(|| BadRow::new("the batches that could not be applied are not in their order".into()))?;
         let principals = Principals::from_row(state.principals)?;
+        let levels = Levels::from_row(state.levels)?;
         Ok(Replicated {
             machine,
             principals,
+            levels,
             sessions,
             batches,
             replacements,

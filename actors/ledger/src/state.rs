@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::batches::Name;
+use crate::levels::LevelsRow;
 use crate::principals::PrincipalsRow;
 use crate::rows::{self, BadRow};
 
@@ -33,6 +34,7 @@ pub struct StateRow {
     /// … and in which slots the newest of them were decided.
     pub(crate) newest_unusable: Vec<(Slot, BatchId)>,
     pub(crate) principals: PrincipalsRow,
+    pub(crate) levels: LevelsRow,
 }
 
 /// The row of a machine of this name.

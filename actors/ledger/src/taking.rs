@@ -11,6 +11,8 @@ use super::sessions::UnsavedRows;
 #[derive(Debug)]
 pub(super) struct Taking<S: StateMachine> {
     pub(super) slot: Slot,
+    /// The one in force then.
+    pub(super) level: u32,
     pub(super) state: Vec<u8>,
     pub(super) unsaved_sessions: UnsavedRows<S>,
     pub(super) sessions: Vec<(u64, Option<Vec<u8>>)>,

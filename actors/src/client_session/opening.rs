@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use rabia_bank_messages::bank::{ErrorCode, Refusal};
-use rabia_bank_messages::client::{CLIENT_VERSION, Hello, LEVEL, ServerMessage, Welcome};
+use rabia_bank_messages::client::{CLIENT_VERSION, Hello, ServerMessage, Welcome};
 use rabia_bank_messages::codec::Encoding;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
@@ -71,7 +71,7 @@ impl ClientSession {
             opened,
             applied_slot: self.neighbours.applied.get(),
             principal: self.principal_name(),
-            level: LEVEL,
+            level: self.neighbours.applied.level(),
             features: Vec::new(),
             nodes: self.settings.nodes.clone(),
         };

@@ -36,6 +36,11 @@ pub struct Replace {
     pub store: StoreId,
 }
 
+/// Put into the log that this node's program knows the levels up to this one. The bank's state tells when it is decided.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Can(pub u32);
+
 /// The state that is applied has this log time.
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
@@ -57,6 +62,7 @@ pub struct Notices(pub Vec<Notice>);
 #[allow(missing_docs)] // each is named after its message
 pub struct ProposerInbox {
     pub replace: Recipient<Replace>,
+    pub can: Recipient<Can>,
     pub applied_time: Recipient<AppliedTime>,
     pub accept_clock: Recipient<AcceptClock>,
     pub notices: Recipient<Notices>,

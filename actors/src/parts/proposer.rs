@@ -171,6 +171,13 @@ impl<W> Proposer<W> {
         self.schedule(out);
     }
 
+    /// This node's program knows the levels up to this one. The bank's state tells when that is decided.
+    pub fn can(&mut self, now: Now, level: u32, out: &mut Vec<Out<W>>) {
+        let (id, payload) = self.pool.can(now, level);
+        out.push(Out::Tell(vec![Event::Hold(id, payload)]));
+        self.schedule(out);
+    }
+
     /// What the voter learnt.
     pub fn notices(&mut self, now: Now, notices: Vec<Notice>, out: &mut Vec<Out<W>>) {
         let mut effects = std::mem::take(&mut self.effects);

@@ -95,7 +95,7 @@ impl Batched for Command {
         Ok(command)
     }
 
-    fn skip(rest: &mut &[u8]) -> Result<(), BadCommand> {
+    fn skip(rest: &mut &[u8]) -> Result<u32, BadCommand> {
         let mut reader = Reader(rest);
         if let Head::Bulk(count) = reader.command()? {
             for _ in 0..count {
@@ -104,7 +104,7 @@ impl Batched for Command {
             reader.flag()?;
         }
         *rest = reader.0;
-        Ok(())
+        Ok(1)
     }
 
     fn weight(&self) -> u32 {

@@ -166,8 +166,8 @@ impl<'de> Deserialize<'de> for AnyCommand {
                 let (name, fields) = data.variant::<AnyName>()?;
                 match name {
                     AnyName::Bank(name) => command(name, fields).map(AnyCommand::Bank),
-                    AnyName::Admin(kind) => {
-                        let admin = EnumAccessDeserializer::new(Known { name: kind.name(), fields });
+                    AnyName::Admin(name) => {
+                        let admin = EnumAccessDeserializer::new(Known { name, fields });
                         Admin::deserialize(admin).map(|admin| AnyCommand::Admin(Box::new(admin)))
                     }
                 }
@@ -180,7 +180,7 @@ impl<'de> Deserialize<'de> for AnyCommand {
 /// What stands before the fields of any command.
 enum AnyName {
     Bank(Name),
-    Admin(AdminKind),
+    Admin(&'static str),
 }
 
 impl<'de> Deserialize<'de> for AnyName {
@@ -194,8 +194,8 @@ impl<'de> Deserialize<'de> for AnyName {
             }
 
             fn visit_str<E: de::Error>(self, name: &str) -> Result<AnyName, E> {
-                match AdminKind::named(name) {
-                    Some(kind) => Ok(AnyName::Admin(kind)),
+                match AdminKind::word(name) {
+                    Some(name) => Ok(AnyName::Admin(name)),
                     None => Name::named(name).map(AnyName::Bank),
                 }
             }

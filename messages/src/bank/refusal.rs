@@ -65,6 +65,12 @@ pub enum ErrorCode {
     TooManyPrincipals,
     /// As many tokens are in force as may be.
     TooManyTokens,
+    /// A level to be raised to is above the one in force.
+    InvalidLevel,
+    /// The programs of some members do not know the level yet.
+    MembersTooOld,
+    /// There is such a command, and the cluster does not have it: its level is too low.
+    NotEnabled,
     /// The client speaks an older version of the protocol.
     ClientTooOld,
     /// The node is shutting down.
@@ -101,6 +107,9 @@ named!(ErrorCode or Other {
     InvalidExpiry = "invalid_expiry",
     TooManyPrincipals = "too_many_principals",
     TooManyTokens = "too_many_tokens",
+    InvalidLevel = "invalid_level",
+    MembersTooOld = "members_too_old",
+    NotEnabled = "not_enabled",
     ClientTooOld = "client_too_old",
     Stopping = "stopping",
 });

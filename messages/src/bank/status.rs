@@ -20,6 +20,15 @@ pub struct Status {
     pub members: usize,
     /// Peers with a working link.
     pub connected: Vec<NodeId>,
+    /// The level of the cluster: see [`level`](crate::level).
+    #[serde(default)]
+    pub level: u32,
+    /// The highest level that the node's program knows.
+    #[serde(default)]
+    pub can: u32,
+    /// The highest level that the program of each member knows, as it said in the log: node 1 first. Who never said it knows level 1.
+    #[serde(default)]
+    pub members_can: Vec<u32>,
     /// Whether it has met a quorum that lets it speak since its start. Until then it answers no read of what is on its disk.
     #[serde(default = "yes")]
     pub admitted: bool,

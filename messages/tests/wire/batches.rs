@@ -2,11 +2,14 @@
 
 use rabia_bank_messages::bank::{Amount, Bulk, Command, MAX_BULK, Operation};
 use rabia_bank_messages::batch::{
-    Action, BatchBuilder, FULL_BATCH_BYTES, MAX_BATCH_BYTES, MAX_BATCH_REQUESTS, MAX_STAMP, Payload, RequestHeader,
+    Action, BatchBuilder, Contents, EncodedRequest, FULL_BATCH_BYTES, MAX_BATCH_BYTES, MAX_BATCH_REQUESTS, MAX_STAMP,
+    Payload, RequestHeader,
 };
 use rabia_bank_messages::client::{ClientMessage, MAX_CLIENT_MESSAGE};
 use rabia_bank_messages::codec::{Encoding, MAX_PEER_FRAME};
 use rabia_bank_messages::ids::{NodeId, SessionKey, StoreId};
+use rabia_bank_messages::level::{MAX_LEVEL, NOTES, ProgramOf};
+use rabia_bank_messages::principal::{Admin, Note};
 
 const HEADER: RequestHeader =
     RequestHeader { session: 5, key: SessionKey([9; 16]), number: 1, acknowledged: 0, token: 0 };
@@ -118,7 +121,7 @@ fn what_no_honest_node_makes_does_not_pass() {
     let fails = |payload: &Payload, why: &str| {
         let said = payload.check::<Command>().unwrap_err();
         assert!(said.to_string().contains(why), "{said}");
-        assert_eq!(payload.contents::<Command>(), Err(said));
+        assert_eq!(payload.contents::<Command>(1), Err(said));
     };
     fails(&build(MAX_BATCH_REQUESTS + 1), "8193 requests, 8192 are the most");
     let stamped = |stamp: u64| {
@@ -179,4 +182,82 @@ fn a_store_is_replaced_by_a_payload_of_its_own() {
     }
     let nobody = [&expected[..9], &[8], &expected[10..]].concat();
     assert!(Payload::new(nobody).replacement().is_err());
+}
+
+/// What a program can is said by a payload of its own.
+#[test]
+fn a_program_says_in_a_payload_of_its_own_which_levels_it_knows() {
+    let payload = Payload::can(258, 0x0102);
+    let expected = [4, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 1, 2];
+    assert_eq!(payload.bytes()[..], expected);
+    assert_eq!(payload.contents::<Command>(1), Ok(Contents::Can(258)));
+    assert_eq!((payload.check::<Command>(), payload.stamp(), payload.count()), (Ok(()), Ok(0x0102), Ok(0)));
+    assert!(payload.requests::<Command>().is_err());
+    let damaged = |bytes: &[u8]| Payload::new(bytes.to_vec()).check::<Command>().is_err();
+    assert!(damaged(&expected[..12]) && damaged(&[&expected[..], &[0]].concat()));
+    for level in [0, MAX_LEVEL + 1, u32::MAX] {
+        assert!(damaged(&[&expected[..9], &level.to_be_bytes()].concat()), "{level}");
+    }
+    assert!(damaged(&[&[4][..], &u64::MAX.to_be_bytes(), &[0, 0, 0, 1]].concat()), "it is stamped too late");
+}
+
+/// A command of a later level makes its batch one of that level's format. All others stay what they were.
+#[test]
+fn a_format_says_the_lowest_level_that_has_all_of_it() {
+    let note = |text: &str| Action::<Command>::Admin(Box::new(Admin::Note(Note { text: text.into() })));
+    let build = |actions: &[Action]| {
+        let mut builder = BatchBuilder::default();
+        actions.iter().for_each(|action| builder.push(&HEADER, action));
+        let pushed = builder.finish(node(), 1, 1, 0x0102);
+        let encoded: Vec<_> = actions.iter().map(|action| EncodedRequest::new(&HEADER, action)).collect();
+        encoded.iter().for_each(|request| builder.push_encoded(request));
+        assert_eq!(builder.finish(node(), 1, 1, 0x0102), pushed);
+        pushed.1
+    };
+    let plain = build(&[Action::Open]);
+    let payload = build(&[Action::Open, note("hi")]);
+    let mut expected = vec![5, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 2, 0, 0, 0, 2];
+    expected.extend_from_slice(&plain.bytes()[13..]);
+    expected.extend_from_slice(&plain.bytes()[13..13 + 23]);
+    expected.extend_from_slice(b"\x81\xa5Admin\x81\xa4note\x91\xa2hi");
+    assert_eq!(payload.bytes()[..], expected);
+    assert_eq!((payload.stamp(), payload.count()), (Ok(0x0102), Ok(2)));
+    // A program of level 1 can't hold it, and nobody applies it at level 1.
+    let fails = |payload: &Payload, level: u32, why: &str| {
+        let said = payload.contents::<Command>(level).unwrap_err().to_string();
+        assert!(said.contains(why), "{said}");
+    };
+    assert!(payload.check::<Command>().is_err());
+    let _program = ProgramOf::level(NOTES);
+    assert_eq!(payload.check::<Command>(), Ok(()));
+    fails(&payload, 1, "its format is of level 2, where formats up to level 1 count");
+    assert!(matches!(payload.contents::<Command>(NOTES), Ok(Contents::Requests(requests)) if requests.len() == 2));
+    assert_eq!(plain.contents::<Command>(1), plain.contents::<Command>(NOTES));
+    // One encoding for one batch: neither a higher format than needed, nor a lower one.
+    let mut higher = build(&[note("hi")]).bytes().to_vec();
+    higher.truncate(17);
+    higher.extend_from_slice(&plain.bytes()[13..]);
+    fails(&Payload::new(higher), NOTES, "a format of level 2, where level 1 has all of it");
+    let lower = [&[3][..], &payload.bytes()[1..9], &payload.bytes()[13..]].concat();
+    fails(&Payload::new(lower), NOTES, "request 2: it is of level 2, in a format of level 1");
+    for level in [0, 1, MAX_LEVEL + 1] {
+        let mut bytes = payload.bytes().to_vec();
+        bytes[9..13].copy_from_slice(&u32::to_be_bytes(level));
+        let other = Payload::new(bytes);
+        assert_eq!(other.check::<Command>().is_err(), other.contents::<Command>(u32::MAX).is_err());
+        fails(&other, u32::MAX, "such are of 2 to");
+    }
+    for end in 0..payload.len() {
+        assert!(Payload::new(payload.bytes()[..end].to_vec()).check::<Command>().is_err());
+    }
+}
+
+/// A client that speaks to a program of level 1 is told that there is no such command.
+#[test]
+fn what_only_tests_know_is_no_command_of_this_version() {
+    let message = br#"{"request": 1, "command": {"note": {"text": "hi"}}}"#;
+    let refused = Encoding::Json.decode_client(message).unwrap_err();
+    assert_eq!(refused.request, Some(1));
+    let _program = ProgramOf::level(NOTES);
+    assert!(matches!(Encoding::Json.decode_client(message), Ok(ClientMessage::Admin { .. })));
 }

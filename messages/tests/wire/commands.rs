@@ -91,7 +91,7 @@ fn any_command_that_serde_can_write_has_one_encoding() {
         let other = Payload::new([&bytes[..start], other].concat());
         let refused = other.check::<Put>();
         assert!(refused.is_err());
-        assert_eq!(other.contents::<Put>().map(|_| ()), refused);
+        assert_eq!(other.contents::<Put>(1).map(|_| ()), refused);
     }
     for end in 0..compact.len() {
         assert!(Payload::new(bytes[..start + end].to_vec()).check::<Put>().is_err());

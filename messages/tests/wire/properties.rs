@@ -6,6 +6,7 @@ use proptest::sample::Index;
 use rabia_bank_messages::bank::Command;
 use rabia_bank_messages::batch::{BatchBuilder, Contents, MAX_STAMP, Payload};
 use rabia_bank_messages::codec::{self, Encoding};
+use rabia_bank_messages::level;
 
 use crate::strategies::{client_message, node, opening, peer_message, request, server_message};
 
@@ -24,10 +25,11 @@ fn decode_as_anything(bytes: &[u8]) {
 
 /// What passes the check can be read, and is written again as the same bytes; what does not can't be read.
 fn check_payload(payload: &Payload) {
-    let contents = payload.contents::<Command>();
+    let contents = payload.contents::<Command>(level::highest());
     assert_eq!(payload.check::<Command>(), contents.as_ref().map(|_| ()).map_err(Clone::clone));
     let again = match (contents, payload.stamp()) {
         (Ok(Contents::Replacement(node, store)), Ok(stamp)) => Payload::replacing(node, store, stamp),
+        (Ok(Contents::Can(level)), Ok(stamp)) => Payload::can(level, stamp),
         (Ok(Contents::Requests(requests)), Ok(stamp)) => {
             let mut builder = BatchBuilder::default();
             requests.iter().for_each(|request| builder.push(&request.header, &request.action));

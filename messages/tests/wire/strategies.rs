@@ -168,6 +168,7 @@ pub fn admin() -> impl Strategy<Value = Admin> {
             Admin::PutToken(PutToken { principal, token_id, token_hash, expires_at })
         }),
         id().prop_map(|token_id| Admin::RevokeToken { token_id }),
+        any::<u32>().prop_map(|level| Admin::RaiseLevel { level }),
     ]
 }
 
@@ -265,6 +266,9 @@ fn status() -> impl Strategy<Value = Status> {
             cluster: ClusterId(cluster),
             version,
             members: connected.len(),
+            level: connected.len() as u32,
+            can: 1 + connected.len() as u32,
+            members_can: connected.iter().map(|node| node.get().into()).collect(),
             connected,
             applied_slot: n[0],
             decided_slots: n[1],

@@ -8,6 +8,7 @@ use rabia_bank_messages::bank::{
     Query, ReadLevel, Refusal, Statistics, Status, Success, Transaction,
 };
 use rabia_bank_messages::ids::Slot;
+use rabia_bank_messages::principal::Admin;
 
 use super::{Applied, CallError, Client, Request, Unknown};
 
@@ -115,6 +116,17 @@ pub trait BankCalls: Sync {
     ) -> impl Future<Output = Result<Receipt<Vec<ItemResult>>, Self::Error>> + Send {
         ask(self, Request::Command(Command::Bulk(Bulk { commands, atomic })), |success| match success {
             Success::Results { results } => Some(results),
+            _ => None,
+        })
+    }
+
+    /// Raises the level of the cluster, from the next slot on: for administrators, once every member's program knows it. Brings the level.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    fn raise_level(&self, level: u32) -> impl Future<Output = Result<Receipt<u32>, Self::Error>> + Send {
+        ask(self, Request::Admin(Admin::RaiseLevel { level }), |success| match success {
+            Success::Administered { number } => u32::try_from(number).ok(),
             _ => None,
         })
     }

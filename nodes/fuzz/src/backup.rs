@@ -1,6 +1,6 @@
 //! Backup files.
 
-use rabia_bank::backup;
+use rabia_bank::backup::{self, NewCopy};
 use rabia_bank::messages::genesis::Founding;
 
 use super::parts;
@@ -10,6 +10,10 @@ const MAGIC: &[u8] = b"rabia-bank backup 2\n";
 /// What the clock of whoever reads it shows.
 const NOW: u64 = 1_800_000_000_000;
 
+fn copy(founding: &Founding) -> NewCopy<'_> {
+    NewCopy { founding, keep_tokens: false, members: 3 }
+}
+
 /// As a file, and as the parts of one whose lengths and digest are right.
 pub fn check(input: &[u8]) {
     let _ = read(input);
@@ -17,7 +21,7 @@ pub fn check(input: &[u8]) {
 }
 
 fn read(file: &[u8]) -> Option<backup::Backup> {
-    match backup::read(file, NOW, &Founding::default(), false) {
+    match backup::read(file, NOW, copy(&Founding::default())) {
         Ok(backup) => {
             assert!(file.starts_with(MAGIC));
             // What a new cluster is made of.
@@ -61,7 +65,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         parts.retain(|part| part.kind != snapshot_rows::SESSIONS);
         let input = parts::join(&parts);
         let file = file(&input);
-        assert!(read(&file).is_some(), "{:?}", backup::read(&file[..], NOW, &Founding::default(), false).err());
+        assert!(read(&file).is_some(), "{:?}", backup::read(&file[..], NOW, copy(&Founding::default())).err());
         seeds.extend([input, file]);
     }
     seeds

@@ -10,7 +10,7 @@ use rabia_bank_messages::ids::{MAX_NODES, Millis};
 
 use super::tls::new_certificate;
 use super::{Exit, ProgramError, default_data_dir, terminal};
-use crate::backup::{self, Backup};
+use crate::backup::{self, Backup, NewCopy};
 use crate::config::{DEFAULT_CLIENT_PORT, MAX_WINDOW};
 use crate::control::{ControlError, ask_backup};
 use crate::create::{MAX_BASE_PORT, NewCluster, config_path, restore, wall};
@@ -87,7 +87,8 @@ pub fn run_backup(args: BackupArgs) -> Result<Exit, ProgramError> {
     copy(&mut ask_backup(&data_dir)?, &mut file, &to)?;
     file.sync_all().map_err(at(&to))?;
     file.seek(SeekFrom::Start(0)).map_err(at(&to))?;
-    let backup = backup::read(&file, wall(), &Founding::default(), true)?;
+    let backup =
+        backup::read(&file, wall(), NewCopy { founding: &Founding::default(), keep_tokens: true, members: 1 })?;
     bar.finish_and_clear();
     let bytes = file.metadata().map_err(at(&to))?.len();
     draft.persist_noclobber(&to).map_err(|error| error.error).map_err(at(&to))?;
@@ -134,10 +135,11 @@ pub fn run_restore(args: RestoreArgs) -> Result<Exit, ProgramError> {
     let now = wall();
     let bar = terminal::spinner("reading the backup");
     let (founding, first_tokens) = tokens::found(now, false);
-    let backup = backup::read(BufReader::new(file), now, &founding, keep_tokens)?;
+    let copy = NewCopy { founding: &founding, keep_tokens, members: nodes.into() };
+    let backup = backup::read(BufReader::new(file), now, copy)?;
     bar.finish_and_clear();
-    let (transaction_limit, sessions) = (backup.transaction_limit, backup.sessions);
-    let new = NewCluster { data_dir, nodes: nodes.into(), base_port, window, transaction_limit, sessions, tls };
+    let (transaction_limit, sessions, level) = (backup.transaction_limit, backup.sessions, backup.level);
+    let new = NewCluster { data_dir, nodes: nodes.into(), base_port, window, transaction_limit, sessions, level, tls };
     let configs = restore(&new, &backup.snapshot, founding, &first_tokens)?;
     terminal::print(format_args!(
         "Restored {} transactions up to slot {} into a new cluster of {nodes} in {}.",

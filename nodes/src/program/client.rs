@@ -12,13 +12,15 @@ use rabia_bank_messages::bank::{
 use rabia_bank_messages::client::{CLIENT_PATH, Feed, STATUS_PATH};
 use rabia_bank_messages::codec::{self, Encoding};
 use rabia_bank_messages::escape::escaped;
+use rabia_bank_messages::principal::Admin;
 use serde_json::{Value, json};
 
 use super::time::{TIMES, parse_end, parse_time};
-use super::{ClientToken, Connect, EXIT_CODES, Exit, ProgramError, runtime, terminal};
+use super::{ClientToken, Connect, EXIT_CODES, Exit, ProgramError, default_data_dir, runtime, terminal};
 use crate::client::{
     Answered, CallError, Client, ClientOptions, NodeUrl, Request, Subscription, Unanswered, Unknown, is_passing,
 };
+use crate::tokens::admin_token;
 
 /// What helps where nodes answer and can't serve.
 const QUORUM: &str = "A majority of the nodes must run and see one another: `rabia-bank client status`";
@@ -179,6 +181,11 @@ enum Ask {
         /// The id of the transaction, from 1.
         id: u64,
     },
+    /// Raise the level of the cluster, once every node runs a program that knows it: see "Upgrades" in the README. For administrators.
+    RaiseLevel {
+        /// The level to raise it to, from the next slot on.
+        level: u32,
+    },
     /// Figures over the whole bank.
     Statistics {
         /// From which amount on transactions are listed as large.
@@ -235,7 +242,10 @@ enum Asked {
 pub fn run(args: Args) -> Result<Exit, ProgramError> {
     runtime()?.block_on(async {
         let Args { connect, token, json, read, timeout, task } = args;
-        let token = token.find(&connect.trust)?;
+        let token = match &task {
+            Task::Ask(Ask::RaiseLevel { .. }) => token.find_or(&admin_token(&default_data_dir()), &connect.trust)?,
+            _ => token.find(&connect.trust)?,
+        };
         let options = ClientOptions { token, encoding: Encoding::Json, timeout, ..connect.options()? };
         match task {
             Task::Status { stages } => status(options, stages, json).await,
@@ -296,6 +306,7 @@ fn request(ask: Ask, read: ReadLevel) -> Result<Request, ProgramError> {
             query(Query::GetTransactionHistory(filter))
         }
         Ask::Transaction { id: transaction_id } => query(Query::GetTransaction { transaction_id }),
+        Ask::RaiseLevel { level } => Request::Admin(Admin::RaiseLevel { level }),
         Ask::Statistics { large: large_amount } => query(Query::GetStatistics { large_amount }),
     })
 }

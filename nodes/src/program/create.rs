@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use rabia_bank_messages::bank::{DEFAULT_TRANSACTION_LIMIT, MAX_BALANCE};
 use rabia_bank_messages::genesis::{DEFAULT_MAX_SESSIONS, DEFAULT_SESSION_IDLE_MS, DEFAULT_WINDOW, SessionLimits};
 use rabia_bank_messages::ids::MAX_NODES;
+use rabia_bank_messages::level;
 
 use super::tls::new_certificate;
 use super::{Exit, ProgramError, default_data_dir, terminal};
@@ -43,6 +44,10 @@ pub struct Args {
     #[arg(long, default_value_t = DEFAULT_SESSION_IDLE_MS / 1_000, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(MIN_SESSION_IDLE_MS / 1_000..=MAX_SESSION_IDLE_MS / 1_000))]
     session_idle: u64,
+    /// At which level it begins: which commands and formats there are. The highest that this program knows where nobody says otherwise.
+    #[arg(long, default_value_t = level::highest(), value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(level::highest())))]
+    level: u32,
     /// Make a certificate for clients too, signed by itself and good for this machine and a year, for trying TLS out. It lies in DIR
     /// as tls.pem, where `rabia-bank client` finds it if DIR is the usual one; otherwise name it with --ca.
     #[arg(long)]
@@ -54,11 +59,20 @@ pub struct Args {
 /// # Errors
 /// If there is something in the folder already, or it can't be written.
 pub fn run(args: Args) -> Result<Exit, ProgramError> {
-    let Args { nodes, data_dir, base_port, window, transaction_limit, max_sessions, session_idle, tls_self_signed } =
-        args;
+    let Args {
+        nodes,
+        data_dir,
+        base_port,
+        window,
+        transaction_limit,
+        max_sessions,
+        session_idle,
+        level,
+        tls_self_signed,
+    } = args;
     let tls = new_certificate(tls_self_signed)?;
     let sessions = SessionLimits { open: max_sessions, idle_ms: session_idle * 1_000 };
-    let new = NewCluster { data_dir, nodes: nodes.into(), base_port, window, transaction_limit, sessions, tls };
+    let new = NewCluster { data_dir, nodes: nodes.into(), base_port, window, transaction_limit, sessions, level, tls };
     let configs = create(&new)?;
     terminal::print(format_args!(
         "Created a cluster of {nodes} in {}. Tokens for its clients: {} for the daily business, {} for its administrator.",

@@ -99,6 +99,7 @@ fn of_books(error: &BooksError) -> Exit {
     match error {
         BooksError::Store(error) => of_store(error),
         BooksError::Bad(_) => Exit::Damaged,
+        BooksError::TooNew(_) => Exit::RefusedToStart,
     }
 }
 
@@ -112,7 +113,7 @@ fn of_start(error: &StartError) -> Exit {
 
 fn of_cluster_dir(error: &ClusterDirError) -> Exit {
     match error {
-        ClusterDirError::NodeCount(_) | ClusterDirError::BasePort(_) => Exit::Usage,
+        ClusterDirError::NodeCount(_) | ClusterDirError::BasePort(_) | ClusterDirError::Level(_) => Exit::Usage,
         ClusterDirError::Io { .. } => Exit::Failed,
         ClusterDirError::Store(error) => of_store(error),
         ClusterDirError::NotEmpty(_)
@@ -139,6 +140,7 @@ fn of_backup(error: &BackupError) -> Exit {
     match error {
         BackupError::Store(error) => of_store(error),
         BackupError::Damaged(_) => Exit::Damaged,
+        BackupError::TooNew(_) => Exit::RefusedToStart,
         BackupError::Io(_) | BackupError::Refused(_) => Exit::Failed,
     }
 }

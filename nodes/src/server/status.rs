@@ -9,7 +9,7 @@ use rabia_bank_actors::handle::NodeHandle;
 use rabia_bank_actors::mail::host_session;
 use rabia_bank_actors::socket::ClientSocket;
 use rabia_bank_messages::bank::{ErrorCode, Query, ReadLevel, Refusal, Success};
-use rabia_bank_messages::client::{Answer, AnswerResult, CLIENT_VERSION, ClientMessage, LEVEL, ServerMessage, Welcome};
+use rabia_bank_messages::client::{Answer, AnswerResult, CLIENT_VERSION, ClientMessage, ServerMessage, Welcome};
 use rabia_bank_messages::codec::Encoding;
 use rabia_bank_messages::ids::Digest;
 use tokio_tungstenite::tungstenite::Message as Frame;
@@ -84,7 +84,7 @@ async fn reply(
                     opened: false,
                     applied_slot: handle.applied_slot(),
                     principal: Some(principal),
-                    level: LEVEL,
+                    level: handle.level(),
                     features: Vec::new(),
                     nodes: config.members.iter().map(|member| member.node).collect(),
                 },

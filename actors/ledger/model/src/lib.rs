@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
 use rabia_bank_messages::bank::{Command, ErrorCode, Refusal, Success};
-use rabia_bank_messages::batch::{Action, Batched, Payload, RequestHeader};
+use rabia_bank_messages::batch::{Action, Batched, Contents, Payload, RequestHeader};
 use rabia_bank_messages::genesis::{Founding, SessionLimits};
 use rabia_bank_messages::ids::{BatchId, Millis, NodeId, SessionKey, Slot};
 use rabia_bank_messages::principal::{Admin, PrincipalNumber, PrincipalsInfo, PutPrincipal};
@@ -128,6 +128,29 @@ pub struct Applied<C = Command, T = Success> {
 /// A session that was idle for so long makes room for another, in milliseconds.
 const HOUR: Millis = 3_600_000;
 
+/// The level in force, and what members said of their programs.
+#[derive(Debug)]
+struct Levels {
+    level: u32,
+    /// The level of the next slot.
+    raised: u32,
+    /// Of each member, node 1 first: 1 where it said nothing.
+    can: Vec<u32>,
+}
+
+impl Levels {
+    fn raise(&mut self, level: u32) -> Result<u64, ErrorCode> {
+        match level {
+            _ if level <= self.raised || level > 65_535 => Err(ErrorCode::InvalidLevel),
+            _ if self.can.iter().any(|can| *can < level) => Err(ErrorCode::MembersTooOld),
+            _ => {
+                self.raised = level;
+                Ok(level.into())
+            }
+        }
+    }
+}
+
 /// Where an administrator's command was applied, and what came of it.
 #[derive(Debug)]
 struct AppliedAdmin {
@@ -155,6 +178,7 @@ pub struct Model<M: Plain = Bank> {
     pub applied: BTreeMap<(u64, u64), Applied<M::Command, M::Success>>,
     administered: BTreeMap<(u64, u64), AppliedAdmin>,
     principals: Principals,
+    levels: Levels,
     /// Who asks.
     asker: PrincipalNumber,
     /// The principals after the slots in which they changed, and before the first.
@@ -183,6 +207,7 @@ impl<M: Plain> Model<M> {
             applied: BTreeMap::new(),
             administered: BTreeMap::new(),
             principals: Principals::new(founding),
+            levels: Levels { level: 1, raised: 1, can: vec![1] },
             asker: 0,
             rosters: vec![(0, Principals::new(founding))],
             changed: false,
@@ -192,6 +217,12 @@ impl<M: Plain> Model<M> {
             requests: 0,
             slot: 0,
         }
+    }
+
+    /// The same, that begins at this level and has so many members.
+    #[must_use]
+    pub fn at_level(self, level: u32, members: usize) -> Model<M> {
+        Model { levels: Levels { level, raised: level, can: vec![1; members] }, ..self }
     }
 
     /// The machine after the last slot.
@@ -222,6 +253,7 @@ impl<M: Plain> Model<M> {
     ) -> Result<Option<Vec<Reply<M::Success>>>, String> {
         self.slot = slot;
         let replies = self.apply_batch(batch);
+        self.levels.level = self.levels.raised;
         self.times.push(self.time);
         if std::mem::take(&mut self.changed) {
             self.rosters.push((slot, self.principals.clone()));
@@ -234,21 +266,23 @@ impl<M: Plain> Model<M> {
         if !self.batches.insert((id.origin, id.incarnation, id.sequence)) {
             return Ok(None);
         }
-        // What can't be applied is an empty batch.
-        if payload.check::<M::Command>().is_err() {
-            return Ok(None);
-        }
+        // What can't be applied at this level is an empty batch.
+        let Ok(contents) = payload.contents::<M::Command>(self.levels.level) else { return Ok(None) };
         self.time = self.time.max(payload.stamp().map_err(|e| e.to_string())?);
         let (time, idle) = (self.time, self.session_limits.idle_ms);
         for session in self.sessions.values_mut().filter(|session| time - session.last_used > idle) {
             session.open = false;
         }
-        if payload.replacement().map_err(|e| e.to_string())?.is_some() {
-            return Ok(None);
-        }
+        let requests = match contents {
+            Contents::Requests(requests) => requests,
+            Contents::Replacement(..) => return Ok(None),
+            Contents::Can(level) => {
+                self.levels.can[id.origin.index()] = level;
+                return Ok(None);
+            }
+        };
         let mut replies = Vec::new();
-        for (index, request) in payload.requests::<M::Command>().map_err(|e| e.to_string())?.enumerate() {
-            let request = request.map_err(|e| e.to_string())?;
+        for (index, request) in requests.iter().enumerate() {
             self.requests += 1;
             replies.push(self.request(index, &request.header, &request.action));
         }
@@ -332,7 +366,7 @@ impl<M: Plain> Model<M> {
     }
 
     fn administer(&mut self, who: Who, admin: &Admin) -> Result<u64, ErrorCode> {
-        let (number, act) = self.principals.administer(who, admin, self.time)?;
+        let (number, act) = self.principals.administer(&mut self.levels, who, admin, self.time)?;
         self.changed = true;
         let asker = match who {
             Who::Principal(number) => number,

@@ -11,6 +11,8 @@ use rabia_bank_messages::principal::{
     TokenInfo,
 };
 
+use crate::Levels;
+
 /// Ten years of log time.
 const TEN_YEARS: Millis = 10 * 365 * 86_400_000;
 /// As many tokens may there be.
@@ -101,9 +103,17 @@ impl Principals {
     }
 
     /// What an administrator asks for: the number of the principal or token, and what the history says of it.
-    pub(crate) fn administer(&mut self, who: Who, admin: &Admin, now: Millis) -> Result<(u64, String), ErrorCode> {
+    pub(crate) fn administer(
+        &mut self,
+        levels: &mut Levels,
+        who: Who,
+        admin: &Admin,
+        now: Millis,
+    ) -> Result<(u64, String), ErrorCode> {
         self.check(who, admin)?;
         let number = match admin {
+            Admin::RaiseLevel { level } => levels.raise(*level)?,
+            Admin::Note(_) => levels.level.into(),
             Admin::PutPrincipal(put) => match self.number(&put.principal.to_string()) {
                 Some(number) => {
                     self.list[number as usize - 1] = (put.clone(), true);
@@ -146,7 +156,9 @@ impl Principals {
                 is_admin(number) && self.number(&principal.to_string()) != Some(number)
             }
             (Who::Principal(number), Admin::PutToken(put)) => is_admin(number) && put.principal.to_string() != "host",
-            (Who::Principal(number), Admin::RevokeToken { .. }) => is_admin(number),
+            (Who::Principal(number), Admin::RevokeToken { .. } | Admin::RaiseLevel { .. } | Admin::Note(_)) => {
+                is_admin(number)
+            }
         };
         if may { Ok(()) } else { Err(ErrorCode::NotAuthorised) }
     }

@@ -136,7 +136,7 @@ impl Accounts {
     /// Adds the accounts of the next page of a snapshot. Pages come in order, all but the last one full. They can't be found
     /// before all are [`loaded`](Accounts::loaded).
     pub(super) fn load(&mut self, page: u32, bytes: &[u8]) -> Result<(), BadRow> {
-        let bad = |why: String| BadRow(format!("page {page} of the accounts: {why}"));
+        let bad = |why: String| BadRow::new(format!("page {page} of the accounts: {why}"));
         let rows: Vec<AccountRow<&str>> = rows::decode(|| format!("page {page} of the accounts"), bytes)?;
         if page as usize * PAGE != self.states.len() || !(1..=PAGE).contains(&rows.len()) {
             return Err(bad(format!("{} accounts, where {} came before", rows.len(), self.states.len())));
@@ -161,7 +161,7 @@ impl Accounts {
         let mut names: Vec<_> = (0..).zip(&self.states).map(named).collect();
         names.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         if let Some(twice) = names.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            return Err(BadRow(format!("account {} is there twice", twice[0].0)));
+            return Err(BadRow::new(format!("account {} is there twice", twice[0].0)));
         }
         self.in_order = names.into_iter().collect();
         Ok(())

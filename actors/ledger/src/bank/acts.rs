@@ -2,7 +2,7 @@
 
 use rabia_bank_messages::codec::Encoding;
 use rabia_bank_messages::ids::{Millis, NodeId, TokenId};
-use rabia_bank_messages::principal::{Admin, PrincipalName, PutPrincipal, PutToken};
+use rabia_bank_messages::principal::{Admin, Note, PrincipalName, PutPrincipal, PutToken};
 use serde::Serialize;
 
 /// Fields in the order in which they are written: they are hashed.
@@ -13,6 +13,8 @@ enum Act<'a> {
     RemovePrincipal { principal: &'a PrincipalName },
     PutToken { principal: &'a PrincipalName, token_id: &'a TokenId, expires_at: Millis },
     RevokeToken { token_id: &'a TokenId },
+    RaiseLevel { level: u32 },
+    Note(&'a Note),
 }
 
 #[derive(Serialize)]
@@ -32,6 +34,8 @@ pub(super) fn text(admin: &Admin, owner: Option<NodeId>) -> String {
             Act::PutToken { principal, token_id, expires_at: *expires_at }
         }
         Admin::RevokeToken { token_id } => Act::RevokeToken { token_id },
+        Admin::RaiseLevel { level } => Act::RaiseLevel { level: *level },
+        Admin::Note(note) => Act::Note(note),
     };
     let json = match owner {
         None => Encoding::Json.encode(&act),

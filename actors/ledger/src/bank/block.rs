@@ -157,7 +157,7 @@ impl Block {
     /// If it is not block `number`, or not what `encode` writes, or its hashes do not lead from the one
     /// that it begins with to the one that it ends with.
     pub fn decode(number: u64, bytes: &[u8]) -> Result<Block, BadRow> {
-        let bad = |why: String| BadRow(format!("block {number} of the history: {why}"));
+        let bad = |why: String| BadRow::new(format!("block {number} of the history: {why}"));
         let row: BlockRow<&str> = rows::decode(|| format!("block {number} of the history"), bytes)?;
         let BlockRow { number: found, before, last, names, records: rows, secret } = row;
         let secret = secret.unwrap_or(Secret([0; 32]));

@@ -287,7 +287,7 @@ impl History {
             ..History::new(secret)
         };
         if !(TYPES_0_1_0..=TYPES).contains(&newest_of_type.len()) {
-            return Err(BadRow(format!("the newest of {} types, there are {TYPES}", newest_of_type.len())));
+            return Err(BadRow::new(format!("the newest of {} types, there are {TYPES}", newest_of_type.len())));
         }
         history.newest_of_type[..newest_of_type.len()].copy_from_slice(newest_of_type);
         let Some(block) = last else { return Ok(history) };
@@ -301,14 +301,14 @@ impl History {
                 history.acts.insert(id, Arc::from(&**act));
             }
             let record = Record::from_block(record, accounts)
-                .ok_or_else(|| BadRow(format!("transaction {id} names an account that is not there")))?;
+                .ok_or_else(|| BadRow::new(format!("transaction {id} names an account that is not there")))?;
             history.push(record);
         }
         // The moment before the block is not known, and not after that of its first transaction.
         history.before = (block.before(), When { slot: 0, time: 0, principal: None });
         if (history.len(), history.head()) != (transactions, head) {
             let (found, at) = (history.head(), history.len());
-            return Err(BadRow(format!(
+            return Err(BadRow::new(format!(
                 "the history ends with {at} ({found}), the state knows {transactions} ({head})"
             )));
         }

@@ -9,6 +9,7 @@ use super::Bank;
 use super::block::Block;
 use super::history::{History, HistoryRow};
 use super::statistics::{Totals, TotalsRow};
+use crate::levels::LevelsRow;
 use crate::principals::PrincipalsRow;
 use crate::rows::{self, BadRow};
 use crate::state::StateRow;
@@ -73,6 +74,8 @@ struct Row {
     principals: PrincipalsRow,
     #[serde(default)]
     secret: Option<Secret>,
+    #[serde(default)]
+    levels: LevelsRow,
 }
 
 pub(super) fn encode(state: StateRow, head: Head) -> Vec<u8> {
@@ -99,6 +102,7 @@ pub(super) fn encode(state: StateRow, head: Head) -> Vec<u8> {
         newest_unusable: state.newest_unusable,
         principals: state.principals,
         secret: head.secret,
+        levels: state.levels,
     })
 }
 
@@ -134,6 +138,7 @@ pub(super) fn decode(row: &[u8], of_backup: bool) -> Result<(StateRow, Head), Ba
         unusable_batches: row.unusable_batches,
         newest_unusable: row.newest_unusable,
         principals: row.principals,
+        levels: row.levels,
     };
     Ok((state, head))
 }

@@ -4,6 +4,7 @@
 mod commands;
 mod digest;
 mod journal;
+mod levels;
 mod machine;
 mod model;
 mod principals;

@@ -123,6 +123,12 @@ impl Bank {
         Bank::around(Ledger::new_cluster(&genesis))
     }
 
+    /// One of a cluster of so many members, at level 1.
+    pub fn of_members(members: u8) -> Bank {
+        let stores = (1..=members).map(|number| StoreId([number; 16])).collect();
+        Bank::around(Ledger::new_cluster(&Genesis { level: 1, ..Genesis::new(ClusterId([1; 16]), stores) }))
+    }
+
     fn around(ledger: Ledger) -> Bank {
         let mut bank = Bank { ledger, stamp: 1_000, next_batch: 1, next_request: 1, rows: Rows::default() };
         let opened = [SESSION, OWN.0].map(|session| RequestOutcome::Opened { session, new: true });

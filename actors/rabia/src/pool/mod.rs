@@ -173,8 +173,17 @@ impl Pool {
 
     /// Adds a batch that gives a member a new store. Whether it was decided, the bank's state tells.
     pub fn replace(&mut self, now: Now, node: NodeId, store: StoreId) -> (BatchId, Payload) {
+        self.add_entry(now, Payload::replacing(node, store, self.stamp(now)))
+    }
+
+    /// Adds a batch that says which levels this node's program knows. Likewise.
+    pub fn can(&mut self, now: Now, level: u32) -> (BatchId, Payload) {
+        self.add_entry(now, Payload::can(level, self.stamp(now)))
+    }
+
+    /// Adds a batch without requests.
+    fn add_entry(&mut self, now: Now, payload: Payload) -> (BatchId, Payload) {
         self.sequence += 1;
-        let payload = Payload::replacing(node, store, self.stamp(now));
         let digest = Digest::of(payload.bytes());
         let id = BatchId { origin: self.me, incarnation: self.incarnation, sequence: self.sequence, digest };
         let order = self.queue.next_order();

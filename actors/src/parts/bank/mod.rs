@@ -18,6 +18,7 @@ use rabia_bank_messages::bank::{ErrorCode, Refusal, Status};
 use rabia_bank_messages::batch::Payload;
 use rabia_bank_messages::genesis::{Genesis, Replacement};
 use rabia_bank_messages::ids::{BatchId, Digest, Millis, NodeId, Slot, StoreId};
+use rabia_bank_messages::level;
 use rabia_bank_messages::lineage::log_hash;
 use rabia_bank_messages::peer::DIGEST_INTERVAL;
 use rustc_hash::FxHashMap;
@@ -61,6 +62,9 @@ mod work;
 /// The proposer is told of log time when it has gone on by so many milliseconds: it looks for leaps of an hour.
 const TELL_TIME: Millis = 1_000;
 
+/// That the log does not know which levels this program knows is told to it again after this time.
+const SAY_CAN_AGAIN: Duration = Duration::from_secs(5);
+
 /// How often work that nobody waits for any more is dropped, and the state of an idle node compared.
 pub const SWEEP: Duration = Duration::from_secs(1);
 
@@ -95,6 +99,8 @@ pub enum Out<S: StateMachine = ledger::Bank> {
     },
     /// Tell the proposer that the state has this log time.
     AppliedTime(Millis),
+    /// Put into the log that this node's program knows the levels up to this one.
+    Can(u32),
     /// Call [`Bank::work`] after this time; none: behind all that is ready now, and a look at the sockets.
     Work {
         /// How long to wait.
@@ -147,6 +153,8 @@ pub struct Bank<S: StateMachine = ledger::Bank> {
     told_time: Millis,
     /// The principals that sessions were told of last.
     told_roster: Arc<Roster>,
+    /// When the log was told last which levels this program knows, and the slot that was applied then.
+    said_can: Option<(Instant, Slot)>,
     applied: AppliedSlot,
 }
 
@@ -168,6 +176,7 @@ impl<S: StateMachine> Bank<S> {
         let BankState { rebuilt: Rebuilt { ledger, decisions, hash, replayed_bytes }, saved, policy, portions } = state;
         let unsaved = policy.at_start(me, genesis.members(), (replayed_bytes, ledger.applied() - saved));
         applied.set(ledger.applied());
+        applied.set_level(ledger.levels().level());
         applied.set_roster(ledger.roster());
         Bank {
             told_roster: ledger.roster().clone(),
@@ -189,6 +198,7 @@ impl<S: StateMachine> Bank<S> {
             frozen: (Vec::new(), Digest::ZERO),
             trust: Trust::default(),
             told_time: 0,
+            said_can: None,
             applied,
         }
     }
@@ -219,16 +229,19 @@ impl<S: StateMachine> Bank<S> {
         self.answer_unknown(waiters, out);
     }
 
-    /// Applies the next slot, and answers whoever waits for what is in it. Answers what came of it.
+    /// Applies the next slot, and answers whoever waits for what is in it. Answers what came of it; none where this program does not know
+    /// the level that is in force there: nothing was applied, and the node stops.
     pub fn apply(
         &mut self,
         now: Instant,
         slot: Slot,
         batch: Option<(BatchId, Payload)>,
         out: &mut Vec<Out<S>>,
-    ) -> Applied<S::Outcome> {
+    ) -> Option<Applied<S::Outcome>> {
+        self.ledger.levels().check().ok()?;
         let named = batch.as_ref().map(|(id, payload)| (id, payload));
         let applied = self.ledger.apply(slot, named);
+        self.applied.set_level(self.ledger.levels().level());
         match &applied {
             Applied::Batch(outcomes) => {
                 if let Some(waiters) = named.and_then(|(id, _)| self.expected.remove(id)) {
@@ -240,6 +253,11 @@ impl<S: StateMachine> Bank<S> {
                     info!(slot, of = %node, %store, "a store takes the place of another");
                 }
             }
+            Applied::Can => {
+                if let Some((id, _)) = named {
+                    info!(slot, of = %id.origin, level = self.ledger.levels().can(id.origin), "a member says which levels its program knows");
+                }
+            }
             Applied::Null | Applied::Repeated => {}
             Applied::Unusable(why) => {
                 let id = named.map(|(id, _)| id);
@@ -249,6 +267,11 @@ impl<S: StateMachine> Bank<S> {
             }
         }
         self.applied.set(slot);
+        if let Err(too_new) = self.ledger.levels().check() {
+            // What is applied stays as it is: no snapshot of it, no digest.
+            out.push(Out::Fail(too_new.into()));
+            return Some(applied);
+        }
         self.tell_roster();
         self.tell_time(out);
         if slot.is_multiple_of(DIGEST_INTERVAL) {
@@ -259,7 +282,7 @@ impl<S: StateMachine> Bank<S> {
         self.work.applied = Some(now);
         self.read_due(out);
         self.tell_followers(out);
-        applied
+        Some(applied)
     }
 
     /// Drops work that nobody waits for any more.
@@ -268,6 +291,19 @@ impl<S: StateMachine> Bank<S> {
         self.work.sweep(now, self.portions.a_second);
         self.trust.sweep();
         self.tell_digest_when_idle(out);
+        self.say_can(now, out);
+    }
+
+    /// Puts into the log which levels this program knows, where that says otherwise: it is another program than in the run before. Again
+    /// where something else was decided meanwhile, for what was said then may have been given up.
+    fn say_can(&mut self, now: Instant, out: &mut Vec<Out<S>>) {
+        let (can, applied) = (level::highest(), self.ledger.applied());
+        let said_lately = |(at, slot): (Instant, Slot)| now - at < SAY_CAN_AGAIN || slot == applied;
+        if !self.trust.admitted || self.ledger.levels().can(self.me) == can || self.said_can.is_some_and(said_lately) {
+            return;
+        }
+        self.said_can = Some((now, applied));
+        out.push(Out::Can(can));
     }
 
     /// How far the state is.

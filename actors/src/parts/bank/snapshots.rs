@@ -107,6 +107,7 @@ impl<S: StateMachine> Bank<S> {
         self.log_hash = hash;
         self.unsaved = self.policy.at_start(self.me, self.genesis.members(), (0, 0));
         self.applied.set(new);
+        self.applied.set_level(self.ledger.levels().level());
         self.tell_roster();
         self.tell_time(out);
         // Slots were skipped, and what was answered in them is not known.

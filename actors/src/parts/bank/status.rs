@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use rabia_bank_messages::bank::{OtherFields, Process, Status};
+use rabia_bank_messages::level;
 use rabia_bank_messages::stages::Stages;
 
 use super::Bank;
@@ -22,6 +23,9 @@ impl<S: StateMachine> Bank<S> {
             admitted: self.trust.admitted,
             in_doubt: self.trust.in_doubt,
             connected: self.genesis.nodes().filter(|node| report.connected[node.index()]).collect(),
+            level: self.ledger.levels().level(),
+            can: level::highest(),
+            members_can: self.ledger.levels().all_can().to_vec(),
             applied_slot: summary.applied,
             decided_slots: summary.decided_slots,
             null_slots: summary.null_slots,

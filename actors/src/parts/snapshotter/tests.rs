@@ -87,7 +87,8 @@ impl World {
 
 fn snapshot(slot: Slot) -> Snapshot {
     let (accounts, sessions, blocks) = (Vec::new(), Vec::new(), Vec::new());
-    let changes = Changes { slot, transactions: 0, state: Vec::new(), accounts, sessions, new_sessions: 0..0, blocks };
+    let changes =
+        Changes { slot, level: 1, transactions: 0, state: Vec::new(), accounts, sessions, new_sessions: 0..0, blocks };
     Snapshot { changes, decisions: Vec::new(), log_hash: Digest::ZERO }
 }
 

@@ -85,7 +85,11 @@ impl From<StoreError> for TransferError {
 
 impl From<BadRow> for TransferError {
     fn from(bad: BadRow) -> TransferError {
-        TransferError::Peer(bad.to_string())
+        match bad {
+            BadRow::Damaged(why) => TransferError::Peer(why),
+            // Nobody else has another: this program is too old.
+            BadRow::TooNew(too_new) => TransferError::Own(BooksError::TooNew(too_new)),
+        }
     }
 }
 

@@ -22,7 +22,7 @@ pub(crate) fn replies<W: Workload>(
     applied: &Applied<OutcomeOf<W>>,
 ) -> Option<Vec<Reply<W::Success>>> {
     match applied {
-        Applied::Null | Applied::Repeated | Applied::Replacement | Applied::Unusable(_) => None,
+        Applied::Null | Applied::Repeated | Applied::Replacement | Applied::Can | Applied::Unusable(_) => None,
         Applied::Batch(outcomes) => Some(outcomes.iter().map(|outcome| reply::<W>(ledger, disk, outcome)).collect()),
     }
 }

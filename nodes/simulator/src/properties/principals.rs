@@ -225,7 +225,10 @@ impl Principals {
                 Asker::Principal(asker),
                 Admin::PutPrincipal(PutPrincipal { principal, .. }) | Admin::RemovePrincipal { principal },
             ) => is_admin(&asker) && !own(principal, asker),
-            (Asker::Principal(asker), Admin::PutToken(_) | Admin::RevokeToken { .. }) => is_admin(&asker),
+            (
+                Asker::Principal(asker),
+                Admin::PutToken(_) | Admin::RevokeToken { .. } | Admin::RaiseLevel { .. } | Admin::Note(_),
+            ) => is_admin(&asker),
         };
         check(allowed, ADMINISTRATORS, || format!("in slot {slot} {asker:?} did {admin:?}"))?;
         let what = match admin {
@@ -250,6 +253,8 @@ impl Principals {
                 }
                 format!("\"revoke_token\":{{\"token_id\":\"{token_id}\"")
             }
+            Admin::RaiseLevel { level } => format!("\"raise_level\":{{\"level\":{level}}}"),
+            Admin::Note(_) => "\"note\":".into(),
         };
         let principal = if let Asker::Principal(number) = asker { number } else { 0 };
         self.acts.push(Act { slot, principal, what });

@@ -60,6 +60,7 @@ impl<W: Workload> World<W> {
             Out::OwnDigest { slot, digest } => {
                 self.mail(index, MAILBOX, Mail::Events(vec![Event::OwnDigest { slot, digest }]));
             }
+            Out::Can(level) => self.mail(index, MAILBOX, Mail::Can(level)),
             Out::AppliedTime(time) => self.mail(index, MAILBOX, Mail::AppliedTime(time)),
             Out::Work { pause } => {
                 let after = if pause.is_zero() { self.micros(1, 1_000) } else { pause };
@@ -98,9 +99,11 @@ impl<W: Workload> World<W> {
         let (id, now) = (self.machines[index].id, self.instant());
         let Some(node) = &mut self.machines[index].node else { return Ok(()) };
         let before = node.bank.standpoint().applied;
+        let level = node.bank.ledger().levels().level();
         let first = self.agreement.delivered(id, before, slot, batch.as_ref())?;
         let mut outs = Vec::new();
         let applied = node.bank.apply(now, slot, batch.clone(), &mut outs);
+        let Some(applied) = applied else { return self.perform_bank(index, outs) };
         let ledger = node.bank.ledger();
         check(self.stores.tell(ledger.replacements().list(), slot), "one store a member", || {
             format!("after slot {slot} the ledger of node {id} knows of {:?}", ledger.replacements())
@@ -108,7 +111,8 @@ impl<W: Workload> World<W> {
         if first {
             let named = batch.as_ref().map(|(id, payload)| (id, payload));
             let clocks = self.machines.iter().map(|machine| machine.highest_clock);
-            let payload = named.map(|(_, payload)| payload).filter(|payload| payload.check::<W::Command>().is_ok());
+            let usable = |payload: &&Payload| payload.contents::<W::Command>(level).is_ok();
+            let payload = named.map(|(_, payload)| payload).filter(usable);
             log_time::decided(slot, payload, clocks)?;
             self.log_time.has_not_leapt(slot, payload, self.now)?;
             let replies = self.model.apply(slot, named).map_err(|what| Violation { property: "validity", what })?;

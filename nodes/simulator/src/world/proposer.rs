@@ -109,6 +109,10 @@ impl<W: Workload> World<W> {
     }
 
     /// The state that is applied has this log time.
+    pub(super) fn can(&mut self, index: usize, level: u32) -> Check {
+        self.proposer(index, |proposer, now, out| proposer.can(now, level, out))
+    }
+
     pub(super) fn applied_time(&mut self, index: usize, log_time: Millis) -> Check {
         self.proposer(index, |proposer, now, _| proposer.applied_time(now, log_time))
     }

@@ -159,8 +159,20 @@ fn statistics(statistics: &Statistics) -> Vec<String> {
     lines
 }
 
-const STATUS_HEADS: [&str; 11] =
-    ["url", "node", "slot", "decided", "null", "accounts", "transactions", "total", "clients", "digest", "connected"];
+const STATUS_HEADS: [&str; 12] = [
+    "url",
+    "node",
+    "level",
+    "slot",
+    "decided",
+    "null",
+    "accounts",
+    "transactions",
+    "total",
+    "clients",
+    "digest",
+    "connected",
+];
 
 fn status_row(url: &str, status: &Status) -> Vec<String> {
     let digest: String = status.state_digest.to_string().chars().take(DIGEST_CHARACTERS).collect();
@@ -168,6 +180,7 @@ fn status_row(url: &str, status: &Status) -> Vec<String> {
     vec![
         url.to_owned(),
         status.node.to_string(),
+        status.level.to_string(),
         grouped(status.applied_slot),
         grouped(status.decided_slots),
         grouped(status.null_slots),
@@ -195,6 +208,7 @@ pub(super) fn statuses(states: &[(NodeUrl, Result<Box<Status>, CallError>)]) -> 
     let mut rows: Vec<String> = rows.collect();
     let found = states.iter().filter_map(|(_, state)| state.as_ref().ok());
     rows.extend(found.clone().filter_map(|status| trust(status)));
+    rows.extend(found.clone().find_map(|status| upgrade(status)));
     rows.extend(found.clone().filter_map(|status| clock(status)));
     rows.extend(found.filter_map(|status| certificate(status, wall())));
     head.filter(|_| !reached.is_empty()).into_iter().chain(rows).collect()
@@ -211,6 +225,15 @@ fn trust(status: &Status) -> Option<String> {
         return None;
     };
     Some(style(format!("node {node} answers nothing but its status: {why}")).red().to_string())
+}
+
+/// Which levels the members' programs know, where some know a higher one than that of the cluster.
+fn upgrade(status: &Status) -> Option<String> {
+    let Status { level, members_can, .. } = status;
+    let lowest = members_can.iter().min().filter(|_| members_can.iter().any(|can| can > level))?;
+    let known = (1..).zip(members_can).map(|(node, can)| format!("node {node}: {can}")).collect::<Vec<_>>().join(", ");
+    let next = if lowest > level { format!("; `rabia-bank client raise-level {lowest}`") } else { String::new() };
+    Some(format!("the cluster is at level {level}, the programs know up to: {known}{next}"))
 }
 
 /// What is wrong with a node's clock, if something is.

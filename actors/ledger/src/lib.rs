@@ -20,7 +20,7 @@
 //! It covers everything that a later answer can depend on: the machine's own hash, its history by the hash that all of it leads to,
 //! sessions with the replies they keep, the keys of those that
 //! ended, principals and their tokens, the batches remembered, log time, the count of requests, the stores
-//! of members that were replaced, and the batches that could not be applied. It does not cover
+//! of members that were replaced, the level with what members said of their programs, and the batches that could not be applied. It does not cover
 //! the slot: a forfeited slot and a repeated batch leave the state as it was. Accounts, sessions and batches are
 //! hashed as sets (`set_hash`): what changes is noted, and hashed when the digest is asked for, or when much has
 //! gathered; so a busy account is hashed once for many changes, and asking costs by what changed since. When it is

@@ -15,6 +15,7 @@ mod hostile;
 mod hostile_peer;
 mod in_process;
 mod later_versions;
+mod levels;
 mod linearizable;
 mod member_keys;
 mod memory;

@@ -38,6 +38,7 @@ use rabia_bank::tokens::{admin_token, client_token};
 use rabia_bank_messages::client::CLIENT_PATH;
 use rabia_bank_messages::codec::Encoding;
 use rabia_bank_messages::ids::NodeId;
+use rabia_bank_messages::level::TEST_LEVEL;
 use rabia_bank_messages::msgpack;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::client::client_with_config;
@@ -100,6 +101,13 @@ pub fn program<I: IntoIterator<Item = S>, S: AsRef<std::ffi::OsStr>>(args: I) ->
     if let Some(token) = token_for(&args) {
         command.env(TOKEN_VARIABLE, token);
     }
+    command
+}
+
+/// The same of the program for tests that knows the levels up to this one.
+pub fn program_of_level<I: IntoIterator<Item = S>, S: AsRef<std::ffi::OsStr>>(level: u32, args: I) -> Command {
+    let mut command = program(args);
+    command.env(TEST_LEVEL, level.to_string());
     command
 }
 
@@ -263,6 +271,13 @@ impl Node {
             return;
         }
         let mut command = program(["node", "--stop-with-parent", "--config"]);
+        command.arg(&self.config_path);
+        self.start_as(command);
+    }
+
+    /// Starts it with the program for tests that knows the levels up to this one.
+    pub fn start_at_level(&mut self, level: u32) {
+        let mut command = program_of_level(level, ["node", "--stop-with-parent", "--config"]);
         command.arg(&self.config_path);
         self.start_as(command);
     }

@@ -67,8 +67,9 @@ impl Drop for ProgramOf {
 /// What is of a level that this program does not know. Whatever it is, it was left as it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "the cluster is at level {level}, and this program ({}) knows levels up to {known}: it applies nothing, and has changed nothing. Install \
-     a version that knows level {level} and start it with the same files: they are whole. The status of a node that runs says its version",
+    "the cluster is at level {level}, and this program ({}) knows levels up to {known}: it applies nothing of that level, \
+     and leaves all files as they are. Install a version that knows level {level}, and start it with the same files. The status of a node \
+     that runs says its version",
     env!("CARGO_PKG_VERSION")
 )]
 pub struct TooNew {

@@ -102,6 +102,8 @@ pub fn prepare(config: &NodeConfig, force: bool) -> Result<Prepared, ReplaceErro
             return Err(ReplaceError::Whole { node, folder: config.data_dir.clone() });
         }
         Ok(store) => return Ok(Prepared { store, set_aside: None, again: true }),
+        // It is whole, for the program that wrote it.
+        Err(Broken::Store(error @ StoreError::Version { .. })) => return Err(error.into()),
         Err(_) => {}
     }
     private::create_folders(&config.data_dir).map_err(at(&config.data_dir))?;

@@ -215,14 +215,20 @@ fn seats(config: &NodeConfig, descriptors: Descriptors) -> Arc<Seats> {
     Seats::new(all, config.limits.max_clients_per_principal)
 }
 
-/// The key of this member. Where there is no store either, that is what is told.
+/// The key of this member. Where there is no store either, or one that is older than keys are, that is what is told.
 fn own_key(config: &NodeConfig) -> Result<MemberKey, NodeError> {
-    MemberKey::load(&config.key_path()).map_err(|error| match error {
-        KeyError::Missing { .. } if !config.log_path().exists() => {
-            let missing = StoreError::Missing { file: config.log_path() };
-            NodeError::Refused(missing.to_string())
+    MemberKey::load(&config.key_path()).map_err(|error| {
+        let identity = Identity { genesis: config.genesis(), node: config.node };
+        let store = || LogReader::open(&config.log_path(), &identity, || Ok(0));
+        match error {
+            KeyError::Missing { .. } => match store() {
+                Err(store @ (StoreError::Missing { .. } | StoreError::Version { .. })) => {
+                    NodeError::Refused(store.to_string())
+                }
+                _ => NodeError::Refused(error.to_string()),
+            },
+            error => NodeError::Refused(error.to_string()),
         }
-        error => NodeError::Refused(error.to_string()),
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rabia_bank_actors::failure::Failure;
 use rabia_bank_actors::ledger::{BLOCK, Bank as Machine, Block, Ledger};
 use rabia_bank_actors::parts::bank::words::Standpoint;
 use rabia_bank_actors::parts::snapshotter::books_writer::{Answer, BooksWriter, Job, Outcome, SnapshotWanted};
@@ -279,8 +280,11 @@ fn an_own_snapshot_does_not_write_over_blocks_that_were_received() {
         // The node goes on by the log meanwhile, and saves what it has: a last block that is not full.
         own.deposits(0, [1]);
         let mut saves = Some(own.snapshot());
+        // The state comes first, and again behind the blocks.
+        let mut states = 0;
         let outcome = receive(&mut writer, &view, as_sent, |writer, part| {
-            if part == SnapshotPart::State
+            states += u32::from(part == SnapshotPart::State);
+            if states == 2
                 && let Some(snapshot) = saves.take()
             {
                 assert!(matches!(writer.work(Job::Save(snapshot)), Outcome::Saved { .. }));
@@ -338,7 +342,7 @@ fn an_older_snapshot_is_taken_behind_blocks_of_a_later_one() {
         let mut writer = vacant(&received);
         let mut outcome = writer.work(Job::Begin { own: VACANT });
         while let Outcome::Ask(wanted) = outcome
-            && wanted.at.part == SnapshotPart::Blocks
+            && (wanted.at.part == SnapshotPart::Blocks || wanted.received == 0)
         {
             outcome = answer(&mut writer, &second, wanted, &mut as_sent, &mut |_, _| ());
         }
@@ -372,4 +376,33 @@ fn a_snapshot_that_is_no_further_than_this_node_is_not_needed() {
         let outcome = answer(&mut writer, &old, wanted, &mut as_sent, &mut |_, _| ());
         assert_eq!(matches!(outcome, Outcome::Overtaken { .. }), !needed, "{applied}: {}", describe(&outcome));
     }
+}
+
+/// What a later version writes may be of any form, but that the level comes first.
+#[test]
+fn a_snapshot_of_a_level_that_this_program_does_not_know_stops_the_node_before_anything_is_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let mut bank = Bank::new();
+    bank.create(0..1, 5);
+    bank.deposits(0, 1..BLOCK + 1);
+    let books = bank.books(&path("sender"));
+    let view = books.reader().view().unwrap();
+    let received = path("received");
+    let mut writer = vacant(&received);
+    let mut parts = Vec::new();
+    let of_later = |part, _, row| match part {
+        SnapshotPart::State => vec![0x93, 2, 0x81, 0xa1, b'x', 0xc0, 0xc3],
+        SnapshotPart::Blocks => vec![0xff; 20],
+        _ => row,
+    };
+    let outcome = receive(&mut writer, &view, of_later, |_, part| parts.push(part));
+    assert_eq!(parts, [SnapshotPart::State]);
+    match &outcome {
+        Outcome::Failed(Failure::Refused(why)) => assert!(why.contains("level 2") && why.contains("Install"), "{why}"),
+        other => panic!("{}", describe(other)),
+    }
+    drop(writer);
+    let books = BooksStore::open(&received, &identity()).unwrap();
+    assert!(books.slot() == 0 && books.reader().view().unwrap().blocks(0, 1 << 20).unwrap().is_empty());
 }

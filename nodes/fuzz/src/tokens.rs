@@ -46,9 +46,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
             "5a".repeat(32)
         ),
         r#"{"revoke_token":{"token_id":"0123456789abcdef"}}"#.to_owned(),
+        r#"{"raise_level":{"level":2}}"#.to_owned(),
     ];
     let commands = texts.iter().filter_map(|text| serde_json::from_str::<Admin>(text).ok());
     let packed: Vec<Vec<u8>> = commands.map(|admin| msgpack::encode_named(&admin)).collect();
-    assert_eq!(packed.len(), 3);
+    assert_eq!(packed.len(), 4);
     texts.iter().map(|text| text.as_bytes().to_vec()).chain(packed).collect()
 }

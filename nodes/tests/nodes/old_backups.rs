@@ -1,4 +1,5 @@
-//! Backups of older versions: each becomes a cluster of this version with equal accounts, history and hashes, which goes on.
+//! What older versions left: a backup becomes a cluster of this version with equal accounts, history and hashes, which goes on. A store is
+//! refused with the advice to restore a backup.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -99,4 +100,29 @@ fn a_backup_of_0_1_0_becomes_a_cluster_with_equal_books() {
     wait_until("the restarted node serves", PATIENCE, || node.status().is_some());
     let query = json!({"get_transaction": {"transaction_id": made["transaction_id"]}});
     assert_eq!(node.connect(Encoding::Json).query(query)["ok"]["transaction"], *made);
+}
+
+#[test]
+fn a_store_of_0_1_0_is_refused_with_the_advice_to_restore_its_backup() {
+    let dir = tempfile::tempdir().unwrap();
+    let stored = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/store-0.1.0");
+    let names = ["node.toml", "log.redb", "books.redb"];
+    for name in names {
+        fs::copy(stored.join(name), dir.path().join(name)).unwrap();
+    }
+    let config = dir.path().join("node.toml");
+    let folder = dir.path().as_os_str();
+    let node = ["node".as_ref(), "--config".as_ref(), config.as_os_str()];
+    let audit = ["audit".as_ref(), "verify".as_ref(), "--data-dir".as_ref(), folder];
+    let replace = ["replace".as_ref(), "--config".as_ref(), config.as_os_str()];
+    for line in [&node[..], &audit, &replace] {
+        let output = program(line).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(3), "{line:?}: {said}");
+        assert!(said.contains("format version 4") && said.contains("rabia-bank restore --help"), "{line:?}: {said}");
+    }
+    for name in names {
+        assert!(fs::read(stored.join(name)).unwrap() == fs::read(dir.path().join(name)).unwrap(), "{name} was changed");
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), names.len(), "something was left beside it");
 }

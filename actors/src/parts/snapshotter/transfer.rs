@@ -1,8 +1,9 @@
 //! Receiving a snapshot: a node that lacks slots which its peers' logs have no more asks one of them for the rows of its books.
 //!
-//! - Blocks of the history come first. A block is verified when it comes (its chain must go on where the one before ended) and
+//! - The state is looked at first, for its level: a program that does not know it can't read what follows, and the node stops.
+//! - Then come blocks of the history. A block is verified when it comes (its chain must go on where the one before ended) and
 //!   stored at once: it never changes, so a transfer that is interrupted, by either side, goes on behind the last block.
-//! - Then come the state, the accounts and the sessions, all of one snapshot. They are kept in memory until all are there, make a
+//! - Then come the state again, the accounts and the sessions, all of one snapshot. They are kept in memory until all are there, make a
 //!   ledger, and are stored only if that has the digest that the state says.
 //! - A peer that has its snapshot no more (it was restarted, or has waited for long) answers from another one: blocks that
 //!   are here stay, the rest is asked for again.
@@ -32,6 +33,8 @@ pub struct Transfer<S: StateMachine = Bank> {
     first: u64,
     slot: Slot,
     at: SnapshotCursor,
+    /// This program knows the level of the state.
+    knows_level: bool,
     /// Full blocks that are on this disk, and the hash of the last transaction in them.
     full: u64,
     head: Digest,
@@ -123,7 +126,8 @@ impl<S: StateMachine> Transfer<S> {
             own,
             first: full,
             slot: 0,
-            at: SnapshotCursor { part: SnapshotPart::Blocks, row: full, offset: 0 },
+            at: SnapshotCursor { part: SnapshotPart::State, row: 0, offset: 0 },
+            knows_level: false,
             full,
             head,
             begun: Vec::new(),
@@ -156,10 +160,18 @@ impl<S: StateMachine> Transfer<S> {
         self.received
     }
 
+    /// Where a snapshot begins that is taken from now on.
+    fn first_place(&self) -> SnapshotCursor {
+        match self.knows_level {
+            false => SnapshotCursor { part: SnapshotPart::State, row: 0, offset: 0 },
+            true => SnapshotCursor { part: SnapshotPart::Blocks, row: self.full, offset: 0 },
+        }
+    }
+
     /// Goes on with what is here, with another snapshot.
     fn restart(&mut self, slot: Slot) {
         self.slot = slot;
-        self.at = SnapshotCursor { part: SnapshotPart::Blocks, row: self.full, offset: 0 };
+        self.at = self.first_place();
         self.begun.clear();
         self.last = None;
         self.state = None;
@@ -185,6 +197,7 @@ impl<S: StateMachine> Transfer<S> {
         if at != self.at {
             return Ok(Taken::More);
         }
+        let knew_level = self.knows_level;
         let mut blocks = Vec::new();
         let goes_on = next.filter(|next| next.offset > 0).map(|next| (next.part, next.row));
         for (number, row) in rows {
@@ -197,6 +210,10 @@ impl<S: StateMachine> Transfer<S> {
                 let row = std::mem::take(&mut self.begun);
                 self.row(part, number, row, &mut blocks)?;
             }
+        }
+        if !knew_level && self.knows_level {
+            self.at = self.first_place();
+            return Ok(Taken::More);
         }
         books.save_blocks(&blocks)?;
         match next {
@@ -217,6 +234,15 @@ impl<S: StateMachine> Transfer<S> {
         blocks: &mut Vec<(u64, Vec<u8>)>,
     ) -> Result<(), TransferError> {
         let early = || TransferError::Peer("accounts or sessions came before the state".into());
+        match part {
+            _ if self.knows_level => {}
+            SnapshotPart::State => {
+                Restoring::<S>::new(&row)?;
+                self.knows_level = true;
+                return Ok(());
+            }
+            _ => return Err(TransferError::Peer("a snapshot without a state".into())),
+        }
         match part {
             SnapshotPart::Blocks => {
                 let block = S::Block::decode(number, &row)?;

@@ -44,7 +44,8 @@ pub(super) fn success(success: &Success) -> Vec<String> {
         Success::Statistics { statistics: s } => statistics(s),
         Success::Status { status } => table(&STATUS_HEADS, &[status_row("", status)]),
         Success::Subscribed { from } => vec![format!("transactions from {from} on")],
-        Success::Administered { number } => vec![format!("number {number}")],
+        // Of an administrator's commands `client` sends one.
+        Success::Administered { number } => vec![format!("level {number}, from the next slot on")],
         Success::Principals { principals, tokens } => {
             vec![format!("{} principals, {} tokens", principals.len(), tokens.len())]
         }

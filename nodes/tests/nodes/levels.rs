@@ -221,7 +221,7 @@ fn a_backup_needs_a_program_that_knows_its_level(cluster: &Cluster) {
 
 /// A member that said it knows level 2, and was given the older program again: it stops at the slot that raised the level, whether it
 /// comes to that by the log or by a snapshot of another node. The newer program goes on with its files.
-fn put_back(change: fn(&mut NodeConfig), commands: u64) {
+fn put_back(change: fn(&mut NodeConfig), commands: u64, by: &str) {
     let mut cluster = Cluster::create_with(3, change);
     cluster.nodes.iter_mut().for_each(|node| node.start_at_level(NOTES));
     cluster.wait_ready();
@@ -237,6 +237,7 @@ fn put_back(change: fn(&mut NodeConfig), commands: u64) {
 
     cluster.nodes[2].start();
     has_refused(&mut cluster.nodes[2]);
+    assert!(cluster.nodes[2].log().contains(by), "it came otherwise");
     // The others go on, and so does it with the right program.
     let load = write(&mut books, &cluster.nodes[..2]);
     go_on(&load, 50);
@@ -251,7 +252,7 @@ fn put_back(change: fn(&mut NodeConfig), commands: u64) {
 
 #[test]
 fn an_older_program_stops_at_the_slot_that_raised_the_level() {
-    put_back(|_| (), 50);
+    put_back(|_| (), 50, "the ledger is rebuilt");
 }
 
 #[test]
@@ -260,7 +261,7 @@ fn an_older_program_takes_no_snapshot_of_a_level_that_it_does_not_know() {
         config.limits.snapshot_bytes = 10_000;
         config.limits.snapshot_slots = 50;
     };
-    put_back(often, 600);
+    put_back(often, 600, "receiving a snapshot");
 }
 
 #[test]

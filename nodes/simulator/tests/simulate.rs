@@ -222,8 +222,8 @@ const NOTICED: &[(Rule, &[&str])] = &[
     (Rule::MonotonicTime, &["the ledger is the model", "assertions"]),
     (Rule::OverflowChecked, &["assertions"]),
 ];
-/// What "a few" is. Two hundred seeds that find nothing take twenty seconds.
-const FEW: u64 = 200;
+/// What "a few" is. Three hundred seeds that find nothing take thirty seconds.
+const FEW: u64 = 300;
 
 /// Rules that the key-value store depends on as the bank does.
 const NOTICED_WITH_KEY_VALUES: &[(Rule, &[&str])] = &[

@@ -157,11 +157,11 @@ fn an_answer_that_cant_be_read_is_unknown_and_printed_as_it_came() {
 
 #[test]
 fn what_is_unknown_for_a_new_reason_is_not_pressed_for() {
-    let error = json!({"code": "members_too_old", "message": "wait", "outcome": "unknown"});
+    let error = json!({"code": "postponed", "message": "wait", "outcome": "unknown"});
     let node = LaterNode::start(move |_| vec![json!({"error": error})]);
     let unknown = node.client("--timeout 4 deposit alice 5");
     assert!(!unknown.status.success(), "{unknown:?}");
-    assert!(stderr(&unknown).contains("members_too_old"), "{unknown:?}");
+    assert!(stderr(&unknown).contains("postponed"), "{unknown:?}");
     let asked = node.count("command");
     assert!((2..=8).contains(&asked), "asked {asked} times in 4 s");
 }

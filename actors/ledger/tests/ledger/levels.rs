@@ -2,15 +2,18 @@
 //!
 //! [`NOTES`] is a level that only tests know; a thread has a program that knows it ([`ProgramOf`]), or one that does not.
 
+use proptest::prelude::*;
 use rabia_bank_ledger::{Applied, BadRow, Ledger, Loading, RequestOutcome};
-use rabia_bank_messages::bank::TransactionType;
+use rabia_bank_messages::bank::{DEFAULT_TRANSACTION_LIMIT, TransactionType};
 use rabia_bank_messages::batch::{Action, BatchBuilder, Payload, RequestHeader};
-use rabia_bank_messages::genesis::{Founding, Genesis};
+use rabia_bank_messages::genesis::{Founding, Genesis, SessionLimits};
 use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, NodeId, StoreId};
 use rabia_bank_messages::level::{HIGHEST, NOTES, ProgramOf, TooNew};
 use rabia_bank_messages::principal::{Admin, AdminRefusal, Administered, Note};
 use rabia_bank_messages::sabotage::{Rule, ensure, shows};
+use rabia_bank_model::Model;
 
+use crate::model::reply;
 use crate::support::*;
 
 /// A batch of node 1, beside those that [`Bank`] makes.
@@ -196,4 +199,68 @@ fn a_restored_cluster_begins_at_the_level_of_its_backup_with_members_that_said_n
     bank.rows.sessions.clear();
     let restored = bank.rows.load().unwrap();
     assert_eq!((restored.levels().level(), restored.levels().all_can()), (NOTES, &[1; 5][..]));
+}
+
+/// A slot of a made-up log.
+#[derive(Clone, Debug)]
+enum Made {
+    Null,
+    Can(u8, u32),
+    /// Raises and, where there is no level, notes.
+    Requests(Vec<Option<u32>>),
+}
+
+fn made() -> impl Strategy<Value = Made> {
+    prop_oneof![
+        1 => Just(Made::Null),
+        4 => (1u8..=3, 1u32..5).prop_map(|(member, level)| Made::Can(member, level)),
+        4 => proptest::collection::vec(proptest::option::of(0u32..5), 1..4).prop_map(Made::Requests),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn levels_are_the_models(log in proptest::collection::vec(made(), 1..40), reloads in any::<u64>()) {
+        // It knows whatever the level is raised to, and all batches can be read.
+        let _program = ProgramOf::level(9);
+        let mut bank = Bank::of_members(3);
+        let machine = rabia_bank_model::Bank::founded(DEFAULT_TRANSACTION_LIMIT, Founding::default().secret);
+        let mut model = Model::new(machine, SessionLimits::default()).at_level(1, 3);
+        let (id, payload) = Bank::opening();
+        model.apply(1, Some((&id, &payload))).unwrap();
+        let mut number = 0;
+        for (round, made) in log.iter().enumerate() {
+            if reloads >> (round % 64) & 1 == 1 {
+                bank.reload();
+            }
+            let slot = bank.ledger.applied() + 1;
+            let entry = match made {
+                Made::Null => None,
+                Made::Can(member, level) => {
+                    let (payload, origin) = (Payload::can(*level, 1_000 + slot), NodeId::new(*member).unwrap());
+                    let digest = Digest::of(payload.bytes());
+                    Some((BatchId { origin, incarnation: 8, sequence: slot, digest }, payload))
+                }
+                Made::Requests(requests) => {
+                    let requests: Vec<_> = requests
+                        .iter()
+                        .map(|level| {
+                            number += 1;
+                            level.map_or_else(|| note(number), |level| raise(number, level))
+                        })
+                        .collect();
+                    Some(batch(slot, 1_000 + slot, &requests))
+                }
+            };
+            let entry = entry.as_ref().map(|(id, payload)| (id, payload));
+            let found = match bank.apply(entry) {
+                Applied::Batch(outcomes) => Some(outcomes.iter().map(|outcome| reply(&mut bank, outcome)).collect()),
+                _ => None,
+            };
+            prop_assert_eq!(found, model.apply(slot, entry).unwrap(), "slot {}: {:?}", slot, made);
+            prop_assert_eq!(bank.ledger.log_time(), model.time());
+        }
+    }
 }

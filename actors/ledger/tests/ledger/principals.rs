@@ -419,6 +419,7 @@ fn acts() -> impl Strategy<Value = Admin> {
         1 => name().prop_map(|name| Admin::RemovePrincipal { principal: name.parse().unwrap() }),
         3 => (name(), 1u8..8, 900u64..3_000).prop_map(|(name, id, expires)| Admin::PutToken(token(name, id, expires))),
         1 => (1u8..8).prop_map(|id| Admin::RevokeToken { token_id: TokenId([id; 8]) }),
+        1 => (0u32..4).prop_map(|level| Admin::RaiseLevel { level }),
     ]
 }
 

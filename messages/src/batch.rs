@@ -11,7 +11,7 @@
 //!                          | {"Admin": {"revoke_token": [token_id]}}
 //! ```
 //!
-//! This is the format of [level](crate::level) 1. A batch with a request that only a later level has says so, and so does every format that
+//! This is the format of [level] 1. A batch with a request that only a later level has says so, and so does every format that
 //! a later level brings:
 //!
 //! ```text
@@ -42,7 +42,7 @@
 //!
 //! A node holds a payload that a peer sent only after [`Payload::check`], which looks at every byte: a payload that could
 //! not be applied never gets a slot by an honest node. One that is decided all the same is applied as an empty batch,
-//! everywhere: whether it can be applied follows from its bytes and the [level](crate::level) in force, so all nodes agree. A payload of a
+//! everywhere: whether it can be applied follows from its bytes and the [level] in force, so all nodes agree. A payload of a
 //! level that is not in force yet is held where the program knows it, for the slot before may raise the level.
 
 use bytes::Bytes;

@@ -31,7 +31,7 @@ pub struct Genesis {
     pub transaction_limit: u64,
     /// How many sessions may be open, and for how long.
     pub sessions: SessionLimits,
-    /// The [level](crate::level) that the first slot begins at.
+    /// The [level] that the first slot begins at.
     pub level: u32,
     /// What the first slot begins with.
     pub founding: Founding,

@@ -341,7 +341,7 @@ pub enum Admin {
         #[serde(with = "ids::text")]
         token_id: TokenId,
     },
-    /// Raises the [level](crate::level) of the cluster, from the next slot on: `not_authorised`, `invalid_level`, `members_too_old`.
+    /// Raises the [level] of the cluster, from the next slot on: `not_authorised`, `invalid_level`, `members_too_old`.
     RaiseLevel {
         /// To this one.
         #[serde(deserialize_with = "number::whole")]

@@ -31,7 +31,7 @@ fn the_first_transfer_is_made() {
     });
     let (said, wrong) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{said}{wrong}");
-    for line in ["paid 2500 as transaction 2", "refused: ", "the shop has 2500"] {
+    for line in ["paid 2500 as transaction 3", "refused: ", "the shop has 2500"] {
         assert!(said.contains(line), "{line:?} is missing in {said}");
     }
 }

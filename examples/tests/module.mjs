@@ -18,10 +18,10 @@ await assert.rejects(
   bank.bulk([{ deposit: { account_id: "bob", amount: 1 } }, { deposit: { account_id: "no", amount: 1 } }], { atomic: true }),
   (error) => error instanceof Refused && error.index === 1,
 );
-assert.equal((await bank.account("bob")).transaction_count, 1);
+assert.equal((await bank.account("bob")).transaction_count, 2);
 const ids = [];
 for await (const transaction of bank.history({ limit: 1 })) ids.push(transaction.transaction_id);
-assert.deepEqual(ids, [2, 1]);
+assert.deepEqual(ids, [3, 2, 1]);
 const names = [];
 for await (const account of bank.accounts()) names.push(account.account_id);
 assert.deepEqual(names, ["alice", "bob"]);
@@ -42,6 +42,19 @@ assert.equal(back.transaction.from_balance, 2 ** 32);
 const { total_balance, by_type } = await bank.statistics();
 assert.deepEqual([total_balance, by_type.withdrawal.volume], [1_000_000 + 2 ** 32, Number(large) - 2 ** 32]);
 await bank.withdraw("rich", 2 ** 32);
+// Another asset, bounds, a class; and an account that is frozen.
+assert.equal((await bank.createAsset("EUR", 2, 1_000)).transaction.type, "asset");
+const shop = { asset: "EUR", max_balance: 500, code: "shop" };
+assert.equal((await bank.createAccount("shop", 400, shop)).account.asset, "EUR");
+await assert.rejects(bank.deposit("shop", 101), (error) => error instanceof Refused && error.code === "balance_limit");
+await assert.rejects(bank.transfer("alice", "shop", 1), (error) => error instanceof Refused && error.code === "asset_mismatch");
+assert.equal((await bank.setAccount("shop", { status: "frozen" })).transaction.settings, '{"status":"frozen"}');
+await assert.rejects(bank.withdraw("shop", 1), (error) => error instanceof Refused && error.code === "account_frozen");
+assert.deepEqual((await bank.assets()).map(({ asset, total_balance }) => [asset, total_balance]), [["XXX", 1_000_000], ["EUR", 400]]);
+assert.equal((await bank.statistics({ asset: "EUR" })).transactions.count, 2);
+const shops = [];
+for await (const account of bank.accounts({ code: "shop" })) shops.push(account.account_id);
+assert.deepEqual(shops, ["shop"]);
 console.log("checks passed");
 
 const heard = [];
@@ -52,8 +65,8 @@ for (let round = 0; round < 8; round++) {
   await new Promise((resolve) => setTimeout(resolve, 100));
 }
 assert.equal(await bank.balance("bob"), 700);
-while (heard.length < 401) await new Promise((resolve) => setTimeout(resolve, 20));
-assert.equal(new Set(heard.map(({ transaction_id }) => transaction_id)).size, 401);
+while (heard.length < 402) await new Promise((resolve) => setTimeout(resolve, 20));
+assert.equal(new Set(heard.map(({ transaction_id }) => transaction_id)).size, 402);
 assert.deepEqual(heard.at(-1).to_balance, 700);
 feed.close();
 await bank.close();

@@ -255,12 +255,14 @@ fn the_page_opens_an_account_moves_money_and_shows_the_live_feed() {
         client.deposit("bob", 12_345).await.unwrap();
         client.close().await;
         let feed = "[...document.querySelectorAll('#feed tr')].map((row) => [...row.cells].map((cell) => cell.textContent).filter((_, i) => i != 1).join(' ').trim())";
-        browser.wait("the feed shows it", &format!("({feed})[0] === '3 deposit  bob 12,345'")).await;
+        browser.wait("the feed shows it", &format!("({feed})[0] === '4 deposit  bob 12,345'")).await;
         let rows = browser.evaluate(feed).await;
-        assert_eq!(rows, json!(["3 deposit  bob 12,345", "2 transfer alice bob 300", "1 opening  alice 1,000"]));
+        let expected =
+            ["4 deposit  bob 12,345", "3 transfer alice bob 300", "2 opening  bob 0", "1 opening  alice 1,000"];
+        assert_eq!(rows, json!(expected));
         let figures =
             "['accounts', 'transactions', 'total'].map((id) => document.getElementById(id).textContent).join()";
-        browser.wait("the figures follow", &format!("{figures} === '2,3,13,345'")).await;
+        browser.wait("the figures follow", &format!("{figures} === '2,4,13,345'")).await;
         if let Some(path) = std::env::var_os("RABIA_BANK_SCREENSHOT") {
             std::fs::write(path, browser.screenshot().await).unwrap();
         }
@@ -316,9 +318,9 @@ fn the_monitor_raises_alerts() {
     assert_eq!(
         alerts,
         [
-            "large: #2, a deposit of 100000",
-            "large: #8, a transfer of 110000",
-            "many small: 5 transfers from mule within 60 s, the last is #9"
+            "large: #3, a deposit of 100000",
+            "large: #9, a transfer of 110000",
+            "many small: 5 transfers from mule within 60 s, the last is #10"
         ]
     );
 }

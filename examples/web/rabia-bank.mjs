@@ -88,8 +88,16 @@ export class RabiaBank {
 
   // ----- commands: what they resolve to is the `ok` of the answer, with `slot`, `index` and `replayed` beside it -----
 
-  async createAccount(account_id, initial_balance = 0) {
-    return this.command({ create_account: { account_id, initial_balance: whole(initial_balance) } });
+  /** settings: { asset, min_balance, max_balance, code, name }, of which any may be absent. */
+  async createAccount(account_id, initial_balance = 0, settings = {}) {
+    return this.command({ create_account: { account_id, initial_balance: whole(initial_balance), ...settings } });
+  }
+  /** change: { min_balance, max_balance, status, code, name }; what is absent stays. */
+  async setAccount(account_id, change) {
+    return this.command({ set_account: { account_id, ...change } });
+  }
+  async createAsset(asset, scale, limit) {
+    return this.command({ create_asset: { asset, scale: whole(scale), limit: whole(limit) } });
   }
   async deposit(account_id, amount) {
     return this.command({ deposit: { account_id, amount: whole(amount) } });
@@ -117,8 +125,13 @@ export class RabiaBank {
   async account(account_id, options) {
     return (await this.query({ get_account: { account_id } }, options)).account;
   }
-  async statistics(options) {
-    return (await this.query({ get_statistics: {} }, options)).statistics;
+  /** All assets, the cluster's own one first. */
+  async assets(options) {
+    return (await this.query({ list_assets: {} }, options)).assets;
+  }
+  /** Of the cluster's own asset, or of the one in the options. */
+  async statistics({ asset, ...options } = {}) {
+    return (await this.query({ get_statistics: { asset } }, options)).statistics;
   }
   async transaction(transaction_id, options) {
     return (await this.query({ get_transaction: { transaction_id } }, options)).transaction;
@@ -136,10 +149,10 @@ export class RabiaBank {
       before = page.next;
     }
   }
-  /** All accounts by id, page by page. */
-  async *accounts(options) {
+  /** All accounts by id, page by page; of the class `code` in the options, if there is one. */
+  async *accounts({ code, ...options } = {}) {
     for (let after; ; ) {
-      const page = await this.query({ list_accounts: { after } }, options);
+      const page = await this.query({ list_accounts: { after, code } }, options);
       yield* page.accounts;
       if (page.next === undefined || page.next === null) return;
       after = page.next;
@@ -157,9 +170,9 @@ export class RabiaBank {
    * over lost connections. The feed has ended when `fail` is called: with a `Refused` if there is no such account, with an
    * `Unknown` if what comes next can't be read by this module.
    */
-  subscribe({ account_id, min_amount, from } = {}, tell, fail = () => {}) {
+  subscribe({ account_id, min_amount, asset, from } = {}, tell, fail = () => {}) {
     const next = from === undefined ? undefined : whole(from);
-    const feed = { account_id, min_amount: min_amount === undefined ? undefined : whole(min_amount), next, tell, fail, ended: false, unreadable: 0 };
+    const feed = { account_id, asset, min_amount: min_amount === undefined ? undefined : whole(min_amount), next, tell, fail, ended: false, unreadable: 0 };
     this.#follow(feed);
     return {
       close: () => {
@@ -482,8 +495,8 @@ export class RabiaBank {
   #follow(feed) {
     const number = ++this.#last;
     this.#feeds.set(number, feed);
-    const { account_id, min_amount, next: from } = feed;
-    if (this.#ready) this.#say({ request: number, subscribe: { account_id, min_amount, from } });
+    const { account_id, min_amount, asset, next: from } = feed;
+    if (this.#ready) this.#say({ request: number, subscribe: { account_id, min_amount, asset, from } });
   }
 
   #fed({ subscription, transaction, reached }, lost) {
@@ -496,7 +509,7 @@ export class RabiaBank {
     }
     feed.unreadable = 0;
     if (isValue(reached)) return void (feed.next = reached + 1);
-    const everything = feed.account_id === undefined && feed.min_amount === undefined;
+    const everything = feed.account_id === undefined && feed.min_amount === undefined && feed.asset === undefined;
     if (id < feed.next || (everything && id > feed.next)) {
       return lost(`transaction ${id} came where ${feed.next} was to come`);
     }

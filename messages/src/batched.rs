@@ -101,6 +101,30 @@ impl<'a> Reader<'a> {
         if number < least { Err(NOT_SHORTEST) } else { Ok(number) }
     }
 
+    /// A number that may be below 0.
+    pub(crate) fn signed(&mut self) -> Result<i64, BadCommand> {
+        let Some(first @ (0xe0.. | 0xd0..=0xd3)) = self.0.first().copied() else {
+            return i64::try_from(self.number()?).map_err(|_| "a number that is too large");
+        };
+        self.byte()?;
+        let (number, below) = match first {
+            0xd0 => (i64::from(i8::from_be_bytes(self.bytes()?)), -32),
+            0xd1 => (i64::from(i16::from_be_bytes(self.bytes()?)), i64::from(i8::MIN)),
+            0xd2 => (i64::from(i32::from_be_bytes(self.bytes()?)), i64::from(i16::MIN)),
+            0xd3 => (i64::from_be_bytes(self.bytes()?), i64::from(i32::MIN)),
+            small => (i64::from(small as i8), 0),
+        };
+        if number < below { Ok(number) } else { Err(NOT_SHORTEST) }
+    }
+
+    /// The length of a map of at most 15.
+    pub(crate) fn map_length(&mut self) -> Result<u8, BadCommand> {
+        match self.byte()? {
+            small @ 0x80..=0x8f => Ok(small & 0x0f),
+            _ => Err("no short map"),
+        }
+    }
+
     /// The length of an array.
     pub(crate) fn length(&mut self) -> Result<u32, BadCommand> {
         let (length, least) = match self.byte()? {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::bank::{AccountId, AnyCommand, Command, Query, ReadLevel, Refusal, Success, Transaction};
+use crate::bank::{AccountId, AnyCommand, AssetCode, Command, Query, ReadLevel, Refusal, Success, Transaction};
 use crate::ids::{self, ClusterId, NodeId, SessionKey, Slot};
 use crate::number;
 use crate::principal::{Admin, PrincipalName};
@@ -67,9 +67,13 @@ pub struct Feed {
     /// Those that touch this account; `account_not_found` if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account_id: Option<AccountId>,
-    /// Those of at least this amount, in minor units.
+    /// Those of at least this amount, in minor units of the asset.
     #[serde(default, deserialize_with = "number::optional", skip_serializing_if = "Option::is_none")]
     pub min_amount: Option<u64>,
+    /// Those of this asset; `asset_not_found` if there is none. Where absent, any is meant, or the cluster's own one where there is a
+    /// `min_amount`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asset: Option<AssetCode>,
     /// Those with this id or a higher one; the next to come where absent.
     #[serde(default, deserialize_with = "number::optional", skip_serializing_if = "Option::is_none")]
     pub from: Option<u64>,

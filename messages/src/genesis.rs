@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::bank::DEFAULT_TRANSACTION_LIMIT;
+use crate::bank::{DEFAULT_TRANSACTION_LIMIT, OwnAsset};
 use crate::ids::{ClusterId, Digest, Millis, NodeId, Secret, Slot, StoreId, TokenId};
 use crate::level;
 use crate::principal::PrincipalNumber;
@@ -27,14 +27,25 @@ pub struct Genesis {
     pub window: u64,
     /// K: how many slots beyond two windows slot owners are read from.
     pub owner_history: u64,
-    /// The largest amount of one transaction, in minor units.
+    /// The largest amount of one transaction of the cluster's own asset, in minor units.
     pub transaction_limit: u64,
+    /// What the bank is about.
+    pub bank: BankTerms,
     /// How many sessions may be open, and for how long.
     pub sessions: SessionLimits,
     /// The [level] that the first slot begins at.
     pub level: u32,
     /// What the first slot begins with.
     pub founding: Founding,
+}
+
+/// What a bank is about, for ever.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct BankTerms {
+    /// The asset that accounts have where none is said.
+    pub asset: OwnAsset,
+    /// Whether accounts may have a lower bound below 0.
+    pub allow_overdraft: bool,
 }
 
 /// What a new cluster begins with, and nobody but its members knows.
@@ -91,6 +102,7 @@ impl Genesis {
             window: DEFAULT_WINDOW,
             owner_history: DEFAULT_OWNER_HISTORY,
             transaction_limit: DEFAULT_TRANSACTION_LIMIT,
+            bank: BankTerms::default(),
             sessions: SessionLimits::default(),
             level: level::highest(),
             founding: Founding::default(),
@@ -129,6 +141,8 @@ impl Genesis {
         for number in [self.window, self.owner_history, self.transaction_limit, open, idle_ms, self.level.into()] {
             hasher.update(&number.to_be_bytes());
         }
+        let BankTerms { asset: OwnAsset { code, scale }, allow_overdraft } = &self.bank;
+        hasher.update(&[code.len() as u8]).update(code.as_bytes()).update(&[*scale, u8::from(*allow_overdraft)]);
         hasher.update(&self.founding.secret.0);
         for FoundingToken { principal, id, hash, expires_at } in &self.founding.tokens {
             hasher.update(&principal.to_be_bytes()).update(&id.0).update(&hash.0).update(&expires_at.to_be_bytes());

@@ -20,6 +20,12 @@ pub(crate) fn from_float(number: f64) -> Option<u64> {
     whole.then_some(number as u64)
 }
 
+/// The same, below 0 as well.
+pub(crate) fn signed_from_float(number: f64) -> Option<i64> {
+    let size = from_float(number.abs())?;
+    Some(if number < 0.0 { -(size as i64) } else { size as i64 })
+}
+
 /// Stands for any number that is not whole. A float holds it exactly, and nothing takes it.
 const FRACTION: &str = "0.5";
 /// Stands for any whole number beyond 2^53 − 1 that is written as a float.
@@ -130,6 +136,16 @@ pub(crate) fn optional<'de, T: TryFrom<u64>, D: Deserializer<'de>>(deserializer:
     T::try_from(number).map(Some).map_err(|_| D::Error::custom(format_args!("the number {number} is too large")))
 }
 
+/// A whole number that may be below 0, as an integer or as a float.
+pub(crate) fn signed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    Signed::deserialize(deserializer).map(|Signed(number)| number)
+}
+
+/// The same, or null.
+pub(crate) fn optional_signed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.map(|Signed(number)| number))
+}
+
 /// A number, or nothing where there is anything else.
 pub(crate) fn if_any<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     deserializer.deserialize_any(IfAny)
@@ -161,6 +177,36 @@ impl<'de> Deserialize<'de> for Whole {
             }
         }
         deserializer.deserialize_u64(AnyNumber)
+    }
+}
+
+struct Signed(i64);
+
+impl<'de> Deserialize<'de> for Signed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Signed, D::Error> {
+        struct AnyNumber;
+        impl Visitor<'_> for AnyNumber {
+            type Value = Signed;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number")
+            }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Signed, E> {
+                let signed = i64::try_from(number).map(Signed);
+                signed.map_err(|_| E::custom(format_args!("the number {number} is too large")))
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Signed, E> {
+                Ok(Signed(number))
+            }
+
+            fn visit_f64<E: Error>(self, number: f64) -> Result<Signed, E> {
+                let signed = signed_from_float(number).map(Signed);
+                signed.ok_or_else(|| E::custom("a number that is not a whole one of at most 2^53 - 1"))
+            }
+        }
+        deserializer.deserialize_i64(AnyNumber)
     }
 }
 

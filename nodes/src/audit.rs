@@ -4,30 +4,31 @@
 //! is then checked by [`Books::verify`], which replays the whole history from its first transaction on, by rules of its own:
 //!
 //! - the hash of every transaction follows from the one before it;
-//! - every balance that a transaction names is the one before it, plus or minus the amount, and never below 0;
+//! - every balance that a transaction names is the one before it, plus or minus the amount, and within the account's bounds, or less far
+//!   beyond them than before; the account's status lets it happen;
 //! - every pointer to the transaction before leads to it;
 //! - ids count up, slots and timestamps do not go down;
-//! - at the end every account has the balance, the count and the last transaction that the history gives it, and the sum of
-//!   all balances is openings + deposits − withdrawals.
+//! - at the end every account has the balance, the settings, the count and the last transaction that the history gives it, and of each
+//!   asset the sum of all balances is openings + deposits − withdrawals.
 //!
 //! The first transaction that is wrong is named. So are decided batches that could not be applied: no node of this version
 //! proposes one, but where one was decided all nodes took it for an empty one, and the books are right without it.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 use rabia_bank_actors::failure::StartError;
-use rabia_bank_actors::ledger::{BLOCK, Bank, Block, BlockRecord, Ledger, UnusableBatches, chain_hash};
+use rabia_bank_actors::ledger::{BLOCK, Bank, Block, BlockRecord, Ledger, UnusableBatches};
 use rabia_bank_actors::rebuild::{Rebuilt, replay};
 use rabia_bank_actors::snapshot::{BooksError, log_hash_of, read_block, restore};
-use rabia_bank_messages::bank::{Account, MAX_PAGE, Query, Success, Transaction, TransactionType};
+use rabia_bank_messages::bank::{Asset, MAX_PAGE, Query, Success, Transaction};
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::ids::{Digest, Slot};
 use rabia_bank_messages::promise::Identity;
 use rabia_bank_storage::{BooksReader, LogReader, StoreError};
 
 use crate::config::{CONFIG_FILE, ConfigError, NodeConfig};
+use crate::replay::Replay;
 
 /// Blocks that are read ahead of those that are verified.
 const READ_AHEAD: usize = 64;
@@ -107,7 +108,7 @@ pub struct Verified {
     /// How many accounts there are.
     pub accounts: u64,
     /// The sum of all balances, in minor units.
-    pub total_balance: u64,
+    pub total_balance: i64,
 }
 
 impl Books {
@@ -263,34 +264,37 @@ impl Books {
             let what = format!("the history ends with the hash {}, the state says {}", check.head, digests.chain_head);
             return Err(AuditError::Sum(what));
         }
-        let accounts = self.check_accounts(&mut check)?;
-        if let Some(account) = check.accounts.keys().min() {
+        let assets = self.assets()?;
+        check.compare_assets(&assets)?;
+        let own = assets.first().map_or("", |own| &*own.asset);
+        let accounts = self.check_accounts(&mut check, own)?;
+        if let Some(account) = check.left_over() {
             let what = "the history names it, but it is not there".into();
-            return Err(AuditError::Account { account: account.clone(), what });
-        }
-        if check.total != i128::from(summary.total_balance) {
-            let what = format!(
-                "openings + deposits − withdrawals are {}, the balances are {} together",
-                check.total, summary.total_balance
-            );
-            return Err(AuditError::Sum(what));
+            return Err(AuditError::Account { account: account.into(), what });
         }
         let total_balance = summary.total_balance;
         Ok(Verified { digests, transactions: check.transactions, accounts, total_balance })
     }
 
+    fn assets(&self) -> Result<Vec<Asset>, AuditError> {
+        let listed = self.ledger.query(&Query::ListAssets {}).and_then(|lookup| self.ledger.at_hand(lookup));
+        match listed {
+            Some(Ok(Success::Assets { assets })) => Ok(assets),
+            other => Err(AuditError::Sum(format!("the assets can't be listed: {other:?}"))),
+        }
+    }
+
     /// Compares every account with what the replay made of it, and takes it away there.
-    fn check_accounts(&self, check: &mut Replay) -> Result<u64, AuditError> {
+    fn check_accounts(&self, check: &mut Replay, own: &str) -> Result<u64, AuditError> {
         let (mut count, mut after) = (0, None);
         loop {
-            let query = Query::ListAccounts { after, limit: Some(MAX_PAGE) };
+            let query = Query::ListAccounts { after, limit: Some(MAX_PAGE), code: None };
             let listed = self.ledger.query(&query).and_then(|lookup| self.ledger.at_hand(lookup));
             let Some(Ok(Success::Accounts { accounts, next })) = listed else {
                 return Err(AuditError::Sum("the accounts can't be listed".into()));
             };
             for account in &accounts {
-                let replayed = check.accounts.remove(&account.account_id).unwrap_or_default();
-                replayed.compare(account)?;
+                check.compare_account(account, own)?;
             }
             count += accounts.len() as u64;
             let Some(next) = next else { return Ok(count) };
@@ -317,136 +321,4 @@ fn read_block_of(reader: &BooksReader, number: u64) -> Result<Block, AuditError>
 
 fn config_path(node_dir: &Path) -> PathBuf {
     node_dir.join(CONFIG_FILE)
-}
-
-/// An account, by the history alone.
-#[derive(Clone, Copy, Default, Debug)]
-struct Replayed {
-    balance: u64,
-    transactions: u64,
-    last: u64,
-    last_at: u64,
-}
-
-impl Replayed {
-    fn compare(&self, account: &Account) -> Result<(), AuditError> {
-        let last_at = (self.transactions > 0).then_some(self.last_at);
-        let found = (account.balance, account.transaction_count, account.last_transaction_at);
-        let expected = (self.balance, self.transactions, last_at);
-        if found == expected {
-            return Ok(());
-        }
-        let what = format!(
-            "balance, transactions and time of the last one are {found:?}, by the history they should be {expected:?}"
-        );
-        Err(AuditError::Account { account: account.account_id.clone(), what })
-    }
-}
-
-/// What the history makes of an empty bank.
-struct Replay {
-    accounts: HashMap<Box<str>, Replayed>,
-    transactions: u64,
-    head: Digest,
-    newest_of_type: HashMap<TransactionType, u64>,
-    slot: Slot,
-    time: u64,
-    total: i128,
-}
-
-impl Default for Replay {
-    fn default() -> Replay {
-        Replay {
-            accounts: HashMap::new(),
-            transactions: 0,
-            head: Digest::ZERO,
-            newest_of_type: HashMap::new(),
-            slot: 0,
-            time: 0,
-            total: 0,
-        }
-    }
-}
-
-impl Replay {
-    /// Checks the next transaction. Where it is `stored`, so are its pointers.
-    fn take(&mut self, record: &BlockRecord, stored: bool) -> Result<(), AuditError> {
-        let transaction = &record.transaction;
-        let id = self.transactions + 1;
-        let wrong = |what: String| AuditError::Transaction { id, what };
-        if transaction.transaction_id != id {
-            return Err(wrong(format!("{} stands in its place", transaction.transaction_id)));
-        }
-        if transaction.slot < self.slot || transaction.timestamp < self.time {
-            return Err(wrong(format!("it is older than the one before it: {transaction:?}")));
-        }
-        // A block's hashes were computed when it was read; those of the rest follow from the log.
-        if !stored && chain_hash(self.head, transaction) != Some(transaction.hash) {
-            return Err(wrong("its hash does not follow from the one before it".into()));
-        }
-        let amount = transaction.amount;
-        let Some(kind) = transaction.transaction_type.known() else {
-            return Err(wrong(format!("it is of no type that this program knows: {transaction:?}")));
-        };
-        let (takes, gives) = match kind {
-            TransactionType::Opening | TransactionType::Deposit => (false, true),
-            TransactionType::Withdrawal => (true, false),
-            TransactionType::Transfer => (true, true),
-            TransactionType::Admin => (false, false),
-        };
-        let first = kind == TransactionType::Opening;
-        let from = (&transaction.from_account, transaction.from_balance, takes, record.previous_of_from);
-        let to = (&transaction.to_account, transaction.to_balance, gives, record.previous_of_to);
-        for ((account, balance, takes_part, previous), is_source) in [(from, true), (to, false)] {
-            let (Some(name), Some(balance), true) = (account, balance, takes_part) else {
-                if account.is_some() || balance.is_some() || takes_part {
-                    return Err(wrong(format!("its sides are not those of its type: {transaction:?}")));
-                }
-                continue;
-            };
-            // Names are allocated once an account, not once a transaction.
-            let mut opened = Replayed::default();
-            let known = self.accounts.get_mut(name);
-            let is_known = known.is_some();
-            let state = known.unwrap_or(&mut opened);
-            let expected =
-                if is_source { state.balance.checked_sub(amount) } else { state.balance.checked_add(amount) };
-            if expected != Some(balance) || amount == 0 {
-                let before = state.balance;
-                return Err(wrong(format!("{name} has {before} before it, and is said to have {balance} after it")));
-            }
-            if stored && previous != state.last {
-                let last = state.last;
-                return Err(wrong(format!("it points back to {previous} for {name}, whose last one was {last}")));
-            }
-            if first != (state.transactions == 0) && first {
-                return Err(wrong(format!("{name} was opened before")));
-            }
-            *state =
-                Replayed { balance, transactions: state.transactions + 1, last: id, last_at: transaction.timestamp };
-            if !is_known {
-                self.accounts.insert(name.clone(), opened);
-            }
-        }
-        let newest = self.newest_of_type.entry(kind).or_default();
-        if stored && record.previous_of_type != *newest {
-            let (found, newest) = (record.previous_of_type, *newest);
-            return Err(wrong(format!("it points back to {found} of its type, the last one was {newest}")));
-        }
-        *newest = id;
-        match (takes, gives) {
-            (false, false) => {
-                if amount != 0 || transaction.act.is_none() {
-                    return Err(wrong(format!("it moves money, or says nothing of what was done: {transaction:?}")));
-                }
-            }
-            (false, true) => self.total += i128::from(amount),
-            (_, false) => self.total -= i128::from(amount),
-            (true, true) => {}
-        }
-        self.transactions = id;
-        self.head = transaction.hash;
-        (self.slot, self.time) = (transaction.slot, transaction.timestamp);
-        Ok(())
-    }
 }

@@ -20,7 +20,7 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 
 use rabia_bank_actors::ledger::{BLOCK, BadRow, Block};
 use rabia_bank_actors::snapshot::Restoring;
-use rabia_bank_messages::genesis::{Founding, SessionLimits};
+use rabia_bank_messages::genesis::{BankTerms, Founding, SessionLimits};
 use rabia_bank_messages::ids::{Digest, Millis};
 use rabia_bank_messages::level::TooNew;
 use rabia_bank_storage::{BooksView, Snapshot, StoreError};
@@ -133,6 +133,8 @@ pub struct Backup {
     pub snapshot: Snapshot,
     /// The largest amount of one transaction, in minor units.
     pub transaction_limit: u64,
+    /// What the bank is about.
+    pub bank: BankTerms,
     /// When sessions expire in the cluster that the backup is of.
     pub sessions: SessionLimits,
     /// The level that it is at.
@@ -220,14 +222,24 @@ pub fn read(input: impl Read, now: Millis, copy: NewCopy<'_>) -> Result<Backup, 
     let loading = restoring.loading();
     let (slot, transactions) = (loading.slot(), loading.transactions());
     let (transaction_limit, chain_head) = (loading.transaction_limit(), loading.chain_head());
-    let (sessions, level) = (loading.session_limits(), loading.level());
+    let (bank, sessions, level) = (loading.terms().clone(), loading.session_limits(), loading.level());
     let (log_time, newest_timestamp) = (loading.log_time(), loading.newest_timestamp());
     check_history(&snapshot, last.as_ref(), head, transactions, chain_head)?;
     let partial = last.filter(|_| restoring.loading().last_block().is_some());
     snapshot.slot = slot;
     restoring.loading().found(copy.founding, copy.keep_tokens, copy.members)?;
     snapshot.state = restoring.into_new_cluster(partial.as_ref(), now)?;
-    Ok(Backup { snapshot, transaction_limit, sessions, level, transactions, chain_head, newest_timestamp, log_time })
+    Ok(Backup {
+        snapshot,
+        transaction_limit,
+        bank,
+        sessions,
+        level,
+        transactions,
+        chain_head,
+        newest_timestamp,
+        log_time,
+    })
 }
 
 /// The blocks must end where the state does.

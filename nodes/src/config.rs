@@ -10,10 +10,10 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use rabia_bank_messages::bank::{DEFAULT_TRANSACTION_LIMIT, MAX_BALANCE};
+use rabia_bank_messages::bank::{DEFAULT_TRANSACTION_LIMIT, MAX_BALANCE, OwnAsset};
 use rabia_bank_messages::genesis::{
-    DEFAULT_MAX_SESSIONS, DEFAULT_OWNER_HISTORY, DEFAULT_SESSION_IDLE_MS, DEFAULT_WINDOW, Founding, FoundingToken,
-    Genesis, SessionLimits,
+    BankTerms, DEFAULT_MAX_SESSIONS, DEFAULT_OWNER_HISTORY, DEFAULT_SESSION_IDLE_MS, DEFAULT_WINDOW, Founding,
+    FoundingToken, Genesis, SessionLimits,
 };
 use rabia_bank_messages::ids::{ClusterId, Digest, MAX_NODES, Millis, NodeId, Secret, StoreId, TokenId};
 use rabia_bank_messages::level::MAX_LEVEL;
@@ -96,8 +96,10 @@ pub struct NodeConfig {
     pub window: u64,
     /// K: slots beyond two windows that slot owners are read from.
     pub owner_history: u64,
-    /// The largest amount of one transaction, in minor units.
+    /// The largest amount of one transaction of the cluster's own asset, in minor units.
     pub transaction_limit: u64,
+    /// What the bank is about.
+    pub bank: BankTerms,
     /// When sessions expire: the same at all members.
     pub sessions: SessionLimits,
     /// The level that the cluster begins at. Which one it is at now, is in the log.
@@ -159,6 +161,9 @@ struct ConfigFile {
     window: Option<u64>,
     owner_history: Option<u64>,
     transaction_limit: Option<u64>,
+    asset: Option<AssetText>,
+    #[serde(default)]
+    allow_overdraft: bool,
     max_sessions: Option<u64>,
     session_idle_ms: Option<Millis>,
     level: Option<u32>,
@@ -265,6 +270,10 @@ impl NodeConfig {
             window: file.window.unwrap_or(DEFAULT_WINDOW),
             owner_history: file.owner_history.unwrap_or(DEFAULT_OWNER_HISTORY),
             transaction_limit: file.transaction_limit.unwrap_or(DEFAULT_TRANSACTION_LIMIT),
+            bank: BankTerms {
+                asset: file.asset.map_or_else(OwnAsset::default, |AssetText(asset)| asset),
+                allow_overdraft: file.allow_overdraft,
+            },
             sessions: SessionLimits {
                 open: file.max_sessions.unwrap_or(DEFAULT_MAX_SESSIONS),
                 idle_ms: file.session_idle_ms.unwrap_or(DEFAULT_SESSION_IDLE_MS),
@@ -294,6 +303,7 @@ impl NodeConfig {
             window: self.window,
             owner_history: self.owner_history,
             transaction_limit: self.transaction_limit,
+            bank: self.bank.clone(),
             sessions: self.sessions,
             level: self.level,
             founding: self.founding.clone(),
@@ -444,7 +454,8 @@ impl NodeConfig {
              \n\
              # Constants of the cluster: the same in every node's file, and never changed once it has run.\n\
              # window: slots in agreement at once. owner_history: how long a node stays a slot owner, in slots.\n\
-             # transaction_limit: the largest amount of one transaction, in minor units.\n\
+             # transaction_limit: the largest amount of one transaction, in minor units. asset: what accounts hold where nothing\n\
+             # else is said, and its decimal places. allow_overdraft: whether accounts may have a lower bound below 0.\n\
              # max_sessions: client sessions that may be open; for one more the one ends that was idle for longest, if for
 \
              # an hour. session_idle_ms: so long may one be idle, in milliseconds.\n\
@@ -452,6 +463,8 @@ impl NodeConfig {
              window = {window}\n\
              owner_history = {history}\n\
              transaction_limit = {limit}\n\
+             asset = \"{asset}\"\n\
+             allow_overdraft = {overdraft}\n\
              max_sessions = {max_sessions}\n\
              session_idle_ms = {session_idle}\n\
              level = {level}\n\
@@ -466,6 +479,8 @@ impl NodeConfig {
             window = self.window,
             history = self.owner_history,
             limit = self.transaction_limit,
+            asset = self.bank.asset,
+            overdraft = self.bank.allow_overdraft,
             max_sessions = self.sessions.open,
             session_idle = self.sessions.idle_ms,
             level = self.level,
@@ -532,6 +547,19 @@ impl FirstToken {
 }
 
 /// The same path wherever the process goes; as it is, where that can't be told.
+/// An asset as it stands in the file: `EUR:2`.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct AssetText(OwnAsset);
+
+impl TryFrom<String> for AssetText {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<AssetText, String> {
+        text.parse().map(AssetText)
+    }
+}
+
 fn absolute(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path)
 }
@@ -563,6 +591,7 @@ mod tests {
             window: 8,
             owner_history: 4,
             transaction_limit: 5_000,
+            bank: BankTerms { asset: "EUR:2".parse().unwrap(), allow_overdraft: true },
             sessions: SessionLimits { open: 12, idle_ms: 60_000 },
             level: 3,
             founding: Founding {

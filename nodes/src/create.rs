@@ -15,7 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rabia_bank_actors::uptime;
 use rabia_bank_messages::bank::DEFAULT_TRANSACTION_LIMIT;
 use rabia_bank_messages::escape::escaped;
-use rabia_bank_messages::genesis::{DEFAULT_WINDOW, Founding, Genesis, SessionLimits};
+use rabia_bank_messages::genesis::{BankTerms, DEFAULT_WINDOW, Founding, Genesis, SessionLimits};
 use rabia_bank_messages::ids::{ClusterId, MAX_NODES, Millis, NodeId};
 use rabia_bank_messages::level;
 use rabia_bank_messages::promise::Identity;
@@ -49,8 +49,10 @@ pub struct NewCluster {
     pub base_port: u16,
     /// W: slots in agreement at once.
     pub window: u64,
-    /// The largest amount of one transaction, in minor units.
+    /// The largest amount of one transaction of the cluster's own asset, in minor units.
     pub transaction_limit: u64,
+    /// What the bank is about.
+    pub bank: BankTerms,
     /// When sessions expire in the new cluster.
     pub sessions: SessionLimits,
     /// The level that it begins at: 1 to the highest that this program knows.
@@ -83,6 +85,7 @@ impl NewCluster {
             base_port: DEFAULT_CLIENT_PORT,
             window: DEFAULT_WINDOW,
             transaction_limit: DEFAULT_TRANSACTION_LIMIT,
+            bank: BankTerms::default(),
             sessions: SessionLimits::default(),
             level: level::highest(),
             tls: None,
@@ -298,6 +301,7 @@ fn configs(new: &NewCluster, keys: &[MemberKey], founding: Founding) -> Vec<Node
             window: new.window,
             owner_history: genesis.owner_history,
             transaction_limit: new.transaction_limit,
+            bank: new.bank.clone(),
             sessions: new.sessions,
             level: new.level,
             founding: founding.clone(),

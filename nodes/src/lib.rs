@@ -64,6 +64,8 @@ pub mod replace;
 #[doc = include_str!("../SECURITY.md")]
 pub mod security {}
 #[cfg(feature = "embed")]
+mod replay;
+#[cfg(feature = "embed")]
 pub mod server;
 #[cfg(feature = "embed")]
 pub mod testing;

@@ -108,6 +108,14 @@ fn difference(file: &Genesis, configuration: &Genesis) -> String {
             format!("{name} is {file} in the file, {configuration} in the configuration")
         })
         .collect();
+    let (asset, other) = (&file.bank.asset, &configuration.bank.asset);
+    if asset != other {
+        differences.push(format!("asset is {asset} in the file, {other} in the configuration"));
+    }
+    let (overdraft, other) = (file.bank.allow_overdraft, configuration.bank.allow_overdraft);
+    if overdraft != other {
+        differences.push(format!("allow_overdraft is {overdraft} in the file, {other} in the configuration"));
+    }
     let stores = file.nodes().zip(file.stores.iter().zip(&configuration.stores));
     differences.extend(stores.filter(|(_, (file, configuration))| file != configuration).map(
         |(node, (file, configuration))| {

@@ -25,7 +25,7 @@ impl Bank {
         let open = (RequestHeader { session: 0, key: KEY, number: 0, acknowledged: 0, token: 0 }, Action::Open);
         let batch = bank.batch([open]);
         bank.apply(&batch);
-        let create = |n| Operation::CreateAccount { account_id: account(n), initial_balance: Amount::new(1 << 40) };
+        let create = |n| Operation::create_account(account(n), Amount::new(1 << 40));
         let commands = (0..ACCOUNTS).map(create).collect();
         let created = bank.request(Command::Bulk(Bulk { commands, atomic: true }));
         let batch = bank.batch([created]);

@@ -28,7 +28,7 @@
 
 use rabia_bank_messages::bank::{Refusal, Success};
 use rabia_bank_messages::client::Feed;
-use rabia_bank_messages::genesis::SessionLimits;
+use rabia_bank_messages::genesis::{BankTerms, SessionLimits};
 use rabia_bank_messages::ids::{Digest, Millis, Secret};
 
 #[doc = include_str!("../ADDING_A_COMMAND.md")]
@@ -114,6 +114,11 @@ impl Loading {
     /// The largest amount of one transaction, in minor units.
     pub fn transaction_limit(&self) -> u64 {
         self.head().transaction_limit()
+    }
+
+    /// What is fixed when a bank's cluster is created.
+    pub fn terms(&self) -> &BankTerms {
+        self.head().terms()
     }
 
     /// The timestamp of the newest transaction, in milliseconds since the Unix epoch; 0 if there is none.

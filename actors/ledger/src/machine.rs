@@ -526,7 +526,7 @@ pub struct Figures {
     /// Accounts, or whatever the machine is a collection of.
     pub accounts: u64,
     /// The sum of all balances, in minor units.
-    pub total_balance: u64,
+    pub total_balance: i64,
 }
 
 /// The rows of a machine that changed between two snapshots.

@@ -21,7 +21,7 @@ use rabia_bank_messages::sabotage::{Rule, is_broken};
 use rabia_bank_messages::token::Token;
 use serde::{Deserialize, Serialize};
 
-use super::rights::{DAY, Rights};
+use super::rights::{DAY, Rights, Spent};
 use super::rows::BadRow;
 
 /// The longest life of a token, in milliseconds: ten years.
@@ -167,7 +167,7 @@ impl Roster {
     /// What may be done with a token, at this time; none if it is not in force, or the owner's of a folder.
     pub fn rights(&self, token: u64, now: Millis) -> Option<Rights<'_>> {
         match self.asker(token, now)? {
-            Asker::Principal(number) => Some(Rights::new(number, self.principal(number)?, 0)),
+            Asker::Principal(number) => Some(Rights::new(number, self.principal(number)?, Spent::default())),
             Asker::Owner(_) => None,
         }
     }
@@ -298,25 +298,25 @@ impl Roster {
     }
 }
 
-/// What a principal has moved out of accounts on a day, in minor units.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct Spent {
+/// What a principal has moved out of accounts on a day.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct SpentOn {
     day: u64,
-    amount: u64,
+    spent: Spent,
 }
 
 /// Principals, tokens, and what principals with a limit a day have moved.
 #[derive(Debug)]
 pub(super) struct Principals {
     roster: Arc<Roster>,
-    spent: BTreeMap<PrincipalNumber, Spent>,
+    spent: BTreeMap<PrincipalNumber, SpentOn>,
 }
 
 /// The same, in the row of the state.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct PrincipalsRow {
     roster: Roster,
-    spent: Vec<(PrincipalNumber, Spent)>,
+    spent: Vec<(PrincipalNumber, SpentOn)>,
 }
 
 impl Default for PrincipalsRow {
@@ -347,13 +347,13 @@ impl Principals {
 
     /// What this principal may do.
     pub(super) fn rights(&self, number: PrincipalNumber, now: Millis) -> Option<Rights<'_>> {
-        let spent = self.spent.get(&number).filter(|spent| spent.day == now / DAY);
-        Some(Rights::new(number, self.roster.principal(number)?, spent.map_or(0, |spent| spent.amount)))
+        let on = self.spent.get(&number).filter(|on| on.day == now / DAY);
+        Some(Rights::new(number, self.roster.principal(number)?, on.map_or(Spent::default(), |on| on.spent.clone())))
     }
 
     /// So much has it moved out of accounts on the day of `now`.
-    pub(super) fn note_spent(&mut self, number: PrincipalNumber, amount: u64, now: Millis) {
-        self.spent.insert(number, Spent { day: now / DAY, amount });
+    pub(super) fn note_spent(&mut self, number: PrincipalNumber, spent: Spent, now: Millis) {
+        self.spent.insert(number, SpentOn { day: now / DAY, spent });
     }
 
     /// Whether this asker may do this.
@@ -385,7 +385,7 @@ impl Principals {
     pub(super) fn to_row(&self) -> PrincipalsRow {
         PrincipalsRow {
             roster: (*self.roster).clone(),
-            spent: self.spent.iter().map(|(number, spent)| (*number, *spent)).collect(),
+            spent: self.spent.iter().map(|(number, on)| (*number, on.clone())).collect(),
         }
     }
 

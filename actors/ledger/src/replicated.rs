@@ -133,7 +133,7 @@ pub struct Summary {
     /// How many entries of the history: also the id of the newest. Of the bank, transactions.
     pub transactions: u64,
     /// The sum of all balances, in minor units; 0 where there are none.
-    pub total_balance: u64,
+    pub total_balance: i64,
     /// How many sessions are open.
     pub sessions: u64,
 }

@@ -1,10 +1,11 @@
 //! What a principal may do, as a machine asks it for each command.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 use rabia_bank_messages::ids::Millis;
 use rabia_bank_messages::principal::{PrincipalNumber, Role};
 use rabia_bank_messages::sabotage::{Rule, is_broken};
+use serde::{Deserialize, Serialize};
 
 use super::principals::PrincipalState;
 
@@ -19,13 +20,34 @@ pub const DAY: Millis = 86_400_000;
 pub struct Rights<'a> {
     number: PrincipalNumber,
     of: &'a PrincipalState,
-    /// What it has moved out of accounts today, in minor units.
-    spent: Cell<u64>,
+    /// What it has moved out of accounts today.
+    spent: RefCell<Spent>,
+}
+
+/// Which of several things an amount is of, as the machine counts them.
+pub type Kind = u16;
+
+/// What a principal has moved out of accounts on one day: an amount of each kind, in minor units. Empty where it has no limit.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Spent(Vec<(Kind, u64)>);
+
+impl Spent {
+    fn of(&self, kind: Kind) -> u64 {
+        self.0.iter().find(|(other, _)| *other == kind).map_or(0, |(_, amount)| *amount)
+    }
+
+    fn add(&mut self, kind: Kind, more: u64) {
+        match self.0.iter_mut().find(|(other, _)| *other == kind) {
+            Some((_, amount)) => *amount = amount.saturating_add(more),
+            None => self.0.push((kind, more)),
+        }
+    }
 }
 
 impl<'a> Rights<'a> {
-    pub(crate) fn new(number: PrincipalNumber, of: &'a PrincipalState, spent: u64) -> Rights<'a> {
-        Rights { number, of, spent: Cell::new(spent) }
+    pub(crate) fn new(number: PrincipalNumber, of: &'a PrincipalState, spent: Spent) -> Rights<'a> {
+        Rights { number, of, spent: RefCell::new(spent) }
     }
 
     /// Its number.
@@ -49,7 +71,7 @@ impl<'a> Rights<'a> {
     }
 
     /// Whether its scopes let it look at anything.
-    fn is_reader(&self) -> bool {
+    pub fn is_reader(&self) -> bool {
         self.of.roles.has_any([Role::Reader, Role::Teller, Role::Minter, Role::Manager, Role::Auditor])
     }
 
@@ -63,31 +85,37 @@ impl<'a> Rights<'a> {
         self.of.scopes.credit.iter().any(|scope| scope.has(account)) || is_broken(Rule::ScopesAtApply)
     }
 
+    /// Whether it may bring money to every account.
+    pub fn credits_all(&self) -> bool {
+        self.of.scopes.credit.iter().any(|scope| scope.is_all()) || is_broken(Rule::ScopesAtApply)
+    }
+
     /// Whether one transaction may move so much.
     pub fn may_move(&self, amount: u64) -> bool {
         self.of.limits.per_transaction.is_none_or(|limit| amount <= limit) || is_broken(Rule::LimitsAtApply)
     }
 
-    /// Whether so much more may leave accounts today.
-    pub fn may_spend(&self, amount: u64) -> bool {
-        let more = self.spent.get().saturating_add(amount);
-        self.of.limits.per_day.is_none_or(|limit| more <= limit) || is_broken(Rule::LimitsAtApply)
+    /// Whether so much more of this kind may leave accounts today.
+    pub fn may_spend(&self, kind: Kind, amount: u64) -> bool {
+        let Some(limit) = self.of.limits.per_day else { return true };
+        let more = self.spent.borrow().of(kind).saturating_add(amount);
+        more <= limit || is_broken(Rule::LimitsAtApply)
     }
 
-    /// So much has left an account.
-    pub fn spend(&self, amount: u64) {
+    /// So much of this kind has left an account.
+    pub fn spend(&self, kind: Kind, amount: u64) {
         if self.of.limits.per_day.is_some() {
-            self.spent.set(self.spent.get().saturating_add(amount));
+            self.spent.borrow_mut().add(kind, amount);
         }
     }
 
     /// What has left accounts today, to go back to.
-    pub fn spent(&self) -> u64 {
-        self.spent.get()
+    pub fn spent(&self) -> Spent {
+        self.spent.borrow().clone()
     }
 
     /// Something was undone: so much has left accounts today.
-    pub fn give_back(&self, spent: u64) {
-        self.spent.set(spent);
+    pub fn give_back(&self, spent: Spent) {
+        self.spent.replace(spent);
     }
 }

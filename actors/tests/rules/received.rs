@@ -52,10 +52,8 @@ impl Bank {
     }
 
     fn create(&mut self, accounts: std::ops::Range<u32>, balance: u64) {
-        let commands = accounts.map(|account| Operation::CreateAccount {
-            account_id: format!("account-{account}").into(),
-            initial_balance: Amount::new(balance),
-        });
+        let commands =
+            accounts.map(|account| Operation::create_account(format!("account-{account}"), Amount::new(balance)));
         self.command(Command::Bulk(Bulk { commands: commands.collect(), atomic: true }));
     }
 

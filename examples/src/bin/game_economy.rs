@@ -27,7 +27,7 @@ struct Join(&'static str);
 
 /// A player has earned gold.
 #[derive(Message)]
-#[rtype(result = "Result<u64, Refusal>")]
+#[rtype(result = "Result<i64, Refusal>")]
 struct Earn(&'static str, u64);
 
 /// A player buys from the shop, or from another player.
@@ -83,7 +83,7 @@ impl Handler<Join> for Market {
     type Result = ResponseActFuture<Self, Result<(), Refusal>>;
 
     fn handle(&mut self, Join(player): Join, _: &mut Self::Context) -> Self::Result {
-        let opening = Operation::CreateAccount { account_id: player.into(), initial_balance: Amount::new(0) };
+        let opening = Operation::create_account(player, Amount::new(0));
         let opening = self.order(opening).into_actor(self);
         Box::pin(opening.map(move |opened, market, _| match opened {
             // The gold of an earlier game is still there.
@@ -97,7 +97,7 @@ impl Handler<Join> for Market {
 }
 
 impl Handler<Earn> for Market {
-    type Result = ResponseFuture<Result<u64, Refusal>>;
+    type Result = ResponseFuture<Result<i64, Refusal>>;
 
     fn handle(&mut self, Earn(player, gold): Earn, _: &mut Self::Context) -> Self::Result {
         let earning = self.order(Operation::Deposit { account_id: player.into(), amount: Amount::new(gold) });

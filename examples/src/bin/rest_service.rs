@@ -128,7 +128,7 @@ struct Page {
 
 async fn create_account(request: HttpRequest, bank: web::Data<Bank>, body: web::Json<Opening>) -> HttpResponse {
     let Opening { account_id, initial_balance } = body.into_inner();
-    execute(&request, &bank, Operation::CreateAccount { account_id, initial_balance }).await
+    execute(&request, &bank, Operation::create_account(account_id, initial_balance)).await
 }
 
 async fn deposit(

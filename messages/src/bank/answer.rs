@@ -4,10 +4,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::asset::Asset;
 use super::record::{Account, AccountId, Transaction};
 use super::refusal::Refusal;
 use super::statistics::Statistics;
 use super::status::Status;
+use crate::number;
 use crate::open::OtherFields;
 use crate::principal::{PrincipalInfo, TokenInfo};
 
@@ -44,15 +46,15 @@ impl TryFrom<ItemFields> for ItemResult {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(untagged, try_from = "SuccessFields")]
 pub enum Success {
-    /// Of `create_account` (with the opening transaction, if the balance is above 0) and of `get_account`.
+    /// Of `create_account` (with the opening transaction), of `set_account` (with the change), and of `get_account`.
     Account {
-        /// As it is now.
-        account: Account,
-        /// The opening, if it was created with a balance above 0.
+        /// As it is now; of a command as it was then.
+        account: Box<Account>,
+        /// What created or changed it.
         #[serde(skip_serializing_if = "Option::is_none")]
         transaction: Option<Transaction>,
     },
-    /// Of `deposit`, `withdraw`, `transfer`, `get_transaction`.
+    /// Of `deposit`, `withdraw`, `transfer`, `create_asset`, `get_transaction`.
     Transaction {
         /// As it stands in the history.
         transaction: Transaction,
@@ -64,8 +66,8 @@ pub enum Success {
     },
     /// Of `get_balance`.
     Balance {
-        /// Minor units, 0 to [`MAX_BALANCE`](super::MAX_BALANCE).
-        balance: u64,
+        /// Minor units, from −(2^53 − 1) to [`MAX_BALANCE`](super::MAX_BALANCE).
+        balance: i64,
     },
     /// Of `list_accounts`.
     Accounts {
@@ -74,6 +76,11 @@ pub enum Success {
         /// The `after` of the next page, if there is more.
         #[serde(skip_serializing_if = "Option::is_none")]
         next: Option<AccountId>,
+    },
+    /// Of `list_assets`.
+    Assets {
+        /// The cluster's own one first.
+        assets: Vec<Asset>,
     },
     /// Of `get_transaction_history`.
     Transactions {
@@ -125,10 +132,12 @@ enum Next {
 /// Every field that `"ok"` may have. Which are there says which [`Success`] it is.
 #[derive(Deserialize)]
 struct SuccessFields {
-    account: Option<Account>,
+    account: Option<Box<Account>>,
     transaction: Option<Transaction>,
     results: Option<Vec<ItemResult>>,
-    balance: Option<u64>,
+    #[serde(default, deserialize_with = "number::optional_signed")]
+    balance: Option<i64>,
+    assets: Option<Vec<Asset>>,
     accounts: Option<Vec<Account>>,
     transactions: Option<Vec<Transaction>>,
     statistics: Option<Box<Statistics>>,
@@ -160,6 +169,7 @@ impl TryFrom<SuccessFields> for Success {
                     Some(Next::Transaction(_)) => return Err("the next page of accounts starts at an account id"),
                 },
             },
+            SuccessFields { assets: Some(assets), .. } => Success::Assets { assets },
             SuccessFields { transactions: Some(transactions), next, .. } => Success::Transactions {
                 transactions,
                 next: match next {

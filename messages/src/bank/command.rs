@@ -7,7 +7,9 @@ use serde::de::{self, DeserializeSeed, EnumAccess, IntoDeserializer, VariantAcce
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::amount::Amount;
+use super::asset::CreateAsset;
 use super::record::AccountId;
+use super::settings::{CreateAccount, SetAccount};
 use crate::named::named;
 use crate::principal::{Admin, AdminKind};
 
@@ -18,29 +20,29 @@ pub const MAX_BULK: usize = 10_000;
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Operation {
-    /// Opens an account: `invalid_account_id`, `invalid_amount`, `account_exists`, `balance_overflow`.
-    CreateAccount {
-        /// Its name: see [`is_valid_account_id`](super::is_valid_account_id).
-        account_id: AccountId,
-        /// Its first balance; may be 0. Above 0 it is an opening transaction.
-        initial_balance: Amount,
-    },
-    /// Brings money in: `invalid_account_id`, `invalid_amount`, `account_not_found`, `balance_overflow`.
+    /// Opens an account: `invalid_account_id`, `invalid_asset`, `invalid_bounds`, `invalid_code`, `invalid_name`, `not_authorised`,
+    /// `invalid_amount`, `account_exists`, `asset_not_found`, `limit_exceeded`, `balance_limit`, `balance_overflow`. Always a
+    /// transaction, also of amount 0.
+    CreateAccount(Box<CreateAccount>),
+    /// Brings money in: `invalid_account_id`, `not_authorised`, `invalid_amount`, `account_not_found`, `account_closed`,
+    /// `account_frozen`, `limit_exceeded`, `balance_limit`, `balance_overflow`.
     Deposit {
         /// The account that gets it.
         account_id: AccountId,
         /// Minor units, 1 to the limit per transaction.
         amount: Amount,
     },
-    /// Takes money out: `invalid_account_id`, `invalid_amount`, `account_not_found`, `insufficient_funds`.
+    /// Takes money out: `invalid_account_id`, `not_authorised`, `invalid_amount`, `account_not_found`, `account_closed`,
+    /// `account_frozen`, `limit_exceeded`, `insufficient_funds`, `balance_overflow`.
     Withdraw {
         /// The account that gives it.
         account_id: AccountId,
         /// Minor units, 1 to the limit per transaction.
         amount: Amount,
     },
-    /// Moves money: `invalid_account_id` (source, then destination), `invalid_amount`, `same_account`, `account_not_found`
-    /// (source, then destination), `insufficient_funds`, `balance_overflow`.
+    /// Moves money: `invalid_account_id`, `not_authorised`, `invalid_amount`, `same_account`, `account_not_found`, `asset_mismatch`,
+    /// `account_closed`, `account_frozen`, `limit_exceeded`, `insufficient_funds`, `balance_limit`, `balance_overflow`. Of the two
+    /// accounts the source is looked at first.
     Transfer {
         /// The account that gives it.
         from_account: AccountId,
@@ -49,6 +51,18 @@ pub enum Operation {
         /// Minor units, 1 to the limit per transaction.
         amount: Amount,
     },
+    /// Changes what an account lets happen, and what is said of it: `invalid_account_id`, `invalid_bounds`, `invalid_code`,
+    /// `invalid_name`, `not_authorised`, `account_not_found`, `account_closed`, `account_not_empty`.
+    SetAccount(Box<SetAccount>),
+    /// Brings an asset into being: `invalid_asset`, `not_authorised`, `asset_exists`, `too_many_assets`.
+    CreateAsset(CreateAsset),
+}
+
+impl Operation {
+    /// Opens an account with the usual settings, of the cluster's own asset.
+    pub fn create_account(account_id: impl Into<AccountId>, initial_balance: Amount) -> Operation {
+        Operation::CreateAccount(Box::new(CreateAccount::new(account_id, initial_balance)))
+    }
 }
 
 /// A client's list of operations, in one request.
@@ -78,6 +92,8 @@ pub enum OperationKind {
     Deposit,
     Withdraw,
     Transfer,
+    SetAccount,
+    CreateAsset,
 }
 
 named!(OperationKind {
@@ -85,16 +101,20 @@ named!(OperationKind {
     Deposit = "deposit",
     Withdraw = "withdraw",
     Transfer = "transfer",
+    SetAccount = "set_account",
+    CreateAsset = "create_asset",
 });
 
 impl Operation {
     /// Which one it is.
     pub fn kind(&self) -> OperationKind {
         match self {
-            Operation::CreateAccount { .. } => OperationKind::CreateAccount,
+            Operation::CreateAccount(_) => OperationKind::CreateAccount,
             Operation::Deposit { .. } => OperationKind::Deposit,
             Operation::Withdraw { .. } => OperationKind::Withdraw,
             Operation::Transfer { .. } => OperationKind::Transfer,
+            Operation::SetAccount(_) => OperationKind::SetAccount,
+            Operation::CreateAsset(_) => OperationKind::CreateAsset,
         }
     }
 }

@@ -5,16 +5,19 @@
 
 mod amount;
 mod answer;
+mod asset;
 mod batched;
 mod command;
 mod query;
 mod record;
 mod refusal;
+mod settings;
 mod statistics;
 mod status;
 
-pub use amount::{Amount, DEFAULT_TRANSACTION_LIMIT, MAX_BALANCE};
+pub use amount::{Amount, Bound, DEFAULT_TRANSACTION_LIMIT, MAX_BALANCE, is_valid_balance};
 pub use answer::{ItemResult, Success};
+pub use asset::{Asset, AssetCode, CreateAsset, MAX_ASSET_CODE, MAX_ASSETS, MAX_SCALE, OwnAsset, is_valid_asset};
 pub(crate) use command::AnyCommand;
 pub use command::{Bulk, Command, MAX_BULK, Operation, OperationKind};
 pub use query::{DEFAULT_PAGE, HistoryFilter, MAX_PAGE, Query, ReadLevel};
@@ -23,6 +26,7 @@ pub use record::{
     leg_hash,
 };
 pub use refusal::{ErrorCode, Outcome, Refusal};
+pub use settings::{AccountStatus, CreateAccount, MAX_CODE, MAX_NAME, SetAccount, is_valid_code, is_valid_name};
 pub use statistics::{HourVolume, Statistics, Volume};
 pub use status::{Process, Status};
 

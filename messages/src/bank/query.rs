@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::asset::AssetCode;
 use super::record::{AccountId, TransactionType};
 use crate::ids::{Millis, Slot};
 use crate::number;
@@ -34,7 +35,12 @@ pub enum Query {
         /// 1 to [`MAX_PAGE`]; [`DEFAULT_PAGE`] where absent.
         #[serde(default, deserialize_with = "number::optional", skip_serializing_if = "Option::is_none")]
         limit: Option<u32>,
+        /// Those of this class.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        code: Option<Box<str>>,
     },
+    /// All assets, the cluster's own one first, in the order in which they were created.
+    ListAssets {},
     /// A page of the transactions that pass the filter, newest first.
     GetTransactionHistory(HistoryFilter),
     /// One transaction, or `transaction_not_found`.
@@ -45,9 +51,12 @@ pub enum Query {
     },
     /// Figures over the whole bank.
     GetStatistics {
-        /// Transactions of at least this amount are listed as large; a tenth of the transaction limit where absent.
+        /// Transactions of at least this amount are listed as large; a tenth of the asset's limit per transaction where absent.
         #[serde(default, deserialize_with = "number::optional", skip_serializing_if = "Option::is_none")]
         large_amount: Option<u64>,
+        /// Of which asset, or `asset_not_found`; the cluster's own one where absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        asset: Option<AssetCode>,
     },
     /// All principals and tokens: for administrators and auditors.
     ListPrincipals {},

@@ -6,8 +6,12 @@
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::amount::Bound;
+use super::asset::{AssetCode, OwnAsset};
+use super::settings::AccountStatus;
 use crate::ids::{self, Digest, Millis, Salt, Slot};
 use crate::named::named;
+use crate::number;
 use crate::open::{self, OtherFields};
 use crate::principal::PrincipalNumber;
 
@@ -28,8 +32,30 @@ pub fn is_valid_account_id(id: &str) -> bool {
 pub struct Account {
     /// Its name, which never changes.
     pub account_id: AccountId,
-    /// Minor units, 0 to [`MAX_BALANCE`](super::MAX_BALANCE).
-    pub balance: u64,
+    /// What it holds.
+    #[serde(default = "no_currency")]
+    pub asset: AssetCode,
+    /// Minor units, from −(2^53 − 1) to [`MAX_BALANCE`](super::MAX_BALANCE).
+    #[serde(deserialize_with = "number::signed")]
+    pub balance: i64,
+    /// What may leave it now: the balance less `min_balance`. Absent where there is no such bound.
+    #[serde(default, deserialize_with = "number::optional_signed")]
+    pub available: Option<i64>,
+    /// No command takes its balance below.
+    #[serde(default = "zero")]
+    pub min_balance: Bound,
+    /// No command takes its balance above.
+    #[serde(default = "none")]
+    pub max_balance: Bound,
+    /// What it lets happen.
+    #[serde(default)]
+    pub status: AccountStatus,
+    /// Its class, if it has one.
+    #[serde(default)]
+    pub code: Option<Box<str>>,
+    /// Whose it is, or what for, if that was said.
+    #[serde(default)]
+    pub name: Option<Box<str>>,
     /// When it was created, by the clock of the log.
     pub created_at: Millis,
     /// Log time of its last transaction, if it had one.
@@ -37,23 +63,54 @@ pub struct Account {
     pub last_transaction_at: Option<Millis>,
     /// How many transactions touched it.
     pub transaction_count: u64,
+    /// Rises by one with each transaction that touches it.
+    #[serde(default)]
+    pub version: u64,
     /// Fields that this program does not know.
     #[serde(flatten, skip_serializing)]
     pub other: OtherFields,
 }
 
+/// What nodes of before there were assets do not say.
+fn no_currency() -> AssetCode {
+    OwnAsset::default().code
+}
+
+fn zero() -> Bound {
+    Bound::At(0)
+}
+
+fn none() -> Bound {
+    Bound::None
+}
+
 impl Serialize for Account {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Account { account_id, balance, created_at, last_transaction_at, transaction_count, other } = self;
-        let fields = 4 + usize::from(last_transaction_at.is_some()) + other.len();
+        let Account { account_id, asset, balance, available, min_balance, max_balance, status, .. } = self;
+        let Account { code, name, created_at, last_transaction_at, transaction_count, version, other, .. } = self;
+        let there = [available.is_some(), code.is_some(), name.is_some(), last_transaction_at.is_some()];
+        let fields = 9 + there.iter().filter(|there| **there).count() + other.len();
         let mut map = serializer.serialize_map(Some(fields))?;
         map.serialize_entry("account_id", account_id)?;
+        map.serialize_entry("asset", asset)?;
         map.serialize_entry("balance", balance)?;
+        if let Some(available) = available {
+            map.serialize_entry("available", available)?;
+        }
+        map.serialize_entry("min_balance", min_balance)?;
+        map.serialize_entry("max_balance", max_balance)?;
+        map.serialize_entry("status", status)?;
+        for (key, text) in [("code", code), ("name", name)] {
+            if let Some(text) = text {
+                map.serialize_entry(key, text)?;
+            }
+        }
         map.serialize_entry("created_at", created_at)?;
         if let Some(at) = last_transaction_at {
             map.serialize_entry("last_transaction_at", at)?;
         }
         map.serialize_entry("transaction_count", transaction_count)?;
+        map.serialize_entry("version", version)?;
         other.serialize_into(&mut map)?;
         map.end()
     }
@@ -73,6 +130,10 @@ pub enum TransactionType {
     Transfer,
     /// Nothing moved: an administrator changed who may do what.
     Admin,
+    /// Nothing moved: what an account lets happen changed, or what is said of it.
+    AccountChange,
+    /// Nothing moved: an asset came into being.
+    Asset,
 }
 
 named!(TransactionType {
@@ -81,7 +142,22 @@ named!(TransactionType {
     Withdrawal = "withdrawal",
     Transfer = "transfer",
     Admin = "admin",
+    AccountChange = "account_change",
+    Asset = "asset",
 });
+
+impl TransactionType {
+    /// Whether its transactions have an amount.
+    pub fn has_amount(self) -> bool {
+        match self {
+            TransactionType::Opening
+            | TransactionType::Deposit
+            | TransactionType::Withdrawal
+            | TransactionType::Transfer => true,
+            TransactionType::Admin | TransactionType::AccountChange | TransactionType::Asset => false,
+        }
+    }
+}
 
 /// The kind of a transaction as a node says it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -152,15 +228,21 @@ pub struct Transaction {
     /// The account that was credited; absent if the money left the bank.
     #[serde(default)]
     pub to_account: Option<AccountId>,
-    /// Minor units, above 0. Of a type that this program does not know it may be absent; then it is 0 here.
+    /// What moved; absent where it is the cluster's own asset, and where nothing moved.
+    #[serde(default)]
+    pub asset: Option<AssetCode>,
+    /// Minor units: above 0, but for an opening. 0 here where the transaction has none.
     #[serde(default)]
     pub amount: u64,
     /// The source's balance after it, in minor units.
-    #[serde(default)]
-    pub from_balance: Option<u64>,
+    #[serde(default, deserialize_with = "number::optional_signed")]
+    pub from_balance: Option<i64>,
     /// The destination's balance after it.
+    #[serde(default, deserialize_with = "number::optional_signed")]
+    pub to_balance: Option<i64>,
+    /// Of an opening and of a change: what was set about the destination, as JSON. Absent where nothing was said.
     #[serde(default)]
-    pub to_balance: Option<u64>,
+    pub settings: Option<Box<str>>,
     /// Log time: never below that of the transaction before.
     pub timestamp: Millis,
     /// The slot of the log that carried its command.
@@ -171,7 +253,7 @@ pub struct Transaction {
     /// What the hashes of its sides are made of; none where there is nothing of it.
     #[serde(flatten, deserialize_with = "SideProofs::among")]
     pub proofs: Option<Box<SideProofs>>,
-    /// Of an administrator's record: what was done, as JSON.
+    /// Of a record of an administrator or of an asset: what was done, as JSON.
     #[serde(default)]
     pub act: Option<Box<str>>,
     /// Over the record and the hash before it.
@@ -238,8 +320,9 @@ mod optional_text {
     }
 }
 
-/// The hash of a side of a transaction: of its salt, the account's name, its balance afterwards, and what is held of that.
-pub fn leg_hash(salt: Salt, account: &str, balance: u64, held: u64) -> Digest {
+/// The hash of a side of a transaction: of its salt, the account's name, its balance afterwards, what is held of that, and what was
+/// set about it.
+pub fn leg_hash(salt: Salt, account: &str, balance: i64, held: u64, settings: Option<&str>) -> Digest {
     const LONGEST: usize = 16 + 1 + MAX_ACCOUNT_ID + 8 + 8;
     let mut bytes = [0; LONGEST];
     let name = &account.as_bytes()[..account.len().min(MAX_ACCOUNT_ID)];
@@ -249,7 +332,10 @@ pub fn leg_hash(salt: Salt, account: &str, balance: u64, held: u64) -> Digest {
     bytes[17..end].copy_from_slice(name);
     bytes[end..end + 8].copy_from_slice(&balance.to_be_bytes());
     bytes[end + 8..length].copy_from_slice(&held.to_be_bytes());
-    Digest::of(&bytes[..length])
+    let Some(settings) = settings else { return Digest::of(&bytes[..length]) };
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&bytes[..length]).update(settings.as_bytes());
+    Digest(*hasher.finalize().as_bytes())
 }
 
 impl Transaction {
@@ -263,22 +349,24 @@ impl Transaction {
     pub fn hide(&mut self, may_read: impl Fn(&str) -> bool) {
         let mut proofs = self.proofs.take().map_or_else(SideProofs::default, |proofs| *proofs);
         let SideProofs { from_salt, to_salt, from_hash, to_hash } = &mut proofs;
-        hide_side(&mut self.from_account, &mut self.from_balance, from_salt, from_hash, &may_read);
-        hide_side(&mut self.to_account, &mut self.to_balance, to_salt, to_hash, &may_read);
+        hide_side(&mut self.from_account, &mut self.from_balance, &mut None, from_salt, from_hash, &may_read);
+        hide_side(&mut self.to_account, &mut self.to_balance, &mut self.settings, to_salt, to_hash, &may_read);
         self.proofs = proofs.boxed();
     }
 }
 
 fn hide_side(
     account: &mut Option<AccountId>,
-    balance: &mut Option<u64>,
+    balance: &mut Option<i64>,
+    settings: &mut Option<Box<str>>,
     salt: &mut Option<Salt>,
     hash: &mut Option<Digest>,
     may_read: impl Fn(&str) -> bool,
 ) {
     if let Some(name) = account.take_if(|name| !may_read(name)) {
-        *hash = salt.take().zip(*balance).map(|(salt, balance)| leg_hash(salt, &name, balance, 0));
-        *balance = None;
+        let settings = settings.take();
+        let proof = |(salt, balance)| leg_hash(salt, &name, balance, 0, settings.as_deref());
+        *hash = salt.take().zip(balance.take()).map(proof);
     }
 }
 
@@ -296,10 +384,10 @@ impl Serialize for Transaction {
         let SideProofs { from_salt, to_salt, from_hash, to_hash } = self.proofs.as_deref().unwrap_or(&none);
         let salts = [("from_salt", from_salt), ("to_salt", to_salt)];
         let hashes = [("from_hash", from_hash), ("to_hash", to_hash)];
-        let is_admin = self.transaction_type == TransactionType::Admin;
-        let more = usize::from(!is_admin)
-            + usize::from(self.principal.is_some())
-            + usize::from(self.act.is_some())
+        let has_amount = self.transaction_type.known().is_none_or(TransactionType::has_amount);
+        let there =
+            [has_amount, self.asset.is_some(), self.settings.is_some(), self.principal.is_some(), self.act.is_some()];
+        let more = there.iter().filter(|there| **there).count()
             + salts.iter().filter(|(_, salt)| salt.is_some()).count()
             + hashes.iter().filter(|(_, hash)| hash.is_some()).count();
         let mut map = serializer.serialize_map(Some(5 + sides + more + self.other.len()))?;
@@ -310,13 +398,19 @@ impl Serialize for Transaction {
                 map.serialize_entry(name, account)?;
             }
         }
-        if !is_admin {
+        if let Some(asset) = &self.asset {
+            map.serialize_entry("asset", asset)?;
+        }
+        if has_amount {
             map.serialize_entry("amount", &self.amount)?;
         }
         for (name, balance) in balances {
             if let Some(balance) = balance {
                 map.serialize_entry(name, &balance)?;
             }
+        }
+        if let Some(settings) = &self.settings {
+            map.serialize_entry("settings", settings)?;
         }
         map.serialize_entry("timestamp", &self.timestamp)?;
         map.serialize_entry("slot", &self.slot)?;

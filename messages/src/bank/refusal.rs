@@ -15,15 +15,40 @@ pub enum ErrorCode {
     InvalidAccountId,
     /// Not a whole number from 1 (an initial balance: 0) to the cluster's limit per transaction.
     InvalidAmount,
+    /// An asset has a code of 1 to 12 characters of `A–Z 0–9 .`, a scale of 0 to 8, and a limit of 1 to 2^53 − 1.
+    InvalidAsset,
+    /// A bound is `none` or a balance, the lower one is not above the upper one, and the lower one is below 0 only where the cluster
+    /// allows overdrafts.
+    InvalidBounds,
+    /// A code is 1 to 32 characters of `A–Z a–z 0–9 _ - . :`.
+    InvalidCode,
+    /// A name is up to 100 bytes of UTF-8 without control characters.
+    InvalidName,
     /// There is an account of this name.
     AccountExists,
     /// There is no account of this name.
     AccountNotFound,
+    /// There is no asset of this code.
+    AssetNotFound,
+    /// There is an asset of this code.
+    AssetExists,
+    /// As many assets are there as may be.
+    TooManyAssets,
+    /// The accounts hold different assets.
+    AssetMismatch,
+    /// The account is closed, for ever.
+    AccountClosed,
+    /// The account's status does not let the money through.
+    AccountFrozen,
+    /// An account is closed only while it has a balance of 0.
+    AccountNotEmpty,
     /// There is no transaction of this id.
     TransactionNotFound,
-    /// The balance is below the amount.
+    /// What is available is below the amount.
     InsufficientFunds,
-    /// A balance, or the sum of all, would exceed 2^53 − 1.
+    /// The balance would pass the account's upper bound.
+    BalanceLimit,
+    /// A balance, or the sum of all of its asset, would exceed 2^53 − 1, or be below the same with a minus sign.
     BalanceOverflow,
     /// Source and destination are one.
     SameAccount,
@@ -82,10 +107,22 @@ pub enum ErrorCode {
 named!(ErrorCode or Other {
     InvalidAccountId = "invalid_account_id",
     InvalidAmount = "invalid_amount",
+    InvalidAsset = "invalid_asset",
+    InvalidBounds = "invalid_bounds",
+    InvalidCode = "invalid_code",
+    InvalidName = "invalid_name",
     AccountExists = "account_exists",
     AccountNotFound = "account_not_found",
+    AssetNotFound = "asset_not_found",
+    AssetExists = "asset_exists",
+    TooManyAssets = "too_many_assets",
+    AssetMismatch = "asset_mismatch",
+    AccountClosed = "account_closed",
+    AccountFrozen = "account_frozen",
+    AccountNotEmpty = "account_not_empty",
     TransactionNotFound = "transaction_not_found",
     InsufficientFunds = "insufficient_funds",
+    BalanceLimit = "balance_limit",
     BalanceOverflow = "balance_overflow",
     SameAccount = "same_account",
     BulkEmpty = "bulk_empty",

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::asset::{AssetCode, OwnAsset};
 use super::record::{Account, Transaction, TypeName};
 use crate::ids::Millis;
+use crate::number;
 use crate::open::OtherFields;
 
 /// How many transactions, and their amounts added up.
@@ -27,13 +29,20 @@ pub struct HourVolume {
     pub total: Volume,
 }
 
-/// Figures over the whole bank.
+/// Figures over all accounts and transactions of one asset. What moves nothing counts for the cluster's own one.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Statistics {
-    /// How many accounts were ever created; none is deleted.
+    /// Which asset.
+    #[serde(default = "no_currency")]
+    pub asset: AssetCode,
+    /// How many accounts that hold it were ever created; none is deleted.
     pub accounts: u64,
-    /// The sum of all balances, in minor units.
-    pub total_balance: u64,
+    /// The sum of their balances, in minor units.
+    #[serde(deserialize_with = "number::signed")]
+    pub total_balance: i64,
+    /// The same of every asset.
+    #[serde(default)]
+    pub totals: BTreeMap<AssetCode, i64>,
     /// Since the first slot.
     pub transactions: Volume,
     /// By type, every type present.
@@ -51,4 +60,9 @@ pub struct Statistics {
     /// Fields that this program does not know.
     #[serde(flatten)]
     pub other: OtherFields,
+}
+
+/// What nodes of before there were assets do not say.
+fn no_currency() -> AssetCode {
+    OwnAsset::default().code
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{self, ClusterId, Digest, Millis, NodeId, Slot};
+use crate::number;
 use crate::open::OtherFields;
 use crate::stages::{self, Stages};
 
@@ -62,8 +63,9 @@ pub struct Status {
     pub accounts: u64,
     /// How many transactions; their ids run from 1 to this number.
     pub transactions: u64,
-    /// The sum of all balances, in minor units.
-    pub total_balance: u64,
+    /// The sum of all balances of the cluster's own asset, in minor units.
+    #[serde(deserialize_with = "number::signed")]
+    pub total_balance: i64,
     /// How many sessions have neither ended nor expired.
     pub sessions: u64,
     /// Connections of clients to this node.

@@ -1,16 +1,27 @@
 //! Commands: each is known by one name alone, in a bulk and in a batch, and stands in a batch in one encoding.
 
-use rabia_bank_messages::bank::{Amount, Bulk, Command, Operation, OperationKind};
+use rabia_bank_messages::bank::{
+    AccountStatus, Amount, Bound, Bulk, Command, CreateAccount, CreateAsset, Operation, OperationKind, SetAccount,
+};
 use rabia_bank_messages::batch::{Action, BatchBuilder, Batched, Payload, RequestHeader};
 use rabia_bank_messages::codec::Encoding;
 use rabia_bank_messages::ids::{NodeId, SessionKey};
-use rabia_bank_messages::msgpack;
 use serde::{Deserialize, Serialize};
 
 fn operation(kind: OperationKind) -> Operation {
     let (account_id, amount) = (|| "a".into(), Amount::new(300));
+    let (code, name) = (|| Some("customer".into()), || Some("Ann B.".into()));
     match kind {
-        OperationKind::CreateAccount => Operation::CreateAccount { account_id: account_id(), initial_balance: amount },
+        OperationKind::SetAccount => Operation::SetAccount(Box::new(SetAccount {
+            account_id: account_id(),
+            min_balance: Some(Bound::At(-33)),
+            max_balance: Some(Bound::None),
+            status: Some(AccountStatus::NoDebits),
+            code: code(),
+            name: name(),
+        })),
+        OperationKind::CreateAsset => Operation::CreateAsset(CreateAsset { asset: "EUR".into(), scale: 2, limit: 7 }),
+        OperationKind::CreateAccount => Operation::create_account(account_id(), amount),
         OperationKind::Deposit => Operation::Deposit { account_id: account_id(), amount },
         OperationKind::Withdraw => Operation::Withdraw { account_id: account_id(), amount },
         OperationKind::Transfer => Operation::Transfer { from_account: account_id(), to_account: "b".into(), amount },
@@ -47,10 +58,51 @@ fn every_operation_is_known_alone_in_a_bulk_and_in_a_batch() {
                 let bytes = encoding.encode(&command);
                 assert_eq!(encoding.decode::<Command>(&bytes), Ok(command.clone()), "{encoding:?}");
             }
-            assert_eq!(msgpack::decode::<Command>(&msgpack::encode(&command)), Ok(command.clone()));
             let action = Action::Command(command);
             assert_eq!(actions(&payload([action.clone()])), [action]);
         }
+    }
+}
+
+/// What is not said takes no room in a batch, and each number has one encoding.
+#[test]
+fn settings_of_an_account_stand_in_a_batch_as_they_were_said() {
+    let bounds = [0, 1, 127, 128, 1 << 40, -1, -32, -33, -128, -129, -(1 << 15), -(1 << 15) - 1, -(1 << 40), i64::MIN];
+    let bounds = bounds.map(Bound::At).into_iter().chain([Bound::None]).map(Some).chain([None]);
+    for (number, min_balance) in (0..).zip(bounds) {
+        let said = |bit: u32| number & bit == bit;
+        let create = CreateAccount {
+            asset: said(1).then(|| "EUR".into()),
+            min_balance,
+            max_balance: said(2).then_some(Bound::At(5)),
+            code: said(4).then(|| "c".into()),
+            name: said(8).then(|| "".into()),
+            ..CreateAccount::new("a", Amount::new(3))
+        };
+        let change =
+            SetAccount { min_balance, status: said(1).then_some(AccountStatus::Closed), ..SetAccount::new("a") };
+        for operation in [Operation::CreateAccount(Box::new(create)), Operation::SetAccount(Box::new(change))] {
+            let command = Command::One(operation);
+            let mut bytes = Vec::new();
+            command.write(&mut bytes);
+            let mut rest = &bytes[..];
+            assert_eq!(Command::skip(&mut rest), Ok(1));
+            assert!(rest.is_empty(), "{rest:?}");
+            assert_eq!(Command::read(&mut &bytes[..]), Ok(command));
+        }
+    }
+    let usual = Command::One(Operation::create_account("a", Amount::new(3)));
+    let (mut bytes, mut more) = (Vec::new(), b"\x81\xaecreate_account\x93\xa1a\x03".to_vec());
+    usual.write(&mut bytes);
+    assert_eq!(bytes, b"\x81\xaecreate_account\x92\xa1a\x03");
+    // Nothing said in more words, a status, another order, a number that is not in its shortest form, and one setting twice.
+    for settings in
+        [&b"\x80"[..], b"\x81\x04\xa4open", b"\x82\x05\xa1c\x02\x01", b"\x81\x02\xd0\xff", b"\x82\x05\xa1c\x05\xa1c"]
+    {
+        let length = more.len();
+        more.extend_from_slice(settings);
+        assert!(Command::read(&mut &more[..]).is_err(), "{settings:?}");
+        more.truncate(length);
     }
 }
 

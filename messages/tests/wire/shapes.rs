@@ -82,8 +82,8 @@ fn kept(message: &Value) -> ServerMessage {
 
 #[test]
 fn words_and_fields_of_the_future_are_kept() {
-    let account = json!({"account_id": "a", "balance": 5, "created_at": 1, "transaction_count": 0,
-        "held": -3, "bounds": {"min": "none", "max": [1, null, true, 0.5]}});
+    let account = json!({"account_id": "a", "asset": "XXX", "balance": 5, "min_balance": 0, "max_balance": "none",
+        "status": "open", "created_at": 1, "transaction_count": 0, "version": 0, "held": -3, "bounds": {"min": "none", "max": [1, null, true, 0.5]}});
     let hash = "ab".repeat(32);
     let transaction = json!({"transaction_id": 7, "type": "capture", "amount": 5, "timestamp": 1, "slot": 2,
         "hash": hash, "reference": "auth-9", "legs": [{"account_id": "a", "amount": -5}]});
@@ -102,7 +102,7 @@ fn words_and_fields_of_the_future_are_kept() {
     let AnswerResult::Ok(Success::Other(fields)) = answer.result else { panic!() };
     assert_eq!(fields.get("holds"), Some(&holds));
     // A record that moves nothing has no amount, and a result may say more than what came of it.
-    let change = json!({"transaction_id": 8, "type": "account_change", "timestamp": 1, "slot": 2, "hash": hash});
+    let change = json!({"transaction_id": 8, "type": "note", "timestamp": 1, "slot": 2, "hash": hash});
     let text =
         json!({"request": 1, "ok": {"results": [{"ok": {"transaction": change}, "replayed": true}]}}).to_string();
     let ServerMessage::Answer(answer) = Encoding::Json.decode_server(text.as_bytes()).unwrap() else { panic!() };

@@ -30,14 +30,61 @@ fn amount() -> impl Strategy<Value = Amount> {
     prop_oneof![0..2_000_000u64, any::<u64>()].prop_map(Amount::new)
 }
 
+fn bound() -> impl Strategy<Value = Bound> {
+    prop_oneof![Just(Bound::None), any::<i64>().prop_map(Bound::At), (-9..9i64).prop_map(Bound::At)]
+}
+
+fn text() -> impl Strategy<Value = Box<str>> {
+    prop_oneof!["[A-Z]{1,12}", ".{0,9}"].prop_map(Box::from)
+}
+
+fn status_of_account() -> impl Strategy<Value = AccountStatus> {
+    select(AccountStatus::ALL.to_vec())
+}
+
+/// Asset, bounds, status, code and name.
+type Settings = (Option<AssetCode>, [Option<Bound>; 2], Option<AccountStatus>, [Option<Box<str>>; 2]);
+
+fn settings() -> impl Strategy<Value = Settings> {
+    let bounds = [option::of(bound()), option::of(bound())];
+    (option::of(text()), bounds, option::of(status_of_account()), [option::of(text()), option::of(text())])
+}
+
 fn operation() -> impl Strategy<Value = Operation> {
     let kind = proptest::sample::select(&OperationKind::ALL[..]);
-    (kind, account_id(), account_id(), amount()).prop_map(|(kind, account_id, other, amount)| match kind {
-        OperationKind::CreateAccount => Operation::CreateAccount { account_id, initial_balance: amount },
+    let names = (account_id(), account_id());
+    (kind, names, amount(), settings(), any::<[u64; 2]>()).prop_map(
+        |(kind, names, amount, settings, [scale, limit])| operation_of(kind, names, amount, settings, scale, limit),
+    )
+}
+
+fn operation_of(
+    kind: OperationKind,
+    (account_id, other): (AccountId, AccountId),
+    amount: Amount,
+    (asset, [min_balance, max_balance], status, [code, name]): Settings,
+    scale: u64,
+    limit: u64,
+) -> Operation {
+    match kind {
+        OperationKind::CreateAccount => Operation::CreateAccount(Box::new(CreateAccount {
+            account_id,
+            initial_balance: amount,
+            asset,
+            min_balance,
+            max_balance,
+            code,
+            name,
+        })),
+        OperationKind::SetAccount => {
+            let change = SetAccount { account_id, min_balance, max_balance, status, code, name };
+            Operation::SetAccount(Box::new(change))
+        }
+        OperationKind::CreateAsset => Operation::CreateAsset(CreateAsset { asset: account_id, scale, limit }),
         OperationKind::Deposit => Operation::Deposit { account_id, amount },
         OperationKind::Withdraw => Operation::Withdraw { account_id, amount },
         OperationKind::Transfer => Operation::Transfer { from_account: account_id, to_account: other, amount },
-    })
+    }
 }
 
 fn command() -> impl Strategy<Value = Command> {
@@ -64,8 +111,9 @@ fn query() -> impl Strategy<Value = Query> {
     prop_oneof![
         account_id().prop_map(|account_id| Query::GetAccount { account_id }),
         account_id().prop_map(|account_id| Query::GetBalance { account_id }),
-        (option::of(account_id()), option::of(any::<u32>()))
-            .prop_map(|(after, limit)| Query::ListAccounts { after, limit }),
+        (option::of(account_id()), option::of(any::<u32>()), option::of(text()))
+            .prop_map(|(after, limit, code)| Query::ListAccounts { after, limit, code }),
+        Just(Query::ListAssets {}),
         history.prop_map(|(account_id, transaction_type, from_time, to_time, before, limit)| {
             Query::GetTransactionHistory(HistoryFilter {
                 account_id,
@@ -77,7 +125,8 @@ fn query() -> impl Strategy<Value = Query> {
             })
         }),
         any::<u64>().prop_map(|transaction_id| Query::GetTransaction { transaction_id }),
-        option::of(any::<u64>()).prop_map(|large_amount| Query::GetStatistics { large_amount }),
+        (option::of(any::<u64>()), option::of(text()))
+            .prop_map(|(large_amount, asset)| Query::GetStatistics { large_amount, asset }),
         Just(Query::GetStatus {}),
     ]
 }
@@ -173,19 +222,31 @@ pub fn admin() -> impl Strategy<Value = Admin> {
 }
 
 fn feed() -> impl Strategy<Value = Feed> {
-    (option::of(account_id()), option::of(any::<u64>()), option::of(any::<u64>()))
-        .prop_map(|(account_id, min_amount, from)| Feed { account_id, min_amount, from })
+    (option::of(account_id()), option::of(any::<u64>()), option::of(text()), option::of(any::<u64>()))
+        .prop_map(|(account_id, min_amount, asset, from)| Feed { account_id, min_amount, asset, from })
 }
 
 fn account() -> impl Strategy<Value = Account> {
-    (account_id(), any::<u64>(), any::<u64>(), option::of(any::<u64>()), any::<u64>()).prop_map(
-        |(account_id, balance, created_at, last_transaction_at, transaction_count)| Account {
-            account_id,
-            balance,
-            created_at,
-            last_transaction_at,
-            transaction_count,
-            other: OtherFields::default(),
+    let said = (text(), [bound(), bound()], status_of_account(), [option::of(text()), option::of(text())]);
+    (account_id(), any::<(i64, Option<i64>)>(), any::<[u64; 3]>(), option::of(any::<u64>()), said).prop_map(
+        |(account_id, (balance, available), [created_at, transaction_count, version], last_transaction_at, said)| {
+            let (asset, [min_balance, max_balance], status, [code, name]) = said;
+            Account {
+                account_id,
+                asset,
+                balance,
+                available,
+                min_balance,
+                max_balance,
+                status,
+                code,
+                name,
+                created_at,
+                last_transaction_at,
+                transaction_count,
+                version,
+                other: OtherFields::default(),
+            }
         },
     )
 }
@@ -196,10 +257,10 @@ fn digest() -> impl Strategy<Value = Digest> {
 
 fn transaction() -> impl Strategy<Value = Transaction> {
     let accounts = (option::of(account_id()), option::of(account_id()));
-    let balances = (option::of(any::<u64>()), option::of(any::<u64>()));
+    let balances = any::<(Option<i64>, Option<i64>)>();
     let salt = || option::of(any::<[u8; 16]>().prop_map(Salt));
-    let blind =
-        (option::of(any::<u32>()), salt(), salt(), option::of(digest()), option::of(digest()), option::of(".{0,9}"));
+    let texts = [option::of(text()), option::of(text()), option::of(text())];
+    let blind = (option::of(any::<u32>()), salt(), salt(), option::of(digest()), option::of(digest()), texts);
     (any::<[u64; 4]>(), transaction_type(), accounts, balances, digest(), blind).prop_map(
         |(
             numbers,
@@ -207,21 +268,23 @@ fn transaction() -> impl Strategy<Value = Transaction> {
             (from_account, to_account),
             (from_balance, to_balance),
             hash,
-            (principal, from_salt, to_salt, from_hash, to_hash, act),
+            (principal, from_salt, to_salt, from_hash, to_hash, [asset, settings, act]),
         )| Transaction {
             transaction_id: numbers[0],
             transaction_type: transaction_type.into(),
             from_account,
             to_account,
-            // An administrator's record has none.
-            amount: if transaction_type == TransactionType::Admin { 0 } else { numbers[1] },
+            asset,
+            // Where nothing moves there is none.
+            amount: if transaction_type.has_amount() { numbers[1] } else { 0 },
             from_balance,
             to_balance,
+            settings,
             timestamp: numbers[2],
             slot: numbers[3],
             principal,
             proofs: SideProofs { from_salt, to_salt, from_hash, to_hash }.boxed(),
-            act: act.map(Box::from),
+            act,
             hash,
             other: OtherFields::default(),
         },
@@ -234,22 +297,24 @@ fn volume() -> impl Strategy<Value = Volume> {
 
 fn statistics() -> impl Strategy<Value = Statistics> {
     (
-        any::<[u64; 3]>(),
+        (any::<([u64; 2], i64)>(), text(), proptest::collection::btree_map(text(), any::<i64>(), 0..3)),
         volume(),
         proptest::collection::btree_map(transaction_type().prop_map(TypeName::from), volume(), 0..4),
         vec((any::<u64>(), volume()).prop_map(|(hour, total)| HourVolume { hour, total }), 0..3),
         (vec(account(), 0..3), vec(account(), 0..3)),
         vec(transaction(), 0..3),
     )
-        .prop_map(|(numbers, transactions, by_type, by_hour, (largest, active), large_transactions)| Statistics {
-            accounts: numbers[0],
-            total_balance: numbers[1],
+        .prop_map(|(sums, transactions, by_type, by_hour, (largest, active), large_transactions)| Statistics {
+            asset: sums.1,
+            accounts: sums.0.0[0],
+            total_balance: sums.0.1,
+            totals: sums.2,
             transactions,
             by_type,
             by_hour,
             largest_accounts: largest,
             most_active_accounts: active,
-            large_amount: numbers[2],
+            large_amount: sums.0.0[1],
             large_transactions,
             other: OtherFields::default(),
         })
@@ -284,7 +349,7 @@ fn status() -> impl Strategy<Value = Status> {
             in_doubt: n[10] % 2 == 0,
             accounts: n[9],
             transactions: n[10],
-            total_balance: n[11],
+            total_balance: n[11] as i64,
             sessions: n[12],
             clients: n[13],
             max_clients: n[13] / 2,
@@ -314,9 +379,20 @@ fn refusal() -> impl Strategy<Value = Refusal> {
 fn item() -> impl Strategy<Value = Success> {
     prop_oneof![
         (account(), option::of(transaction()))
-            .prop_map(|(account, transaction)| Success::Account { account, transaction }),
+            .prop_map(|(account, transaction)| Success::Account { account: Box::new(account), transaction }),
         transaction().prop_map(|transaction| Success::Transaction { transaction }),
     ]
+}
+
+fn asset() -> impl Strategy<Value = Asset> {
+    (text(), any::<(u8, u64, u64, i64)>()).prop_map(|(asset, (scale, limit, accounts, total_balance))| Asset {
+        asset,
+        scale,
+        limit,
+        accounts,
+        total_balance,
+        other: OtherFields::default(),
+    })
 }
 
 fn success() -> impl Strategy<Value = Success> {
@@ -324,7 +400,8 @@ fn success() -> impl Strategy<Value = Success> {
     prop_oneof![
         3 => item(),
         1 => results.prop_map(|results| Success::Results { results }),
-        1 => any::<u64>().prop_map(|balance| Success::Balance { balance }),
+        1 => any::<i64>().prop_map(|balance| Success::Balance { balance }),
+        1 => vec(asset(), 0..3).prop_map(|assets| Success::Assets { assets }),
         1 => (vec(account(), 0..4), option::of(account_id()))
             .prop_map(|(accounts, next)| Success::Accounts { accounts, next }),
         1 => (vec(transaction(), 0..4), option::of(any::<u64>()))

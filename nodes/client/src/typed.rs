@@ -4,8 +4,9 @@ use std::pin::Pin;
 
 use futures_util::stream::{self, Stream, TryStreamExt};
 use rabia_bank_messages::bank::{
-    Account, AccountId, Amount, Bulk, Command, ErrorCode, HistoryFilter, ItemResult, MAX_PAGE, Operation, Outcome,
-    Query, ReadLevel, Refusal, Statistics, Status, Success, Transaction,
+    Account, AccountId, Amount, Asset, AssetCode, Bulk, Command, CreateAccount, CreateAsset, ErrorCode, HistoryFilter,
+    ItemResult, MAX_PAGE, Operation, Outcome, Query, ReadLevel, Refusal, SetAccount, Statistics, Status, Success,
+    Transaction,
 };
 use rabia_bank_messages::ids::Slot;
 use rabia_bank_messages::principal::Admin;
@@ -58,11 +59,43 @@ pub trait BankCalls: Sync {
         account_id: impl Into<AccountId>,
         initial_balance: u64,
     ) -> impl Future<Output = Result<Receipt<Account>, Self::Error>> + Send {
-        let (account_id, initial_balance) = (account_id.into(), Amount::new(initial_balance));
-        ask(self, operation(Operation::CreateAccount { account_id, initial_balance }), |success| match success {
-            Success::Account { account, .. } => Some(account),
+        self.open_account(CreateAccount::new(account_id, Amount::new(initial_balance)))
+    }
+
+    /// Opens an account of any asset, with bounds, a class or a name.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    fn open_account(
+        &self,
+        account: CreateAccount,
+    ) -> impl Future<Output = Result<Receipt<Account>, Self::Error>> + Send {
+        ask(self, operation(Operation::CreateAccount(Box::new(account))), |success| match success {
+            Success::Account { account, .. } => Some(*account),
             _ => None,
         })
+    }
+
+    /// Changes what an account lets happen, or what is said of it.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    fn set_account(
+        &self,
+        change: SetAccount,
+    ) -> impl Future<Output = Result<Receipt<Transaction>, Self::Error>> + Send {
+        ask(self, operation(Operation::SetAccount(Box::new(change))), transaction)
+    }
+
+    /// Brings an asset into being.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    fn create_asset(
+        &self,
+        asset: CreateAsset,
+    ) -> impl Future<Output = Result<Receipt<Transaction>, Self::Error>> + Send {
+        ask(self, operation(Operation::CreateAsset(asset)), transaction)
     }
 
     /// Brings money in.
@@ -142,12 +175,12 @@ pub trait BankCalls: Sync {
     ) -> impl Future<Output = Result<Receipt<Account>, Self::Error>> + Send {
         let query = Query::GetAccount { account_id: account_id.into() };
         ask(self, Request::Query(query, read), |success| match success {
-            Success::Account { account, .. } => Some(account),
+            Success::Account { account, .. } => Some(*account),
             _ => None,
         })
     }
 
-    /// Looks a balance up, in minor units.
+    /// Looks a balance up, in minor units. Below 0 the account is overdrawn.
     ///
     /// # Errors
     /// As [`call`](Self::call).
@@ -155,7 +188,7 @@ pub trait BankCalls: Sync {
         &self,
         account_id: impl Into<AccountId>,
         read: ReadLevel,
-    ) -> impl Future<Output = Result<Receipt<u64>, Self::Error>> + Send {
+    ) -> impl Future<Output = Result<Receipt<i64>, Self::Error>> + Send {
         let query = Query::GetBalance { account_id: account_id.into() };
         ask(self, Request::Query(query, read), |success| match success {
             Success::Balance { balance } => Some(balance),
@@ -175,16 +208,29 @@ pub trait BankCalls: Sync {
         ask(self, Request::Query(Query::GetTransaction { transaction_id }, read), transaction)
     }
 
-    /// Figures over the whole bank; transactions of at least `large_amount` are listed.
+    /// All assets, the cluster's own one first.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    fn assets(&self, read: ReadLevel) -> impl Future<Output = Result<Receipt<Vec<Asset>>, Self::Error>> + Send {
+        ask(self, Request::Query(Query::ListAssets {}, read), |success| match success {
+            Success::Assets { assets } => Some(assets),
+            _ => None,
+        })
+    }
+
+    /// Figures over all accounts and transactions of an asset, or of the cluster's own one; transactions of at least `large_amount` are
+    /// listed.
     ///
     /// # Errors
     /// As [`call`](Self::call).
     fn statistics(
         &self,
+        asset: Option<AssetCode>,
         large_amount: Option<u64>,
         read: ReadLevel,
     ) -> impl Future<Output = Result<Receipt<Statistics>, Self::Error>> + Send {
-        ask(self, Request::Query(Query::GetStatistics { large_amount }, read), |success| match success {
+        ask(self, Request::Query(Query::GetStatistics { large_amount, asset }, read), |success| match success {
             Success::Statistics { statistics } => Some(*statistics),
             _ => None,
         })
@@ -201,15 +247,16 @@ pub trait BankCalls: Sync {
         })
     }
 
-    /// All accounts by id, in byte order, from the one after `after` on. They are read page by page, as the stream is: an
-    /// account that is opened meanwhile may or may not be among them. The stream ends after an error.
+    /// All accounts by id, in byte order, from the one after `after` on; of a class, if one is given. They are read page by page, as the
+    /// stream is: an account that is opened meanwhile may or may not be among them. The stream ends after an error.
     fn accounts(
         &self,
         after: Option<AccountId>,
+        code: Option<Box<str>>,
         read: ReadLevel,
     ) -> impl Stream<Item = Result<Account, Self::Error>> + Unpin + Send {
         pages(after, move |after| {
-            let query = Query::ListAccounts { after, limit: Some(MAX_PAGE) };
+            let query = Query::ListAccounts { after, limit: Some(MAX_PAGE), code: code.clone() };
             let page = ask(self, Request::Query(query, read), |success| match success {
                 Success::Accounts { accounts, next } => Some((accounts, next)),
                 _ => None,

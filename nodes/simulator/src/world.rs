@@ -697,6 +697,7 @@ fn genesis(seed: u64, members: usize, random: &mut Rng) -> Genesis {
     if random.u32(..4) == 0 {
         genesis.transaction_limit = rabia_bank_messages::bank::MAX_BALANCE;
     }
+    genesis.bank.allow_overdraft = random.bool();
     if random.u32(..3) == 0 {
         // Of which one principal has 2, 5 and 100.
         let open = [2, 6, 133][random.usize(..3)];

@@ -223,30 +223,32 @@ fn export(dir: &Path, wanted: &Wanted, format: Format) -> Result<Exit, ProgramEr
     Ok(Exit::Done)
 }
 
-const CSV_NAMES: &str =
-    "transaction_id,type,from_account,to_account,amount,from_balance,to_balance,timestamp,time,slot,hash,principal,act";
+const CSV_NAMES: &str = "transaction_id,type,from_account,to_account,amount,from_balance,to_balance,timestamp,time,slot,hash,principal,act,asset,settings";
 
-/// Names and acts are what [`csv_text`] makes of them, everything else is numbers and digits.
+/// Texts are what [`csv_text`] makes of them, everything else is numbers and digits.
 fn write_csv(out: &mut impl Write, transaction: &Transaction) -> Result<(), AuditError> {
     let text = |value: &Option<Box<str>>| csv_text(value.as_deref().unwrap_or_default());
     let number = |value: Option<u64>| value.map(|value| value.to_string()).unwrap_or_default();
+    let balance = |value: Option<i64>| value.map(|value| value.to_string()).unwrap_or_default();
     let time = std::time::UNIX_EPOCH + Duration::from_millis(transaction.timestamp);
     writeln!(
         out,
-        "{},{},{},{},{},{},{},{},{},{},{},{},{}",
+        "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}",
         transaction.transaction_id,
         csv_text(transaction.transaction_type.name()),
         text(&transaction.from_account),
         text(&transaction.to_account),
         transaction.amount,
-        number(transaction.from_balance),
-        number(transaction.to_balance),
+        balance(transaction.from_balance),
+        balance(transaction.to_balance),
         transaction.timestamp,
         humantime::format_rfc3339_millis(time),
         transaction.slot,
         transaction.hash,
         number(transaction.principal.map(u64::from)),
-        text(&transaction.act)
+        text(&transaction.act),
+        text(&transaction.asset),
+        text(&transaction.settings)
     )?;
     Ok(())
 }

@@ -138,8 +138,10 @@ pub fn run_restore(args: RestoreArgs) -> Result<Exit, ProgramError> {
     let copy = NewCopy { founding: &founding, keep_tokens, members: nodes.into() };
     let backup = backup::read(BufReader::new(file), now, copy)?;
     bar.finish_and_clear();
-    let (transaction_limit, sessions, level) = (backup.transaction_limit, backup.sessions, backup.level);
-    let new = NewCluster { data_dir, nodes: nodes.into(), base_port, window, transaction_limit, sessions, level, tls };
+    let (transaction_limit, bank) = (backup.transaction_limit, backup.bank.clone());
+    let (sessions, level) = (backup.sessions, backup.level);
+    let nodes = usize::from(nodes);
+    let new = NewCluster { data_dir, nodes, base_port, window, transaction_limit, bank, sessions, level, tls };
     let configs = restore(&new, &backup.snapshot, founding, &first_tokens)?;
     terminal::print(format_args!(
         "Restored {} transactions up to slot {} into a new cluster of {nodes} in {}.",

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rabia_bank_messages::bank::{
-    AccountId, Amount, Bulk, Command, ErrorCode, HistoryFilter, ItemResult, Operation, Outcome, Query, ReadLevel,
-    Refusal, Success, TransactionType,
+    AccountId, AccountStatus, Amount, AssetCode, Bound, Bulk, Command, CreateAccount, CreateAsset,
+    DEFAULT_TRANSACTION_LIMIT, ErrorCode, HistoryFilter, ItemResult, Operation, Outcome, Query, ReadLevel, Refusal,
+    SetAccount, Success, TransactionType,
 };
 use rabia_bank_messages::client::{CLIENT_PATH, Feed, STATUS_PATH};
 use rabia_bank_messages::codec::{self, Encoding};
@@ -79,6 +80,9 @@ enum Task {
         /// Only those of at least this amount.
         #[arg(long, value_name = "AMOUNT")]
         min_amount: Option<u64>,
+        /// Only those of this asset. Where nothing is said, an amount is of the cluster's own one.
+        #[arg(long, value_name = "ASSET")]
+        asset: Option<AssetCode>,
         /// Begin with this transaction instead of the next one to come.
         #[arg(long, value_name = "ID")]
         from: Option<u64>,
@@ -101,6 +105,31 @@ enum Ask {
         /// What it begins with, in minor units.
         #[arg(default_value = "0", allow_negative_numbers = true, value_parser = amount)]
         initial_balance: Amount,
+        /// What it holds; the cluster's own asset where nothing is said.
+        #[arg(long, value_name = "ASSET")]
+        asset: Option<AssetCode>,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Change what an account lets happen, or what is said of it. What is not named stays.
+    SetAccount {
+        /// The name of the account.
+        account: AccountId,
+        /// open, no_debits, no_credits, frozen, or for ever closed (with a balance of 0).
+        #[arg(long, value_name = "STATUS", value_parser = account_status)]
+        status: Option<AccountStatus>,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Bring an asset into being: a currency, shares, points. All of it is for ever.
+    CreateAsset {
+        /// Its code: 1 to 12 of A-Z 0-9 .
+        asset: AssetCode,
+        /// How many decimal places it has, 0 to 8.
+        scale: u64,
+        /// The largest amount of one transaction, in minor units.
+        #[arg(default_value_t = DEFAULT_TRANSACTION_LIMIT)]
+        limit: u64,
     },
     /// Bring money into an account from outside.
     Deposit {
@@ -150,7 +179,12 @@ enum Ask {
         /// At most so many; 1 to 1000.
         #[arg(long, value_name = "N")]
         limit: Option<u32>,
+        /// Only those of this class.
+        #[arg(long, value_name = "CODE")]
+        code: Option<Box<str>>,
     },
+    /// List the assets that there are, and how much of each.
+    Assets,
     /// Show the balance of an account.
     Balance {
         /// The name of the account.
@@ -160,7 +194,7 @@ enum Ask {
     History {
         /// Only those of this account.
         account: Option<AccountId>,
-        /// Only those of this type: opening, deposit, withdrawal, transfer.
+        /// Only those of this type, such as opening, deposit, withdrawal, transfer or account_change.
         #[arg(long = "type", value_name = "TYPE", value_parser = transaction_type)]
         transaction_type: Option<TransactionType>,
         /// Only those at or after this time.
@@ -186,12 +220,32 @@ enum Ask {
         /// The level to raise it to, from the next slot on.
         level: u32,
     },
-    /// Figures over the whole bank.
+    /// Figures over the accounts and transactions of an asset.
     Statistics {
+        /// Which asset; the cluster's own one where nothing is said.
+        #[arg(long, value_name = "ASSET")]
+        asset: Option<AssetCode>,
         /// From which amount on transactions are listed as large.
         #[arg(long, value_name = "AMOUNT")]
         large: Option<u64>,
     },
+}
+
+/// What may be said of a new account, and of one that is there.
+#[derive(clap::Args, Debug)]
+struct Settings {
+    /// No command takes the balance below this; below 0 or none only in a cluster that allows overdrafts.
+    #[arg(long, value_name = "BALANCE", allow_negative_numbers = true, value_parser = bound)]
+    min_balance: Option<Bound>,
+    /// No command takes the balance above this; or none.
+    #[arg(long, value_name = "BALANCE", allow_negative_numbers = true, value_parser = bound)]
+    max_balance: Option<Bound>,
+    /// Its class, to filter by.
+    #[arg(long, value_name = "CODE")]
+    code: Option<Box<str>>,
+    /// Whose it is, or what for.
+    #[arg(long, value_name = "NAME")]
+    name: Option<Box<str>>,
 }
 
 pub(super) fn read_level(text: &str) -> Result<ReadLevel, String> {
@@ -223,9 +277,24 @@ fn amount(text: &str) -> Result<Amount, String> {
     }
 }
 
+/// Any number is a bound to the bank, which refuses those that are none.
+fn bound(text: &str) -> Result<Bound, String> {
+    match (text, text.parse::<i64>(), text.parse::<f64>()) {
+        ("none", ..) => Ok(Bound::None),
+        (_, Ok(whole), _) => Ok(Bound::At(whole)),
+        (_, Err(_), Ok(_)) => Ok(Bound::INVALID),
+        (_, Err(_), Err(_)) => Err("expected a number of minor units, or none".into()),
+    }
+}
+
+fn account_status(text: &str) -> Result<AccountStatus, String> {
+    AccountStatus::named(text).ok_or_else(|| "expected open, no_debits, no_credits, frozen or closed".into())
+}
+
 fn transaction_type(text: &str) -> Result<TransactionType, String> {
     let found = TransactionType::ALL.into_iter().find(|kind| kind.name() == text);
-    found.ok_or_else(|| "expected opening, deposit, withdrawal or transfer".into())
+    let names: Vec<&str> = TransactionType::ALL.iter().map(|kind| kind.name()).collect();
+    found.ok_or_else(|| format!("expected one of {}", names.join(", ")))
 }
 
 /// What was asked for: without an answer to a query nothing is lost.
@@ -249,8 +318,8 @@ pub fn run(args: Args) -> Result<Exit, ProgramError> {
         let options = ClientOptions { token, encoding: Encoding::Json, timeout, ..connect.options()? };
         match task {
             Task::Status { stages } => status(options, stages, json).await,
-            Task::Watch { account, min_amount, from } => {
-                let feed = Feed { account_id: account, min_amount, from };
+            Task::Watch { account, min_amount, asset, from } => {
+                let feed = Feed { account_id: account, min_amount, asset, from };
                 tokio::select! {
                     ended = watch(options, feed, json) => ended,
                     interrupted = tokio::signal::ctrl_c() => Ok(interrupted.map(|()| Exit::Done)?),
@@ -276,8 +345,25 @@ fn request(ask: Ask, read: ReadLevel) -> Result<Request, ProgramError> {
     let operation = |operation| Request::Command(Command::One(operation));
     let query = |query| Request::Query(query, read);
     Ok(match ask {
-        Ask::CreateAccount { account: account_id, initial_balance } => {
-            operation(Operation::CreateAccount { account_id, initial_balance })
+        Ask::CreateAccount { account: account_id, initial_balance, asset, settings } => {
+            let Settings { min_balance, max_balance, code, name } = settings;
+            operation(Operation::CreateAccount(Box::new(CreateAccount {
+                account_id,
+                initial_balance,
+                asset,
+                min_balance,
+                max_balance,
+                code,
+                name,
+            })))
+        }
+        Ask::SetAccount { account: account_id, status, settings } => {
+            let Settings { min_balance, max_balance, code, name } = settings;
+            let change = SetAccount { account_id, min_balance, max_balance, status, code, name };
+            operation(Operation::SetAccount(Box::new(change)))
+        }
+        Ask::CreateAsset { asset, scale, limit } => {
+            operation(Operation::CreateAsset(CreateAsset { asset, scale, limit }))
         }
         Ask::Deposit { account: account_id, amount } => operation(Operation::Deposit { account_id, amount }),
         Ask::Withdraw { account: account_id, amount } => operation(Operation::Withdraw { account_id, amount }),
@@ -297,7 +383,8 @@ fn request(ask: Ask, read: ReadLevel) -> Result<Request, ProgramError> {
             Request::Command(Command::Bulk(Bulk { commands, atomic }))
         }
         Ask::Account { account: account_id } => query(Query::GetAccount { account_id }),
-        Ask::Accounts { after, limit } => query(Query::ListAccounts { after, limit }),
+        Ask::Accounts { after, limit, code } => query(Query::ListAccounts { after, limit, code }),
+        Ask::Assets => query(Query::ListAssets {}),
         Ask::Balance { account: account_id } => query(Query::GetBalance { account_id }),
         Ask::History { account: account_id, transaction_type, from: from_time, to, before, limit } => {
             // On the wire the end is inclusive.
@@ -307,7 +394,7 @@ fn request(ask: Ask, read: ReadLevel) -> Result<Request, ProgramError> {
         }
         Ask::Transaction { id: transaction_id } => query(Query::GetTransaction { transaction_id }),
         Ask::RaiseLevel { level } => Request::Admin(Admin::RaiseLevel { level }),
-        Ask::Statistics { large: large_amount } => query(Query::GetStatistics { large_amount }),
+        Ask::Statistics { asset, large: large_amount } => query(Query::GetStatistics { large_amount, asset }),
     })
 }
 

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use rabia_bank_messages::bank::{DEFAULT_TRANSACTION_LIMIT, MAX_BALANCE};
-use rabia_bank_messages::genesis::{DEFAULT_MAX_SESSIONS, DEFAULT_SESSION_IDLE_MS, DEFAULT_WINDOW, SessionLimits};
+use rabia_bank_messages::bank::{DEFAULT_TRANSACTION_LIMIT, MAX_BALANCE, OwnAsset};
+use rabia_bank_messages::genesis::{
+    BankTerms, DEFAULT_MAX_SESSIONS, DEFAULT_SESSION_IDLE_MS, DEFAULT_WINDOW, SessionLimits,
+};
 use rabia_bank_messages::ids::MAX_NODES;
 use rabia_bank_messages::level;
 
@@ -36,6 +38,13 @@ pub struct Args {
     #[arg(long, default_value_t = DEFAULT_TRANSACTION_LIMIT, value_name = "AMOUNT",
           value_parser = clap::value_parser!(u64).range(1..=MAX_BALANCE))]
     transaction_limit: u64,
+    /// What accounts hold where nothing else is said, and how many decimal places it has, as EUR:2. XXX stands for no currency. Fixed
+    /// for ever.
+    #[arg(long, default_value_t = OwnAsset::default(), value_name = "ASSET:SCALE")]
+    asset: OwnAsset,
+    /// Let accounts be overdrawn that are created or set so, with a lower bound below 0. Fixed for ever.
+    #[arg(long)]
+    allow_overdraft: bool,
     /// Client sessions that may be open; one more, and the one that was idle for longest ends. Fixed for ever.
     #[arg(long, default_value_t = DEFAULT_MAX_SESSIONS, value_name = "N",
           value_parser = clap::value_parser!(u64).range(1..=MAX_SESSIONS))]
@@ -59,20 +68,12 @@ pub struct Args {
 /// # Errors
 /// If there is something in the folder already, or it can't be written.
 pub fn run(args: Args) -> Result<Exit, ProgramError> {
-    let Args {
-        nodes,
-        data_dir,
-        base_port,
-        window,
-        transaction_limit,
-        max_sessions,
-        session_idle,
-        level,
-        tls_self_signed,
-    } = args;
+    let Args { nodes, data_dir, base_port, window, transaction_limit, asset, allow_overdraft, .. } = args;
+    let Args { max_sessions, session_idle, level, tls_self_signed, .. } = args;
     let tls = new_certificate(tls_self_signed)?;
     let sessions = SessionLimits { open: max_sessions, idle_ms: session_idle * 1_000 };
-    let new = NewCluster { data_dir, nodes: nodes.into(), base_port, window, transaction_limit, sessions, level, tls };
+    let (nodes, bank) = (usize::from(nodes), BankTerms { asset, allow_overdraft });
+    let new = NewCluster { data_dir, nodes, base_port, window, transaction_limit, bank, sessions, level, tls };
     let configs = create(&new)?;
     terminal::print(format_args!(
         "Created a cluster of {nodes} in {}. Tokens for its clients: {} for the daily business, {} for its administrator.",

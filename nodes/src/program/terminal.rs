@@ -142,6 +142,11 @@ pub(super) fn grouped(number: u64) -> String {
     text
 }
 
+/// The same of a balance, which may be below 0.
+pub(super) fn signed(number: i64) -> String {
+    format!("{}{}", if number < 0 { "-" } else { "" }, grouped(number.unsigned_abs()))
+}
+
 /// Lines of columns, each as wide as its widest cell; numbers to the right. Cells are escaped.
 pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     let rows: Vec<Vec<String>> =
@@ -151,7 +156,10 @@ pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> Vec<String> {
         cells.chain([heads[column].chars().count()]).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..heads.len()).map(width).collect();
-    let is_number = |cell: &str| cell.starts_with(|c: char| c.is_ascii_digit()) && !cell.contains(['-', ':']);
+    let is_number = |cell: &str| {
+        let digits = cell.strip_prefix('-').unwrap_or(cell);
+        digits.starts_with(|c: char| c.is_ascii_digit()) && !digits.contains(['-', ':'])
+    };
     let line = |cells: &[String], right: &dyn Fn(usize) -> bool| {
         let cells = cells.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
             if right(column) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }

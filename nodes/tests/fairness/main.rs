@@ -181,10 +181,7 @@ fn equal_accounts(accounts: u64, deposits: u64) -> Cluster {
 /// The same in this cluster.
 fn filled(cluster: Cluster, accounts: u64, deposits: u64) -> Cluster {
     let fill = Bulks { clients: clients(&cluster.nodes), size: 5_000, pace: Duration::ZERO };
-    fill.send_all(accounts, |number| Operation::CreateAccount {
-        account_id: account(number),
-        initial_balance: Amount::new(OPENING),
-    });
+    fill.send_all(accounts, |number| Operation::create_account(account(number), Amount::new(OPENING)));
     fill.send_all(deposits, |_| Operation::Deposit { account_id: account(HOT), amount: Amount::new(1) });
     cluster.wait_equal();
     cluster
@@ -236,10 +233,7 @@ fn work_ends_with_its_client_and_its_deadline() {
     let _alone = alone();
     let cluster = Cluster::start_with(1, |config| config.limits.request_timeout_ms = 500);
     let fill = Bulks { clients: clients(&cluster.nodes), size: 5_000, pace: Duration::ZERO };
-    fill.send_all(1, |number| Operation::CreateAccount {
-        account_id: account(number),
-        initial_balance: Amount::new(OPENING),
-    });
+    fill.send_all(1, |number| Operation::create_account(account(number), Amount::new(OPENING)));
     fill.send_all(60_000, |_| Operation::Deposit { account_id: account(HOT), amount: Amount::new(1) });
     let address = cluster.nodes[0].address();
     let question = json!({"get_transaction_history": {"account_id": account(HOT), "type": "withdrawal"}});

@@ -64,7 +64,7 @@ struct Caller {
 
 /// How an attempt ended.
 enum Attempt {
-    Settled(Outcome),
+    Settled(Box<Outcome>),
     /// Ask again.
     Open,
 }
@@ -118,7 +118,7 @@ impl Caller {
             match self.attempt(connection, &message) {
                 Attempt::Settled(outcome) => {
                     self.settled = Some((self.last, command.clone()));
-                    return outcome;
+                    return *outcome;
                 }
                 Attempt::Open => {}
             }
@@ -171,7 +171,7 @@ impl Caller {
                 count(&self.counts.replayed);
             }
             let transaction: Transaction = serde_json::from_value(answer["ok"]["transaction"].clone()).unwrap();
-            return Attempt::Settled(Outcome::Acknowledged(transaction));
+            return Attempt::Settled(Box::new(Outcome::Acknowledged(transaction)));
         }
         let code = answer["error"]["code"].as_str().unwrap_or_else(|| panic!("{answer} to {message}"));
         match (code, answer["error"]["outcome"].as_str()) {
@@ -179,9 +179,11 @@ impl Caller {
             ("session_expired", Some("unknown")) => {
                 count(&self.counts.expired);
                 (self.session, self.connection, self.key) = (None, None, hex(&mut self.random));
-                Attempt::Settled(Outcome::Unknown("session expired".into()))
+                Attempt::Settled(Box::new(Outcome::Unknown("session expired".into())))
             }
-            ("insufficient_funds", Some("refused")) => Attempt::Settled(Outcome::Refused(ErrorCode::InsufficientFunds)),
+            ("insufficient_funds", Some("refused")) => {
+                Attempt::Settled(Box::new(Outcome::Refused(ErrorCode::InsufficientFunds)))
+            }
             _ => panic!("{answer} to {message}"),
         }
     }

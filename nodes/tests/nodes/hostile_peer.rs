@@ -290,7 +290,7 @@ fn a_decision_that_contradicts_the_log_and_numbers_that_can_not_be_close_the_lin
 fn a_stranger_can_not_write_to_the_books() {
     let (cluster, mut honest) = without_first();
     let stranger = MemberKey::draw();
-    let mint = Operation::CreateAccount { account_id: "mint".into(), initial_balance: Amount::new(999_000_000) };
+    let mint = Operation::create_account("mint", Amount::new(999_000_000));
     let (id, payload) = batch_of(node_id(1), mint);
     let slot = level(&cluster) + 1;
     for to in [1, 2] {

@@ -82,8 +82,8 @@ fn three_nodes_in_one_process_keep_the_same_books() {
             })
             .collect();
         for number in 0..10 {
-            let account_id = format!("a{number}").into();
-            let create = Operation::CreateAccount { account_id, initial_balance: Amount::new(1_000) };
+            let account_id = format!("a{number}");
+            let create = Operation::create_account(account_id, Amount::new(1_000));
             clients[number % 3].command(Command::One(create)).await.unwrap();
         }
         let began = Instant::now();
@@ -97,8 +97,10 @@ fn three_nodes_in_one_process_keep_the_same_books() {
 
         // A linearizable read at any node sees all of it.
         for client in &clients {
-            let read =
-                client.query(Query::GetStatistics { large_amount: None }, ReadLevel::Linearizable).await.unwrap();
+            let read = client
+                .query(Query::GetStatistics { large_amount: None, asset: None }, ReadLevel::Linearizable)
+                .await
+                .unwrap();
             let Success::Statistics { statistics } = read.success else { panic!("{read:?}") };
             assert_eq!((statistics.total_balance, statistics.transactions.count), (10_000, 610));
         }
@@ -155,8 +157,8 @@ fn a_node_that_was_stopped_starts_again_in_the_same_process() {
         let (third, config) = (nodes.pop().unwrap(), &configs[2]);
         let url: NodeUrl = config.client_listen.to_string().parse().unwrap();
         let create = |name: &str| {
-            let account_id = name.to_owned().into();
-            Command::One(Operation::CreateAccount { account_id, initial_balance: Amount::new(1) })
+            let account_id = name.to_owned();
+            Command::One(Operation::create_account(account_id, Amount::new(1)))
         };
         let client = Client::connect(crate::support::options(vec![url.clone()]));
         client.command(create("before")).await.unwrap();
@@ -168,7 +170,10 @@ fn a_node_that_was_stopped_starts_again_in_the_same_process() {
 
         let client = Client::connect(crate::support::options(vec![url]));
         client.command(create("after")).await.unwrap();
-        let read = client.query(Query::GetStatistics { large_amount: None }, ReadLevel::Linearizable).await.unwrap();
+        let read = client
+            .query(Query::GetStatistics { large_amount: None, asset: None }, ReadLevel::Linearizable)
+            .await
+            .unwrap();
         let Success::Statistics { statistics } = read.success else { panic!("{read:?}") };
         assert_eq!(statistics.transactions.count, 2);
         client.close().await;

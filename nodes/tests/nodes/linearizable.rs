@@ -27,7 +27,7 @@ struct Operation {
     answered: Instant,
     slot: u64,
     /// Of a read: account and balance.
-    read: Option<(String, u64)>,
+    read: Option<(String, i64)>,
 }
 
 fn account(number: usize) -> String {
@@ -75,7 +75,7 @@ async fn work(
 
 /// Condition (1): the balance of every account after every slot that changed it.
 fn explained(operations: &[Operation], history: &[Transaction]) {
-    let mut balances: BTreeMap<(&str, u64), u64> = BTreeMap::new();
+    let mut balances: BTreeMap<(&str, u64), i64> = BTreeMap::new();
     for transaction in history {
         for (name, balance) in
             [(&transaction.from_account, transaction.from_balance), (&transaction.to_account, transaction.to_balance)]

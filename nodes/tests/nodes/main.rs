@@ -2,6 +2,7 @@
 //! looks at, and which commands measure more than the suite does.
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // clippy knows only functions marked as tests, not what they share
 
+mod assets;
 mod attacks;
 mod client_tls;
 mod clocks;

@@ -201,7 +201,8 @@ fn read_accounts(url: &NodeUrl) -> Option<Vec<Account>> {
         let client = Client::connect(options);
         let (mut all, mut after) = (Vec::new(), None);
         loop {
-            let answer = client.query(Query::ListAccounts { after, limit: Some(MAX_PAGE) }, ReadLevel::Local).await;
+            let answer =
+                client.query(Query::ListAccounts { after, limit: Some(MAX_PAGE), code: None }, ReadLevel::Local).await;
             let Success::Accounts { accounts, next } = answer.ok()?.success else { panic!("other than accounts") };
             all.extend(accounts);
             after = next;

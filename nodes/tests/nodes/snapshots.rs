@@ -104,7 +104,7 @@ fn exports_are_complete(node: &Node, verified: &Value) {
     let csv = lines(&[]);
     assert_eq!(csv.len(), transactions + 1);
     assert!(csv[0].starts_with("transaction_id,type,from_account"), "{}", csv[0]);
-    assert!(csv.iter().all(|line| line.matches(',').count() == 12));
+    assert!(csv.iter().all(|line| line.matches(',').count() == 14));
     let objects: Vec<Value> =
         lines(&["--format", "json"]).iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(objects.len(), transactions);

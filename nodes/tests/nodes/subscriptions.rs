@@ -227,17 +227,15 @@ fn calls_are_typed_and_pages_are_streams() {
     let cluster = Cluster::start_with(3, often);
     block_on(async {
         let client = Client::connect(crate::support::options(urls(&cluster.nodes)));
-        let create = |n: u32| Operation::CreateAccount {
-            account_id: format!("s{n:05}").into(),
-            initial_balance: Amount::new(1),
-        };
+        let create = |n: u32| Operation::create_account(format!("s{n:05}"), Amount::new(1));
         let created = client.bulk((0..2_500).map(create).collect(), true).await.unwrap();
         assert_eq!(created.value.len(), 2_500);
         let accounts: Vec<Account> =
-            client.accounts(None, ReadLevel::AtLeast(created.slot)).try_collect().await.unwrap();
+            client.accounts(None, None, ReadLevel::AtLeast(created.slot)).try_collect().await.unwrap();
         let expected: Vec<String> = (0..2_500).map(|n| format!("s{n:05}")).collect();
         assert!(accounts.iter().map(|account| &*account.account_id).eq(&expected));
-        let rest: Vec<Account> = client.accounts(Some("s02490".into()), ReadLevel::Local).try_collect().await.unwrap();
+        let rest: Vec<Account> =
+            client.accounts(Some("s02490".into()), None, ReadLevel::Local).try_collect().await.unwrap();
         assert_eq!(rest.len(), 9);
 
         let account = client.create_account("me", 100).await.unwrap().value;
@@ -249,7 +247,7 @@ fn calls_are_typed_and_pages_are_streams() {
         assert_eq!(client.account("me", ReadLevel::Linearizable).await.unwrap().value.balance, 50);
         let id = moved.value.transaction_id;
         assert_eq!(client.transaction(id, ReadLevel::Linearizable).await.unwrap().value, moved.value);
-        let figures = client.statistics(None, ReadLevel::Linearizable).await.unwrap().value;
+        let figures = client.statistics(None, None, ReadLevel::Linearizable).await.unwrap().value;
         assert_eq!((figures.accounts, figures.total_balance), (2_501, 2_555));
         match client.withdraw("me", 51).await {
             Err(CallError::Refused(refusal)) => assert_eq!(refusal.code, ErrorCode::InsufficientFunds),

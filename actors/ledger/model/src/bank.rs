@@ -1,31 +1,43 @@
-//! The bank in the words of BANK.md: balances in a map, the history in a vector; every question reads all of it.
+//! The bank in the words of BANK.md: what every account was after each of its records, and the history in a vector. A bulk that fails
+//! as a whole is taken back record by record.
 //!
-//! Source: BANK.md, "Commands", "Queries", "Records".
+//! Source: BANK.md, "Commands", "State", "Checks in order".
 
 use std::collections::BTreeMap;
 
 use rabia_bank_messages::bank::{
-    Account, AccountId, Command, DEFAULT_PAGE, ErrorCode, HistoryFilter, HourVolume, ItemResult, MAX_BALANCE, MAX_BULK,
-    MAX_PAGE, Operation, OtherFields, Query, Refusal, SideProofs, Statistics, Success, Transaction, TransactionType,
-    Volume,
+    Account, AccountId, AccountStatus, Bound, Command, CreateAccount, CreateAsset, ErrorCode, ItemResult, MAX_BALANCE,
+    MAX_BULK, Operation, OtherFields, Query, Refusal, SetAccount, SideProofs, Success, Transaction, TransactionType,
 };
-use rabia_bank_messages::client::Feed;
-use rabia_bank_messages::ids::{Digest, Millis, Salt, Secret, Slot};
+use rabia_bank_messages::genesis::BankTerms;
+use rabia_bank_messages::ids::{Digest, Millis, Secret, Slot};
 use rabia_bank_messages::principal::{PrincipalNumber, PrincipalsInfo, PutPrincipal};
 
+use crate::chain::{chained, salts};
 use crate::principals::{Principals, leaves};
 use crate::{Answer, At, Plain, views};
+
+/// So many assets are there at most.
+const MOST_ASSETS: usize = 1_000;
+
+/// An asset, and since which record there is one; the cluster's own one was always there.
+#[derive(Debug)]
+pub(crate) struct PlainAsset {
+    pub(crate) code: String,
+    pub(crate) scale: u8,
+    pub(crate) limit: u64,
+    pub(crate) since: Option<usize>,
+}
 
 /// Accounts and transactions in plain maps and lists. Nothing in them is ever dropped.
 #[derive(Debug)]
 pub struct Bank {
-    limit: u64,
-    balances: BTreeMap<String, u64>,
-    /// When each account was created.
-    created: BTreeMap<String, (Slot, Millis)>,
+    allow_overdraft: bool,
+    /// The cluster's own one first.
+    pub(crate) assets: Vec<PlainAsset>,
+    /// What each account was, after the record at which place of the history.
+    pub(crate) accounts: BTreeMap<String, Vec<(usize, Account)>>,
     history: Vec<Transaction>,
-    /// The places in the history that each account is in.
-    touching: BTreeMap<String, Vec<usize>>,
     /// Where the command at hand stands, and who asks.
     slot: Slot,
     time: Millis,
@@ -34,20 +46,30 @@ pub struct Bank {
     secret: Secret,
 }
 
+/// What a record is about.
+#[derive(Default)]
+struct Parts<'a> {
+    from: Option<&'a AccountId>,
+    to: Option<&'a AccountId>,
+    amount: u64,
+    settings: Option<String>,
+    act: Option<String>,
+}
+
 impl Bank {
-    /// An empty bank, in which one transaction moves at most `limit` minor units, and whose salts are no secret.
+    /// An empty bank with the usual terms, in which one transaction moves at most `limit` minor units, and whose salts are no secret.
     pub fn new(limit: u64) -> Bank {
-        Bank::founded(limit, Secret([0; 32]))
+        Bank::founded(&BankTerms::default(), limit, Secret([0; 32]))
     }
 
-    /// The same, whose salts are made of this.
-    pub fn founded(limit: u64, secret: Secret) -> Bank {
+    /// One with these terms, whose salts are made of this.
+    pub fn founded(terms: &BankTerms, limit: u64, secret: Secret) -> Bank {
+        let own = PlainAsset { code: terms.asset.code.to_string(), scale: terms.asset.scale, limit, since: None };
         Bank {
-            limit,
-            balances: BTreeMap::new(),
-            created: BTreeMap::new(),
+            allow_overdraft: terms.allow_overdraft,
+            assets: vec![own],
+            accounts: BTreeMap::new(),
             history: Vec::new(),
-            touching: BTreeMap::new(),
             slot: 0,
             time: 0,
             asker: 0,
@@ -55,14 +77,30 @@ impl Bank {
         }
     }
 
-    /// The largest amount of one transaction, in minor units.
+    /// The largest amount of one transaction of the cluster's own asset, in minor units.
     pub fn limit(&self) -> u64 {
-        self.limit
+        self.assets[0].limit
     }
 
-    /// The sum of all balances.
-    pub fn total(&self) -> u64 {
-        self.balances.values().sum()
+    /// The code of the cluster's own asset.
+    pub fn own(&self) -> &str {
+        &self.assets[0].code
+    }
+
+    /// The codes of all assets, the cluster's own one first.
+    pub fn assets(&self) -> impl Iterator<Item = &str> {
+        self.assets.iter().map(|asset| &*asset.code)
+    }
+
+    /// The sum of all balances of an asset, in minor units.
+    pub fn total(&self, asset: &str) -> i128 {
+        let all = self.accounts.values().filter_map(|versions| versions.last());
+        all.filter(|(_, account)| *account.asset == *asset).map(|(_, account)| i128::from(account.balance)).sum()
+    }
+
+    /// All accounts as they are, by name.
+    pub fn newest(&self) -> impl Iterator<Item = &Account> {
+        self.accounts.values().filter_map(|versions| versions.last()).map(|(_, account)| account)
     }
 
     /// All transactions, oldest first.
@@ -70,14 +108,17 @@ impl Bank {
         &self.history
     }
 
+    pub(crate) fn asset(&self, code: &str) -> Option<&PlainAsset> {
+        self.assets.iter().find(|asset| asset.code == code)
+    }
+
+    fn account(&self, name: &str) -> Option<&Account> {
+        self.accounts.get(name)?.last().map(|(_, account)| account)
+    }
+
     fn execute(&mut self, command: &Command, principals: &mut Principals) -> Answer {
         let bulk = match command {
-            Command::One(operation) => {
-                return self
-                    .check(&mut self.balances.clone(), &mut 0, operation, principals)
-                    .map(|()| self.perform(operation, principals))
-                    .map_err(refusal);
-            }
+            Command::One(operation) => return self.one(operation, principals).map_err(refusal),
             Command::Bulk(bulk) => bulk,
         };
         match bulk.commands.len() {
@@ -85,182 +126,283 @@ impl Bank {
             1..=MAX_BULK => {}
             _ => return Err(refusal(ErrorCode::BulkTooLarge)),
         }
-        if bulk.atomic {
-            let (mut trial, mut spent) = (self.balances.clone(), 0);
-            for (index, operation) in (0..).zip(&bulk.commands) {
-                self.check(&mut trial, &mut spent, operation, principals)
-                    .map_err(|code| Refusal { index: Some(index), ..refusal(code) })?;
-            }
+        let (records, spent) = (self.history.len(), principals.clone());
+        let mut results = Vec::new();
+        for (index, operation) in (0..).zip(&bulk.commands) {
+            results.push(match self.one(operation, principals) {
+                Ok(success) => ItemResult::Ok(success),
+                Err(code) if bulk.atomic => {
+                    self.take_back(records);
+                    *principals = spent;
+                    return Err(Refusal { index: Some(index), ..refusal(code) });
+                }
+                Err(code) => ItemResult::Error(refusal(code)),
+            });
         }
-        let one = |operation| match self.check(&mut self.balances.clone(), &mut 0, operation, principals) {
-            Ok(()) => ItemResult::Ok(self.perform(operation, principals)),
-            Err(code) => ItemResult::Error(refusal(code)),
-        };
-        Ok(Success::Results { results: bulk.commands.iter().map(one).collect() })
+        Ok(Success::Results { results })
+    }
+
+    /// Everything is as it was when there were so many records.
+    fn take_back(&mut self, records: usize) {
+        self.history.truncate(records);
+        self.assets.retain(|asset| asset.since.is_none_or(|place| place < records));
+        for versions in self.accounts.values_mut() {
+            versions.retain(|(place, _)| *place < records);
+        }
+        self.accounts.retain(|_, versions| !versions.is_empty());
+    }
+
+    fn one(&mut self, operation: &Operation, principals: &mut Principals) -> Result<Success, ErrorCode> {
+        self.check(operation, principals)?;
+        Ok(self.perform(operation, principals))
     }
 
     /// Carries out an operation that was checked.
     fn perform(&mut self, operation: &Operation, principals: &mut Principals) -> Success {
         let (kind, from, to, amount) = sides(operation);
-        if leaves(operation) {
-            principals.spend(self.asker, self.time, amount);
+        if let (true, Some(account)) = (leaves(operation), from.and_then(|name| self.account(name))) {
+            principals.spend(self.asker, self.time, &account.asset, amount);
         }
-        if let Operation::CreateAccount { account_id, .. } = operation {
-            self.created.insert(account_id.to_string(), (self.slot, self.time));
-            self.balances.insert(account_id.to_string(), 0);
+        let mut parts = Parts { from, to, amount, ..Parts::default() };
+        let place = self.history.len();
+        match operation {
+            Operation::CreateAccount(create) => {
+                self.accounts.insert(create.account_id.to_string(), vec![(place, self.created(create))]);
+                parts.settings = said(create.min_balance, create.max_balance, None, &create.code, &create.name);
+            }
+            Operation::SetAccount(set) => {
+                let SetAccount { min_balance, max_balance, status, code, name, .. } = set.as_ref();
+                parts.settings =
+                    Some(said(*min_balance, *max_balance, *status, code, name).unwrap_or_else(|| "{}".into()));
+                self.change(&set.account_id, |account| changed(account, set));
+            }
+            Operation::CreateAsset(CreateAsset { asset, scale, limit }) => {
+                parts.act = Some(format!(r#"{{"asset":"{asset}","scale":{scale},"limit":{limit}}}"#));
+                let (code, scale) = (asset.to_string(), *scale as u8);
+                self.assets.push(PlainAsset { code, scale, limit: *limit, since: Some(place) });
+            }
+            Operation::Deposit { .. } | Operation::Withdraw { .. } | Operation::Transfer { .. } => {}
         }
-        if kind == TransactionType::Opening && amount == 0 {
-            let account = self.account(to.map_or("", |name| name), self.slot);
-            return Success::Account {
-                account: account.unwrap_or_else(|| unreachable!("just created")),
-                transaction: None,
-            };
+        if let Some(from) = from {
+            self.change(from, |account| account.balance -= amount as i64);
         }
-        let mut balance_of = |name: &str, change: &dyn Fn(u64) -> u64| {
-            let balance = self.balances.entry(name.into()).or_default();
-            *balance = change(*balance);
-            *balance
-        };
-        let from_balance = from.map(|name| balance_of(name, &|balance| balance - amount));
-        let to_balance = to.map(|name| balance_of(name, &|balance| balance + amount));
-        let mut transaction = Transaction {
-            transaction_id: self.history.len() as u64 + 1,
-            transaction_type: kind.into(),
-            from_account: from.cloned(),
-            to_account: to.cloned(),
-            amount,
-            from_balance,
-            to_balance,
-            timestamp: self.time,
-            slot: self.slot,
-            principal: Some(self.asker),
-            proofs: None,
-            act: None,
-            hash: self.history.last().map_or(Digest::ZERO, |last| last.hash),
-            other: OtherFields::default(),
-        };
-        let [from_salt, to_salt] = salts(&self.secret, transaction.transaction_id);
-        transaction.proofs = SideProofs::of_salts(from.map(|_| from_salt), to.map(|_| to_salt));
-        transaction.hash = chained(&transaction, transaction.hash);
-        for name in [from, to].into_iter().flatten() {
-            self.touching.entry(name.to_string()).or_default().push(self.history.len());
+        // A change of what is said of an account is one record of it already.
+        if let Some(to) = to.filter(|_| !matches!(operation, Operation::SetAccount(_))) {
+            self.change(to, |account| account.balance += amount as i64);
         }
-        self.history.push(transaction.clone());
-        match (kind, to) {
-            (TransactionType::Opening, Some(name)) => {
-                let account = Account {
-                    account_id: name.clone(),
-                    balance: amount,
-                    created_at: self.time,
-                    last_transaction_at: Some(self.time),
-                    transaction_count: 1,
-                    other: OtherFields::default(),
-                };
-                Success::Account { account, transaction: Some(transaction) }
+        let transaction = self.write(kind, parts);
+        match (operation, to.and_then(|name| self.account(name))) {
+            (Operation::CreateAccount(_), Some(account)) => {
+                Success::Account { account: Box::new(account.clone()), transaction: Some(transaction) }
             }
             _ => Success::Transaction { transaction },
         }
     }
 
-    /// Checks an operation in the order of BANK.md's table, and changes the balances. `spent` is what left accounts before it that is
-    /// not counted yet.
-    fn check(
-        &self,
-        balances: &mut BTreeMap<String, u64>,
-        spent: &mut u64,
-        operation: &Operation,
-        principals: &Principals,
-    ) -> Result<(), ErrorCode> {
-        let allowed = principals.may(self.asker, operation);
-        let within = principals.within_limits(self.asker, self.time, *spent, operation);
-        check(balances, self.limit, operation, (allowed, within))?;
-        if leaves(operation) {
-            *spent += amount_of(operation);
-        }
-        Ok(())
-    }
-
-    /// An account as it was after a slot.
-    fn account(&self, name: &str, slot: Slot) -> Option<Account> {
-        let (_, created_at) = *self.created.get(name).filter(|(created, _)| *created <= slot)?;
-        let all = self.touching.get(name).map_or(&[][..], |places| &places[..]);
-        let mine = &all[..all.partition_point(|place| self.history[*place].slot <= slot)];
-        let last = mine.last().map(|place| &self.history[*place]);
-        let balance = last.map_or(0, |last| {
-            let from = last.from_account.as_deref() == Some(name);
-            if from { last.from_balance } else { last.to_balance }.unwrap_or(0)
-        });
-        Some(Account {
-            account_id: name.into(),
-            balance,
-            created_at,
-            last_transaction_at: last.map(|last| last.timestamp),
-            transaction_count: mine.len() as u64,
+    /// A new account, before its opening.
+    fn created(&self, create: &CreateAccount) -> Account {
+        Account {
+            account_id: create.account_id.clone(),
+            asset: create.asset.clone().unwrap_or_else(|| self.own().into()),
+            balance: 0,
+            available: None,
+            min_balance: create.min_balance.unwrap_or(Bound::At(0)),
+            max_balance: create.max_balance.unwrap_or(Bound::None),
+            status: AccountStatus::Open,
+            code: create.code.clone(),
+            name: create.name.clone().filter(|name| !name.is_empty()),
+            created_at: self.time,
+            last_transaction_at: None,
+            transaction_count: 0,
+            version: 0,
             other: OtherFields::default(),
-        })
-    }
-
-    /// The history as it was after a slot.
-    fn until(&self, slot: Slot) -> &[Transaction] {
-        &self.history[..self.history.partition_point(|transaction| transaction.slot <= slot)]
-    }
-
-    fn accounts(&self, slot: Slot) -> Vec<Account> {
-        self.created.keys().filter_map(|name| self.account(name, slot)).collect()
-    }
-
-    /// All transactions of a feed with ids from `from` on and below `next`, oldest first. None if there are not so many transactions.
-    pub fn feed(&self, feed: &Feed, from: u64, next: u64) -> Option<Vec<Transaction>> {
-        let from = from.max(1);
-        if next == from {
-            return Some(Vec::new());
         }
-        let wanted = |transaction: &&Transaction| {
-            let account = feed.account_id.as_ref().is_none_or(|name| touches(transaction, name));
-            account && feed.min_amount.is_none_or(|amount| transaction.amount >= amount)
-        };
-        let looked_at = self.history().get(from as usize - 1..next as usize - 1)?;
-        Some(looked_at.iter().filter(wanted).cloned().collect())
     }
 
-    fn statistics(&self, large_amount: Option<u64>, slot: Slot) -> Success {
-        const TOP: usize = 10;
-        const HOUR: Millis = 3_600_000;
-        const HOURS: usize = 48;
-        let large_amount = large_amount.unwrap_or((self.limit / 10).max(1));
-        let history = self.until(slot);
-        let accounts = self.accounts(slot);
-        let top = |value: &dyn Fn(&Account) -> u64| {
-            let mut sorted = accounts.clone();
-            sorted.sort_by(|a, b| value(b).cmp(&value(a)).then(a.account_id.cmp(&b.account_id)));
-            sorted.truncate(TOP);
-            sorted
+    /// The next record changes an account: it gets another version, or the one that this record began.
+    fn change(&mut self, name: &str, change: impl FnOnce(&mut Account)) {
+        let (place, time) = (self.history.len(), self.time);
+        let versions = self.accounts.entry(name.into()).or_default();
+        let Some((_, mut account)) = versions.last().cloned() else { return };
+        versions.pop_if(|(begun, _)| *begun == place);
+        change(&mut account);
+        account.available = available(account.balance, account.min_balance);
+        account.last_transaction_at = Some(time);
+        account.transaction_count += 1;
+        account.version = account.transaction_count;
+        versions.push((place, account));
+    }
+
+    /// Adds a record about accounts that are as they are after it.
+    fn write(&mut self, kind: TransactionType, parts: Parts<'_>) -> Transaction {
+        let Parts { from, to, amount, settings, act } = parts;
+        let side = |name: Option<&AccountId>| name.and_then(|name| self.account(name));
+        let (source, destination) = (side(from), side(to));
+        let asset = source.or(destination).map(|account| account.asset.clone());
+        let (transaction_id, before) = (self.history.len() as u64 + 1, self.head());
+        let [from_salt, to_salt] = salts(&self.secret, transaction_id);
+        let mut transaction = Transaction {
+            transaction_id,
+            transaction_type: kind.into(),
+            from_account: from.cloned(),
+            to_account: to.cloned(),
+            asset: asset.filter(|asset| **asset != *self.own()),
+            amount,
+            from_balance: source.map(|account| account.balance),
+            to_balance: destination.map(|account| account.balance),
+            settings: settings.map(Into::into),
+            timestamp: self.time,
+            slot: self.slot,
+            principal: Some(self.asker),
+            proofs: SideProofs::of_salts(from.map(|_| from_salt), to.map(|_| to_salt)),
+            act: act.map(Into::into),
+            hash: before,
+            other: OtherFields::default(),
         };
-        let of_type = |kind: TransactionType| volume(history.iter().filter(|t| t.transaction_type == kind));
-        let mut hours: Vec<Millis> = history.iter().map(|t| t.timestamp / HOUR * HOUR).collect();
-        hours.dedup();
-        let latest = hours.len().saturating_sub(HOURS);
-        let of_hour = |hour: &Millis| volume(history.iter().filter(|t| t.timestamp / HOUR * HOUR == *hour));
-        let large = history.iter().rev().filter(|transaction| transaction.amount >= large_amount);
-        Success::Statistics {
-            statistics: Box::new(Statistics {
-                accounts: accounts.len() as u64,
-                total_balance: accounts.iter().map(|account| account.balance).sum(),
-                transactions: volume(history.iter()),
-                by_type: TransactionType::ALL
-                    .into_iter()
-                    .map(|kind| (kind, of_type(kind)))
-                    .filter(|(kind, volume)| *kind != TransactionType::Admin || volume.count > 0)
-                    .map(|(kind, volume)| (kind.into(), volume))
-                    .collect(),
-                by_hour: hours[latest..].iter().map(|hour| HourVolume { hour: *hour, total: of_hour(hour) }).collect(),
-                largest_accounts: top(&|account| account.balance),
-                most_active_accounts: top(&|account| account.transaction_count),
-                large_amount,
-                large_transactions: large.take(TOP).cloned().collect(),
-                other: OtherFields::default(),
-            }),
+        transaction.hash = chained(&transaction, before);
+        self.history.push(transaction.clone());
+        transaction
+    }
+
+    fn head(&self) -> Digest {
+        self.history.last().map_or(Digest::ZERO, |last| last.hash)
+    }
+
+    /// The checks of an operation, in the order of BANK.md.
+    fn check(&self, operation: &Operation, principals: &Principals) -> Result<(), ErrorCode> {
+        let may = || ensure(principals.may(self.asker, operation), ErrorCode::NotAuthorised);
+        let in_limits = |asset: &str| {
+            let within = principals.within_limits(self.asker, self.time, asset, operation);
+            ensure(within, ErrorCode::LimitExceeded)
+        };
+        match operation {
+            Operation::CreateAccount(create) => self.check_creation(create, may, in_limits),
+            Operation::SetAccount(set) => self.check_change(set, may),
+            Operation::CreateAsset(create) => {
+                let CreateAsset { asset, scale, limit } = create;
+                let valid = is_asset_code(asset) && *scale <= 8 && (1..=MAX_BALANCE).contains(limit);
+                ensure(valid, ErrorCode::InvalidAsset)?;
+                may()?;
+                ensure(self.asset(asset).is_none(), ErrorCode::AssetExists)?;
+                ensure(self.assets.len() < MOST_ASSETS, ErrorCode::TooManyAssets)
+            }
+            Operation::Deposit { account_id, amount } => {
+                well_formed(account_id)?;
+                may()?;
+                let account = self.account(account_id);
+                self.in_limit(account, amount.get(), 1)?;
+                let account = account.ok_or(ErrorCode::AccountNotFound)?;
+                not_closed(account)?;
+                takes_money(account)?;
+                in_limits(&account.asset)?;
+                has_room(account, amount.get())?;
+                let amount = i128::from(amount.get());
+                ensure(is_balance(i128::from(account.balance) + amount), ErrorCode::BalanceOverflow)?;
+                ensure(is_balance(self.total(&account.asset) + amount), ErrorCode::BalanceOverflow)
+            }
+            Operation::Withdraw { account_id, amount } => {
+                well_formed(account_id)?;
+                may()?;
+                let account = self.account(account_id);
+                self.in_limit(account, amount.get(), 1)?;
+                let account = account.ok_or(ErrorCode::AccountNotFound)?;
+                not_closed(account)?;
+                gives_money(account)?;
+                in_limits(&account.asset)?;
+                has_funds(account, amount.get())?;
+                let amount = i128::from(amount.get());
+                ensure(is_balance(i128::from(account.balance) - amount), ErrorCode::BalanceOverflow)?;
+                ensure(is_balance(self.total(&account.asset) - amount), ErrorCode::BalanceOverflow)
+            }
+            Operation::Transfer { from_account, to_account, amount } => {
+                well_formed(from_account)?;
+                well_formed(to_account)?;
+                may()?;
+                let from = self.account(from_account);
+                self.in_limit(from, amount.get(), 1)?;
+                ensure(from_account != to_account, ErrorCode::SameAccount)?;
+                let from = from.ok_or(ErrorCode::AccountNotFound)?;
+                let to = self.account(to_account).ok_or(ErrorCode::AccountNotFound)?;
+                ensure(from.asset == to.asset, ErrorCode::AssetMismatch)?;
+                not_closed(from)?;
+                not_closed(to)?;
+                gives_money(from)?;
+                takes_money(to)?;
+                in_limits(&from.asset)?;
+                has_funds(from, amount.get())?;
+                has_room(to, amount.get())?;
+                let amount = i128::from(amount.get());
+                ensure(is_balance(i128::from(from.balance) - amount), ErrorCode::BalanceOverflow)?;
+                ensure(is_balance(i128::from(to.balance) + amount), ErrorCode::BalanceOverflow)
+            }
         }
+    }
+
+    fn check_creation(
+        &self,
+        create: &CreateAccount,
+        may: impl Fn() -> Result<(), ErrorCode>,
+        in_limits: impl Fn(&str) -> Result<(), ErrorCode>,
+    ) -> Result<(), ErrorCode> {
+        well_formed(&create.account_id)?;
+        let code = create.asset.as_deref().unwrap_or(self.own());
+        ensure(is_asset_code(code), ErrorCode::InvalidAsset)?;
+        self.check_words(create.min_balance, create.max_balance, &create.code, &create.name)?;
+        may()?;
+        let (min, max) = (create.min_balance.unwrap_or(Bound::At(0)), create.max_balance.unwrap_or(Bound::None));
+        ensure(in_order(min, max), ErrorCode::InvalidBounds)?;
+        let (asset, amount) = (self.asset(code), create.initial_balance.get());
+        ensure(amount <= asset.unwrap_or(&self.assets[0]).limit, ErrorCode::InvalidAmount)?;
+        ensure(!self.accounts.contains_key(&*create.account_id), ErrorCode::AccountExists)?;
+        ensure(asset.is_some(), ErrorCode::AssetNotFound)?;
+        in_limits(code)?;
+        let amount = i128::from(amount);
+        ensure(amount <= ceiling(max), ErrorCode::BalanceLimit)?;
+        ensure(is_balance(amount) && is_balance(self.total(code) + amount), ErrorCode::BalanceOverflow)
+    }
+
+    fn check_change(&self, set: &SetAccount, may: impl Fn() -> Result<(), ErrorCode>) -> Result<(), ErrorCode> {
+        well_formed(&set.account_id)?;
+        self.check_words(set.min_balance, set.max_balance, &set.code, &set.name)?;
+        may()?;
+        let account = self.account(&set.account_id).ok_or(ErrorCode::AccountNotFound)?;
+        not_closed(account)?;
+        let (min, max) =
+            (set.min_balance.unwrap_or(account.min_balance), set.max_balance.unwrap_or(account.max_balance));
+        ensure(in_order(min, max), ErrorCode::InvalidBounds)?;
+        let closes = set.status == Some(AccountStatus::Closed);
+        ensure(!closes || account.balance == 0, ErrorCode::AccountNotEmpty)
+    }
+
+    /// What is said of an account is of the right form.
+    fn check_words(
+        &self,
+        min: Option<Bound>,
+        max: Option<Bound>,
+        code: &Option<Box<str>>,
+        name: &Option<Box<str>>,
+    ) -> Result<(), ErrorCode> {
+        let is_number = |number: i64| is_balance(number.into());
+        let min_fits = match min {
+            None => true,
+            Some(Bound::None) => self.allow_overdraft,
+            Some(Bound::At(least)) => is_number(least) && (least >= 0 || self.allow_overdraft),
+        };
+        let max_fits = match max {
+            None | Some(Bound::None) => true,
+            Some(Bound::At(most)) => is_number(most),
+        };
+        ensure(min_fits && max_fits, ErrorCode::InvalidBounds)?;
+        let is_code = |code: &str| code.len() <= 32 && well_formed(code).is_ok();
+        ensure(code.as_deref().is_none_or(is_code), ErrorCode::InvalidCode)?;
+        let is_name = |name: &str| name.len() <= 100 && !name.contains(char::is_control);
+        ensure(name.as_deref().is_none_or(is_name), ErrorCode::InvalidName)
+    }
+
+    /// An amount is from `least` to the limit of what the account holds, or of the own asset if there is no such account.
+    fn in_limit(&self, account: Option<&Account>, amount: u64, least: u64) -> Result<(), ErrorCode> {
+        let asset = account.and_then(|account| self.asset(&account.asset)).unwrap_or(&self.assets[0]);
+        ensure((least..=asset.limit).contains(&amount), ErrorCode::InvalidAmount)
     }
 }
 
@@ -275,67 +417,12 @@ impl Plain for Bank {
     }
 
     fn record(&mut self, act: String, asker: PrincipalNumber, slot: Slot, time: Millis) {
-        let before = self.history.last().map_or(Digest::ZERO, |last| last.hash);
-        let mut transaction = Transaction {
-            transaction_id: self.history.len() as u64 + 1,
-            transaction_type: TransactionType::Admin.into(),
-            from_account: None,
-            to_account: None,
-            amount: 0,
-            from_balance: None,
-            to_balance: None,
-            timestamp: time,
-            slot,
-            principal: Some(asker),
-            proofs: None,
-            act: Some(act.into()),
-            hash: before,
-            other: OtherFields::default(),
-        };
-        transaction.hash = chained(&transaction, before);
-        self.history.push(transaction);
+        (self.slot, self.time, self.asker) = (slot, time, asker);
+        self.write(TransactionType::Admin, Parts { act: Some(act), ..Parts::default() });
     }
 
     fn query(&self, query: &Query, slot: Slot) -> Answer {
-        let account_of = |name: &str| {
-            well_formed(name).map_err(refusal)?;
-            self.account(name, slot).ok_or_else(|| refusal(ErrorCode::AccountNotFound))
-        };
-        match query {
-            Query::GetAccount { account_id } => {
-                let account = account_of(account_id)?;
-                Ok(Success::Account { account, transaction: None })
-            }
-            Query::GetBalance { account_id } => Ok(Success::Balance { balance: account_of(account_id)?.balance }),
-            Query::ListAccounts { after, limit } => {
-                let limit = page(*limit)?;
-                let mut accounts = self.accounts(slot);
-                accounts.retain(|account| after.as_ref().is_none_or(|after| account.account_id > *after));
-                let more = accounts.len() > limit;
-                accounts.truncate(limit);
-                let next = accounts.last().filter(|_| more).map(|last| last.account_id.clone());
-                Ok(Success::Accounts { accounts, next })
-            }
-            Query::GetTransactionHistory(filter) => {
-                if let Some(name) = &filter.account_id {
-                    account_of(name)?;
-                }
-                let limit = page(filter.limit)?;
-                let wanted = self.until(slot).iter().rev().filter(|transaction| matches(transaction, filter));
-                let mut transactions: Vec<Transaction> = wanted.cloned().collect();
-                let more = transactions.len() > limit;
-                transactions.truncate(limit);
-                let next = transactions.last().filter(|_| more).map(|last| last.transaction_id);
-                Ok(Success::Transactions { transactions, next })
-            }
-            Query::GetTransaction { transaction_id } => {
-                let found = self.until(slot).iter().find(|transaction| transaction.transaction_id == *transaction_id);
-                let transaction = found.cloned().ok_or_else(|| refusal(ErrorCode::TransactionNotFound))?;
-                Ok(Success::Transaction { transaction })
-            }
-            Query::GetStatistics { large_amount } => Ok(self.statistics(*large_amount, slot)),
-            Query::GetStatus {} | Query::ListPrincipals {} => Err(refusal(ErrorCode::Malformed)),
-        }
+        self.answer(query, slot)
     }
 
     fn plain(answer: Answer) -> Answer {
@@ -378,101 +465,106 @@ pub(crate) fn refusal(code: ErrorCode) -> Refusal {
     Refusal::refused(code, String::new())
 }
 
-/// The checks of an operation, in the order of BANK.md's table.
-fn check(
-    balances: &mut BTreeMap<String, u64>,
-    limit: u64,
-    operation: &Operation,
-    (allowed, within): (bool, bool),
-) -> Result<(), ErrorCode> {
-    let may = || if allowed { Ok(()) } else { Err(ErrorCode::NotAuthorised) };
-    let in_limits = || if within { Ok(()) } else { Err(ErrorCode::LimitExceeded) };
-    let room = MAX_BALANCE - balances.values().sum::<u64>();
-    let in_limit = |amount: u64, least: u64| {
-        if amount < least || amount > limit { Err(ErrorCode::InvalidAmount) } else { Ok(amount) }
-    };
-    let balance =
-        |balances: &BTreeMap<String, u64>, name: &str| balances.get(name).copied().ok_or(ErrorCode::AccountNotFound);
-    match operation {
-        Operation::CreateAccount { account_id, initial_balance } => {
-            well_formed(account_id)?;
-            may()?;
-            let amount = in_limit(initial_balance.get(), 0)?;
-            if balances.contains_key(&**account_id) {
-                return Err(ErrorCode::AccountExists);
-            }
-            in_limits()?;
-            if amount > room {
-                return Err(ErrorCode::BalanceOverflow);
-            }
-            balances.insert(account_id.to_string(), amount);
-        }
-        Operation::Deposit { account_id, amount } => {
-            well_formed(account_id)?;
-            may()?;
-            let amount = in_limit(amount.get(), 1)?;
-            let before = balance(balances, account_id)?;
-            in_limits()?;
-            if amount > room {
-                return Err(ErrorCode::BalanceOverflow);
-            }
-            balances.insert(account_id.to_string(), before + amount);
-        }
-        Operation::Withdraw { account_id, amount } => {
-            well_formed(account_id)?;
-            may()?;
-            let amount = in_limit(amount.get(), 1)?;
-            let before = balance(balances, account_id)?;
-            in_limits()?;
-            let left = before.checked_sub(amount).ok_or(ErrorCode::InsufficientFunds)?;
-            balances.insert(account_id.to_string(), left);
-        }
-        Operation::Transfer { from_account, to_account, amount } => {
-            well_formed(from_account)?;
-            well_formed(to_account)?;
-            may()?;
-            let amount = in_limit(amount.get(), 1)?;
-            if from_account == to_account {
-                return Err(ErrorCode::SameAccount);
-            }
-            let (from, to) = (balance(balances, from_account)?, balance(balances, to_account)?);
-            in_limits()?;
-            let left = from.checked_sub(amount).ok_or(ErrorCode::InsufficientFunds)?;
-            balances.insert(from_account.to_string(), left);
-            balances.insert(to_account.to_string(), to + amount);
-        }
-    }
-    Ok(())
+fn ensure(holds: bool, code: ErrorCode) -> Result<(), ErrorCode> {
+    if holds { Ok(()) } else { Err(code) }
 }
 
-fn well_formed(name: &str) -> Result<(), ErrorCode> {
+pub(crate) fn well_formed(name: &str) -> Result<(), ErrorCode> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_-.:".contains(c);
-    let fits = (1..=50).contains(&name.len()) && name.chars().all(allowed);
-    if fits { Ok(()) } else { Err(ErrorCode::InvalidAccountId) }
+    ensure((1..=50).contains(&name.len()) && name.chars().all(allowed), ErrorCode::InvalidAccountId)
 }
 
-fn page(limit: Option<u32>) -> Result<usize, Refusal> {
-    let limit = limit.unwrap_or(DEFAULT_PAGE);
-    if limit == 0 || limit > MAX_PAGE { Err(refusal(ErrorCode::Malformed)) } else { Ok(limit as usize) }
+pub(crate) fn is_asset_code(code: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '.';
+    (1..=12).contains(&code.len()) && code.chars().all(allowed)
 }
 
-fn touches(transaction: &Transaction, name: &str) -> bool {
-    [&transaction.from_account, &transaction.to_account].into_iter().flatten().any(|account| **account == *name)
+fn is_balance(number: i128) -> bool {
+    number.unsigned_abs() <= MAX_BALANCE.into()
 }
 
-fn matches(transaction: &Transaction, filter: &HistoryFilter) -> bool {
-    filter.account_id.as_ref().is_none_or(|name| touches(transaction, name))
-        && filter.transaction_type.is_none_or(|kind| transaction.transaction_type == kind)
-        && filter.from_time.is_none_or(|time| transaction.timestamp >= time)
-        && filter.to_time.is_none_or(|time| transaction.timestamp <= time)
-        && filter.before.is_none_or(|before| transaction.transaction_id < before)
+/// The highest balance that a bound allows.
+pub(crate) fn ceiling(max: Bound) -> i128 {
+    match max {
+        Bound::None => i128::MAX,
+        Bound::At(most) => most.into(),
+    }
 }
 
-fn volume<'a>(transactions: impl Iterator<Item = &'a Transaction>) -> Volume {
-    transactions.fold(Volume::default(), |sum, transaction| Volume {
-        count: sum.count + 1,
-        volume: sum.volume.saturating_add(transaction.amount).min(MAX_BALANCE),
-    })
+/// The lowest balance that a bound allows.
+pub(crate) fn floor(min: Bound) -> i128 {
+    match min {
+        Bound::None => i128::MIN,
+        Bound::At(least) => least.into(),
+    }
+}
+
+fn in_order(min: Bound, max: Bound) -> bool {
+    floor(min) <= ceiling(max)
+}
+
+/// What may leave an account, if a bound says so.
+pub(crate) fn available(balance: i64, min: Bound) -> Option<i64> {
+    match min {
+        Bound::None => None,
+        Bound::At(least) => Some(balance - least),
+    }
+}
+
+fn not_closed(account: &Account) -> Result<(), ErrorCode> {
+    ensure(account.status != AccountStatus::Closed, ErrorCode::AccountClosed)
+}
+
+fn takes_money(account: &Account) -> Result<(), ErrorCode> {
+    ensure(!matches!(account.status, AccountStatus::Frozen | AccountStatus::NoCredits), ErrorCode::AccountFrozen)
+}
+
+fn gives_money(account: &Account) -> Result<(), ErrorCode> {
+    ensure(!matches!(account.status, AccountStatus::Frozen | AccountStatus::NoDebits), ErrorCode::AccountFrozen)
+}
+
+fn has_funds(account: &Account, amount: u64) -> Result<(), ErrorCode> {
+    let left = i128::from(account.balance) - i128::from(amount);
+    ensure(left >= floor(account.min_balance), ErrorCode::InsufficientFunds)
+}
+
+fn has_room(account: &Account, amount: u64) -> Result<(), ErrorCode> {
+    let full = i128::from(account.balance) + i128::from(amount);
+    ensure(full <= ceiling(account.max_balance), ErrorCode::BalanceLimit)
+}
+
+/// An account takes on what is said of it.
+fn changed(account: &mut Account, set: &SetAccount) {
+    let SetAccount { min_balance, max_balance, status, code, name, .. } = set;
+    account.min_balance = min_balance.unwrap_or(account.min_balance);
+    account.max_balance = max_balance.unwrap_or(account.max_balance);
+    account.status = status.unwrap_or(account.status);
+    account.code = code.clone().or(account.code.take());
+    account.name = name.clone().or(account.name.take()).filter(|name| !name.is_empty());
+}
+
+/// What was said of an account, as the history says it; nothing where nothing was.
+fn said(
+    min: Option<Bound>,
+    max: Option<Bound>,
+    status: Option<AccountStatus>,
+    code: &Option<Box<str>>,
+    name: &Option<Box<str>>,
+) -> Option<String> {
+    let quoted = |text: &str| format!(r#""{}""#, text.replace('\\', r"\\").replace('"', r#"\""#));
+    let bound = |bound: Bound| match bound {
+        Bound::None => quoted("none"),
+        Bound::At(balance) => balance.to_string(),
+    };
+    let fields = [
+        min.map(|min| format!(r#""min_balance":{}"#, bound(min))),
+        max.map(|max| format!(r#""max_balance":{}"#, bound(max))),
+        status.map(|status| format!(r#""status":"{}""#, status.name())),
+        code.as_deref().map(|code| format!(r#""code":{}"#, quoted(code))),
+        name.as_deref().map(|name| format!(r#""name":{}"#, quoted(name))),
+    ];
+    let fields: Vec<String> = fields.into_iter().flatten().collect();
+    (!fields.is_empty()).then(|| format!("{{{}}}", fields.join(",")))
 }
 
 /// What an operation brings in, takes out or moves, in minor units.
@@ -480,11 +572,11 @@ pub fn amount_of(operation: &Operation) -> u64 {
     sides(operation).3
 }
 
-/// Why money moves, from where, where to, and how much.
+/// Why there is a record, from where money moves, where to, and how much.
 fn sides(operation: &Operation) -> (TransactionType, Option<&AccountId>, Option<&AccountId>, u64) {
     match operation {
-        Operation::CreateAccount { account_id, initial_balance } => {
-            (TransactionType::Opening, None, Some(account_id), initial_balance.get())
+        Operation::CreateAccount(create) => {
+            (TransactionType::Opening, None, Some(&create.account_id), create.initial_balance.get())
         }
         Operation::Deposit { account_id, amount } => (TransactionType::Deposit, None, Some(account_id), amount.get()),
         Operation::Withdraw { account_id, amount } => {
@@ -493,162 +585,15 @@ fn sides(operation: &Operation) -> (TransactionType, Option<&AccountId>, Option<
         Operation::Transfer { from_account, to_account, amount } => {
             (TransactionType::Transfer, Some(from_account), Some(to_account), amount.get())
         }
+        Operation::SetAccount(set) => (TransactionType::AccountChange, None, Some(&set.account_id), 0),
+        Operation::CreateAsset(_) => (TransactionType::Asset, None, None, 0),
     }
 }
 
-/// Whether a transaction may be what came of an operation, as far as can be seen without the balances.
+/// Whether a transaction may be what came of an operation, as far as can be seen without the accounts.
 pub fn is_result_of(transaction: &Transaction, operation: &Operation) -> bool {
     let (kind, from, to, amount) = sides(operation);
     transaction.transaction_type == kind
         && (transaction.from_account.as_ref(), transaction.to_account.as_ref()) == (from, to)
         && transaction.amount == amount
-}
-
-/// What a whole history leads to.
-#[derive(Debug)]
-pub struct Replayed {
-    /// Of each account that any transaction names.
-    pub balances: BTreeMap<AccountId, u64>,
-    /// The hash of the last transaction.
-    pub head: Digest,
-    /// What came in less what went out: the sum of all balances.
-    pub total: u64,
-}
-
-/// Replays a history from nothing: ids, order, every hash, and every balance after every transaction.
-///
-/// # Errors
-/// What is wrong with which transaction.
-pub fn replay(history: &[Transaction]) -> Result<Replayed, String> {
-    let mut replayed = Replayed { balances: BTreeMap::new(), head: Digest::ZERO, total: 0 };
-    let (mut slot, mut time) = (0, 0);
-    for (transaction, id) in history.iter().zip(1..) {
-        let ensure =
-            |holds: bool, what: &str| if holds { Ok(()) } else { Err(format!("{what}: {transaction:?}, number {id}")) };
-        ensure(transaction.transaction_id == id, "another id")?;
-        ensure(transaction.slot >= slot && transaction.timestamp >= time, "it goes back")?;
-        (slot, time) = (transaction.slot, transaction.timestamp);
-        let (from, to) = (&transaction.from_account, &transaction.to_account);
-        let is_opening = transaction.transaction_type == TransactionType::Opening;
-        let known = |account: &AccountId| replayed.balances.contains_key(account);
-        ensure(!to.as_ref().is_some_and(|to| is_opening && known(to)), "opened twice")?;
-        if let Some(from) = from {
-            let balance = replayed.balances.entry(from.clone()).or_default();
-            ensure(*balance >= transaction.amount, "a balance below 0")?;
-            *balance -= transaction.amount;
-            ensure(transaction.from_balance == Some(*balance), "another balance of the source")?;
-        }
-        if let Some(to) = to {
-            let balance = replayed.balances.entry(to.clone()).or_default();
-            *balance += transaction.amount;
-            ensure(transaction.to_balance == Some(*balance), "another balance of the destination")?;
-        }
-        let sides = (from.is_some(), to.is_some());
-        match transaction.transaction_type.known() {
-            Some(TransactionType::Opening | TransactionType::Deposit) => {
-                ensure(sides == (false, true), "other sides")?;
-                replayed.total += transaction.amount;
-            }
-            Some(TransactionType::Withdrawal) => {
-                ensure(sides == (true, false), "other sides")?;
-                replayed.total -= transaction.amount;
-            }
-            Some(TransactionType::Transfer) => ensure(sides == (true, true), "other sides")?,
-            Some(TransactionType::Admin) => {
-                ensure(sides == (false, false) && transaction.amount == 0 && transaction.act.is_some(), "other sides")?;
-            }
-            None => ensure(false, "a type that the model does not know")?,
-        }
-        replayed.head = chained(transaction, replayed.head);
-        ensure(transaction.hash == replayed.head, "the chain of hashes is broken")?;
-    }
-    Ok(replayed)
-}
-
-/// The salts of the sides of a transaction, as the ledger's documentation says how they are made.
-fn salts(secret: &Secret, id: u64) -> [Salt; 2] {
-    let mut hasher = blake3::Hasher::new_keyed(&secret.0);
-    let hash = *hasher.update(&id.to_be_bytes()).finalize().as_bytes();
-    [0, 16].map(|from| {
-        let mut salt = [0; 16];
-        salt.copy_from_slice(&hash[from..from + 16]);
-        Salt(salt)
-    })
-}
-
-/// The hash of a transaction behind the one with the hash `previous`, as the ledger's documentation lists its bytes.
-pub fn chained(transaction: &Transaction, previous: Digest) -> Digest {
-    match transaction.principal {
-        Some(principal) => chained_by(transaction, previous, principal),
-        None => chained_plain(transaction, previous),
-    }
-}
-
-fn chained_by(transaction: &Transaction, previous: Digest, principal: PrincipalNumber) -> Digest {
-    let kind = match transaction.transaction_type.name() {
-        "opening" => 5,
-        "deposit" => 6,
-        "withdrawal" => 7,
-        "transfer" => 8,
-        _ => 17,
-    };
-    let mut bytes = previous.0.to_vec();
-    bytes.push(kind);
-    let from = u8::from(transaction.from_account.is_some() || transaction.proofs().from_hash.is_some());
-    let to = u8::from(transaction.to_account.is_some() || transaction.proofs().to_hash.is_some());
-    bytes.push(from + 2 * to + 4 * u8::from(transaction.act.is_some()));
-    let Transaction { transaction_id, amount, timestamp, slot, .. } = *transaction;
-    bytes.extend([transaction_id, amount, timestamp, slot, principal.into()].into_iter().flat_map(varint));
-    let Transaction { from_account, from_balance, to_account, to_balance, .. } = transaction;
-    let SideProofs { from_salt, to_salt, from_hash, to_hash } = &transaction.proofs();
-    let sides = [(from_account, from_balance, from_salt, from_hash), (to_account, to_balance, to_salt, to_hash)];
-    let hashes: Vec<Digest> = sides.into_iter().filter_map(side_hash).collect();
-    hashes.iter().for_each(|hash| bytes.extend(hash.0));
-    if let Some(act) = &transaction.act {
-        bytes.extend(varint(act.len() as u64));
-        bytes.extend(act.as_bytes());
-    }
-    Digest::of(&bytes)
-}
-
-/// Seven bits a byte, the lowest first.
-fn varint(number: u64) -> Vec<u8> {
-    match number {
-        0..0x80 => vec![number as u8],
-        _ => [vec![(number % 0x80) as u8 + 0x80], varint(number / 0x80)].concat(),
-    }
-}
-
-pub(crate) type SideOf<'a> = (&'a Option<AccountId>, &'a Option<u64>, &'a Option<Salt>, &'a Option<Digest>);
-
-pub(crate) fn side_hash((account, balance, salt, hash): SideOf<'_>) -> Option<Digest> {
-    let (Some(account), Some(balance), Some(salt)) = (account, balance, salt) else { return *hash };
-    let mut bytes = salt.0.to_vec();
-    bytes.push(account.len() as u8);
-    bytes.extend(account.as_bytes());
-    bytes.extend(balance.to_be_bytes());
-    bytes.extend(0u64.to_be_bytes());
-    Some(Digest::of(&bytes))
-}
-
-/// The same of a record of before there were principals.
-fn chained_plain(transaction: &Transaction, previous: Digest) -> Digest {
-    let mut bytes = previous.0.to_vec();
-    let numbers = [transaction.transaction_id, transaction.amount, transaction.timestamp, transaction.slot];
-    bytes.extend(numbers.into_iter().flat_map(u64::to_be_bytes));
-    bytes.push(match transaction.transaction_type.name() {
-        "opening" => 1,
-        "deposit" => 2,
-        "withdrawal" => 3,
-        _ => 4,
-    });
-    let sides =
-        [(&transaction.from_account, transaction.from_balance), (&transaction.to_account, transaction.to_balance)];
-    for (name, balance) in sides {
-        let name = name.as_deref().unwrap_or("");
-        bytes.push(name.len() as u8);
-        bytes.extend_from_slice(name.as_bytes());
-        bytes.extend(balance.into_iter().flat_map(u64::to_be_bytes));
-    }
-    Digest::of(&bytes)
 }

@@ -9,9 +9,12 @@
 //!
 //! Source: BANK.md, "Sessions and retries".
 
+mod answers;
 mod asking;
 mod bank;
+mod chain;
 mod principals;
+mod replay;
 pub mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +29,9 @@ use rabia_bank_messages::principal::{Admin, PrincipalNumber, PrincipalsInfo, Put
 use principals::{Principals, Who};
 
 pub use asking::ActApplied;
-pub use bank::{Bank, Replayed, amount_of, chained, is_result_of, plain, replay};
+pub use bank::{Bank, amount_of, is_result_of, plain};
+pub use chain::chained;
+pub use replay::{Replayed, replay, replay_of};
 
 /// What is answered to a command or a query. Messages of refusals are for people, and left empty here.
 pub type Answer<T = Success> = Result<T, Refusal>;
@@ -123,6 +128,13 @@ pub struct Applied<C = Command, T = Success> {
     /// What the client is told.
     pub answer: Answer<T>,
     command: C,
+}
+
+impl<C, T> Applied<C, T> {
+    /// What was asked.
+    pub fn command(&self) -> &C {
+        &self.command
+    }
 }
 
 /// A session that was idle for so long makes room for another, in milliseconds.

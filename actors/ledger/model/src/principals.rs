@@ -32,8 +32,8 @@ pub struct Principals {
     list: Vec<(PutPrincipal, bool)>,
     /// Number 8 first; those that are gone stay, and are marked.
     tokens: Vec<(PutToken, bool)>,
-    /// What left accounts, by principal and day, while there was a limit.
-    spent: BTreeMap<(PrincipalNumber, u64), u64>,
+    /// What left accounts, by principal, day and asset, while there was a limit.
+    spent: BTreeMap<(PrincipalNumber, u64, String), u64>,
 }
 
 fn put(name: &str, roles: &[Role], scopes: Scopes) -> (PutPrincipal, bool) {
@@ -191,25 +191,25 @@ impl Principals {
         self.get(number).is_some_and(|put| may(put, operation))
     }
 
-    /// Whether limits let this principal move so much, on this day, having moved `before` out of accounts for this request.
+    /// Whether limits let this principal move so much of this asset on this day.
     pub(crate) fn within_limits(
         &self,
         number: PrincipalNumber,
         now: Millis,
-        before: u64,
+        asset: &str,
         operation: &Operation,
     ) -> bool {
         let Some(PutPrincipal { limits, .. }) = self.get(number) else { return false };
         let amount = crate::amount_of(operation);
-        let spent = self.spent.get(&(number, now / 86_400_000)).copied().unwrap_or(0) + before;
+        let spent = self.spent.get(&(number, now / 86_400_000, asset.to_owned())).copied().unwrap_or(0);
         limits.per_transaction.is_none_or(|limit| amount <= limit)
             && (!leaves(operation) || limits.per_day.is_none_or(|limit| spent.saturating_add(amount) <= limit))
     }
 
-    /// So much has left accounts.
-    pub(crate) fn spend(&mut self, number: PrincipalNumber, now: Millis, amount: u64) {
+    /// So much of this asset has left accounts.
+    pub(crate) fn spend(&mut self, number: PrincipalNumber, now: Millis, asset: &str, amount: u64) {
         if self.get(number).is_some_and(|put| put.limits.per_day.is_some()) {
-            *self.spent.entry((number, now / 86_400_000)).or_default() += amount;
+            *self.spent.entry((number, now / 86_400_000, asset.to_owned())).or_default() += amount;
         }
     }
 }
@@ -226,9 +226,16 @@ pub(crate) fn within(scopes: &[Scope], account: &str) -> bool {
 /// Whether roles and scopes let a principal do this.
 pub(crate) fn may(PutPrincipal { roles, scopes, .. }: &PutPrincipal, operation: &Operation) -> bool {
     match operation {
-        Operation::CreateAccount { account_id, initial_balance } => {
-            let money = initial_balance.get() > 0;
-            roles.has(Role::Manager) && (!money || roles.has(Role::Minter)) && within(&scopes.credit, account_id)
+        Operation::CreateAccount(create) => {
+            let may_mint = create.initial_balance.get() == 0 || roles.has(Role::Minter);
+            roles.has(Role::Manager) && may_mint && within(&scopes.credit, &create.account_id)
+        }
+        Operation::SetAccount(set) => {
+            let account = &set.account_id;
+            roles.has(Role::Manager) && within(&scopes.debit, account) && within(&scopes.credit, account)
+        }
+        Operation::CreateAsset(_) => {
+            roles.has(Role::Manager) && scopes.credit.iter().any(|scope| scope.to_string() == "*")
         }
         Operation::Deposit { account_id, .. } => roles.has(Role::Minter) && within(&scopes.credit, account_id),
         Operation::Withdraw { account_id, .. } => roles.has(Role::Minter) && within(&scopes.debit, account_id),

@@ -1,12 +1,11 @@
 //! What a principal may ask the bank, and what it sees of an answer, in the words of SECURITY.md.
 
-use rabia_bank_messages::bank::{
-    Command, ErrorCode, HistoryFilter, ItemResult, Query, SideProofs, Success, Transaction,
-};
+use rabia_bank_messages::bank::{Command, ErrorCode, HistoryFilter, ItemResult, Query, Success, Transaction};
 use rabia_bank_messages::principal::{PutPrincipal, Role};
 
 use crate::Answer;
-use crate::bank::{refusal, side_hash};
+use crate::bank::refusal;
+use crate::chain::{destination, source};
 use crate::principals::{may, within};
 
 /// All but operators and administrators read what their scopes let them read.
@@ -36,6 +35,7 @@ fn may_ask(put: &PutPrincipal, query: &Query) -> bool {
         Query::GetAccount { account_id } | Query::GetBalance { account_id } => reads(put, account_id),
         Query::GetTransactionHistory(HistoryFilter { account_id: Some(account), .. }) => reads(put, account),
         Query::GetTransactionHistory(_) | Query::ListAccounts { .. } | Query::GetStatistics { .. } => reads_all(put),
+        Query::ListAssets {} => put.roles.has_any(READERS),
         Query::GetTransaction { .. } => true,
         Query::ListPrincipals {} => has_any(&[Role::Admin, Role::Auditor]),
         Query::GetStatus {} => has_any(&[Role::Admin, Role::Auditor, Role::Operator]),
@@ -85,14 +85,15 @@ pub(crate) fn seen(put: &PutPrincipal, mut answer: Success) -> Success {
 /// Puts the hash of a side in its place where the principal may not read the account.
 pub fn hide(put: &PutPrincipal, transaction: &mut Transaction) {
     let mut proofs = transaction.proofs();
-    let Transaction { from_account, from_balance, to_account, to_balance, .. } = transaction;
-    let SideProofs { from_salt, to_salt, from_hash, to_hash } = &mut proofs;
-    let sides = [(from_account, from_balance, from_salt, from_hash), (to_account, to_balance, to_salt, to_hash)];
-    for (account, balance, salt, hash) in sides {
-        if account.as_ref().is_some_and(|account| !reads(put, account)) {
-            *hash = side_hash((&*account, &*balance, &*salt, &*hash));
-            (*account, *balance, *salt) = (None, None, None);
-        }
+    let hashes = [source(transaction, &proofs).hash(), destination(transaction, &proofs).hash()];
+    let is_hidden = |account: &Option<Box<str>>| account.as_deref().is_some_and(|account| !reads(put, account));
+    if is_hidden(&transaction.from_account) {
+        (transaction.from_account, transaction.from_balance) = (None, None);
+        (proofs.from_salt, proofs.from_hash) = (None, hashes[0]);
+    }
+    if is_hidden(&transaction.to_account) {
+        (transaction.to_account, transaction.to_balance, transaction.settings) = (None, None, None);
+        (proofs.to_salt, proofs.to_hash) = (None, hashes[1]);
     }
     transaction.proofs = proofs.boxed();
 }

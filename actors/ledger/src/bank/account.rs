@@ -6,6 +6,9 @@ use rabia_bank_messages::bank::{Account, OtherFields};
 use rabia_bank_messages::ids::Millis;
 use serde::{Deserialize, Serialize};
 
+use super::assets::{AssetIndex, AssetState};
+use super::settings::{Settings, USUAL};
+use crate::rows;
 use crate::set_hash::SetHash;
 
 /// The place of an account in the table.
@@ -40,8 +43,12 @@ pub(super) struct Last {
 #[derive(Debug)]
 pub(super) struct AccountState {
     pub(super) name: Arc<str>,
-    /// Minor units, 0 to 2^53 − 1.
-    pub(super) balance: u64,
+    /// What it holds.
+    pub(super) asset: AssetIndex,
+    /// Minor units, from −(2^53 − 1) to 2^53 − 1.
+    pub(super) balance: i64,
+    /// None where they are the usual ones.
+    pub(super) settings: Option<Arc<Settings>>,
     pub(super) created_at: Millis,
     /// Where the chain of the account's records begins.
     pub(super) last: Option<Last>,
@@ -58,19 +65,26 @@ pub(super) struct AccountState {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct AccountRow<S> {
     name: S,
-    balance: u64,
+    balance: i64,
     created_at: Millis,
     /// 0 if there is none.
     last_transaction: u64,
     last_at: Millis,
     transaction_count: u64,
+    /// Files of 0.1.0 end here.
+    #[serde(default)]
+    asset: AssetIndex,
+    #[serde(default)]
+    settings: Option<Settings>,
 }
 
 impl AccountState {
-    pub(super) fn new(name: Arc<str>, created_at: Millis) -> AccountState {
+    pub(super) fn new(name: Arc<str>, asset: AssetIndex, settings: Settings, created_at: Millis) -> AccountState {
         AccountState {
             name,
+            asset,
             balance: 0,
+            settings: shared(settings),
             created_at,
             last: None,
             transaction_count: 0,
@@ -82,40 +96,62 @@ impl AccountState {
 
     /// The account of a row.
     pub(super) fn from_row(row: AccountRow<&str>) -> AccountState {
-        let AccountRow { name, balance, created_at, last_transaction, last_at, transaction_count } = row;
+        let AccountRow { name, balance, created_at, last_transaction, last_at, transaction_count, asset, settings } =
+            row;
         let last = (last_transaction > 0).then_some(Last { transaction: last_transaction, at: last_at });
-        AccountState { balance, last, transaction_count, ..AccountState::new(Arc::from(name), created_at) }
+        let new = AccountState::new(Arc::from(name), asset, settings.unwrap_or_else(|| USUAL.clone()), created_at);
+        AccountState { balance, last, transaction_count, ..new }
     }
 
-    /// What clients see of it.
-    pub(super) fn as_now(&self) -> Account {
+    pub(super) fn settings(&self) -> &Settings {
+        self.settings.as_deref().unwrap_or(&USUAL)
+    }
+
+    pub(super) fn set(&mut self, settings: Settings) {
+        self.settings = shared(settings);
+    }
+
+    /// What clients see of it. It holds this asset.
+    pub(super) fn as_now(&self, asset: &AssetState) -> Account {
         Account {
             balance: self.balance,
+            available: self.settings().available(self.balance),
             last_transaction_at: self.last.map(|last| last.at),
             transaction_count: self.transaction_count,
-            ..self.as_created()
+            version: self.transaction_count,
+            ..self.as_created(asset, self.settings())
         }
     }
 
-    /// The same when it had no transaction yet.
-    pub(super) fn as_created(&self) -> Account {
+    /// The same when it had no transaction yet, and these settings.
+    pub(super) fn as_created(&self, asset: &AssetState, settings: &Settings) -> Account {
+        let Settings { min_balance, max_balance, status, code, name } = settings.clone();
         Account {
             account_id: Box::from(&*self.name),
+            asset: Box::from(&*asset.code),
             balance: 0,
+            available: settings.available(0),
+            min_balance,
+            max_balance,
+            status,
+            code,
+            name,
             created_at: self.created_at,
             last_transaction_at: None,
             transaction_count: 0,
+            version: 0,
             other: OtherFields::default(),
         }
     }
 
     pub(super) fn standing(&self) -> Standing {
-        let AccountState { balance, last, transaction_count, .. } = *self;
-        Standing { balance, last, transaction_count }
+        let AccountState { balance, last, transaction_count, ref settings, .. } = *self;
+        Standing { balance, last, transaction_count, settings: settings.clone() }
     }
 
     /// The row of this account, as it stood then.
-    pub(super) fn to_row(&self, Standing { balance, last, transaction_count }: Standing) -> AccountRow<&str> {
+    pub(super) fn to_row(&self, standing: Standing) -> AccountRow<&str> {
+        let Standing { balance, last, transaction_count, settings } = standing;
         let last = last.unwrap_or(Last { transaction: 0, at: 0 });
         AccountRow {
             name: &self.name,
@@ -124,6 +160,8 @@ impl AccountState {
             last_transaction: last.transaction,
             last_at: last.at,
             transaction_count,
+            asset: self.asset,
+            settings: settings.as_deref().cloned(),
         }
     }
 
@@ -132,18 +170,30 @@ impl AccountState {
         let last = self.last.unwrap_or(Last { transaction: 0, at: 0 });
         scratch.clear();
         scratch.extend_from_slice(b"account");
-        for number in [self.balance, self.created_at, last.transaction, last.at, self.transaction_count] {
+        scratch.extend_from_slice(&self.balance.to_be_bytes());
+        for number in [self.created_at, last.transaction, last.at, self.transaction_count] {
             scratch.extend_from_slice(&number.to_be_bytes());
         }
         scratch.extend_from_slice(self.name.as_bytes());
+        if self.asset != AssetIndex::OWN || self.settings.is_some() {
+            // No name has a zero.
+            scratch.push(0);
+            scratch.extend_from_slice(&rows::encode(&(self.asset, &self.settings.as_deref())));
+        }
         SetHash::of(scratch)
     }
 }
 
+/// None if they are the usual ones: most accounts then take no memory for them.
+fn shared(settings: Settings) -> Option<Arc<Settings>> {
+    (settings != USUAL).then(|| Arc::new(settings))
+}
+
 /// What transactions change of an account.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Standing {
-    balance: u64,
+    balance: i64,
     last: Option<Last>,
     transaction_count: u64,
+    settings: Option<Arc<Settings>>,
 }

@@ -1,4 +1,4 @@
-//! The table of accounts: found by name, listed by name, indexed by the records of the history.
+//! The table of accounts, and of the assets that they hold: found by name, listed by name, indexed by the records of the history.
 //!
 //! Records and outcomes refer to an account by its place in the table, so that neither holds a string. An account is
 //! never closed; only the undoing of an atomic bulk takes accounts away again, the newest first.
@@ -14,11 +14,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use rabia_bank_messages::bank::is_valid_balance;
 use rabia_bank_messages::ids::Millis;
 use rustc_hash::FxHashMap;
 
 use super::account::{AccountIndex, AccountRow, AccountState, Standing};
+use super::assets::{AssetIndex, Assets};
 use super::ranks::{Measure, Ranks};
+use super::settings::Settings;
 use crate::rows::{self, BadRow};
 use crate::set_hash::SetHash;
 
@@ -30,8 +33,9 @@ const PAGE: usize = 64;
 const REHASH_AT: usize = 4096;
 
 /// Every account there is: found by its place, by its name, and in the order of names.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Accounts {
+    pub(super) assets: Assets,
     states: Vec<AccountState>,
     /// Names come from clients, so this is the standard library's hasher, whose seed nobody can know: else chosen names
     /// could make every lookup slow. The seed differs from node to node and shows nowhere: the map is never walked over.
@@ -41,7 +45,6 @@ pub(super) struct Accounts {
     changed: Vec<AccountIndex>,
     hash: SetHash,
     pages: Pages,
-    ranks: Ranks,
 }
 
 /// What a page is to the next snapshot.
@@ -97,7 +100,7 @@ impl Pages {
         if !places.is_empty() {
             let row = |place: usize| {
                 let (account, index) = (&accounts[place], AccountIndex::new(place as u32));
-                account.to_row(self.before.get(&index).copied().unwrap_or_else(|| account.standing()))
+                account.to_row(self.before.get(&index).cloned().unwrap_or_else(|| account.standing()))
             };
             self.encoded.push((page as u32, rows::encode(&places.map(row).collect::<Vec<_>>())));
         }
@@ -109,6 +112,19 @@ impl Pages {
 }
 
 impl Accounts {
+    /// None yet, where there are these assets.
+    pub(super) fn new(assets: Assets) -> Accounts {
+        Accounts {
+            assets,
+            states: Vec::new(),
+            by_name: HashMap::new(),
+            in_order: BTreeMap::new(),
+            changed: Vec::new(),
+            hash: SetHash::default(),
+            pages: Pages::default(),
+        }
+    }
+
     /// Begins a snapshot with all pages that changed since the last one, as they are now. Answers how many they are.
     pub(super) fn freeze(&mut self) -> usize {
         let Pages { states, changed, frozen, frozen_accounts, .. } = &mut self.pages;
@@ -144,17 +160,36 @@ impl Accounts {
         for row in rows {
             let index =
                 u32::try_from(self.states.len()).map(AccountIndex::new).map_err(|_| bad("no place for it".into()))?;
-            self.states.push(AccountState::from_row(row));
+            let state = AccountState::from_row(row);
+            if !is_valid_balance(state.balance) || !state.settings().are_valid() {
+                return Err(bad(format!("account {} with balance {} can't be", state.name, state.balance)));
+            }
+            self.states.push(state);
             self.changed.push(index);
         }
-        self.ranks = Ranks::unknown();
         // As it was saved.
         self.pages.states.push(PageState::Clean);
         Ok(())
     }
 
-    /// All pages are loaded: lets accounts be found, all at once, for one by one takes several times as long.
-    pub(super) fn loaded(&mut self) -> Result<(), BadRow> {
+    /// All pages and assets are loaded: lets accounts be found, all at once, for one by one takes several times as long. Answers the
+    /// sum of the balances of each asset.
+    pub(super) fn loaded(&mut self) -> Result<Vec<i128>, BadRow> {
+        let mut sums = vec![0; self.assets.len()];
+        for state in &self.states {
+            let number = state.asset.number();
+            let Some(sum) = sums.get_mut(usize::from(number)) else {
+                return Err(BadRow::new(format!(
+                    "account {} holds asset {number} of {}",
+                    state.name,
+                    self.assets.len()
+                )));
+            };
+            *sum += i128::from(state.balance);
+            let asset = self.assets.get_mut(state.asset);
+            asset.accounts += 1;
+            asset.ranks = Ranks::unknown();
+        }
         let named = |(place, state): (u32, &AccountState)| (Arc::clone(&state.name), AccountIndex::new(place));
         self.by_name.reserve(self.states.len());
         self.by_name.extend((0..).zip(&self.states).map(named));
@@ -164,7 +199,7 @@ impl Accounts {
             return Err(BadRow::new(format!("account {} is there twice", twice[0].0)));
         }
         self.in_order = names.into_iter().collect();
-        Ok(())
+        Ok(sums)
     }
 
     /// How many there are.
@@ -195,22 +230,18 @@ impl Accounts {
 
     /// Tells the lists of top accounts that this one has changed. To be called after every change.
     pub(super) fn rank(&mut self, index: AccountIndex) {
-        self.ranks.compare(index, &mut self.states);
+        let asset = self.states[index.get()].asset;
+        self.assets.get_mut(asset).ranks.compare(index, &mut self.states);
     }
 
-    /// Makes it possible to tell the `count` [`top`](Accounts::top) accounts. False if that takes more steps.
-    pub(super) fn complete_ranks(&mut self, count: usize, steps: &mut u64) -> bool {
-        self.ranks.complete(count, &mut self.states, steps)
+    /// Makes it possible to tell the `count` [`top`](Accounts::top) accounts of an asset. False if that takes more steps.
+    pub(super) fn complete_ranks(&mut self, asset: AssetIndex, count: usize, steps: &mut u64) -> bool {
+        self.assets.get_mut(asset).ranks.complete(asset, count, &mut self.states, steps)
     }
 
-    /// The `count` accounts with the most, the first of them first; equal ones by name.
-    pub(super) fn top(&self, measure: Measure, count: usize) -> Vec<&AccountState> {
-        self.ranks.top(measure, count, &self.states)
-    }
-
-    /// All accounts, in the order of their creation.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &AccountState> {
-        self.states.iter()
+    /// The `count` accounts with the most of an asset, the first of them first; equal ones by name.
+    pub(super) fn top(&self, asset: AssetIndex, measure: Measure, count: usize) -> Vec<&AccountState> {
+        self.assets.get(asset).ranks.top(measure, count, &self.states)
     }
 
     /// The accounts with a name above `after`, in byte order of the names.
@@ -220,7 +251,13 @@ impl Accounts {
     }
 
     /// Adds an account with a balance of 0. There must be none of this name.
-    pub(super) fn create(&mut self, name: &str, created_at: Millis) -> AccountIndex {
+    pub(super) fn create(
+        &mut self,
+        name: &str,
+        asset: AssetIndex,
+        settings: Settings,
+        created_at: Millis,
+    ) -> AccountIndex {
         let count = self.states.len();
         let Ok(place) = u32::try_from(count) else { panic!("no place for more than {count} accounts") };
         self.pages.touch(AccountIndex::new(place), &self.states);
@@ -228,7 +265,8 @@ impl Accounts {
         let other = self.by_name.insert(Arc::clone(&name), index);
         assert!(other.is_none(), "account {name} was created as {index:?}, but exists as {other:?}");
         self.in_order.insert(Arc::clone(&name), index);
-        self.states.push(AccountState::new(name, created_at));
+        self.states.push(AccountState::new(name, asset, settings, created_at));
+        self.assets.get_mut(asset).accounts += 1;
         self.changed.push(index);
         self.rank(index);
         index
@@ -239,10 +277,11 @@ impl Accounts {
         if count == self.states.len() {
             return;
         }
-        self.ranks.truncate(count);
         for place in count..self.states.len() {
             self.pages.touch(AccountIndex::new(place as u32), &self.states);
+            self.assets.get_mut(self.states[place].asset).accounts -= 1;
         }
+        self.assets.iter_mut().for_each(|asset| asset.ranks.truncate(count));
         for state in self.states.drain(count..) {
             assert_eq!(state.balance, 0, "account {} was taken away with money in it", state.name);
             self.hash.subtract(state.hashed);

@@ -1,5 +1,7 @@
-//! What stands in the record of an administrator's command: the command as JSON, without what only shows who may use a token.
+//! What stands in the record of an administrator's command, and of a new asset: the command as JSON, without what only shows who may
+//! use a token.
 
+use rabia_bank_messages::bank::CreateAsset;
 use rabia_bank_messages::codec::Encoding;
 use rabia_bank_messages::ids::{Millis, NodeId, TokenId};
 use rabia_bank_messages::principal::{Admin, Note, PrincipalName, PutPrincipal, PutToken};
@@ -42,4 +44,9 @@ pub(super) fn text(admin: &Admin, owner: Option<NodeId>) -> String {
         Some(node) => Encoding::Json.encode(&ByOwner { by_owner_of_node: node, act }),
     };
     String::from_utf8_lossy(&json).into_owned()
+}
+
+/// The same of a new asset.
+pub(super) fn asset_text(asset: &CreateAsset) -> String {
+    String::from_utf8_lossy(&Encoding::Json.encode(asset)).into_owned()
 }

@@ -26,11 +26,13 @@ use rabia_bank_messages::ids::Millis;
 
 use super::Bank;
 use super::account::AccountIndex;
+use super::assets::AssetIndex;
 use super::block::{Block, BlockRecord, block_of};
 use super::history::Record;
 use super::outcomes::{CommandOutcome, Done, Kind, OperationOutcome, bulk_empty, bulk_too_large};
 use super::overview::TOP;
 use super::ranks::LOOK as RANKS;
+use super::settings::{Said, USUAL};
 use crate::machine::{self, Given, Progress};
 
 /// Steps that a record or an account takes that becomes part of the answer: what it holds is copied.
@@ -52,6 +54,7 @@ enum Stop {
 
 /// What is being answered.
 #[derive(Debug)]
+#[allow(private_interfaces)] // nobody but the bank looks into it
 pub enum Task {
     /// A command's outcome, and what of a bulk's results is made already.
     Outcome(CommandOutcome, Vec<ItemResult>),
@@ -60,13 +63,16 @@ pub enum Task {
     Accounts {
         after: Option<Box<str>>,
         limit: usize,
+        code: Option<Box<str>>,
     },
-    /// The statistics, with transactions of this amount listed as large, when the lists of top accounts are complete.
+    /// The statistics of an asset, with transactions of this amount listed as large, when the lists of top accounts are complete.
     Statistics {
+        asset: AssetIndex,
         large_amount: u64,
     },
     /// Unfinished statistics, and where the search for large transactions goes on.
     Large {
+        asset: AssetIndex,
         statistics: Box<Statistics>,
         next: u64,
     },
@@ -90,7 +96,10 @@ impl machine::Task<Bank> for Task {
     }
 
     fn prepare(&self, bank: &mut Bank, steps: &mut u64) -> bool {
-        !self.needs_preparation() || bank.accounts.complete_ranks(TOP, steps)
+        match self {
+            Task::Statistics { asset, .. } => bank.accounts.complete_ranks(*asset, TOP, steps),
+            _ => true,
+        }
     }
 
     fn run(&mut self, bank: &Bank, blocks: &Given<Block>, steps: &mut u64) -> Progress<Success> {
@@ -175,6 +184,19 @@ impl Found<'_> {
         match self {
             Found::Memory(record) => record.amount,
             Found::Block(record) => record.transaction.amount,
+        }
+    }
+
+    /// Whether it is of this asset: what moves nothing is of the cluster's own.
+    fn is_of_asset(&self, asset: AssetIndex, bank: &Bank) -> bool {
+        match self {
+            Found::Memory(record) => {
+                let side = record.movement.side();
+                side.map_or(AssetIndex::OWN, |side| bank.accounts.get(side.account).asset) == asset
+            }
+            Found::Block(record) => {
+                record.transaction.asset.as_deref() == bank.accounts.assets.foreign(asset).map(|code| &**code)
+            }
         }
     }
 
@@ -350,25 +372,27 @@ impl Trail {
 impl Task {
     fn answer(&mut self, view: &View<'_>) -> Result<Answer, Stop> {
         match self {
-            Task::Accounts { after, limit } => {
-                view.spend((*limit as u64 + 1) * TELL)?;
-                Ok(Ok(view.bank.list_accounts(after.as_deref(), *limit)))
+            Task::Accounts { after, limit, code } => {
+                view.spend(if code.is_some() { MOST_AT_ONCE } else { (*limit as u64 + 1) * TELL })?;
+                Ok(Ok(view.bank.list_accounts(after.as_deref(), *limit, code.as_deref())))
             }
-            Task::Statistics { large_amount } => {
+            Task::Statistics { asset, large_amount } => {
                 view.charge(RANKS);
-                let statistics = Box::new(view.bank.statistics(*large_amount));
-                *self = Task::Large { statistics, next: view.bank.history.len() };
+                let statistics = Box::new(view.bank.statistics(*asset, *large_amount));
+                *self = Task::Large { asset: *asset, statistics, next: view.bank.history.len() };
                 self.answer(view)
             }
             Task::Outcome(outcome, results) => render(view, outcome, results),
             Task::Transaction(id) => Ok(Ok(Success::Transaction { transaction: view.transaction(*id)? })),
             Task::Page(page) => page.run(view),
-            Task::Large { statistics, next } => {
+            Task::Large { asset, statistics, next } => {
+                let totals = &view.bank.accounts.assets.get(*asset).totals;
                 while statistics.large_transactions.len() < TOP
-                    && let Some(id) = view.bank.totals.next_large(statistics.large_amount, *next)
+                    && let Some(id) = totals.next_large(statistics.large_amount, *next)
                 {
                     *next = id;
-                    if view.get(id)?.amount() >= statistics.large_amount {
+                    let record = view.get(id)?;
+                    if record.amount() >= statistics.large_amount && record.is_of_asset(*asset, view.bank) {
                         statistics.large_transactions.push(view.transaction(id)?);
                     }
                     *next = id - 1;
@@ -377,9 +401,13 @@ impl Task {
             }
             Task::Ascending { feed, next, end, limit, found } => {
                 let account = feed.account_id.as_deref().map(|name| (view.bank.accounts.find(name), name));
+                let asset = view.bank.asset_of(feed);
                 while *next <= *end && found.len() < *limit {
                     let record = view.get(*next)?;
-                    if record.amount() >= feed.min_amount.unwrap_or(0) && account.is_none_or(|of| record.touches(of)) {
+                    if record.amount() >= feed.min_amount.unwrap_or(0)
+                        && account.is_none_or(|of| record.touches(of))
+                        && asset.is_none_or(|asset| asset.is_some_and(|asset| record.is_of_asset(asset, view.bank)))
+                    {
                         found.push(view.transaction(*next)?);
                     }
                     *next += 1;
@@ -405,7 +433,7 @@ fn render(view: &View<'_>, outcome: &CommandOutcome, results: &mut Vec<ItemResul
             Ok(Success::Results { results: std::mem::take(results) })
         }
         Kind::BulkUndone { index, refusal } => {
-            Err(Refusal { index: Some(*index), ..refusal.render(view.bank.transaction_limit) })
+            Err(Refusal { index: Some(*index), ..refusal.render(view.bank.transaction_limit()) })
         }
         Kind::BulkEmpty => Err(bulk_empty()),
         Kind::BulkTooLarge { commands } => Err(bulk_too_large(*commands)),
@@ -416,12 +444,13 @@ fn operation(view: &View<'_>, outcome: &OperationOutcome) -> Result<Answer, Stop
     view.spend(1)?;
     Ok(match outcome {
         Ok(Done::Created(account)) => {
-            let account = view.bank.accounts.get(*account).as_created();
-            Ok(Success::Account { account, transaction: None })
+            let state = view.bank.accounts.get(*account);
+            let account = state.as_created(view.bank.accounts.assets.get(state.asset), &USUAL);
+            Ok(Success::Account { account: Box::new(account), transaction: None })
         }
         Ok(Done::Opened(transaction)) => Ok(opening(view, view.transaction(*transaction)?)),
         Ok(Done::Moved(transaction)) => Ok(Success::Transaction { transaction: view.transaction(*transaction)? }),
-        Err(refusal) => Err(refusal.render(view.bank.transaction_limit)),
+        Err(refusal) => Err(refusal.render(view.bank.transaction_limit())),
     })
 }
 
@@ -430,11 +459,25 @@ fn opening(view: &View<'_>, transaction: Transaction) -> Success {
     let (name, balance) = (transaction.to_account.as_deref(), transaction.to_balance);
     let account = name.and_then(|name| view.bank.accounts.find(name)).zip(balance);
     let Some((account, balance)) = account else { panic!("an opening without its account: {transaction:?}") };
+    let said = transaction.settings.as_deref().and_then(Said::of_text).unwrap_or_default();
+    let (state, settings) = (view.bank.accounts.get(account), said.on(&USUAL));
     let account = Account {
         balance,
+        available: settings.available(balance),
         last_transaction_at: Some(transaction.timestamp),
         transaction_count: 1,
-        ..view.bank.accounts.get(account).as_created()
+        version: 1,
+        ..state.as_created(view.bank.accounts.assets.get(state.asset), &settings)
     };
-    Success::Account { account, transaction: Some(transaction) }
+    Success::Account { account: Box::new(account), transaction: Some(transaction) }
+}
+
+impl Bank {
+    /// The asset that the transactions of a feed must be of; none if any will do. One that is not there has no transactions.
+    fn asset_of(&self, feed: &Feed) -> Option<Option<AssetIndex>> {
+        match &feed.asset {
+            Some(code) => Some(self.accounts.assets.find(code)),
+            None => feed.min_amount.map(|_| Some(AssetIndex::OWN)),
+        }
+    }
 }

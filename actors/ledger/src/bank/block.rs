@@ -18,6 +18,7 @@ use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use super::chain::{chain_hash, salts, type_index};
+use super::history::by_type;
 use crate::machine;
 use crate::rows::{self, BadRow};
 
@@ -57,7 +58,7 @@ struct BlockRow<S> {
     number: u64,
     before: Digest,
     last: Digest,
-    /// Each name that occurs, once.
+    /// Each name of an account or an asset that occurs, once.
     names: Vec<S>,
     records: Vec<RecordRow>,
     /// What the salts of its records are made of; none in blocks of 0.1.0, where nobody needs it.
@@ -79,15 +80,18 @@ struct RecordRow {
     /// None in records of 0.1.0.
     #[serde(default)]
     principal: Option<PrincipalNumber>,
-    /// What an administrator did.
+    /// What it says besides: see `by_type`.
     #[serde(default)]
-    act: Option<Box<str>>,
+    text: Option<Box<str>>,
+    /// The asset, among the names, if it is not the cluster's own.
+    #[serde(default)]
+    asset: Option<u32>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct SideRow {
     name: u32,
-    balance: u64,
+    balance: i64,
     back: u64,
 }
 
@@ -142,7 +146,8 @@ impl Block {
                 slot: transaction.slot - slot,
                 back_of_type: back(id, *previous_of_type),
                 principal: transaction.principal,
-                act: transaction.act.clone(),
+                text: transaction.settings.clone().or_else(|| transaction.act.clone()),
+                asset: transaction.asset.as_deref().map(|asset| names.place(asset)),
             });
             (time, slot) = (transaction.timestamp, transaction.slot);
         }
@@ -240,14 +245,17 @@ struct Names<'a> {
 }
 
 impl<'a> Names<'a> {
-    fn side(&mut self, name: &'a Option<Box<str>>, balance: Option<u64>, back: u64) -> Option<SideRow> {
-        let name = name.as_deref()?;
+    fn side(&mut self, name: &'a Option<Box<str>>, balance: Option<i64>, back: u64) -> Option<SideRow> {
+        let name = self.place(name.as_deref()?);
+        Some(SideRow { name, balance: balance.unwrap_or_default(), back })
+    }
+
+    fn place(&mut self, name: &'a str) -> u32 {
         let Names { list, places } = self;
-        let place = *places.entry(name).or_insert_with(|| {
+        *places.entry(name).or_insert_with(|| {
             list.push(name);
             list.len() as u32 - 1
-        });
-        Some(SideRow { name: place, balance: balance.unwrap_or_default(), back })
+        })
     }
 }
 
@@ -264,14 +272,21 @@ impl RecordRow {
             Some(_) => salts(secret, id).map(Some),
             None => [None; 2],
         };
+        let asset = match self.asset {
+            Some(place) => Some(Box::from(*names.get(place as usize)?)),
+            None => None,
+        };
+        let [settings, act] = by_type(kind, self.text.clone());
         let transaction = Transaction {
             transaction_id: id,
             transaction_type: kind.into(),
             from_account: name(&self.from)?,
             to_account: name(&self.to)?,
+            asset,
             amount: self.amount,
             from_balance: self.from.as_ref().map(|side| side.balance),
             to_balance: self.to.as_ref().map(|side| side.balance),
+            settings,
             timestamp,
             slot,
             principal: self.principal,
@@ -279,7 +294,7 @@ impl RecordRow {
                 from_salt.filter(|_| self.from.is_some()),
                 to_salt.filter(|_| self.to.is_some()),
             ),
-            act: self.act.clone(),
+            act,
             hash: Digest::ZERO,
             other: OtherFields::default(),
         };

@@ -1,6 +1,6 @@
 //! The chain of hashes over the history. The documentation of the [bank](super) lists the bytes that are hashed.
 
-use rabia_bank_messages::bank::{SideProofs, Transaction, TransactionType, leg_hash};
+use rabia_bank_messages::bank::{MAX_ASSET_CODE, SideProofs, Transaction, TransactionType, leg_hash};
 use rabia_bank_messages::ids::{Digest, Millis, Salt, Secret, Slot};
 use rabia_bank_messages::principal::PrincipalNumber;
 
@@ -8,16 +8,18 @@ use rabia_bank_messages::principal::PrincipalNumber;
 const MAX_HASHED_PLAIN: usize = 32 + 4 * 8 + 1 + 2 * (1 + 50 + 8);
 /// The most bytes that a number takes: seven bits of it in each.
 const MAX_VARINT: usize = 10;
-/// The longest input of a record's hash, beside an administrator's act: two sides, and how long the act is. It is mostly below 128 bytes,
+/// The longest input of a record's hash, beside an act: two sides, an asset, and how long the act is. It is mostly below 128 bytes,
 /// which BLAKE3 takes in two steps.
-const MAX_HASHED: usize = 32 + 2 + 6 * MAX_VARINT + 2 * 32;
+const MAX_HASHED: usize = 32 + 1 + 7 * MAX_VARINT + 1 + MAX_ASSET_CODE + 2 * 32;
 
 /// There is a source.
-const HAS_FROM: u8 = 1;
+const HAS_FROM: u64 = 1;
 /// There is a destination.
-const HAS_TO: u8 = 2;
-/// There is what an administrator did.
-const HAS_ACT: u8 = 4;
+const HAS_TO: u64 = 2;
+/// There is an act.
+const HAS_ACT: u64 = 4;
+/// There is another asset than the cluster's own.
+const HAS_ASSET: u64 = 128;
 
 /// What the hash of a transaction is over, beside the hash before it.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +27,8 @@ pub(super) struct Link<'a> {
     pub(super) id: u64,
     pub(super) kind: TransactionType,
     pub(super) amount: u64,
+    /// What moved, if it is not the cluster's own asset.
+    pub(super) asset: Option<&'a str>,
     pub(super) time: Millis,
     pub(super) slot: Slot,
     /// Who asked for it. None: it is of before there were principals, and hashed as it was then.
@@ -33,7 +37,7 @@ pub(super) struct Link<'a> {
     pub(super) from: Option<Leg<'a>>,
     /// The destination and its balance after the transaction.
     pub(super) to: Option<Leg<'a>>,
-    /// What an administrator did.
+    /// What an administrator did, or which asset came into being.
     pub(super) act: Option<&'a str>,
 }
 
@@ -41,7 +45,7 @@ pub(super) struct Link<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Leg<'a> {
     /// An account and its balance, of before there were principals.
-    Plain(&'a str, u64),
+    Plain(&'a str, i64),
     /// The hash of the side.
     Hashed(Digest),
 }
@@ -59,6 +63,8 @@ pub(super) fn type_index(kind: TransactionType) -> usize {
         TransactionType::Withdrawal => 2,
         TransactionType::Transfer => 3,
         TransactionType::Admin => 4,
+        TransactionType::AccountChange => 5,
+        TransactionType::Asset => 6,
     }
 }
 
@@ -69,6 +75,8 @@ fn tag(kind: TransactionType) -> u8 {
         TransactionType::Deposit => 6,
         TransactionType::Withdrawal => 7,
         TransactionType::Transfer => 8,
+        TransactionType::AccountChange => 15,
+        TransactionType::Asset => 16,
         TransactionType::Admin => 17,
     }
 }
@@ -126,7 +134,7 @@ impl Link<'_> {
             bytes.put(&number.to_be_bytes());
         }
         let kind = type_index(self.kind);
-        (kind < TYPES_0_1_0 && self.act.is_none()).then_some(())?;
+        (kind < TYPES_0_1_0 && self.act.is_none() && self.asset.is_none()).then_some(())?;
         bytes.put(&[kind as u8 + 1]);
         for side in [self.from, self.to] {
             match side {
@@ -145,10 +153,21 @@ impl Link<'_> {
     fn hash_sides(&self, previous: Digest, principal: PrincipalNumber) -> Option<Digest> {
         let mut bytes = Bytes::<MAX_HASHED>::new();
         bytes.put(&previous.0);
-        let parts = [(self.from.is_some(), HAS_FROM), (self.to.is_some(), HAS_TO), (self.act.is_some(), HAS_ACT)];
-        bytes.put(&[tag(self.kind), parts.iter().filter(|(is_there, _)| *is_there).map(|(_, bit)| bit).sum()]);
+        let parts = [
+            (self.from.is_some(), HAS_FROM),
+            (self.to.is_some(), HAS_TO),
+            (self.act.is_some(), HAS_ACT),
+            (self.asset.is_some(), HAS_ASSET),
+        ];
+        bytes.put(&[tag(self.kind)]);
+        bytes.put_varint(parts.iter().filter(|(is_there, _)| *is_there).map(|(_, bit)| bit).sum());
         for number in [self.id, self.amount, self.time, self.slot, principal.into()] {
             bytes.put_varint(number);
+        }
+        if let Some(asset) = self.asset {
+            (asset.len() <= MAX_ASSET_CODE).then_some(())?;
+            bytes.put(&[asset.len() as u8]);
+            bytes.put(asset.as_bytes());
         }
         for side in [self.from, self.to].into_iter().flatten() {
             let Leg::Hashed(hash) = side else { return None };
@@ -173,30 +192,34 @@ pub fn chain_hash(previous: Digest, transaction: &Transaction) -> Option<Digest>
         id: transaction.transaction_id,
         kind: transaction.transaction_type.known()?,
         amount: transaction.amount,
+        asset: transaction.asset.as_deref(),
         time: transaction.timestamp,
         slot: transaction.slot,
         principal: transaction.principal,
-        from: leg(plain, from_account.as_deref(), *from_balance, from_salt, from_hash)?,
-        to: leg(plain, to_account.as_deref(), *to_balance, to_salt, to_hash)?,
+        from: leg(plain, from_account.as_deref(), *from_balance, None, from_salt, from_hash)?,
+        to: leg(plain, to_account.as_deref(), *to_balance, transaction.settings.as_deref(), to_salt, to_hash)?,
         act: transaction.act.as_deref(),
     };
     link.hash(previous)
 }
 
 /// All that a side needs, or nothing.
-fn leg(
+fn leg<'a>(
     plain: bool,
-    name: Option<&str>,
-    balance: Option<u64>,
+    name: Option<&'a str>,
+    balance: Option<i64>,
+    settings: Option<&str>,
     salt: Option<Salt>,
     hash: Option<Digest>,
-) -> Option<Option<Leg<'_>>> {
+) -> Option<Option<Leg<'a>>> {
     match (name, balance, salt, hash) {
-        (None, None, None, None) => Some(None),
-        (None, None, None, Some(hash)) if !plain => Some(Some(Leg::Hashed(hash))),
-        (Some(name), Some(balance), None, None) if plain && name.len() <= 50 => Some(Some(Leg::Plain(name, balance))),
+        (None, None, None, None) if settings.is_none() => Some(None),
+        (None, None, None, Some(hash)) if !plain && settings.is_none() => Some(Some(Leg::Hashed(hash))),
+        (Some(name), Some(balance), None, None) if plain && name.len() <= 50 && settings.is_none() => {
+            Some(Some(Leg::Plain(name, balance)))
+        }
         (Some(name), Some(balance), Some(salt), None) if !plain && name.len() <= 50 => {
-            Some(Some(Leg::Hashed(leg_hash(salt, name, balance, 0))))
+            Some(Some(Leg::Hashed(leg_hash(salt, name, balance, 0, settings))))
         }
         _ => None,
     }

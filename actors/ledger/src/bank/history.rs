@@ -39,7 +39,7 @@ pub(super) struct When {
 pub(super) struct Side {
     pub(super) account: AccountIndex,
     /// The balance after it.
-    pub(super) balance: u64,
+    pub(super) balance: i64,
     /// The account's transaction before it; 0 if it is the first.
     pub(super) previous: u64,
 }
@@ -56,6 +56,10 @@ pub(super) enum Movement {
     },
     /// None: an administrator changed something else.
     Admin,
+    /// None: something was set about an account.
+    AccountChange(Side),
+    /// None: an asset came into being.
+    Asset,
 }
 
 impl Movement {
@@ -66,21 +70,35 @@ impl Movement {
             Movement::Withdrawal(_) => TransactionType::Withdrawal,
             Movement::Transfer { .. } => TransactionType::Transfer,
             Movement::Admin => TransactionType::Admin,
+            Movement::AccountChange(_) => TransactionType::AccountChange,
+            Movement::Asset => TransactionType::Asset,
         }
     }
 
     pub(super) fn from(&self) -> Option<&Side> {
         match self {
-            Movement::Opening(_) | Movement::Deposit(_) | Movement::Admin => None,
+            Movement::Opening(_)
+            | Movement::Deposit(_)
+            | Movement::Admin
+            | Movement::AccountChange(_)
+            | Movement::Asset => None,
             Movement::Withdrawal(from) | Movement::Transfer { from, .. } => Some(from),
         }
     }
 
     pub(super) fn to(&self) -> Option<&Side> {
         match self {
-            Movement::Opening(to) | Movement::Deposit(to) | Movement::Transfer { to, .. } => Some(to),
-            Movement::Withdrawal(_) | Movement::Admin => None,
+            Movement::Opening(to)
+            | Movement::Deposit(to)
+            | Movement::Transfer { to, .. }
+            | Movement::AccountChange(to) => Some(to),
+            Movement::Withdrawal(_) | Movement::Admin | Movement::Asset => None,
         }
+    }
+
+    /// One of its sides, if it has any.
+    pub(super) fn side(&self) -> Option<&Side> {
+        self.to().or_else(|| self.from())
     }
 
     pub(super) fn side_of(&self, account: AccountIndex) -> Option<&Side> {
@@ -105,7 +123,7 @@ pub(super) struct Record {
 pub struct HistoryRow {
     pub(super) transactions: u64,
     pub(super) head: Digest,
-    /// Files of 0.1.0 have one type less.
+    /// Files of older versions have fewer types.
     pub(super) newest_of_type: Vec<u64>,
     /// Of the newest transaction; 0 if there is none.
     pub(super) slot: Slot,
@@ -128,8 +146,9 @@ pub(super) struct History {
     before: (Digest, When),
     /// By [`type_index`]; 0 where there is none.
     newest_of_type: [u64; TYPES],
-    /// What administrators did, by the ids of their records that are in memory.
-    acts: BTreeMap<u64, Arc<str>>,
+    /// What records say besides, by the ids of those that are in memory: what an administrator did, the asset that came into being, or
+    /// what was set about an account.
+    texts: BTreeMap<u64, Arc<str>>,
     /// What salts are made of.
     secret: Secret,
 }
@@ -138,8 +157,8 @@ impl History {
     /// One without records, whose salts are made of this.
     pub(super) fn new(secret: Secret) -> History {
         let before = (Digest::ZERO, When { slot: 0, time: 0, principal: None });
-        let (blocks, acts) = (VecDeque::new(), BTreeMap::new());
-        History { blocks, forgotten: 0, before, newest_of_type: [0; TYPES], acts, secret }
+        let (blocks, texts) = (VecDeque::new(), BTreeMap::new());
+        History { blocks, forgotten: 0, before, newest_of_type: [0; TYPES], texts, secret }
     }
 
     /// What salts are made of.
@@ -200,25 +219,42 @@ impl History {
             assert!(side.previous < id, "transaction {id} points ahead: {side:?}");
         }
         let [from_salt, to_salt] = salts(&self.secret, id);
-        let side = |side: Option<&Side>, salt| {
-            side.map(|side| Leg::Hashed(leg_hash(salt, &accounts.get(side.account).name, side.balance, 0)))
-        };
         let kind = movement.transaction_type();
-        let When { time, slot, principal } = moment;
-        let (from, to) = (side(movement.from(), from_salt), side(movement.to(), to_salt));
-        let act = self.acts.get(&id).map(|act| &**act);
-        let Some(hash) = (Link { id, kind, amount, time, slot, principal, from, to, act }).hash(previous) else {
-            unreachable!("record {id} is made for nobody: {moment:?}")
+        let [settings, act] = by_type(kind, self.text(id));
+        let side = |side: Option<&Side>, salt, settings| {
+            side.map(|side| {
+                let name = &accounts.get(side.account).name;
+                Leg::Hashed(leg_hash(salt, name, side.balance, 0, settings))
+            })
         };
+        let When { time, slot, principal } = moment;
+        let (from, to) = (side(movement.from(), from_salt, None), side(movement.to(), to_salt, settings));
+        let asset = asset_of(&movement, accounts);
+        let link = Link { id, kind, amount, asset, time, slot, principal, from, to, act };
+        let Some(hash) = link.hash(previous) else { unreachable!("record {id} is made for nobody: {moment:?}") };
         let previous_of_type = std::mem::replace(&mut self.newest_of_type[type_index(kind)], id);
         self.push(Record { movement, amount, moment, previous_of_type, hash });
         id
     }
 
-    /// Adds the record of what an administrator did, and returns its id.
-    pub(super) fn append_act(&mut self, act: Arc<str>, moment: When, accounts: &Accounts) -> u64 {
-        self.acts.insert(self.len() + 1, act);
-        self.append(Movement::Admin, 0, moment, accounts)
+    /// Adds a record that says something besides, and returns its id.
+    pub(super) fn append_with(
+        &mut self,
+        movement: Movement,
+        amount: u64,
+        text: Arc<str>,
+        moment: When,
+        accounts: &Accounts,
+    ) -> u64 {
+        self.texts.insert(self.len() + 1, text);
+        self.append(movement, amount, moment, accounts)
+    }
+
+    /// What this record says besides, if anything.
+    fn text(&self, id: u64) -> Option<&str> {
+        // Few records do, and none of the newest mostly.
+        let (last, _) = self.texts.last_key_value()?;
+        if id > *last { None } else { self.texts.get(&id).map(|text| &**text) }
     }
 
     /// Takes the newest record away: an atomic bulk is undone.
@@ -228,6 +264,7 @@ impl History {
         if block.is_empty() {
             self.blocks.pop_back();
         }
+        self.texts.remove(&(self.len() + 1));
         self.newest_of_type[type_index(record.movement.transaction_type())] = record.previous_of_type;
         Some(record)
     }
@@ -263,7 +300,7 @@ impl History {
             self.forgotten += BLOCK;
             self.before = block.last().map_or(self.before, |record| (record.hash, record.moment));
         }
-        self.acts = self.acts.split_off(&(self.forgotten + 1));
+        self.texts = self.texts.split_off(&(self.forgotten + 1));
     }
 
     /// What a snapshot has of it beside the blocks.
@@ -297,8 +334,8 @@ impl History {
             if id > transactions {
                 break;
             }
-            if let Some(act) = &record.transaction.act {
-                history.acts.insert(id, Arc::from(&**act));
+            if let Some(text) = record.transaction.settings.as_ref().or(record.transaction.act.as_ref()) {
+                history.texts.insert(id, Arc::from(&**text));
             }
             let record = Record::from_block(record, accounts)
                 .ok_or_else(|| BadRow::new(format!("transaction {id} names an account that is not there")))?;
@@ -331,19 +368,23 @@ impl History {
         let name = |side: &Side| Box::from(&*accounts.get(side.account).name);
         let (from, to) = (record.movement.from(), record.movement.to());
         let When { time, slot, principal } = record.moment;
+        let kind = record.movement.transaction_type();
+        let [settings, act] = by_type(kind, self.text(id)).map(|text| text.map(Box::from));
         Transaction {
             transaction_id: id,
-            transaction_type: record.movement.transaction_type().into(),
+            transaction_type: kind.into(),
             from_account: from.map(name),
             to_account: to.map(name),
+            asset: asset_of(&record.movement, accounts).map(Box::from),
             amount: record.amount,
             from_balance: from.map(|side| side.balance),
             to_balance: to.map(|side| side.balance),
+            settings,
             timestamp: time,
             slot,
             principal,
             proofs: None,
-            act: self.acts.get(&id).map(|act| Box::from(&**act)),
+            act,
             hash: record.hash,
             other: OtherFields::default(),
         }
@@ -359,11 +400,25 @@ impl History {
     }
 }
 
+/// The asset that moved, or that the account holds; none where it is the cluster's own one.
+fn asset_of<'a>(movement: &Movement, accounts: &'a Accounts) -> Option<&'a str> {
+    let asset = accounts.get(movement.side()?.account).asset;
+    accounts.assets.foreign(asset).map(|code| &**code)
+}
+
+/// What a record of this type says besides: of its destination's settings, or of an act.
+pub(super) fn by_type<T>(kind: TransactionType, text: Option<T>) -> [Option<T>; 2] {
+    match kind {
+        TransactionType::Opening | TransactionType::AccountChange => [text, None],
+        _ => [None, text],
+    }
+}
+
 impl Record {
     /// None if an account is not there, or a side is missing that its type has.
     fn from_block(record: &BlockRecord, accounts: &Accounts) -> Option<Record> {
         let BlockRecord { transaction, previous_of_type, previous_of_from, previous_of_to } = record;
-        let side = |name: &Option<Box<str>>, balance: Option<u64>, previous: u64| {
+        let side = |name: &Option<Box<str>>, balance: Option<i64>, previous: u64| {
             Some(Side { account: accounts.find(name.as_deref()?)?, balance: balance?, previous })
         };
         let from = || side(&transaction.from_account, transaction.from_balance, *previous_of_from);
@@ -374,6 +429,8 @@ impl Record {
             TransactionType::Withdrawal => Movement::Withdrawal(from()?),
             TransactionType::Transfer => Movement::Transfer { from: from()?, to: to()? },
             TransactionType::Admin => Movement::Admin,
+            TransactionType::AccountChange => Movement::AccountChange(to()?),
+            TransactionType::Asset => Movement::Asset,
         };
         let Transaction { slot, timestamp: time, principal, .. } = *transaction;
         let moment = When { slot, time, principal };

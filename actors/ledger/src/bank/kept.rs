@@ -40,13 +40,25 @@ pub enum KeptResult {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum KeptRefusal {
     InvalidAccountId(Side),
+    InvalidAsset,
+    InvalidBounds,
+    InvalidCode,
+    InvalidName,
     /// The least that is allowed.
     InvalidAmount(u64),
     AccountExists,
     AccountNotFound(Side),
+    AssetNotFound,
+    AssetExists,
+    TooManyAssets,
+    AssetMismatch,
     SameAccount,
-    /// The source's balance then.
-    InsufficientFunds(u64),
+    AccountClosed(Side),
+    AccountFrozen(Side),
+    AccountNotEmpty,
+    /// What was available of the source then.
+    InsufficientFunds(i64),
+    BalanceLimit(Side),
     BalanceOverflow,
     NotAuthorised,
     LimitExceeded,
@@ -179,12 +191,23 @@ fn operation(command: &Command, index: usize) -> Option<&Operation> {
 /// The accounts and the amount that an operation names.
 fn named(operation: Option<&Operation>) -> (&str, &str, u64) {
     match operation {
-        Some(Operation::CreateAccount { account_id, initial_balance: amount })
-        | Some(Operation::Deposit { account_id, amount } | Operation::Withdraw { account_id, amount }) => {
+        Some(Operation::CreateAccount(account)) => (&account.account_id, "", account.initial_balance.get()),
+        Some(Operation::SetAccount(change)) => (&change.account_id, "", 0),
+        Some(Operation::CreateAsset(_)) => ("", "", 0),
+        Some(Operation::Deposit { account_id, amount } | Operation::Withdraw { account_id, amount }) => {
             (account_id, "", amount.get())
         }
         Some(Operation::Transfer { from_account, to_account, amount }) => (from_account, to_account, amount.get()),
         None => ("", "", 0),
+    }
+}
+
+/// The asset that an operation names.
+fn asset(operation: Option<&Operation>) -> &str {
+    match operation {
+        Some(Operation::CreateAccount(account)) => account.asset.as_deref().unwrap_or(""),
+        Some(Operation::CreateAsset(asset)) => &asset.asset,
+        _ => "",
     }
 }
 
@@ -217,8 +240,20 @@ impl KeptRefusal {
             OperationRefusal::InvalidAmount(least) => KeptRefusal::InvalidAmount(*least),
             OperationRefusal::AccountExists(_) => KeptRefusal::AccountExists,
             OperationRefusal::AccountNotFound(name) => KeptRefusal::AccountNotFound(side(name)),
+            OperationRefusal::InvalidAsset(_) => KeptRefusal::InvalidAsset,
+            OperationRefusal::InvalidBounds => KeptRefusal::InvalidBounds,
+            OperationRefusal::InvalidCode => KeptRefusal::InvalidCode,
+            OperationRefusal::InvalidName => KeptRefusal::InvalidName,
+            OperationRefusal::AssetNotFound(_) => KeptRefusal::AssetNotFound,
+            OperationRefusal::AssetExists(_) => KeptRefusal::AssetExists,
+            OperationRefusal::TooManyAssets => KeptRefusal::TooManyAssets,
+            OperationRefusal::AssetMismatch => KeptRefusal::AssetMismatch,
             OperationRefusal::SameAccount(_) => KeptRefusal::SameAccount,
-            OperationRefusal::InsufficientFunds { balance, .. } => KeptRefusal::InsufficientFunds(*balance),
+            OperationRefusal::AccountClosed(name) => KeptRefusal::AccountClosed(side(name)),
+            OperationRefusal::AccountFrozen(name) => KeptRefusal::AccountFrozen(side(name)),
+            OperationRefusal::AccountNotEmpty(_) => KeptRefusal::AccountNotEmpty,
+            OperationRefusal::InsufficientFunds { available, .. } => KeptRefusal::InsufficientFunds(*available),
+            OperationRefusal::BalanceLimit(name) => KeptRefusal::BalanceLimit(side(name)),
             OperationRefusal::BalanceOverflow(_) => KeptRefusal::BalanceOverflow,
             OperationRefusal::NotAuthorised => KeptRefusal::NotAuthorised,
             OperationRefusal::LimitExceeded => KeptRefusal::LimitExceeded,
@@ -233,10 +268,22 @@ impl KeptRefusal {
             KeptRefusal::InvalidAmount(least) => OperationRefusal::InvalidAmount(least),
             KeptRefusal::AccountExists => OperationRefusal::AccountExists(name(Side::First)),
             KeptRefusal::AccountNotFound(side) => OperationRefusal::AccountNotFound(name(side)),
+            KeptRefusal::InvalidAsset => OperationRefusal::InvalidAsset(shortened(asset(operation))),
+            KeptRefusal::InvalidBounds => OperationRefusal::InvalidBounds,
+            KeptRefusal::InvalidCode => OperationRefusal::InvalidCode,
+            KeptRefusal::InvalidName => OperationRefusal::InvalidName,
+            KeptRefusal::AssetNotFound => OperationRefusal::AssetNotFound(shortened(asset(operation))),
+            KeptRefusal::AssetExists => OperationRefusal::AssetExists(shortened(asset(operation))),
+            KeptRefusal::TooManyAssets => OperationRefusal::TooManyAssets,
+            KeptRefusal::AssetMismatch => OperationRefusal::AssetMismatch,
             KeptRefusal::SameAccount => OperationRefusal::SameAccount(name(Side::First)),
-            KeptRefusal::InsufficientFunds(balance) => {
-                OperationRefusal::InsufficientFunds { account: name(Side::First), balance, amount }
+            KeptRefusal::AccountClosed(side) => OperationRefusal::AccountClosed(name(side)),
+            KeptRefusal::AccountFrozen(side) => OperationRefusal::AccountFrozen(name(side)),
+            KeptRefusal::AccountNotEmpty => OperationRefusal::AccountNotEmpty(name(Side::First)),
+            KeptRefusal::InsufficientFunds(available) => {
+                OperationRefusal::InsufficientFunds { account: name(Side::First), available, amount }
             }
+            KeptRefusal::BalanceLimit(side) => OperationRefusal::BalanceLimit(name(side)),
             KeptRefusal::BalanceOverflow => OperationRefusal::BalanceOverflow(amount),
             KeptRefusal::NotAuthorised => OperationRefusal::NotAuthorised,
             KeptRefusal::LimitExceeded => OperationRefusal::LimitExceeded,
@@ -269,10 +316,25 @@ impl KeptResult {
                 KeptRefusal::AccountNotFound(Side::First) => (8, None),
                 KeptRefusal::AccountNotFound(Side::Second) => (9, None),
                 KeptRefusal::SameAccount => (10, None),
-                KeptRefusal::InsufficientFunds(balance) => (11, Some(balance)),
+                KeptRefusal::InsufficientFunds(available) => (11, Some(available as u64)), // two's complement
                 KeptRefusal::BalanceOverflow => (12, None),
                 KeptRefusal::NotAuthorised => (13, None),
                 KeptRefusal::LimitExceeded => (14, None),
+                KeptRefusal::InvalidAsset => (15, None),
+                KeptRefusal::InvalidBounds => (16, None),
+                KeptRefusal::InvalidCode => (17, None),
+                KeptRefusal::InvalidName => (18, None),
+                KeptRefusal::AssetNotFound => (19, None),
+                KeptRefusal::AssetExists => (20, None),
+                KeptRefusal::TooManyAssets => (21, None),
+                KeptRefusal::AssetMismatch => (22, None),
+                KeptRefusal::AccountClosed(Side::First) => (23, None),
+                KeptRefusal::AccountClosed(Side::Second) => (24, None),
+                KeptRefusal::AccountFrozen(Side::First) => (25, None),
+                KeptRefusal::AccountFrozen(Side::Second) => (26, None),
+                KeptRefusal::AccountNotEmpty => (27, None),
+                KeptRefusal::BalanceLimit(Side::First) => (28, None),
+                KeptRefusal::BalanceLimit(Side::Second) => (29, None),
             },
         };
         bytes.push(tag);
@@ -293,10 +355,25 @@ impl KeptResult {
             8 => KeptResult::Refused(KeptRefusal::AccountNotFound(Side::First)),
             9 => KeptResult::Refused(KeptRefusal::AccountNotFound(Side::Second)),
             10 => KeptResult::Refused(KeptRefusal::SameAccount),
-            11 => KeptResult::Refused(KeptRefusal::InsufficientFunds(take(rest)?)),
+            11 => KeptResult::Refused(KeptRefusal::InsufficientFunds(take(rest)? as i64)),
             12 => KeptResult::Refused(KeptRefusal::BalanceOverflow),
             13 => KeptResult::Refused(KeptRefusal::NotAuthorised),
             14 => KeptResult::Refused(KeptRefusal::LimitExceeded),
+            15 => KeptResult::Refused(KeptRefusal::InvalidAsset),
+            16 => KeptResult::Refused(KeptRefusal::InvalidBounds),
+            17 => KeptResult::Refused(KeptRefusal::InvalidCode),
+            18 => KeptResult::Refused(KeptRefusal::InvalidName),
+            19 => KeptResult::Refused(KeptRefusal::AssetNotFound),
+            20 => KeptResult::Refused(KeptRefusal::AssetExists),
+            21 => KeptResult::Refused(KeptRefusal::TooManyAssets),
+            22 => KeptResult::Refused(KeptRefusal::AssetMismatch),
+            23 => KeptResult::Refused(KeptRefusal::AccountClosed(Side::First)),
+            24 => KeptResult::Refused(KeptRefusal::AccountClosed(Side::Second)),
+            25 => KeptResult::Refused(KeptRefusal::AccountFrozen(Side::First)),
+            26 => KeptResult::Refused(KeptRefusal::AccountFrozen(Side::Second)),
+            27 => KeptResult::Refused(KeptRefusal::AccountNotEmpty),
+            28 => KeptResult::Refused(KeptRefusal::BalanceLimit(Side::First)),
+            29 => KeptResult::Refused(KeptRefusal::BalanceLimit(Side::Second)),
             _ => return None,
         })
     }
@@ -320,7 +397,7 @@ fn take(rest: &mut &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use rabia_bank_messages::bank::Amount;
+    use rabia_bank_messages::bank::{Amount, CreateAccount, CreateAsset, SetAccount};
 
     use super::*;
 
@@ -328,7 +405,13 @@ mod tests {
         let long = || "\u{1d11e}".repeat(60).into();
         let amount = Amount::new(7);
         vec![
-            Operation::CreateAccount { account_id: "a".into(), initial_balance: amount },
+            Operation::create_account("a", amount),
+            Operation::CreateAccount(Box::new(CreateAccount {
+                asset: Some("EUR".into()),
+                ..CreateAccount::new("a", amount)
+            })),
+            Operation::SetAccount(Box::new(SetAccount::new("a"))),
+            Operation::CreateAsset(CreateAsset { asset: "EUR".into(), scale: 2, limit: 7 }),
             Operation::Deposit { account_id: long(), amount },
             Operation::Withdraw { account_id: "b".into(), amount },
             Operation::Transfer { from_account: "a".into(), to_account: long(), amount },
@@ -339,7 +422,7 @@ mod tests {
     /// Everything that may come of an operation.
     fn outcomes(operation: &Operation) -> Vec<OperationOutcome> {
         let (first, second, amount) = named(Some(operation));
-        let [first, second] = [first, second].map(shortened);
+        let [first, second, asset] = [first, second, asset(Some(operation))].map(shortened);
         let done = [Done::Created(AccountIndex::new(3)), Done::Opened(u64::MAX), Done::Moved(5)];
         let mut refusals = vec![
             OperationRefusal::InvalidAccountId(first.clone()),
@@ -348,13 +431,28 @@ mod tests {
             OperationRefusal::AccountExists(first.clone()),
             OperationRefusal::AccountNotFound(first.clone()),
             OperationRefusal::SameAccount(first.clone()),
-            OperationRefusal::InsufficientFunds { account: first, balance: 6, amount },
+            OperationRefusal::InvalidAsset(asset.clone()),
+            OperationRefusal::InvalidBounds,
+            OperationRefusal::InvalidCode,
+            OperationRefusal::InvalidName,
+            OperationRefusal::AssetNotFound(asset.clone()),
+            OperationRefusal::AssetExists(asset),
+            OperationRefusal::TooManyAssets,
+            OperationRefusal::AssetMismatch,
+            OperationRefusal::AccountClosed(first.clone()),
+            OperationRefusal::AccountFrozen(first.clone()),
+            OperationRefusal::AccountNotEmpty(first.clone()),
+            OperationRefusal::BalanceLimit(first.clone()),
+            OperationRefusal::InsufficientFunds { account: first, available: -6, amount },
             OperationRefusal::BalanceOverflow(amount),
             OperationRefusal::NotAuthorised,
             OperationRefusal::LimitExceeded,
         ];
         if !second.is_empty() {
             refusals.push(OperationRefusal::InvalidAccountId(second.clone()));
+            refusals.push(OperationRefusal::AccountClosed(second.clone()));
+            refusals.push(OperationRefusal::AccountFrozen(second.clone()));
+            refusals.push(OperationRefusal::BalanceLimit(second.clone()));
             refusals.push(OperationRefusal::AccountNotFound(second));
         }
         done.into_iter().map(Ok).chain(refusals.into_iter().map(|refusal| Err(Box::new(refusal)))).collect()

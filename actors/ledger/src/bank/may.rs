@@ -6,6 +6,9 @@
 //! | deposit | minter | credit |
 //! | withdraw | minter | debit |
 //! | create_account | manager; with money in it minter as well | credit |
+//! | set_account | manager | debit and credit |
+//! | create_asset | manager | credit of all |
+//! | assets | any that reads | |
 //! | one account, its balance, history or feed | any that reads | read |
 //! | one transaction | any that reads | read of one of its sides |
 //! | everything else that is asked | auditor, or any that reads | read of all |
@@ -23,11 +26,15 @@ use crate::rights::Rights;
 /// Whether the principal may do this, as far as roles and scopes say.
 pub(super) fn operate(operation: &Operation, rights: &Rights<'_>) -> bool {
     match operation {
-        Operation::CreateAccount { account_id, initial_balance } => {
+        Operation::CreateAccount(account) => {
             rights.has(Role::Manager)
-                && (initial_balance.get() == 0 || rights.has(Role::Minter))
-                && rights.may_credit(account_id)
+                && (account.initial_balance.get() == 0 || rights.has(Role::Minter))
+                && rights.may_credit(&account.account_id)
         }
+        Operation::SetAccount(change) => {
+            rights.has(Role::Manager) && rights.may_debit(&change.account_id) && rights.may_credit(&change.account_id)
+        }
+        Operation::CreateAsset(_) => rights.has(Role::Manager) && rights.credits_all(),
         Operation::Deposit { account_id, .. } => rights.has(Role::Minter) && rights.may_credit(account_id),
         Operation::Withdraw { account_id, .. } => rights.has(Role::Minter) && rights.may_debit(account_id),
         Operation::Transfer { from_account, to_account, .. } => {
@@ -64,6 +71,7 @@ pub(super) fn query(query: &Query, rights: &Rights<'_>) -> Result<(), Refusal> {
         Query::GetTransactionHistory(_) | Query::ListAccounts { .. } | Query::GetStatistics { .. } => {
             allow(rights.reads_all(), ALL)
         }
+        Query::ListAssets {} => allow(rights.is_reader(), "only who may look at something may look at the assets"),
         // Whether it may see this one is known when it is found.
         Query::GetTransaction { .. } => Ok(()),
         Query::ListPrincipals {} => allow(

@@ -15,18 +15,20 @@
 //!
 //! ```text
 //! the hash of the transaction before it (32 bytes; zeros for transaction 1)
-//! type u8: 5 opening, 6 deposit, 7 withdrawal, 8 transfer, 17 admin
-//! its parts u8: the sum of 1 (it has a source), 2 (a destination), 4 (what an administrator did)
+//! type u8: 5 opening, 6 deposit, 7 withdrawal, 8 transfer, 15 account_change, 16 asset, 17 admin
+//! its parts, as a varint: the sum of 1 (it has a source), 2 (a destination), 4 (an act), 128 (another asset than the cluster's own)
 //! transaction_id | amount | timestamp | slot | principal, each as a varint
+//! the length of the asset's code u8, and that in ASCII
 //! the hash of each side (32 bytes): source, then destination
-//! the length of what an administrator did, as a varint, and that as text
+//! the length of the act, as a varint, and that as text
 //! ```
 //!
 //! A varint has seven bits of the number in each byte, the lowest first; all bytes but the last have the highest bit set. Mostly all of
-//! it fits into two blocks of BLAKE3. The other bits of the parts are for a reference, a code, a time of effect and a memo.
+//! it fits into two blocks of BLAKE3. Other bits of the parts are for a reference (8), a code (16), a time of effect (32) and a
+//! memo (64).
 //!
 //! A side's hash is BLAKE3 over its salt (16 bytes), the length of the account's name u8, the name in ASCII, its balance after the
-//! transaction u64, and what is held of that u64. Who may not see a side gets its hash instead, and can check the chain all the same;
+//! transaction as an i64 in two's complement, what is held of that u64, and of a destination what was set about it, as text. Who may not see a side gets its hash instead, and can check the chain all the same;
 //! without the salt nobody can guess what was hashed. Salts are made of a secret of the cluster: the 16-byte halves of BLAKE3 of the
 //! transaction's id (u64), keyed with it. A type's number, once used, stays.
 //!
@@ -43,9 +45,9 @@
 //!
 //! So whoever has the transactions as clients see them can recompute all hashes, in any language.
 
-use rabia_bank_messages::bank::{Command, MAX_BALANCE, Query, Refusal, Status, Success, Transaction};
+use rabia_bank_messages::bank::{Command, MAX_BALANCE, OwnAsset, Query, Refusal, Status, Success, Transaction};
 use rabia_bank_messages::client::Feed;
-use rabia_bank_messages::genesis::Genesis;
+use rabia_bank_messages::genesis::{BankTerms, Genesis};
 use rabia_bank_messages::ids::Secret;
 use rabia_bank_messages::principal::{Admin, PrincipalsInfo};
 
@@ -55,16 +57,17 @@ use crate::rows::BadRow;
 use crate::state::StateRow;
 use accounts::Accounts;
 use answers::Task;
+use assets::{AssetIndex, AssetState, Assets};
 use commands::Before;
-use history::{History, When};
+use history::{History, Movement, When};
 use kept::KeptOutcome;
 use state::Head;
-use statistics::Totals;
 
 mod account;
 mod accounts;
 mod acts;
 mod answers;
+mod assets;
 mod block;
 mod chain;
 mod commands;
@@ -75,6 +78,7 @@ mod outcomes;
 mod overview;
 mod queries;
 mod ranks;
+mod settings;
 mod state;
 mod statistics;
 
@@ -90,17 +94,18 @@ const PAGES: usize = 32;
 /// Accounts, history and running figures.
 ///
 /// Invariants, asserted:
-/// - No balance is below 0 or above 2^53 − 1; the sum of all is `total_balance`, and neither.
+/// - No balance is beyond 2^53 − 1, below 0 likewise, and no sum of all balances of an asset.
 /// - The figures count every record of the history, between commands.
 /// - Transaction ids count up from 1. Timestamps and slots never go down with rising ids.
 /// - A record points only to records with lower ids, and an account's newest record says its balance.
 #[derive(Debug)]
 pub struct Bank {
-    transaction_limit: u64,
+    /// Whether accounts may have a lower bound below 0.
+    allow_overdraft: bool,
     accounts: Accounts,
     history: History,
-    totals: Totals,
-    total_balance: u64,
+    /// How many transactions the figures of all assets count.
+    counted: u64,
     /// What the accounts were that the command at hand has changed, in the order of the changes.
     undo: Vec<Before>,
     /// The newest transaction that a snapshot took.
@@ -119,30 +124,61 @@ struct Blocks {
 }
 
 impl Bank {
-    /// An empty bank, in which one transaction moves at most `transaction_limit` minor units, and whose salts are made of `secret`.
+    /// An empty bank without a currency of its own, in which one transaction moves at most `transaction_limit` minor units, no account
+    /// may be overdrawn, and salts are made of `secret`.
     ///
     /// # Panics
     /// If the limit is not from 1 to [`MAX_BALANCE`].
     pub fn new(transaction_limit: u64, secret: Secret) -> Bank {
+        Bank::of(&BankTerms::default(), transaction_limit, secret)
+    }
+
+    /// The same, with these terms.
+    ///
+    /// # Panics
+    /// As [`new`](Bank::new).
+    pub fn of(terms: &BankTerms, transaction_limit: u64, secret: Secret) -> Bank {
         assert!(
             (1..=MAX_BALANCE).contains(&transaction_limit),
             "a limit per transaction of {transaction_limit} is not from 1 to {MAX_BALANCE}"
         );
         Bank {
-            transaction_limit,
-            accounts: Accounts::default(),
+            allow_overdraft: terms.allow_overdraft,
+            accounts: Accounts::new(Assets::new(&terms.asset, transaction_limit)),
             history: History::new(secret),
-            totals: Totals::default(),
-            total_balance: 0,
+            counted: 0,
             undo: Vec::new(),
             saved: 0,
             taking: None,
         }
     }
 
-    /// The largest amount of one transaction, in minor units.
+    /// The largest amount of one transaction of the cluster's own asset, in minor units.
     pub fn transaction_limit(&self) -> u64 {
-        self.transaction_limit
+        self.own().limit
+    }
+
+    /// The cluster's own asset.
+    fn own(&self) -> &AssetState {
+        self.accounts.assets.get(AssetIndex::OWN)
+    }
+
+    /// What is fixed when a cluster is created.
+    fn terms(&self) -> BankTerms {
+        let AssetState { code, scale, .. } = self.own();
+        BankTerms { asset: OwnAsset { code: Box::from(&**code), scale: *scale }, allow_overdraft: self.allow_overdraft }
+    }
+
+    /// Adds the records behind this one to the figures.
+    fn count_since(&mut self, id: u64) {
+        for (id, record) in (id + 1..).zip(self.history.since(id)) {
+            let account = record.movement.side().map(|side| side.account);
+            let asset = account.map_or(AssetIndex::OWN, |account| self.accounts.get(account).asset);
+            self.accounts.assets.get_mut(asset).totals.count(id, record, asset == AssetIndex::OWN);
+            self.counted += 1;
+        }
+        let (counted, newest) = (self.counted, self.history.len());
+        assert_eq!(counted, newest, "the figures count {counted} transactions of {newest}");
     }
 }
 
@@ -165,15 +201,23 @@ impl StateMachine for Bank {
     type Head = Head;
 
     fn new_cluster(genesis: &Genesis) -> Bank {
-        Bank::new(genesis.transaction_limit, genesis.founding.secret)
+        Bank::of(&genesis.bank, genesis.transaction_limit, genesis.founding.secret)
     }
 
     fn check_cluster(&self, genesis: &Genesis) -> Result<(), String> {
-        let (found, expected) = (self.transaction_limit, genesis.transaction_limit);
-        if found == expected {
-            return Ok(());
+        let (found, expected) = (self.transaction_limit(), genesis.transaction_limit);
+        if found != expected {
+            return Err(format!("a limit of {found} per transaction, this one's is {expected}"));
         }
-        Err(format!("a limit of {found} per transaction, this one's is {expected}"))
+        let (found, expected) = (self.terms(), &genesis.bank);
+        if found.asset != expected.asset {
+            return Err(format!("{} as its own asset, this one's is {}", found.asset, expected.asset));
+        }
+        match found.allow_overdraft == expected.allow_overdraft {
+            true => Ok(()),
+            false if found.allow_overdraft => Err("overdrafts, this one allows none".into()),
+            false => Err("no overdrafts, this one allows them".into()),
+        }
     }
 
     fn apply(&mut self, command: &Command, at: Moment<'_>) -> CommandOutcome {
@@ -186,10 +230,9 @@ impl StateMachine for Bank {
         let time = at.time.max(self.history.newest_time());
         let moment = When { slot: at.slot, time, principal: Some(at.principal) };
         let before = self.history.len();
-        self.history.append_act(acts::text(act, at.owner).into(), moment, &self.accounts);
-        for record in self.history.since(before) {
-            self.totals.count(record);
-        }
+        let text = acts::text(act, at.owner).into();
+        self.history.append_with(Movement::Admin, 0, text, moment, &self.accounts);
+        self.count_since(before);
     }
 
     fn check_command(command: &Command, rights: &Rights<'_>) -> Result<(), Refusal> {
@@ -261,17 +304,19 @@ impl StateMachine for Bank {
     }
 
     fn figures(&self) -> Figures {
-        Figures { accounts: self.accounts.len() as u64, total_balance: self.total_balance }
+        Figures { accounts: self.accounts.len() as u64, total_balance: self.own().total }
     }
 
     fn head(&self) -> Head {
         Head {
-            transaction_limit: self.transaction_limit,
-            total_balance: self.total_balance,
+            transaction_limit: self.transaction_limit(),
+            total_balance: self.own().total,
             accounts: self.accounts.len() as u64,
             history: self.history.to_row(),
-            totals: self.totals.to_row(),
+            totals: self.own().totals.to_row(),
             secret: Some(self.history.secret()),
+            terms: self.terms(),
+            assets: self.accounts.assets.to_rows(),
         }
     }
 
@@ -306,7 +351,7 @@ impl StateMachine for Bank {
     }
 
     fn load(head: &Head) -> Bank {
-        Bank { transaction_limit: head.transaction_limit, ..Bank::new(MAX_BALANCE, Secret([0; 32])) }
+        Bank::of(&head.terms, head.transaction_limit.clamp(1, MAX_BALANCE), Secret([0; 32]))
     }
 
     fn load_page(&mut self, page: u32, row: &[u8]) -> Result<(), BadRow> {
@@ -343,6 +388,9 @@ impl machine::Feed<Bank> for Feed {
             && let Begun::Done(balance) = bank.begin(Ask::Query(&Query::GetBalance { account_id }))
         {
             balance?;
+        }
+        if let Some(asset) = &self.asset {
+            bank.asset(Some(asset))?;
         }
         Ok(self.from.unwrap_or(bank.history.len() + 1).max(1))
     }

@@ -7,7 +7,10 @@
 
 use std::sync::Arc;
 
-use rabia_bank_messages::bank::{ErrorCode, MAX_ACCOUNT_ID, MAX_BALANCE, MAX_BULK, Refusal};
+use rabia_bank_messages::bank::{
+    ErrorCode, MAX_ACCOUNT_ID, MAX_ASSET_CODE, MAX_ASSETS, MAX_BALANCE, MAX_BULK, MAX_CODE, MAX_NAME, MAX_SCALE,
+    Refusal,
+};
 
 use super::account::AccountIndex;
 use super::may::OPERATION;
@@ -36,11 +39,11 @@ pub(super) type OperationOutcome = Result<Done, Box<OperationRefusal>>;
 /// An operation that was carried out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Done {
-    /// An account was created with nothing in it.
+    /// An account was created with nothing in it, by a program that made no transaction of that: 0.1.0.
     Created(AccountIndex),
     /// An account was created by this opening transaction.
     Opened(u64),
-    /// Money moved, by this transaction.
+    /// Money moved, or an account or an asset changed, by this transaction.
     Moved(u64),
 }
 
@@ -48,16 +51,28 @@ pub(super) enum Done {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum OperationRefusal {
     InvalidAccountId(Arc<str>),
+    InvalidAsset(Arc<str>),
+    InvalidBounds,
+    InvalidCode,
+    InvalidName,
     /// The least that is allowed.
     InvalidAmount(u64),
     AccountExists(Arc<str>),
     AccountNotFound(Arc<str>),
+    AssetNotFound(Arc<str>),
+    AssetExists(Arc<str>),
+    TooManyAssets,
+    AssetMismatch,
     SameAccount(Arc<str>),
+    AccountClosed(Arc<str>),
+    AccountFrozen(Arc<str>),
+    AccountNotEmpty(Arc<str>),
     InsufficientFunds {
         account: Arc<str>,
-        balance: u64,
+        available: i64,
         amount: u64,
     },
+    BalanceLimit(Arc<str>),
     /// The amount that was too much.
     BalanceOverflow(u64),
     /// The principal may not do this.
@@ -81,7 +96,19 @@ impl OperationRefusal {
             OperationRefusal::InvalidAmount(_) => ErrorCode::InvalidAmount,
             OperationRefusal::AccountExists(_) => ErrorCode::AccountExists,
             OperationRefusal::AccountNotFound(_) => ErrorCode::AccountNotFound,
+            OperationRefusal::InvalidAsset(_) => ErrorCode::InvalidAsset,
+            OperationRefusal::InvalidBounds => ErrorCode::InvalidBounds,
+            OperationRefusal::InvalidCode => ErrorCode::InvalidCode,
+            OperationRefusal::InvalidName => ErrorCode::InvalidName,
+            OperationRefusal::AssetNotFound(_) => ErrorCode::AssetNotFound,
+            OperationRefusal::AssetExists(_) => ErrorCode::AssetExists,
+            OperationRefusal::TooManyAssets => ErrorCode::TooManyAssets,
+            OperationRefusal::AssetMismatch => ErrorCode::AssetMismatch,
             OperationRefusal::SameAccount(_) => ErrorCode::SameAccount,
+            OperationRefusal::AccountClosed(_) => ErrorCode::AccountClosed,
+            OperationRefusal::AccountFrozen(_) => ErrorCode::AccountFrozen,
+            OperationRefusal::AccountNotEmpty(_) => ErrorCode::AccountNotEmpty,
+            OperationRefusal::BalanceLimit(_) => ErrorCode::BalanceLimit,
             OperationRefusal::InsufficientFunds { .. } => ErrorCode::InsufficientFunds,
             OperationRefusal::BalanceOverflow(_) => ErrorCode::BalanceOverflow,
             OperationRefusal::NotAuthorised => ErrorCode::NotAuthorised,
@@ -89,23 +116,51 @@ impl OperationRefusal {
         }
     }
 
-    /// The answer that a client gets, in a cluster with this limit per transaction.
+    /// The answer that a client gets, in a cluster with this limit per transaction of its own asset.
     pub(super) fn render(&self, transaction_limit: u64) -> Refusal {
         let message = match self {
             OperationRefusal::InvalidAccountId(name) => {
                 format!("an account id is 1 to {MAX_ACCOUNT_ID} characters of A–Z a–z 0–9 _ - . :, not {name:?}")
             }
             OperationRefusal::InvalidAmount(least) => {
-                format!("an amount here is a whole number of minor units from {least} to {transaction_limit}")
+                format!(
+                    "an amount here is a whole number of minor units from {least} to its asset's limit \
+                     (of the cluster's own one {transaction_limit})"
+                )
             }
+            OperationRefusal::InvalidAsset(code) => format!(
+                "an asset has a code of 1 to {MAX_ASSET_CODE} characters of A–Z 0–9 ., a scale of 0 to {MAX_SCALE} and a limit \
+                 of 1 to {MAX_BALANCE}; not so {code:?}"
+            ),
+            OperationRefusal::InvalidBounds => {
+                "a bound is none or a balance, the lower one is not above the upper one, and it is below 0 only in a cluster \
+                 that was created so"
+                    .to_owned()
+            }
+            OperationRefusal::InvalidCode => {
+                format!("a code is 1 to {MAX_CODE} characters of A–Z a–z 0–9 _ - . :")
+            }
+            OperationRefusal::InvalidName => {
+                format!("a name is up to {MAX_NAME} bytes of UTF-8 without control characters")
+            }
+            OperationRefusal::AssetNotFound(code) => format!("there is no asset {code:?}"),
+            OperationRefusal::AssetExists(code) => format!("asset {code:?} exists already"),
+            OperationRefusal::TooManyAssets => format!("there are {MAX_ASSETS} assets already"),
+            OperationRefusal::AssetMismatch => "the accounts hold different assets".to_owned(),
+            OperationRefusal::AccountClosed(name) => format!("account {name:?} is closed"),
+            OperationRefusal::AccountFrozen(name) => format!("the status of account {name:?} does not let this through"),
+            OperationRefusal::AccountNotEmpty(name) => {
+                format!("account {name:?} can be closed only with a balance of 0")
+            }
+            OperationRefusal::BalanceLimit(name) => format!("account {name:?} would have more than it may"),
             OperationRefusal::AccountExists(name) => format!("account {name:?} exists already"),
             OperationRefusal::AccountNotFound(name) => format!("there is no account {name:?}"),
             OperationRefusal::SameAccount(name) => format!("source and destination are both {name:?}"),
-            OperationRefusal::InsufficientFunds { account, balance, amount } => {
-                format!("account {account:?}: balance {balance} is below {amount}")
+            OperationRefusal::InsufficientFunds { account, available, amount } => {
+                format!("account {account:?}: {available} is available, which is below {amount}")
             }
             OperationRefusal::BalanceOverflow(amount) => {
-                format!("with {amount} more, all balances together would exceed {MAX_BALANCE}")
+                format!("by {amount}, a balance or the sum of all of its asset would go beyond {MAX_BALANCE}")
             }
             OperationRefusal::NotAuthorised => OPERATION.to_owned(),
             OperationRefusal::LimitExceeded => {

@@ -1,4 +1,4 @@
-//! The top accounts by balance and by number of transactions, without a look at all accounts for every question, and without an
+//! The top accounts of an asset by balance and by number of transactions, without a look at all accounts for every question, and without an
 //! order of all accounts that every transfer would have to keep.
 //!
 //! For each measure some accounts are *listed*, and a *floor* is kept: no account that is not listed ranks above it. A change
@@ -13,6 +13,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::account::{AccountIndex, AccountState};
+use super::assets::AssetIndex;
 
 /// Accounts that are listed at most …
 const MOST: usize = 512;
@@ -31,10 +32,10 @@ pub(super) enum Measure {
 impl Measure {
     const ALL: [Measure; 2] = [Measure::Balance, Measure::Transactions];
 
-    fn of(self, state: &AccountState) -> u64 {
+    fn of(self, state: &AccountState) -> i64 {
         match self {
             Measure::Balance => state.balance,
-            Measure::Transactions => state.transaction_count,
+            Measure::Transactions => state.transaction_count as i64,
         }
     }
 
@@ -52,7 +53,7 @@ impl Measure {
 #[derive(Debug, Default)]
 struct Top {
     /// None: all accounts that were compared are listed.
-    floor: Option<(u64, Arc<str>)>,
+    floor: Option<(i64, Arc<str>)>,
     listed: Vec<AccountIndex>,
 }
 
@@ -100,8 +101,14 @@ impl Ranks {
         self.scan = self.scan.map(|next| next.min(count));
     }
 
-    /// Makes the lists good for `count` top accounts, in so many steps at most. False if it takes more.
-    pub(super) fn complete(&mut self, count: usize, accounts: &mut [AccountState], steps: &mut u64) -> bool {
+    /// Makes the lists good for `count` top accounts of this asset, in so many steps at most. False if it takes more.
+    pub(super) fn complete(
+        &mut self,
+        asset: AssetIndex,
+        count: usize,
+        accounts: &mut [AccountState],
+        steps: &mut u64,
+    ) -> bool {
         if self.scan.is_none() {
             *steps = steps.saturating_sub(LOOK);
             if self.are_enough(count, accounts) {
@@ -116,7 +123,9 @@ impl Ranks {
                 return false;
             } else {
                 *steps -= 1;
-                self.compare(AccountIndex::new(next as u32), accounts);
+                if accounts[next].asset == asset {
+                    self.compare(AccountIndex::new(next as u32), accounts);
+                }
                 self.scan = Some(next + 1);
             }
         }

@@ -1,11 +1,12 @@
 //! The row of the state, in the form of files that are older than the machine: one array, in which the bank's fields stand between
 //! the others.
 
-use rabia_bank_messages::genesis::{Replacement, SessionLimits};
+use rabia_bank_messages::genesis::{BankTerms, Replacement, SessionLimits};
 use rabia_bank_messages::ids::{BatchId, Digest, Millis, Secret, Slot};
 use serde::{Deserialize, Serialize};
 
 use super::Bank;
+use super::assets::{AssetIndex, AssetRow};
 use super::block::Block;
 use super::history::{History, HistoryRow};
 use super::statistics::{Totals, TotalsRow};
@@ -15,7 +16,7 @@ use crate::rows::{self, BadRow};
 use crate::state::StateRow;
 
 /// The version of all rows. A bank of another version is not read.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// The version of program 0.1.0. Its state, accounts and history read alike, so that its backups can be restored.
 const VERSION_0_1_0: u32 = 1;
 
@@ -23,18 +24,28 @@ const VERSION_0_1_0: u32 = 1;
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Head {
     pub(super) transaction_limit: u64,
-    pub(super) total_balance: u64,
+    /// Of the cluster's own asset.
+    pub(super) total_balance: i64,
     pub(super) accounts: u64,
     pub(super) history: HistoryRow,
+    /// Of the cluster's own asset.
     pub(super) totals: TotalsRow,
     /// What salts are made of; none in backups of 0.1.0.
     pub(super) secret: Option<Secret>,
+    pub(super) terms: BankTerms,
+    /// All but the cluster's own one.
+    pub(super) assets: Vec<AssetRow>,
 }
 
 impl Head {
     /// The largest amount of one transaction, in minor units.
     pub fn transaction_limit(&self) -> u64 {
         self.transaction_limit
+    }
+
+    /// What is fixed when a cluster is created.
+    pub fn terms(&self) -> &BankTerms {
+        &self.terms
     }
 
     /// The timestamp of the newest transaction, in milliseconds since the Unix epoch; 0 if there is none.
@@ -55,7 +66,7 @@ struct Row {
     decided_slots: u64,
     null_slots: u64,
     repeated_batches: u64,
-    total_balance: u64,
+    total_balance: i64,
     accounts: u64,
     sessions: u64,
     history: HistoryRow,
@@ -76,6 +87,10 @@ struct Row {
     secret: Option<Secret>,
     #[serde(default)]
     levels: LevelsRow,
+    #[serde(default)]
+    terms: BankTerms,
+    #[serde(default)]
+    assets: Vec<AssetRow>,
 }
 
 pub(super) fn encode(state: StateRow, head: Head) -> Vec<u8> {
@@ -103,6 +118,8 @@ pub(super) fn encode(state: StateRow, head: Head) -> Vec<u8> {
         principals: state.principals,
         secret: head.secret,
         levels: state.levels,
+        terms: head.terms,
+        assets: head.assets,
     })
 }
 
@@ -121,6 +138,8 @@ pub(super) fn decode(row: &[u8], of_backup: bool) -> Result<(StateRow, Head), Ba
         history: row.history,
         totals: row.totals,
         secret: row.secret,
+        terms: row.terms,
+        assets: row.assets,
     };
     let state = StateRow {
         session_limits: row.session_limits,
@@ -146,19 +165,28 @@ pub(super) fn decode(row: &[u8], of_backup: bool) -> Result<(StateRow, Head), Ba
 impl Bank {
     /// All pages of accounts are there: looks whether they are those of this head, and adds what else is in it.
     pub(super) fn load_rest(&mut self, head: Head, last: Option<&Block>) -> Result<(), BadRow> {
-        self.accounts.loaded()?;
+        self.accounts.assets.load(head.assets)?;
+        let sums = self.accounts.loaded()?;
         let (found, expected) = (self.accounts.len() as u64, head.accounts);
         if found != expected {
             return Err(BadRow::new(format!("there are {found} accounts, where {expected} should be")));
         }
         let secret = head.secret.ok_or_else(|| BadRow::new("there is no secret to make salts of".into()))?;
         self.history = History::from_row(&head.history, secret, last, &self.accounts)?;
-        self.totals = Totals::from_row(head.totals);
-        let sum: u128 = self.accounts.iter().map(|account| u128::from(account.balance)).sum();
-        if sum != u128::from(head.total_balance) {
-            return Err(BadRow::new(format!("the balances add up to {sum}, not {}", head.total_balance)));
+        let own = self.accounts.assets.get_mut(AssetIndex::OWN);
+        own.totals = Totals::from_row(head.totals)?;
+        own.total = head.total_balance;
+        for (asset, sum) in self.accounts.assets.iter().zip(sums) {
+            if sum != i128::from(asset.total) {
+                let (code, total) = (&asset.code, asset.total);
+                return Err(BadRow::new(format!("the balances of {code} add up to {sum}, not {total}")));
+            }
         }
-        self.total_balance = head.total_balance;
+        self.counted = self.accounts.assets.iter().map(|asset| asset.totals.all.count).sum();
+        if self.counted != head.history.transactions {
+            let (counted, transactions) = (self.counted, head.history.transactions);
+            return Err(BadRow::new(format!("the figures count {counted} transactions of {transactions}")));
+        }
         self.saved = head.history.transactions;
         Ok(())
     }

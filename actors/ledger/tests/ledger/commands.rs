@@ -1,8 +1,8 @@
 //! Every row of the table of commands in BANK.md: what success carries, and which refusal comes first.
 
 use rabia_bank_messages::bank::{
-    Account, Amount, Command, ErrorCode, HistoryFilter, MAX_BALANCE, MAX_BULK, Operation, OtherFields, Query, Success,
-    TransactionType,
+    Account, AccountStatus, Amount, Bound, Command, ErrorCode, HistoryFilter, MAX_BALANCE, MAX_BULK, Operation,
+    OtherFields, Query, Success, TransactionType,
 };
 
 use crate::support::*;
@@ -13,13 +13,21 @@ fn create_account_with_money_answers_with_the_account_and_its_opening() {
     let Ok(Success::Account { account, transaction: Some(opening) }) = bank.run(create("alice", 700)) else { panic!() };
     let expected = Account {
         account_id: "alice".into(),
+        asset: "XXX".into(),
         balance: 700,
+        available: Some(700),
+        min_balance: Bound::At(0),
+        max_balance: Bound::None,
+        status: AccountStatus::Open,
+        code: None,
+        name: None,
         created_at: 1_000,
         last_transaction_at: Some(1_000),
         transaction_count: 1,
+        version: 1,
         other: OtherFields::default(),
     };
-    assert_eq!(account, expected);
+    assert_eq!(*account, expected);
     assert_eq!((opening.transaction_id, opening.transaction_type), (1, TransactionType::Opening.into()));
     assert_eq!((opening.from_account, opening.from_balance), (None, None));
     assert_eq!((opening.to_account.as_deref(), opening.to_balance), (Some("alice"), Some(700)));
@@ -27,11 +35,12 @@ fn create_account_with_money_answers_with_the_account_and_its_opening() {
 }
 
 #[test]
-fn create_account_without_money_has_no_transaction() {
+fn create_account_without_money_has_an_opening_of_nothing() {
     let mut bank = Bank::new();
-    let Ok(Success::Account { account, transaction: None }) = bank.run(create("alice", 0)) else { panic!() };
-    assert_eq!((account.balance, account.last_transaction_at, account.transaction_count), (0, None, 0));
-    assert_eq!(bank.ledger.summary().transactions, 0);
+    let Ok(Success::Account { account, transaction: Some(opening) }) = bank.run(create("alice", 0)) else { panic!() };
+    assert_eq!((account.balance, account.last_transaction_at, account.transaction_count), (0, Some(1_000), 1));
+    assert_eq!((opening.amount, opening.to_balance, &opening.settings), (0, Some(0), &None));
+    assert_eq!(bank.ledger.summary().transactions, 1);
 }
 
 #[test]
@@ -46,7 +55,7 @@ fn the_answer_to_a_creation_is_of_that_moment() {
             _ => None,
         })
         .collect();
-    assert_eq!(balances, [(5, 1), (0, 0)]);
+    assert_eq!(balances, [(5, 1), (0, 1)]);
     assert_eq!((bank.balance("a"), bank.balance("b")), (8, 7));
 }
 
@@ -99,7 +108,7 @@ fn withdraw_checks_in_order() {
     bank.done(create("alice", 70));
     let Err(refusal) = bank.run(withdraw("alice", 90)) else { panic!() };
     assert_eq!((&refusal.code, refusal.index), (&ErrorCode::InsufficientFunds, None));
-    assert!(refusal.message.contains("alice") && refusal.message.contains("balance 70 is below 90"), "{refusal}");
+    assert!(refusal.message.contains("alice") && refusal.message.contains("70 is available"), "{refusal}");
     let Ok(Success::Transaction { transaction }) = bank.run(withdraw("alice", 70)) else { panic!() };
     assert_eq!((transaction.transaction_type, transaction.from_balance), (TransactionType::Withdrawal.into(), Some(0)));
     assert_eq!((transaction.to_account, transaction.to_balance), (None, None));
@@ -163,7 +172,7 @@ fn a_transfer_within_a_full_bank_moves_both_sides() {
     bank.done(create("a", MAX_BALANCE));
     bank.done(create("b", 0));
     bank.done(transfer("a", "b", MAX_BALANCE));
-    assert_eq!((bank.balance("a"), bank.balance("b")), (0, MAX_BALANCE));
+    assert_eq!((bank.balance("a"), bank.balance("b")), (0, MAX_BALANCE as i64));
 }
 
 #[test]
@@ -195,7 +204,7 @@ fn bulk_checks_its_length_first() {
     assert_eq!(bank.ledger.summary().accounts, 0);
     bank.done(create("a", 0));
     assert_eq!(results(bank.command(bulk(true, vec![deposit("a", 1); MAX_BULK]))).len(), MAX_BULK);
-    assert_eq!(bank.balance("a"), MAX_BULK as u64);
+    assert_eq!(bank.balance("a"), MAX_BULK as i64);
 }
 
 #[test]
@@ -238,8 +247,8 @@ fn a_refused_atomic_bulk_leaves_no_trace() {
             let filter = HistoryFilter { account_id: Some(account.into()), ..HistoryFilter::default() };
             Query::GetTransactionHistory(filter)
         };
-        let list = Query::ListAccounts { after: None, limit: None };
-        let statistics = Query::GetStatistics { large_amount: Some(1) };
+        let list = Query::ListAccounts { after: None, limit: None, code: None };
+        let statistics = Query::GetStatistics { large_amount: Some(1), asset: None };
         let books = [history, list, statistics, of("a"), of("b")].map(|query| bank.query(&query));
         (books, bank.ledger.chain_head(), bank.ledger.summary().total_balance)
     };

@@ -90,6 +90,11 @@ fn it_covers_what_later_answers_depend_on() {
         ("its key", digest_after(1_000, &[open(SessionKey([4; 16]))])),
         ("an account", digest_after(1_000, &[request(1, 0, create("b", 0))])),
         ("its name", digest_after(1_000, &[request(1, 0, create("c", 0))])),
+        ("its settings", digest_after(1_000, &[request(1, 0, create_as("b", 0, |new| new.code = Some("c".into())))])),
+        ("a change of nothing", digest_after(1_000, &[request(1, 0, set("a", |_| {}))])),
+        ("a change of its name", digest_after(1_000, &[request(1, 0, set("a", |set| set.name = Some("A".into())))])),
+        ("an asset", digest_after(1_000, &[request(1, 0, asset("EUR", 2, 1))])),
+        ("its limit", digest_after(1_000, &[request(1, 0, asset("EUR", 2, 2))])),
         ("a transaction", digest_after(1_000, &[request(1, 0, deposit("a", 1))])),
         ("a log position", digest_after(1_000, &[(header(77, 1, 0), Action::Close)])),
     ];

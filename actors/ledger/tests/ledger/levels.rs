@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use rabia_bank_ledger::{Applied, BadRow, Ledger, Loading, RequestOutcome};
 use rabia_bank_messages::bank::{DEFAULT_TRANSACTION_LIMIT, TransactionType};
 use rabia_bank_messages::batch::{Action, BatchBuilder, Payload, RequestHeader};
-use rabia_bank_messages::genesis::{Founding, Genesis, SessionLimits};
+use rabia_bank_messages::genesis::{BankTerms, Founding, Genesis, SessionLimits};
 use rabia_bank_messages::ids::{BatchId, ClusterId, Digest, NodeId, StoreId};
 use rabia_bank_messages::level::{HIGHEST, NOTES, ProgramOf, TooNew};
 use rabia_bank_messages::principal::{Admin, AdminRefusal, Administered, Note};
@@ -226,7 +226,7 @@ proptest! {
         // It knows whatever the level is raised to, and all batches can be read.
         let _program = ProgramOf::level(9);
         let mut bank = Bank::of_members(3);
-        let machine = rabia_bank_model::Bank::founded(DEFAULT_TRANSACTION_LIMIT, Founding::default().secret);
+        let machine = rabia_bank_model::Bank::founded(&BankTerms::default(), DEFAULT_TRANSACTION_LIMIT, Founding::default().secret);
         let mut model = Model::new(machine, SessionLimits::default()).at_level(1, 3);
         let (id, payload) = Bank::opening();
         model.apply(1, Some((&id, &payload))).unwrap();

@@ -10,6 +10,7 @@ mod model;
 mod principals;
 mod queries;
 mod sessions;
+mod settings;
 mod shares;
 mod snapshots;
 mod support;

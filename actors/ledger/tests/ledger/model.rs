@@ -1,36 +1,115 @@
 //! The ledger against the reference model, over logs that are made up.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use proptest::prelude::*;
-use rabia_bank_ledger::{Applied, Rejection, RequestOutcome, admin_refusal};
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use rabia_bank_ledger::machine::Feed as _;
+use rabia_bank_ledger::{Answer, Applied, Rejection, RequestOutcome, admin_refusal};
 use rabia_bank_messages::bank::{
-    Command, DEFAULT_TRANSACTION_LIMIT, MAX_BALANCE, Operation, OperationKind, Query, Success,
+    AccountStatus, Bound, Command, DEFAULT_TRANSACTION_LIMIT, ErrorCode, ItemResult, MAX_BALANCE, Operation,
+    OperationKind, Query, Refusal, SetAccount, Success,
 };
 use rabia_bank_messages::batch::{Action, RequestHeader};
-use rabia_bank_messages::genesis::{Founding, SessionLimits};
+use rabia_bank_messages::client::Feed;
+use rabia_bank_messages::genesis::{BankTerms, Founding, SessionLimits};
 use rabia_bank_messages::ids::SessionKey;
-use rabia_bank_model::{Model, Reply, plain, replay};
+use rabia_bank_model::{Model, Reply, plain, replay_of};
 
 use crate::support::*;
 
 const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "not valid"];
 const MODEL_LIMIT: u64 = MAX_BALANCE - 100;
+const LARGEST: i64 = MAX_BALANCE as i64;
 
-fn operations() -> impl Strategy<Value = Operation> {
-    let name = || proptest::sample::select(&NAMES[..]);
-    let amount = || {
-        prop_oneof![
-            6 => 1u64..60,
-            1 => proptest::sample::select(vec![0, MODEL_LIMIT - 50, MODEL_LIMIT, MODEL_LIMIT + 1, u64::MAX]),
-        ]
-    };
-    // A transfer is twice as frequent as the others.
-    let kinds = [&OperationKind::ALL[..], &[OperationKind::Transfer]].concat();
-    (proptest::sample::select(kinds), name(), name(), amount()).prop_map(|(kind, account, other, amount)| match kind {
-        OperationKind::CreateAccount => create(account, amount),
-        OperationKind::Deposit => deposit(account, amount),
-        OperationKind::Withdraw => withdraw(account, amount),
-        OperationKind::Transfer => transfer(account, other, amount),
+fn some<T: Clone + std::fmt::Debug + 'static>(all: &[T]) -> impl Strategy<Value = T> + use<T> {
+    proptest::sample::select(all.to_vec())
+}
+
+fn amounts() -> impl Strategy<Value = u64> {
+    let extreme = [0, MODEL_LIMIT - 50, MODEL_LIMIT, MODEL_LIMIT + 1, MAX_BALANCE, u64::MAX];
+    prop_oneof![6 => 1u64..60, 1 => some(&extreme)]
+}
+
+/// The cluster's own asset, two that are there soon, one that never is, and no code of any.
+fn assets() -> impl Strategy<Value = Option<&'static str>> {
+    prop_oneof![3 => Just(None), 4 => some(&["EUR", "A.1", "XXX"]).prop_map(Some), 1 => some(&["USD", "eur"]).prop_map(Some)]
+}
+
+/// What is said of a bound, mostly nothing.
+fn bounds(usual: [i64; 3]) -> impl Strategy<Value = Option<Bound>> {
+    let far =
+        [Bound::INVALID, Bound::At(LARGEST), Bound::At(-LARGEST), Bound::At(LARGEST + 1), Bound::At(-LARGEST - 1)];
+    prop_oneof![
+        4 => Just(None),
+        4 => some(&usual).prop_map(|bound| Some(Bound::At(bound))),
+        2 => Just(Some(Bound::None)),
+        1 => some(&far).prop_map(Some),
+    ]
+}
+
+fn codes() -> impl Strategy<Value = Option<Box<str>>> {
+    proptest::option::weighted(0.3, some(&["customer", "cash", "customer", "cash", "", "no code"]).prop_map(Box::from))
+}
+
+fn names() -> impl Strategy<Value = Option<Box<str>>> {
+    let long = "n".repeat(101);
+    let said = ["Zo\u{eb} \"Z\" \\", "", "B", "C", "bell\u{7}", &long].map(Box::from);
+    proptest::option::weighted(0.3, some(&said))
+}
+
+fn statuses() -> impl Strategy<Value = Option<AccountStatus>> {
+    let any = some(&AccountStatus::ALL).prop_map(Some);
+    let closed = Just(Some(AccountStatus::Closed));
+    prop_oneof![3 => Just(None), 3 => Just(Some(AccountStatus::Open)), 3 => any, 2 => closed]
+}
+
+/// What can be said of an account.
+fn settings() -> impl Strategy<Value = SetAccount> {
+    (bounds([-50, 0, 20]), bounds([0, 30, 2_000]), statuses(), codes(), names()).prop_map(
+        |(min_balance, max_balance, status, code, name)| SetAccount {
+            min_balance,
+            max_balance,
+            status,
+            code,
+            name,
+            ..SetAccount::new("")
+        },
+    )
+}
+
+pub fn operations() -> impl Strategy<Value = Operation> {
+    let name = || some(&NAMES);
+    // A transfer is three times as frequent as the others, and half of all accounts are plain ones.
+    let kinds = [&OperationKind::ALL[..], &[OperationKind::Transfer; 2]].concat();
+    let limits = some(&[0, 30, MODEL_LIMIT, MAX_BALANCE, MAX_BALANCE + 1]);
+    let said = (any::<bool>(), settings(), assets(), 0u64..10, limits);
+    (some(&kinds), name(), name(), amounts(), said).prop_map(|(kind, account, other, amount, said)| {
+        let (is_plain, settings, asset_code, scale, limit) = said;
+        match kind {
+            OperationKind::CreateAccount if is_plain => create(account, amount),
+            OperationKind::CreateAccount => create_as(account, if amount < 25 { 0 } else { amount }, |create| {
+                let SetAccount { min_balance, max_balance, code, name, .. } = settings;
+                create.asset = asset_code.map(Into::into);
+                (create.min_balance, create.max_balance, create.code, create.name) =
+                    (min_balance, max_balance, code, name);
+            }),
+            OperationKind::Deposit => deposit(account, amount),
+            OperationKind::Withdraw => withdraw(account, amount),
+            OperationKind::Transfer => transfer(account, other, amount),
+            OperationKind::SetAccount => set(account, |set| {
+                *set = SetAccount { account_id: set.account_id.clone(), ..settings };
+            }),
+            OperationKind::CreateAsset => asset(asset_code.unwrap_or("EUR"), scale, limit),
+        }
     })
+}
+
+/// Banks with and without overdraft, some of which have a currency of their own.
+fn terms() -> impl Strategy<Value = BankTerms> {
+    (some(&["XXX:2", "XXX:2", "EUR:3"]), any::<bool>())
+        .prop_map(|(own, allow_overdraft)| BankTerms { asset: own.parse().unwrap(), allow_overdraft })
 }
 
 fn commands() -> impl Strategy<Value = Command> {
@@ -93,9 +172,10 @@ fn check_numbers(rejection: &Rejection, header: &RequestHeader) {
 }
 
 /// `reloads` says, by bits, after which batches the ledger is saved and made again of its rows.
-fn check(log: &[(i64, Vec<(RequestHeader, Command)>)], reloads: u32) {
-    let mut model = Model::new(rabia_bank_model::Bank::new(MODEL_LIMIT), SessionLimits::default());
-    let mut bank = Bank::with_limit(MODEL_LIMIT);
+fn check(log: &[(i64, Vec<(RequestHeader, Command)>)], reloads: u32, terms: BankTerms) -> Model {
+    let machine = rabia_bank_model::Bank::founded(&terms, MODEL_LIMIT, Founding::default().secret);
+    let mut model = Model::new(machine, SessionLimits::default());
+    let mut bank = Bank::of(terms, MODEL_LIMIT);
     // The sessions of a new bank, and one more.
     let (id, payload) = Bank::opening();
     model.apply(1, Some((&id, &payload))).unwrap();
@@ -127,32 +207,59 @@ fn check(log: &[(i64, Vec<(RequestHeader, Command)>)], reloads: u32) {
         assert_eq!(Some(found), expected, "{requests:?}");
     }
     check_books(&mut bank, &model);
+    model
 }
 
-/// History and accounts are the model's, the history leads to the balances and the head of the chain, and no money came or went
-/// unseen.
+/// The answer to a query, which is the model's.
+fn same(bank: &mut Bank, model: &Model, query: Query) -> Answer {
+    let answer = bank.query(&query);
+    assert_eq!(plain(answer.clone()), model.query(&query, bank.ledger.applied()), "{query:?}");
+    answer
+}
+
+/// All that can be asked is answered as by the model, and the history alone leads to the accounts, to the sums of all balances and to
+/// the head of the chain.
 pub fn check_books(bank: &mut Bank, model: &Model) {
     let transactions = bank.transactions();
     assert_eq!(transactions, model.machine().history());
-    let replayed = replay(&transactions).unwrap();
-    assert_eq!((bank.ledger.chain_head(), bank.ledger.summary().total_balance), (replayed.head, replayed.total));
-    let all = Query::ListAccounts { after: None, limit: None };
-    let accounts = bank.query(&all);
-    assert_eq!(accounts, model.query(&all, bank.ledger.applied()));
+    let replayed = replay_of(model.machine().own(), &transactions).unwrap();
+    assert_eq!(bank.ledger.chain_head(), replayed.head);
+    assert_eq!(i128::from(bank.ledger.summary().total_balance), replayed.total());
+    let accounts = same(bank, model, Query::ListAccounts { after: None, limit: None, code: None });
     let Ok(Success::Accounts { accounts, next: None }) = accounts else { panic!("{accounts:?}") };
-    for account in &accounts {
-        let balance = replayed.balances.get(&account.account_id).copied().unwrap_or(0);
-        assert_eq!(account.balance, balance, "{account:?}");
+    assert_eq!(accounts, replayed.accounts.into_values().collect::<Vec<_>>());
+    for code in ["customer", "cash", "no code"] {
+        same(bank, model, Query::ListAccounts { after: None, limit: Some(2), code: Some(code.into()) }).unwrap();
     }
-    assert_eq!(accounts.iter().map(|account| account.balance).sum::<u64>(), replayed.total);
+    let assets = same(bank, model, Query::ListAssets {});
+    let Ok(Success::Assets { assets }) = assets else { panic!("{assets:?}") };
+    let totals = assets.iter().map(|asset| (asset.asset.clone(), i128::from(asset.total_balance)));
+    assert_eq!(totals.collect::<BTreeMap<_, _>>(), replayed.totals);
+    for asset in assets.into_iter().map(|asset| Some(asset.asset)).chain([None, Some("USD".into()), Some("?".into())]) {
+        for large_amount in [None, Some(0), Some(30)] {
+            same(bank, model, Query::GetStatistics { large_amount, asset: asset.clone() }).ok();
+        }
+        for (min_amount, account_id) in [(None, None), (Some(0), None), (Some(20), None), (None, Some("a".into()))] {
+            let feed = Feed { account_id, min_amount, asset: asset.clone(), from: None };
+            let next = transactions.len() as u64 + 1;
+            let lookup = bank.ledger.transactions_from(&feed, 1, next, transactions.len());
+            let told = bank.finish(lookup).map(|answer| feed.entries(answer));
+            let expected = model.machine().feed(&feed, 1, next).map(|entries| (entries, next));
+            assert_eq!(told.ok().flatten(), expected, "{feed:?}");
+        }
+    }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_ledger_does_what_the_model_does(log in logs(), reloads in prop_oneof![Just(0), any::<u32>()]) {
-        check(&log, reloads);
+    fn the_ledger_does_what_the_model_does(
+        log in logs(),
+        reloads in prop_oneof![Just(0), any::<u32>()],
+        terms in terms(),
+    ) {
+        check(&log, reloads, terms);
     }
 
     #[test]
@@ -170,6 +277,62 @@ proptest! {
     }
 }
 
+/// What is made up meets every refusal that there is of operations, and carries out all of them.
+#[test]
+fn logs_that_are_made_up_leave_nothing_out() {
+    let (mut met, mut done) = (BTreeSet::new(), BTreeSet::new());
+    let mut count = |operation: &Operation, answer: Result<&Success, &Refusal>| {
+        match answer {
+            Ok(_) => done.insert(operation.kind()),
+            Err(refusal) => met.insert(refusal.code.name().to_owned()),
+        };
+    };
+    let mut runner = TestRunner::deterministic();
+    for round in 0..150 {
+        let log = logs().new_tree(&mut runner).unwrap().current();
+        let terms = terms().new_tree(&mut runner).unwrap().current();
+        let model = check(&log, if round % 2 == 0 { 0 } else { u32::MAX }, terms);
+        for applied in model.applied.values() {
+            match (applied.command(), &applied.answer) {
+                (Command::One(operation), answer) => count(operation, answer.as_ref()),
+                (Command::Bulk(bulk), Ok(Success::Results { results })) => {
+                    for (operation, result) in bulk.commands.iter().zip(results) {
+                        let answer = match result {
+                            ItemResult::Ok(success) => Ok(success),
+                            ItemResult::Error(refusal) => Err(refusal),
+                        };
+                        count(operation, answer);
+                    }
+                }
+                (Command::Bulk(_), _) => {}
+            }
+        }
+    }
+    use ErrorCode::*;
+    let all = [
+        InvalidAccountId,
+        InvalidAmount,
+        InvalidAsset,
+        InvalidBounds,
+        InvalidCode,
+        InvalidName,
+        AccountExists,
+        AccountNotFound,
+        AssetNotFound,
+        AssetExists,
+        AssetMismatch,
+        AccountClosed,
+        AccountFrozen,
+        AccountNotEmpty,
+        InsufficientFunds,
+        BalanceLimit,
+        BalanceOverflow,
+        SameAccount,
+    ];
+    assert_eq!(met, all.iter().map(|code| code.name().to_owned()).collect());
+    assert_eq!(done, OperationKind::ALL.into_iter().collect());
+}
+
 /// Batches of requests with what time passes before each give the same in a founded bank as in a new model, which is handed out. The bank
 /// is loaded again before the rounds of which a bit is set.
 pub fn agrees(
@@ -179,7 +342,7 @@ pub fn agrees(
     log: &[(u64, Vec<(RequestHeader, Action)>)],
     reloads: u32,
 ) -> Result<Model, TestCaseError> {
-    let machine = rabia_bank_model::Bank::founded(DEFAULT_TRANSACTION_LIMIT, founding.secret);
+    let machine = rabia_bank_model::Bank::founded(&BankTerms::default(), DEFAULT_TRANSACTION_LIMIT, founding.secret);
     let mut model = Model::founded(machine, limits, founding);
     let (id, payload) = Bank::opening();
     model.apply(1, Some((&id, &payload))).unwrap();

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use rabia_bank_ledger::machine::StateMachine;
 use rabia_bank_ledger::{Bank as Machine, Ledger, Rejection, RequestOutcome, chain_hash};
-use rabia_bank_messages::bank::{Command, ErrorCode, Operation, Query, Success, Transaction};
+use rabia_bank_messages::bank::{AccountStatus, Bound, Command, ErrorCode, Operation, Query, Success, Transaction};
 use rabia_bank_messages::batch::{Action, RequestHeader};
 use rabia_bank_messages::genesis::{Founding, FoundingToken, SessionLimits};
 use rabia_bank_messages::ids::{Digest, Secret, SessionKey, TokenId};
@@ -180,6 +180,11 @@ fn scopes_end_where_they_say() {
         (deposit("till", 1), false),
         (create("shop:new", 5), true),
         (create("shopper", 0), false),
+        // What an account lets happen is set by who may take from it and bring to it.
+        (set("shop:till", |_| {}), true),
+        (set("till", |_| {}), false),
+        (set("shop", |_| {}), false),
+        (asset("EUR", 2, 100), false),
     ] {
         let found = shop.run(&mut bank, operation.clone());
         let expected = if may { None } else { Some(ErrorCode::NotAuthorised) };
@@ -200,6 +205,137 @@ fn scopes_end_where_they_say() {
     admin.admin(&mut bank, Admin::PutPrincipal(manager)).unwrap();
     shop.run(&mut bank, create("x", 0)).unwrap();
     assert_eq!(shop.code(&mut bank, create("y", 1)), ErrorCode::NotAuthorised);
+    // An asset is everybody's: who brings money to all accounts makes it.
+    shop.run(&mut bank, asset("EUR", 2, 100)).unwrap();
+    assert_eq!(shop.code(&mut bank, set("x", |_| {})), ErrorCode::NotAuthorised, "it takes from none");
+    for (roles, credit, expected) in [
+        (&[Role::Teller, Role::Minter, Role::Auditor][..], &["*"][..], Some(ErrorCode::NotAuthorised)),
+        (&[Role::Manager], &["shop:", "a"], Some(ErrorCode::NotAuthorised)),
+        (&[Role::Manager], &["a", "*"], None),
+    ] {
+        admin.admin(&mut bank, Admin::PutPrincipal(put("shop", roles, [&["*"], &["*"], credit]))).unwrap();
+        assert_eq!(shop.run(&mut bank, asset("USD", 2, 100)).err(), expected, "{roles:?} {credit:?}");
+        let may_set = if expected.is_none() { None } else { Some(ErrorCode::NotAuthorised) };
+        assert_eq!(shop.run(&mut bank, set("till", |_| {})).err(), may_set, "{roles:?} {credit:?}");
+    }
+}
+
+#[test]
+fn rights_come_behind_the_form_and_before_the_accounts() {
+    let (mut bank, mut admin, mut daily) = start();
+    daily.run(&mut bank, create("a", 0)).unwrap();
+    admin.admin(&mut bank, Admin::PutPrincipal(put("nobody", &[], [&["*"]; 3]))).unwrap();
+    let token = admin.admin(&mut bank, Admin::PutToken(token("nobody", 4, EXPIRES))).unwrap();
+    let mut nobody = Client::open(&mut bank, token, 30);
+    let below = || Some(Bound::At(-1));
+    for (operation, expected) in [
+        (asset("eur", 2, 1), ErrorCode::InvalidAsset),
+        (asset("XXX", 2, 1), ErrorCode::NotAuthorised),
+        (create_of("eur", "b", 0), ErrorCode::InvalidAsset),
+        (create_as("b", 0, |create| create.min_balance = below()), ErrorCode::InvalidBounds),
+        (create_as("b", 0, |create| create.code = Some("".into())), ErrorCode::InvalidCode),
+        (create_as("b", 0, |create| create.name = Some("\n".into())), ErrorCode::InvalidName),
+        (create_of("NONE", "a", u64::MAX), ErrorCode::NotAuthorised),
+        (create_as("b", 0, |create| create.max_balance = below()), ErrorCode::NotAuthorised),
+        (set("", |_| {}), ErrorCode::InvalidAccountId),
+        (set("b", |set| set.min_balance = below()), ErrorCode::InvalidBounds),
+        (set("b", |set| set.code = Some("".into())), ErrorCode::InvalidCode),
+        (set("b", |set| set.name = Some("\n".into())), ErrorCode::InvalidName),
+        (set("b", |_| {}), ErrorCode::NotAuthorised),
+        (set("a", |set| set.max_balance = below()), ErrorCode::NotAuthorised),
+    ] {
+        assert_eq!(nobody.code(&mut bank, operation.clone()), expected, "{operation:?}");
+    }
+    // Behind the rights come the accounts, then the limits, then the funds.
+    let limits = SpendLimits { per_transaction: Some(5), per_day: None };
+    let limited = PutPrincipal { limits, ..put("nobody", &Role::ALL, [&["*"]; 3]) };
+    admin.admin(&mut bank, Admin::PutPrincipal(limited)).unwrap();
+    daily.run(&mut bank, asset("EUR", 2, 100)).unwrap();
+    for operation in
+        [create("f", 0), create_of("EUR", "e", 0), create_as("low", 0, |new| new.max_balance = Some(Bound::At(1)))]
+    {
+        daily.run(&mut bank, operation).unwrap();
+    }
+    daily.run(&mut bank, set("f", |set| set.status = Some(AccountStatus::Frozen))).unwrap();
+    for (operation, expected) in [
+        (transfer("a", "e", 6), ErrorCode::AssetMismatch),
+        (transfer("a", "f", 6), ErrorCode::AccountFrozen),
+        (transfer("a", "low", 6), ErrorCode::LimitExceeded),
+        (deposit("low", 6), ErrorCode::LimitExceeded),
+        (create_of("NONE", "n", 6), ErrorCode::AssetNotFound),
+        (create_as("n", 6, |new| new.max_balance = Some(Bound::At(1))), ErrorCode::LimitExceeded),
+        (create_as("n", 5, |new| new.max_balance = Some(Bound::At(1))), ErrorCode::BalanceLimit),
+    ] {
+        assert_eq!(nobody.code(&mut bank, operation.clone()), expected, "{operation:?}");
+    }
+}
+
+#[test]
+fn a_limit_a_day_counts_each_asset_by_itself() {
+    let (mut bank, mut admin, mut daily) = start();
+    daily.run(&mut bank, asset("EUR", 2, 10_000)).unwrap();
+    for (code, account) in [("XXX", "x"), ("EUR", "e")] {
+        daily.run(&mut bank, create_of(code, account, 1_000)).unwrap();
+    }
+    let limits = SpendLimits { per_transaction: None, per_day: Some(100) };
+    let limited = PutPrincipal { limits, ..put("limited", &Role::ALL, [&["*"]; 3]) };
+    admin.admin(&mut bank, Admin::PutPrincipal(limited)).unwrap();
+    let number = admin.admin(&mut bank, Admin::PutToken(token("limited", 4, EXPIRES))).unwrap();
+    let mut limited = Client::open(&mut bank, number, 30);
+    limited.run(&mut bank, withdraw("x", 70)).unwrap();
+    limited.run(&mut bank, withdraw("e", 80)).unwrap();
+    for reloaded in [false, true] {
+        if reloaded {
+            bank.reload();
+        }
+        assert_eq!(limited.code(&mut bank, withdraw("x", 31)), ErrorCode::LimitExceeded);
+        assert_eq!(limited.code(&mut bank, withdraw("e", 21)), ErrorCode::LimitExceeded);
+    }
+    // What left in an asset that is undone does not count for the one that takes its place.
+    let new = |code: &str, account: &str| [asset(code, 2, 100), create_of(code, account, 100), withdraw(account, 90)];
+    let mut undone = new("ONE", "o").to_vec();
+    undone.push(withdraw("o", 11));
+    assert_eq!(limited.ask(&mut bank, bulk(true, undone)).unwrap(), Err(ErrorCode::LimitExceeded));
+    limited.ask(&mut bank, bulk(true, new("TWO", "t").to_vec())).unwrap().unwrap();
+    assert_eq!(limited.code(&mut bank, withdraw("t", 11)), ErrorCode::LimitExceeded);
+    limited.run(&mut bank, withdraw("t", 10)).unwrap();
+    limited.run(&mut bank, withdraw("x", 30)).unwrap();
+    limited.run(&mut bank, withdraw("e", 20)).unwrap();
+}
+
+#[test]
+fn settings_are_hidden_with_their_account() {
+    let (mut bank, mut admin, mut daily) = start();
+    daily.run(&mut bank, asset("EUR", 2, 100)).unwrap();
+    let secret = create_as("a:1", 10, |create| {
+        (create.asset, create.name) = (Some("EUR".into()), Some("Somebody".into()));
+    });
+    daily.run(&mut bank, secret).unwrap();
+    daily.run(&mut bank, set("a:1", |set| set.code = Some("class".into()))).unwrap();
+    daily.run(&mut bank, create("b:1", 0)).unwrap();
+    daily.run(&mut bank, set("b:1", |set| set.name = Some("Open".into()))).unwrap();
+    admin.admin(&mut bank, Admin::PutPrincipal(put("reader", &[Role::Reader], [&["b:"], &[], &[]]))).unwrap();
+    let token = admin.admin(&mut bank, Admin::PutToken(token("reader", 4, EXPIRES))).unwrap();
+    let mut head = Digest::ZERO;
+    for transaction in bank.transactions() {
+        let hidden = transaction.to_account.as_deref() == Some("a:1");
+        let mut answer = Success::Transaction { transaction };
+        Machine::hide(&mut answer, &bank.ledger.rights(token).unwrap());
+        let Success::Transaction { transaction } = answer else { panic!() };
+        head = chain_hash(head, &transaction).unwrap();
+        assert_eq!(head, transaction.hash);
+        let text = format!("{transaction:?}");
+        assert!(!["a:1", "Somebody", "class"].iter().any(|word| text.contains(word)), "{text}");
+        assert!(!hidden || (transaction.settings.is_none() && transaction.proofs().to_hash.is_some()), "{text}");
+    }
+    let lookup =
+        |query| Machine::check_query(&query, &bank.ledger.rights(token).unwrap()).map_err(|refusal| refusal.code);
+    assert_eq!(lookup(Query::ListAssets {}), Ok(()));
+    let classes = Query::ListAccounts { after: None, limit: None, code: Some("class".into()) };
+    assert_eq!(lookup(classes), Err(ErrorCode::NotAuthorised));
+    admin.admin(&mut bank, Admin::PutPrincipal(put("reader", &[Role::Operator], [&["*"]; 3]))).unwrap();
+    let rights = bank.ledger.rights(token).unwrap();
+    assert_eq!(Machine::check_query(&Query::ListAssets {}, &rights).unwrap_err().code, ErrorCode::NotAuthorised);
 }
 
 #[test]
@@ -379,8 +515,8 @@ fn whoever_may_not_see_a_side_checks_the_chain_all_the_same() {
     for query in [
         Query::GetBalance { account_id: "a:1".into() },
         Query::GetAccount { account_id: "b".into() },
-        Query::ListAccounts { after: None, limit: None },
-        Query::GetStatistics { large_amount: None },
+        Query::ListAccounts { after: None, limit: None, code: None },
+        Query::GetStatistics { large_amount: None, asset: None },
         Query::ListPrincipals {},
         Query::GetStatus {},
     ] {
@@ -425,10 +561,15 @@ fn acts() -> impl Strategy<Value = Admin> {
 
 fn operations() -> impl Strategy<Value = Operation> {
     let name = || proptest::sample::select(vec!["a", "a:1", "b:1", "b", "ab"]);
-    (0u8..5, name(), name(), 0u64..60).prop_map(|(kind, account, other, amount)| match kind {
+    let code = || proptest::sample::select(vec!["EUR", "XXX", "USD"]);
+    let to = proptest::sample::select(vec![AccountStatus::Open, AccountStatus::Open, AccountStatus::NoDebits]);
+    (0u8..10, name(), name(), 0u64..60, code(), to).prop_map(|(kind, account, other, amount, code, to)| match kind {
         0 => create(account, amount),
-        1 => deposit(account, amount),
-        2 => withdraw(account, amount),
+        1 => create_of(code, account, amount),
+        2 => deposit(account, amount),
+        3 | 4 => withdraw(account, amount),
+        5 => set(account, |set| set.status = Some(to)),
+        6 => asset(code, 2, 50),
         _ => transfer(account, other, amount),
     })
 }

@@ -6,8 +6,8 @@ use fastrand::Rng;
 use proptest::prelude::*;
 use rabia_bank_ledger::{Answer, Lookup, MOST_AT_ONCE, Progress, TELL, chain_hash};
 use rabia_bank_messages::bank::{
-    Account, DEFAULT_PAGE, ErrorCode, HistoryFilter, HourVolume, MAX_BALANCE, MAX_PAGE, OtherFields, Query, Statistics,
-    Success, Transaction, TransactionType, Volume,
+    Account, AccountStatus, Bound, DEFAULT_PAGE, ErrorCode, HistoryFilter, HourVolume, MAX_BALANCE, MAX_PAGE,
+    OtherFields, Query, Statistics, Success, Transaction, TransactionType, Volume,
 };
 use rabia_bank_messages::client::ServerMessage;
 use rabia_bank_messages::codec::Encoding;
@@ -25,13 +25,13 @@ fn history(bank: &mut Bank, filter: HistoryFilter) -> (Vec<Transaction>, Option<
 }
 
 fn list(bank: &mut Bank, after: Option<&str>, limit: Option<u32>) -> (Vec<Account>, Option<Box<str>>) {
-    match bank.query(&Query::ListAccounts { after: after.map(Into::into), limit }) {
+    match bank.query(&Query::ListAccounts { after: after.map(Into::into), limit, code: None }) {
         Ok(Success::Accounts { accounts, next }) => (accounts, next),
         other => panic!("{other:?}"),
     }
 }
 
-/// Accounts "0" to "7" of which "6" has one transaction and "7" none, and a history of every type over three hours.
+/// Accounts "0" to "7" of which "6" and "7" have one transaction each, and a history of every type over three hours.
 fn busy_bank(steps: &[(u8, u8, u8)]) -> Bank {
     let mut bank = Bank::new();
     for name in 0..7 {
@@ -144,7 +144,7 @@ proptest! {
         let mut bank = busy_bank(&steps);
         let all = bank.transactions();
         let (accounts, _) = list(&mut bank, None, None);
-        let Ok(Success::Statistics { statistics }) = bank.query(&Query::GetStatistics { large_amount: large }) else {
+        let Ok(Success::Statistics { statistics }) = bank.query(&Query::GetStatistics { large_amount: large, asset: None }) else {
             panic!("no statistics")
         };
         let sum = |wanted: &dyn Fn(&Transaction) -> bool| {
@@ -152,11 +152,11 @@ proptest! {
             Volume { count: found.len() as u64, volume: found.iter().sum() }
         };
         prop_assert_eq!(statistics.accounts, 8);
-        prop_assert_eq!(statistics.total_balance, accounts.iter().map(|a| a.balance).sum::<u64>());
+        prop_assert_eq!(statistics.total_balance, accounts.iter().map(|a| a.balance).sum::<i64>());
         prop_assert_eq!(statistics.transactions, sum(&|_| true));
         for kind in TransactionType::ALL {
             let listed = statistics.by_type.get(&kind.into()).copied();
-            prop_assert_eq!(listed.is_none(), kind == TransactionType::Admin, "what moves no money is listed where it is");
+            prop_assert_eq!(listed.is_none(), !kind.has_amount(), "what moves no money is listed where it is");
             prop_assert_eq!(listed.unwrap_or_default(), sum(&|t| t.transaction_type == kind));
         }
         let mut hours: Vec<_> = all.iter().map(|t| t.timestamp / HOUR * HOUR).collect();
@@ -180,7 +180,8 @@ fn the_tops_of_many_accounts_are_sorted_and_equal_ones_come_by_id() {
     for name in ["33", "07", "33"] {
         bank.done(deposit(name, 1));
     }
-    let Ok(Success::Statistics { statistics }) = bank.query(&Query::GetStatistics { large_amount: None }) else {
+    let Ok(Success::Statistics { statistics }) = bank.query(&Query::GetStatistics { large_amount: None, asset: None })
+    else {
         panic!()
     };
     let (mut accounts, _) = list(&mut bank, None, None);
@@ -201,7 +202,8 @@ fn large_transactions_are_found_in_a_long_history() {
         bank.command(bulk(true, (first..first + 5_000).map(|n| deposit("a", amount(n))).collect())).unwrap();
     }
     for large in [1, 900, 1_001, 5_000, 20_000] {
-        let Ok(Success::Statistics { statistics }) = bank.query(&Query::GetStatistics { large_amount: Some(large) })
+        let Ok(Success::Statistics { statistics }) =
+            bank.query(&Query::GetStatistics { large_amount: Some(large), asset: None })
         else {
             panic!()
         };
@@ -219,7 +221,8 @@ fn only_the_latest_48_hours_with_transactions_are_listed() {
         bank.stamp = hour * 2 * HOUR + 5;
         bank.done(deposit("a", 1));
     }
-    let Ok(Success::Statistics { statistics }) = bank.query(&Query::GetStatistics { large_amount: None }) else {
+    let Ok(Success::Statistics { statistics }) = bank.query(&Query::GetStatistics { large_amount: None, asset: None })
+    else {
         panic!()
     };
     let hours: Vec<_> = statistics.by_hour.iter().map(|hour| hour.hour).collect();
@@ -233,10 +236,11 @@ fn a_volume_stays_at_its_bound() {
     bank.done(create("b", 0));
     bank.done(transfer("a", "b", MAX_BALANCE));
     bank.done(transfer("b", "a", MAX_BALANCE));
-    let Ok(Success::Statistics { statistics }) = bank.query(&Query::GetStatistics { large_amount: None }) else {
+    let Ok(Success::Statistics { statistics }) = bank.query(&Query::GetStatistics { large_amount: None, asset: None })
+    else {
         panic!()
     };
-    assert_eq!(statistics.transactions, Volume { count: 3, volume: MAX_BALANCE });
+    assert_eq!(statistics.transactions, Volume { count: 4, volume: MAX_BALANCE });
 }
 
 #[test]
@@ -247,14 +251,22 @@ fn accounts_and_balances() {
     bank.done(withdraw("a", 3));
     let expected = Account {
         account_id: "a".into(),
+        asset: "XXX".into(),
         balance: 7,
+        available: Some(7),
+        min_balance: Bound::At(0),
+        max_balance: Bound::None,
+        status: AccountStatus::Open,
+        code: None,
+        name: None,
         created_at: 1_000,
         last_transaction_at: Some(2_000),
         transaction_count: 2,
+        version: 2,
         other: OtherFields::default(),
     };
     let account = bank.query(&Query::GetAccount { account_id: "a".into() });
-    assert_eq!(account, Ok(Success::Account { account: expected, transaction: None }));
+    assert_eq!(account, Ok(Success::Account { account: Box::new(expected), transaction: None }));
     assert_eq!(bank.balance("a"), 7);
     for (name, expected) in [
         ("b", ErrorCode::AccountNotFound),
@@ -290,7 +302,10 @@ fn a_page_has_1_to_1000_records() {
     for limit in [0, MAX_PAGE + 1, u32::MAX] {
         let filter = HistoryFilter { limit: Some(limit), ..HistoryFilter::default() };
         assert_eq!(code(bank.query(&Query::GetTransactionHistory(filter))), ErrorCode::Malformed);
-        assert_eq!(code(bank.query(&Query::ListAccounts { after: None, limit: Some(limit) })), ErrorCode::Malformed);
+        assert_eq!(
+            code(bank.query(&Query::ListAccounts { after: None, limit: Some(limit), code: None })),
+            ErrorCode::Malformed
+        );
     }
     assert_eq!(list(&mut bank, None, Some(MAX_PAGE)).0.len(), 8);
     assert_eq!(list(&mut bank, None, Some(8)).1, None, "a full last page has no next");
@@ -308,7 +323,7 @@ fn the_chain_is_the_one_of_the_wire_page() {
     let section = page.split("\n## ").find(|section| section.starts_with("The chain of hashes")).unwrap();
     let mut head = Digest::ZERO;
     // Those of before there were principals, and those of now.
-    for place in [7, 3] {
+    for (place, length) in [(7, 5), (3, 9)] {
         let vector = section.split("```text\n").nth(place).and_then(|block| block.split("```").next()).unwrap();
         let mut count = 0;
         head = Digest::ZERO;
@@ -318,7 +333,7 @@ fn the_chain_is_the_one_of_the_wire_page() {
             assert_eq!(transaction.hash, head, "{transaction:?}");
             count += 1;
         }
-        assert_eq!(count, 5);
+        assert_eq!(count, length);
     }
     let zeros = "0".repeat(64);
     let future = as_told(&format!(r#"{{"transaction_id":6,"type":"hold","timestamp":1,"slot":2,"hash":"{zeros}"}}"#));
@@ -335,7 +350,7 @@ fn as_told(json: &str) -> Transaction {
 }
 
 fn statistics(bank: &mut Bank) -> Statistics {
-    match bank.query(&Query::GetStatistics { large_amount: None }) {
+    match bank.query(&Query::GetStatistics { large_amount: None, asset: None }) {
         Ok(Success::Statistics { statistics }) => *statistics,
         other => panic!("{other:?}"),
     }
@@ -353,13 +368,13 @@ fn tops(bank: &mut Bank) -> [Vec<Account>; 2] {
             None => break,
         }
     }
-    let top = |measure: fn(&Account) -> u64| {
+    let top = |measure: fn(&Account) -> i64| {
         let mut sorted = all.clone();
         sorted.sort_by_key(|account| (Reverse(measure(account)), account.account_id.clone()));
         sorted.truncate(10);
         sorted
     };
-    [top(|account| account.balance), top(|account| account.transaction_count)]
+    [top(|account| account.balance), top(|account| account.transaction_count as i64)]
 }
 
 /// The lists of top accounts are kept without an order of all accounts. What tempts that: equal accounts, more of them than are
@@ -389,7 +404,7 @@ fn the_tops_are_right_whatever_becomes_of_accounts() {
                 1 => {
                     let mut all = Vec::new();
                     for account in &balances {
-                        all.push(withdraw(&account.account_id, account.balance.max(1)));
+                        all.push(withdraw(&account.account_id, account.balance.max(1) as u64));
                     }
                     bank.command(bulk(false, all)).unwrap();
                 }
@@ -459,7 +474,7 @@ fn a_page_of_accounts_is_of_the_moment_when_it_is_read() {
     let mut bank = Bank::new();
     bank.done(create("a", 1_000));
     bank.done(create("b", 0));
-    let query = Query::ListAccounts { after: None, limit: None };
+    let query = Query::ListAccounts { after: None, limit: None, code: None };
     let mut lookup = bank.ledger.query(&query).unwrap();
     assert!(matches!(bank.ledger.go_on(&mut lookup, &mut 1), Progress::Unfinished));
     bank.done(transfer("a", "b", 300));
@@ -504,7 +519,7 @@ fn statistics_that_take_long_are_of_one_moment() {
         bank.command(bulk(false, (first..first + 5_000).map(|number| create(&name(number), 500)).collect())).unwrap();
     }
     bank.reload();
-    let mut lookup = bank.ledger.query(&Query::GetStatistics { large_amount: None }).unwrap();
+    let mut lookup = bank.ledger.query(&Query::GetStatistics { large_amount: None, asset: None }).unwrap();
     let (begun, mut random) = (bank.ledger.applied(), Rng::with_seed(1));
     let mut of_slot = std::collections::BTreeMap::new();
     let answer = loop {

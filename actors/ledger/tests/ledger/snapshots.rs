@@ -5,7 +5,7 @@ use std::iter;
 
 use fastrand::Rng;
 use rabia_bank_ledger::{Applied, BLOCK, Ledger, MOST_AT_ONCE, Progress};
-use rabia_bank_messages::bank::{Command, HistoryFilter, Operation, Query, TransactionType};
+use rabia_bank_messages::bank::{AccountStatus, Bound, Command, HistoryFilter, Operation, Query, TransactionType};
 use rabia_bank_messages::batch::{Action, Payload};
 use rabia_bank_messages::client::Feed;
 use rabia_bank_messages::genesis::Replacement;
@@ -15,16 +15,33 @@ use crate::support::*;
 
 const ACCOUNTS: usize = 150;
 
+/// Assets, of which the first is the cluster's own, and classes of accounts.
+const CODES: [&str; 4] = ["XXX", "EUR", "USD", "A.1"];
+
 fn name(index: usize) -> String {
     format!("account-{index:03}")
 }
 
 fn operation(random: &mut Rng) -> Operation {
     let [from, to] = [(); 2].map(|()| name(random.usize(..ACCOUNTS).min(random.usize(..ACCOUNTS))));
-    match random.u32(..9) {
+    let code = CODES[random.usize(..CODES.len())];
+    match random.u32(..12) {
         0 => deposit(&to, random.u64(1..500)),
         1 => withdraw(&from, random.u64(1..500)),
         2 => create(&format!("later-{}", random.u32(..500)), random.u64(1..50)),
+        3 => create_of(code, &format!("{code}-{}", random.u32(..50)), random.u64(..50)),
+        4 => {
+            let [one, other] = [(); 2].map(|()| format!("{code}-{}", random.u32(..50)));
+            transfer(&one, &other, random.u64(1..20))
+        }
+        5 if random.u32(..20) == 0 => asset(code, 2, 1_000),
+        5 => set(if random.bool() { &from } else { "EUR-7" }, |set| {
+            let maybe = |random: &mut Rng, word: &str| random.bool().then(|| word.into());
+            let said = ["", "N", "A longer name"][random.usize(..3)];
+            (set.code, set.name) = (maybe(random, code), maybe(random, said));
+            set.max_balance = random.bool().then(|| Bound::At(random.i64(1_000..3_000)));
+            set.status = random.bool().then(|| [AccountStatus::Open, AccountStatus::NoCredits][random.usize(..2)]);
+        }),
         _ => transfer(&from, &to, random.u64(1..500)),
     }
 }
@@ -70,8 +87,15 @@ fn questions(random: &mut Rng, newest: u64, times: (u64, u64)) -> Vec<Query> {
         })
         .collect();
     questions.extend((0..20).map(|_| Query::GetTransaction { transaction_id: random.u64(0..=newest + 1) }));
-    questions.extend([1, 300, 499, 1_000].map(|amount| Query::GetStatistics { large_amount: Some(amount) }));
-    questions.push(Query::ListAccounts { after: None, limit: Some(200) });
+    for code in CODES {
+        let asset = Some(code.into());
+        questions
+            .extend([1, 499].map(|amount| Query::GetStatistics { large_amount: Some(amount), asset: asset.clone() }));
+        questions.push(Query::ListAccounts { after: None, limit: Some(20), code: asset });
+    }
+    questions.extend([300, 1_000].map(|amount| Query::GetStatistics { large_amount: Some(amount), asset: None }));
+    questions.push(Query::ListAccounts { after: None, limit: Some(200), code: None });
+    questions.push(Query::ListAssets {});
     questions
 }
 
@@ -100,6 +124,7 @@ fn a_ledger_made_of_its_rows_answers_as_one_that_never_was_saved() {
             let feed = Feed {
                 account_id: random.bool().then(|| format!("a{}", random.u32(..6)).into()),
                 min_amount: random.bool().then(|| random.u64(..100)),
+                asset: random.bool().then(|| CODES[random.usize(..CODES.len())].into()),
                 from: None,
             };
             let limit = random.usize(1..700);

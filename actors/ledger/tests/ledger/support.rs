@@ -8,10 +8,11 @@ use rabia_bank_ledger::{
     RequestOutcome,
 };
 use rabia_bank_messages::bank::{
-    Amount, Bulk, Command, ErrorCode, ItemResult, Operation, Outcome, Query, Refusal, Success, Transaction,
+    Account, Amount, Bulk, Command, CreateAccount, CreateAsset, ErrorCode, ItemResult, Operation, Outcome, Query,
+    Refusal, SetAccount, Success, Transaction,
 };
 use rabia_bank_messages::batch::{Action, BatchBuilder, Payload, RequestHeader};
-use rabia_bank_messages::genesis::{Founding, Genesis, SessionLimits};
+use rabia_bank_messages::genesis::{BankTerms, Founding, Genesis, SessionLimits};
 use rabia_bank_messages::ids::{BatchId, ClusterId, NodeId, SessionKey, StoreId};
 
 pub const LIMIT: u64 = 1_000_000_000;
@@ -30,7 +31,29 @@ pub fn open(key: SessionKey) -> (RequestHeader, Action) {
 }
 
 pub fn create(account: &str, balance: u64) -> Operation {
-    Operation::CreateAccount { account_id: account.into(), initial_balance: Amount::new(balance) }
+    Operation::create_account(account, Amount::new(balance))
+}
+
+/// An account of which more is said.
+pub fn create_as(account: &str, balance: u64, say: impl FnOnce(&mut CreateAccount)) -> Operation {
+    let mut create = CreateAccount::new(account, Amount::new(balance));
+    say(&mut create);
+    Operation::CreateAccount(Box::new(create))
+}
+
+/// An account of this asset.
+pub fn create_of(asset: &str, account: &str, balance: u64) -> Operation {
+    create_as(account, balance, |create| create.asset = Some(asset.into()))
+}
+
+pub fn set(account: &str, say: impl FnOnce(&mut SetAccount)) -> Operation {
+    let mut set = SetAccount::new(account);
+    say(&mut set);
+    Operation::SetAccount(Box::new(set))
+}
+
+pub fn asset(code: &str, scale: u64, limit: u64) -> Operation {
+    Operation::CreateAsset(CreateAsset { asset: code.into(), scale, limit })
 }
 
 pub fn deposit(account: &str, amount: u64) -> Operation {
@@ -123,6 +146,17 @@ impl Bank {
         Bank::around(Ledger::new_cluster(&genesis))
     }
 
+    /// One with these terms, and two open sessions of the host.
+    pub fn of(bank: BankTerms, transaction_limit: u64) -> Bank {
+        let genesis = Genesis { bank, transaction_limit, ..Genesis::new(ClusterId([1; 16]), vec![StoreId([1; 16])]) };
+        Bank::around(Ledger::new_cluster(&genesis))
+    }
+
+    /// One in which accounts may be overdrawn.
+    pub fn with_overdraft(transaction_limit: u64) -> Bank {
+        Bank::of(BankTerms { allow_overdraft: true, ..BankTerms::default() }, transaction_limit)
+    }
+
     /// One of a cluster of so many members, at level 1.
     pub fn of_members(members: u8) -> Bank {
         let stores = (1..=members).map(|number| StoreId([number; 16])).collect();
@@ -134,6 +168,12 @@ impl Bank {
         let opened = [SESSION, OWN.0].map(|session| RequestOutcome::Opened { session, new: true });
         assert_eq!(bank.batch(&[open(KEY), open(OWN.1)]), opened);
         bank
+    }
+
+    /// One that goes on from what was saved of another.
+    pub fn around_rows(other: &Bank) -> Bank {
+        let Bank { stamp, next_batch, next_request, ref rows, .. } = *other;
+        Bank { ledger: rows.load().unwrap(), stamp, next_batch, next_request, rows: rows.clone() }
     }
 
     /// The first batch of every such bank.
@@ -229,7 +269,14 @@ impl Bank {
         assert_eq!(self.ledger.digest(), digest);
     }
 
-    pub fn balance(&mut self, account: &str) -> u64 {
+    pub fn account(&mut self, account: &str) -> Account {
+        match self.query(&Query::GetAccount { account_id: account.into() }) {
+            Ok(Success::Account { account, transaction: None }) => *account,
+            other => panic!("{account}: {other:?}"),
+        }
+    }
+
+    pub fn balance(&mut self, account: &str) -> i64 {
         match self.query(&Query::GetBalance { account_id: account.into() }) {
             Ok(Success::Balance { balance }) => balance,
             other => panic!("{account}: {other:?}"),

@@ -48,7 +48,7 @@ fn timing() {
         bank.ledger.digest();
         println!("  {:?} for a digest", start.elapsed());
         let start = Instant::now();
-        bank.query(&Query::GetStatistics { large_amount: None }).ok();
+        bank.query(&Query::GetStatistics { large_amount: None, asset: None }).ok();
         println!("  {:?} for the statistics", start.elapsed());
     }
 }

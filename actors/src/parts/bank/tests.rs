@@ -148,7 +148,7 @@ fn what_a_client_wanted_goes_with_it() {
         world.bank.expect(id, vec![Waiter { client: client.clone(), tag: 1 }]);
     }
     for client in [&goes, &stays] {
-        world.ask(client, Query::GetStatistics { large_amount: None }, ReadLevel::Local);
+        world.ask(client, Query::GetStatistics { large_amount: None, asset: None }, ReadLevel::Local);
         world.balance(client, ReadLevel::AtLeast(2));
     }
     goes.leave();
@@ -170,7 +170,7 @@ fn a_question_is_forgotten_after_its_deadline() {
     for read in [ReadLevel::Linearizable, ReadLevel::AtLeast(1)] {
         world.balance(&client(1), read);
     }
-    world.ask(&client(1), Query::GetStatistics { large_amount: None }, ReadLevel::Local);
+    world.ask(&client(1), Query::GetStatistics { large_amount: None, asset: None }, ReadLevel::Local);
     let late = world.now + 1_001 * MS;
     world.bank.sweep(late, &mut world.said);
     world.bank.work(late, &mut world.said);
@@ -183,7 +183,7 @@ fn a_question_is_forgotten_after_its_deadline() {
 fn before_a_snapshot() -> World {
     let mut world = World::admitted(7);
     let account_id: Box<str> = "alice".into();
-    let opening = Operation::CreateAccount { account_id: account_id.clone(), initial_balance: Amount::new(0) };
+    let opening = Operation::create_account(account_id.clone(), Amount::new(0));
     let deposits = || vec![Operation::Deposit { account_id: account_id.clone(), amount: Amount::new(1) }; 600];
     let bulk = |commands| Action::Command(Command::Bulk(Bulk { commands, atomic: false }));
     let actions = [vec![Action::Open], vec![Action::Command(Command::One(opening))]];
@@ -191,7 +191,7 @@ fn before_a_snapshot() -> World {
         let batch = world.batch(&actions);
         world.apply(Some(batch));
     }
-    assert_eq!(world.bank.standpoint().newest.0, 2_400, "the account was opened without money, so by no transaction");
+    assert_eq!(world.bank.standpoint().newest.0, 2_401, "the opening, and the deposits");
     assert!(!world.said().iter().any(|out| matches!(out, Out::Collect { .. } | Out::Save(_))));
     world
 }
@@ -229,7 +229,7 @@ fn a_snapshot_is_collected_bit_by_bit_and_faster_where_pauses_become_long() {
         world.said();
     }
     let Some(Out::Save(snapshot)) = world.said().pop() else { panic!("it was not saved") };
-    assert_eq!((snapshot.changes.slot, snapshot.changes.transactions), (7, 2_400));
+    assert_eq!((snapshot.changes.slot, snapshot.changes.transactions), (7, 2_401));
 }
 
 #[test]
@@ -247,12 +247,12 @@ fn whoever_waits_for_a_snapshot_is_told_of_one_with_all_that_it_asked_for() {
         }
     };
     assert_eq!(save(&mut world), 6);
-    world.bank.saved(world.now, Saved { slot: 6, transactions: 2_400 }, &mut world.said);
+    world.bank.saved(world.now, Saved { slot: 6, transactions: 2_401 }, &mut world.said);
     assert!(matches!(world.said[0], Out::Durable(6)));
     let next = pause(&world.said).map_or_else(|| 7, |_| save(&mut world));
     assert_eq!(next, 7, "another one follows");
     world.said();
-    world.bank.saved(world.now, Saved { slot: 7, transactions: 2_400 }, &mut world.said);
+    world.bank.saved(world.now, Saved { slot: 7, transactions: 2_401 }, &mut world.said);
     assert!(matches!(world.said()[..], [Out::Durable(7)]));
     assert_eq!(world.bank.take_snapshot(world.now, &mut world.said), 7);
     assert!(matches!(world.said()[..], [Out::Durable(7)]), "it is there");
@@ -317,7 +317,7 @@ fn with_two_administrators() -> World {
 fn what_was_carried_out_is_not_refused_though_its_asker_is_gone_by_the_end_of_the_slot() {
     let mut world = with_two_administrators();
     let host = client(1);
-    let create = Operation::CreateAccount { account_id: "alice".into(), initial_balance: Amount::new(0) };
+    let create = Operation::create_account("alice", Amount::new(0));
     let remove = Admin::RemovePrincipal { principal: "host".parse().unwrap() };
     let requests = [(1, 0, Action::Command(Command::One(create))), (4, 8, Action::Admin(Box::new(remove)))];
     world.apply_for(&host, &requests);
@@ -331,7 +331,7 @@ fn a_question_that_takes_long_is_not_answered_to_whoever_may_not_ask_it_any_more
     let mut world = with_two_administrators();
     let host = client(1);
     for allowed in [true, false] {
-        world.ask(&host, Query::GetStatistics { large_amount: None }, ReadLevel::Local);
+        world.ask(&host, Query::GetStatistics { large_amount: None, asset: None }, ReadLevel::Local);
         if !allowed {
             world.apply_for(&client(2), &[(4, 8, put("host", &[Role::Operator]))]);
         }

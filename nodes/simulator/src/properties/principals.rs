@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use rabia_bank_messages::bank::{ErrorCode, Operation, Transaction, TransactionType};
+use rabia_bank_messages::bank::{AccountId, AssetCode, ErrorCode, Operation, Transaction, TransactionType};
 use rabia_bank_messages::batch::{Action, Payload, RequestHeader};
 use rabia_bank_messages::genesis::Founding;
 use rabia_bank_messages::ids::{Digest, Millis, Slot};
@@ -61,8 +61,8 @@ pub(crate) struct Principals {
     list: BTreeMap<PrincipalNumber, PutPrincipal>,
     tokens: BTreeMap<u64, Put>,
     sessions: BTreeMap<u64, PrincipalNumber>,
-    /// What left accounts by principal and day, while it had a limit a day.
-    spent: BTreeMap<(PrincipalNumber, u64), u64>,
+    /// What left accounts by principal, day and asset, while it had a limit a day. The cluster's own asset is none.
+    spent: BTreeMap<(PrincipalNumber, u64, Option<AssetCode>), u64>,
     acts: Vec<Act>,
     time: Millis,
 }
@@ -185,29 +185,23 @@ impl Principals {
         what: &impl Fn() -> String,
     ) -> Check {
         let PutPrincipal { roles, scopes, limits, .. } = &self.list[&asker];
-        let (role, debit, credit, amount) = match operation {
-            Operation::CreateAccount { account_id, initial_balance } => {
-                (Role::Manager, None, Some(account_id), initial_balance.get())
-            }
-            Operation::Deposit { account_id, amount } => (Role::Minter, None, Some(account_id), amount.get()),
-            Operation::Withdraw { account_id, amount } => (Role::Minter, Some(account_id), None, amount.get()),
-            Operation::Transfer { from_account, to_account, amount } => {
-                (Role::Teller, Some(from_account), Some(to_account), amount.get())
-            }
-        };
+        let Needs { role, debit, credit, amount, leaves } = needs(operation);
         let opens_with_money = role == Role::Manager && amount > 0;
         let has_role = roles.has(role) && (!opens_with_money || roles.has(Role::Minter));
+        let all = scopes.credit.iter().any(|scope| scope.to_string() == "*");
         let in_scope = debit.is_none_or(|account| is_among(&scopes.debit, account))
-            && credit.is_none_or(|account| is_among(&scopes.credit, account));
+            && credit.is_none_or(|account| is_among(&scopes.credit, account))
+            && (all || !matches!(operation, Operation::CreateAsset(_)));
         check(has_role && in_scope, ALLOWED, || {
             format!("principal {asker} with {roles:?} and {scopes:?} did {operation:?}: {}", what())
         })?;
-        check(record.is_none_or(|record| record.principal == Some(asker)), "records name who asked", what)?;
+        check(record.is_some_and(|record| record.principal == Some(asker)), "records name who asked", what)?;
         check(limits.per_transaction.is_none_or(|most| amount <= most), LIMITS, || {
             format!("principal {asker} with {limits:?} did {operation:?}: {}", what())
         })?;
-        let Some(most) = limits.per_day.filter(|_| debit.is_some()) else { return Ok(()) };
-        let spent = self.spent.entry((asker, self.time / DAY)).or_default();
+        let Some(most) = limits.per_day.filter(|_| leaves) else { return Ok(()) };
+        let asset = record.and_then(|record| record.asset.clone());
+        let spent = self.spent.entry((asker, self.time / DAY, asset)).or_default();
         *spent += amount;
         check(*spent <= most, LIMITS, || {
             format!("principal {asker} moved {spent} of at most {most} on a day, last by {operation:?}: {}", what())
@@ -278,6 +272,33 @@ impl Principals {
             });
         check(same, ADMINISTRATORS, || format!("the history has {told:?}, administrators did {acts:?}"))
     }
+}
+
+/// What an operation takes that is carried out.
+struct Needs<'a> {
+    role: Role,
+    debit: Option<&'a AccountId>,
+    credit: Option<&'a AccountId>,
+    amount: u64,
+    /// Money leaves an account.
+    leaves: bool,
+}
+
+fn needs(operation: &Operation) -> Needs<'_> {
+    let (role, debit, credit, amount) = match operation {
+        Operation::CreateAccount(create) => {
+            (Role::Manager, None, Some(&create.account_id), create.initial_balance.get())
+        }
+        Operation::SetAccount(set) => (Role::Manager, Some(&set.account_id), Some(&set.account_id), 0),
+        Operation::CreateAsset(_) => (Role::Manager, None, None, 0),
+        Operation::Deposit { account_id, amount } => (Role::Minter, None, Some(account_id), amount.get()),
+        Operation::Withdraw { account_id, amount } => (Role::Minter, Some(account_id), None, amount.get()),
+        Operation::Transfer { from_account, to_account, amount } => {
+            (Role::Teller, Some(from_account), Some(to_account), amount.get())
+        }
+    };
+    let leaves = matches!(operation, Operation::Withdraw { .. } | Operation::Transfer { .. });
+    Needs { role, debit, credit, amount, leaves }
 }
 
 /// Whether an account is among these: by its name, by what that begins with up to a `:`, or all.

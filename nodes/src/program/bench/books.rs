@@ -160,9 +160,9 @@ impl Books {
     }
 
     /// What is wrong with the balances, if anything.
-    pub(super) fn differences(&self, balances: &[u64]) -> Vec<String> {
+    pub(super) fn differences(&self, balances: &[i64]) -> Vec<String> {
         let mut found = Vec::new();
-        let (sum, paid_in) = (balances.iter().sum::<u64>(), self.balances.len() as u64 * FIRST_BALANCE);
+        let (sum, paid_in) = (balances.iter().sum::<i64>(), self.balances.len() as i64 * FIRST_BALANCE as i64);
         if balances.len() != self.balances.len() {
             found.push(format!("{} accounts were opened, {} are there", self.balances.len(), balances.len()));
         }
@@ -170,7 +170,7 @@ impl Books {
             found.push(format!("{paid_in} were paid in, {sum} are there"));
         }
         if self.unknown_requests == 0 {
-            let wrong = balances.iter().zip(&self.balances).filter(|(there, expected)| **there as i64 != **expected);
+            let wrong = balances.iter().zip(&self.balances).filter(|(there, expected)| there != expected);
             match wrong.count() {
                 0 => {}
                 count => found.push(format!("{count} balances are not what the answers add up to")),
@@ -232,7 +232,7 @@ impl<'de> Deserialize<'de> for Items {
 pub(super) async fn open_accounts(client: &Client, names: &[AccountId]) -> Result<(), Trouble> {
     let initial_balance = Amount::new(FIRST_BALANCE);
     for names in names.chunks(ACCOUNTS_AT_ONCE) {
-        let create = |name: &AccountId| Operation::CreateAccount { account_id: name.clone(), initial_balance };
+        let create = |name: &AccountId| Operation::create_account(name.clone(), initial_balance);
         let commands = names.iter().map(create).collect();
         let opened = client.command(Command::Bulk(Bulk { commands, atomic: true })).await;
         opened.map_err(|e| Trouble(format!("the accounts were not opened: {e}")))?;
@@ -241,11 +241,11 @@ pub(super) async fn open_accounts(client: &Client, names: &[AccountId]) -> Resul
 }
 
 /// The balances of all accounts whose names begin with `prefix`, in the order of their names.
-pub(super) async fn read_balances(client: &Client, prefix: &str) -> Result<Vec<u64>, Trouble> {
+pub(super) async fn read_balances(client: &Client, prefix: &str) -> Result<Vec<i64>, Trouble> {
     let mut balances = Vec::new();
     let mut after = Some(AccountId::from(prefix));
     while let Some(last) = after {
-        let page = Query::ListAccounts { after: Some(last), limit: Some(MAX_PAGE) };
+        let page = Query::ListAccounts { after: Some(last), limit: Some(MAX_PAGE), code: None };
         let page = client.query(page, ReadLevel::Linearizable).await;
         let Success::Accounts { accounts, next } =
             page.map_err(|e| Trouble(format!("the accounts can't be read back: {e}")))?.success

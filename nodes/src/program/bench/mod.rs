@@ -145,7 +145,7 @@ async fn on_a_cluster(args: &mut Args) -> Result<Result<Exit, ProgramError>, Tro
 /// Whether there is no account.
 async fn is_empty(urls: &[NodeUrl], load: &Load) -> Result<bool, Trouble> {
     let client = Client::connect(load.options(urls.to_vec()));
-    let query = Query::ListAccounts { after: None, limit: Some(1) };
+    let query = Query::ListAccounts { after: None, limit: Some(1), code: None };
     let answer = client.query(query, ReadLevel::Linearizable).await;
     client.close().await;
     match answer.map_err(|error| Trouble(error.to_string()))?.success {

@@ -4,7 +4,8 @@ use console::style;
 use rabia_bank_actors::consensus::clocks::MAX_STAMP_AHEAD;
 use rabia_bank_actors::timekeeper::span;
 use rabia_bank_messages::bank::{
-    Account, AccountId, ItemResult, OtherFields, Statistics, Status, Success, Transaction,
+    Account, AccountId, AccountStatus, Asset, Bound, ItemResult, OtherFields, Statistics, Status, Success, Transaction,
+    TransactionType,
 };
 use rabia_bank_messages::escape::escaped;
 use rabia_bank_messages::ids::Millis;
@@ -12,7 +13,7 @@ use rabia_bank_messages::stages::{Durations, Stage};
 
 use crate::client::{CallError, NodeUrl};
 use crate::create::wall;
-use crate::program::terminal::{grouped, table, time};
+use crate::program::terminal::{grouped, signed, table, time};
 
 /// How much of a digest a table shows: enough to see that two differ.
 const DIGEST_CHARACTERS: usize = 12;
@@ -30,7 +31,8 @@ pub(super) fn success(success: &Success) -> Vec<String> {
         }
         Success::Transaction { transaction: t } => vec![transaction(t)],
         Success::Results { results } => bulk(results),
-        Success::Balance { balance } => vec![grouped(*balance)],
+        Success::Balance { balance } => vec![signed(*balance)],
+        Success::Assets { assets } => self::assets(assets),
         Success::Accounts { accounts: rows, next } => {
             let mut lines = accounts(rows);
             lines.extend(next.as_ref().map(|next| more(format!("--after {}", escaped(next)))));
@@ -64,34 +66,77 @@ pub(super) fn others(fields: &OtherFields) -> String {
 }
 
 fn account(account: &Account) -> String {
-    let Account { account_id, balance, created_at, last_transaction_at, transaction_count, other } = account;
+    let Account { account_id, asset, balance, available, min_balance, max_balance, status, .. } = account;
+    let Account { code, name, created_at, last_transaction_at, transaction_count, other, .. } = account;
     let last = last_transaction_at.map(|at| format!(", the last {}", time(at))).unwrap_or_default();
+    let mut unusual = String::new();
+    let mut say = |what: String| unusual.push_str(&format!("  {what}"));
+    if *min_balance != Bound::At(0) {
+        let available = available.map_or("unlimited".into(), signed);
+        say(format!("available {available}, at least {}", bound(*min_balance)));
+    }
+    if *max_balance != Bound::None {
+        say(format!("at most {}", bound(*max_balance)));
+    }
+    if *status != AccountStatus::Open {
+        say(style(status.name()).yellow().to_string());
+    }
+    for (what, text) in [("code", code), ("name", name)] {
+        if let Some(text) = text {
+            say(format!("{what} {}", escaped(text)));
+        }
+    }
     format!(
-        "{}  balance {}  created {}, transactions: {}{last}{}",
+        "{}  balance {} {}{unusual}  created {}, transactions: {}{last}{}",
         style(escaped(account_id)).bold(),
-        style(grouped(*balance)).green(),
+        style(signed(*balance)).green(),
+        escaped(asset),
         time(*created_at),
         grouped(*transaction_count),
         others(other)
     )
 }
 
+fn bound(bound: Bound) -> String {
+    match bound {
+        Bound::None => "none".into(),
+        Bound::At(balance) => signed(balance),
+    }
+}
+
 fn accounts(accounts: &[Account]) -> Vec<String> {
     let row = |account: &Account| {
         vec![
             account.account_id.to_string(),
-            grouped(account.balance),
+            account.asset.to_string(),
+            signed(account.balance),
             grouped(account.transaction_count),
             time(account.created_at),
+            account.status.name().to_owned(),
+            account.code.as_deref().unwrap_or_default().to_owned(),
         ]
     };
-    table(&["account", "balance", "transactions", "created"], &accounts.iter().map(row).collect::<Vec<_>>())
+    let heads = ["account", "asset", "balance", "transactions", "created", "status", "code"];
+    table(&heads, &accounts.iter().map(row).collect::<Vec<_>>())
+}
+
+fn assets(assets: &[Asset]) -> Vec<String> {
+    let row = |asset: &Asset| {
+        vec![
+            asset.asset.to_string(),
+            asset.scale.to_string(),
+            grouped(asset.limit),
+            grouped(asset.accounts),
+            signed(asset.total_balance),
+        ]
+    };
+    table(&["asset", "scale", "limit", "accounts", "total"], &assets.iter().map(row).collect::<Vec<_>>())
 }
 
 /// One transaction on one line.
 pub(super) fn transaction(transaction: &Transaction) -> String {
-    let side = |account: &Option<AccountId>, balance: Option<u64>| {
-        let balance = balance.map(|balance| format!(" (now {})", grouped(balance))).unwrap_or_default();
+    let side = |account: &Option<AccountId>, balance: Option<i64>| {
+        let balance = balance.map(|balance| format!(" (now {})", signed(balance))).unwrap_or_default();
         account.as_ref().map(|account| format!("{}{balance}", escaped(account)))
     };
     let from = side(&transaction.from_account, transaction.from_balance);
@@ -104,7 +149,14 @@ pub(super) fn transaction(transaction: &Transaction) -> String {
     let (amount, what) = match (&transaction.act, transaction.principal) {
         (Some(act), Some(principal)) => (String::new(), format!("{} by principal {principal}", escaped(act))),
         (Some(act), None) => (String::new(), escaped(act).to_string()),
-        (None, _) => (grouped(transaction.amount), way),
+        (None, _) => {
+            let asset = transaction.asset.as_deref().map(|asset| format!(" {}", escaped(asset))).unwrap_or_default();
+            let settings =
+                transaction.settings.as_deref().map(|said| format!(" {}", escaped(said))).unwrap_or_default();
+            let has_amount = transaction.transaction_type.known().is_none_or(TransactionType::has_amount);
+            let amount = if has_amount { grouped(transaction.amount) } else { String::new() };
+            (amount + &asset, way + &settings)
+        }
     };
     format!(
         "#{:<6} {}  {:<10} {:>12}  {what}{}",
@@ -131,8 +183,9 @@ fn bulk(results: &[ItemResult]) -> Vec<String> {
 
 fn statistics(statistics: &Statistics) -> Vec<String> {
     let mut lines = vec![
+        format!("asset         {}", escaped(&statistics.asset)),
         format!("accounts      {}", grouped(statistics.accounts)),
-        format!("total balance {}", grouped(statistics.total_balance)),
+        format!("total balance {}", signed(statistics.total_balance)),
         format!(
             "transactions  {}, volume {}",
             grouped(statistics.transactions.count),
@@ -187,7 +240,7 @@ fn status_row(url: &str, status: &Status) -> Vec<String> {
         grouped(status.null_slots),
         grouped(status.accounts),
         grouped(status.transactions),
-        grouped(status.total_balance),
+        signed(status.total_balance),
         format!("{} of {}", grouped(status.clients), grouped(status.max_clients)),
         digest,
         if peers.is_empty() { "none".into() } else { peers.join(" ") },
@@ -285,9 +338,11 @@ mod tests {
             transaction_type: rabia_bank_messages::bank::TransactionType::Transfer.into(),
             from_account: Some("alice".into()),
             to_account: Some("bob".into()),
+            asset: Some("EUR".into()),
             amount: 1_300,
-            from_balance: Some(700),
+            from_balance: Some(-700),
             to_balance: Some(1_300),
+            settings: None,
             timestamp: 1_000,
             slot: 3,
             principal: None,
@@ -297,7 +352,9 @@ mod tests {
             other: OtherFields::default(),
         });
         let line = console::strip_ansi_codes(&line).into_owned();
-        for part in ["#7", "1970-01-01T00:00:01.000Z", "transfer", "1,300", "alice (now 700) -> bob (now 1,300)"] {
+        for part in
+            ["#7", "1970-01-01T00:00:01.000Z", "transfer", "1,300", "1,300 EUR", "alice (now -700) -> bob (now 1,300)"]
+        {
             assert!(line.contains(part), "{part} in {line}");
         }
     }

@@ -81,7 +81,7 @@ impl Bulks {
 
 /// Opens an account.
 pub fn opening(number: u64) -> Operation {
-    Operation::CreateAccount { account_id: account(number), initial_balance: Amount::new(OPENING) }
+    Operation::create_account(account(number), Amount::new(OPENING))
 }
 
 /// A transfer between two accounts of so many, at random, that can't be refused in any run of sensible length.

@@ -534,7 +534,15 @@ impl<W: Workload> World<W> {
         let waiting: usize = self.clients.iter().map(|client| client.in_flight.len()).sum();
         let asks = self.clients.iter().flat_map(|client| client.in_flight.values());
         let asks: Vec<String> = asks.map(|request| format!("{:?}", request.ask)).take(5).collect();
-        let left: u64 = self.clients.iter().map(|client| client.left).sum();
+        let left: Vec<String> = (0..)
+            .zip(&self.clients)
+            .filter(|(_, client)| client.left > 0)
+            .map(|(index, client)| {
+                let lacks = if self.staff.lacks(index) { ", who lacks a token" } else { "" };
+                format!("{} of client {index}{lacks}", client.left)
+            })
+            .collect();
+        let left = if left.is_empty() { "0".into() } else { left.join(", ") };
         format!(
             "not finished within {BOUND:?}: slot {}, {waiting} requests wait, {left} not begun; {}; waiting: {}",
             self.agreement.slots(),

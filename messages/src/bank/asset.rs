@@ -60,6 +60,11 @@ impl Default for OwnAsset {
     }
 }
 
+/// What nodes of before there were assets do not say.
+pub(super) fn no_currency() -> AssetCode {
+    OwnAsset::default().code
+}
+
 /// As it is read: `EUR:2`.
 impl fmt::Display for OwnAsset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

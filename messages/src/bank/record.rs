@@ -7,7 +7,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::amount::Bound;
-use super::asset::{AssetCode, OwnAsset};
+use super::asset::{AssetCode, no_currency};
 use super::settings::AccountStatus;
 use crate::ids::{self, Digest, Millis, Salt, Slot};
 use crate::named::named;
@@ -69,11 +69,6 @@ pub struct Account {
     /// Fields that this program does not know.
     #[serde(flatten, skip_serializing)]
     pub other: OtherFields,
-}
-
-/// What nodes of before there were assets do not say.
-fn no_currency() -> AssetCode {
-    OwnAsset::default().code
 }
 
 fn zero() -> Bound {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::asset::{AssetCode, OwnAsset};
+use super::asset::{AssetCode, no_currency};
 use super::record::{Account, Transaction, TypeName};
 use crate::ids::Millis;
 use crate::number;
@@ -60,9 +60,4 @@ pub struct Statistics {
     /// Fields that this program does not know.
     #[serde(flatten)]
     pub other: OtherFields,
-}
-
-/// What nodes of before there were assets do not say.
-fn no_currency() -> AssetCode {
-    OwnAsset::default().code
 }

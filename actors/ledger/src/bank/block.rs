@@ -17,8 +17,7 @@ use rabia_bank_messages::principal::PrincipalNumber;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
-use super::chain::{chain_hash, salts, type_index};
-use super::history::by_type;
+use super::chain::{by_type, chain_hash, salts, type_index};
 use crate::machine;
 use crate::rows::{self, BadRow};
 

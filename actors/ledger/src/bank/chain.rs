@@ -81,6 +81,14 @@ fn tag(kind: TransactionType) -> u8 {
     }
 }
 
+/// What a record of this type says besides: of its destination's settings, or of an act.
+pub(super) fn by_type<T>(kind: TransactionType, text: Option<T>) -> [Option<T>; 2] {
+    match kind {
+        TransactionType::Opening | TransactionType::AccountChange => [text, None],
+        _ => [None, text],
+    }
+}
+
 /// The salts of the source and the destination of a transaction.
 pub(super) fn salts(secret: &Secret, id: u64) -> [Salt; 2] {
     let hash = blake3::keyed_hash(&secret.0, &id.to_be_bytes());

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::account::AccountIndex;
 use super::accounts::Accounts;
 use super::block::{BLOCK, Block, BlockRecord};
-use super::chain::{Leg, Link, TYPES, TYPES_0_1_0, salts, type_index};
+use super::chain::{Leg, Link, TYPES, TYPES_0_1_0, by_type, salts, type_index};
 use crate::rows::BadRow;
 
 /// Records that stay in memory though they are in durable blocks, so that recent questions and replays need no disk:
@@ -404,14 +404,6 @@ impl History {
 fn asset_of<'a>(movement: &Movement, accounts: &'a Accounts) -> Option<&'a str> {
     let asset = accounts.get(movement.side()?.account).asset;
     accounts.assets.foreign(asset).map(|code| &**code)
-}
-
-/// What a record of this type says besides: of its destination's settings, or of an act.
-pub(super) fn by_type<T>(kind: TransactionType, text: Option<T>) -> [Option<T>; 2] {
-    match kind {
-        TransactionType::Opening | TransactionType::AccountChange => [text, None],
-        _ => [None, text],
-    }
 }
 
 impl Record {

@@ -11,7 +11,8 @@ impl Bank {
     pub(super) fn deposit(&mut self, name: &str, amount: Amount, at: At<'_>) -> OperationOutcome {
         let amount = self.check_amount_of(name, amount)?;
         let account = self.check_account(name)?;
-        self.check_lets_in(account)?;
+        self.check_closed(account)?;
+        self.check_status(account, AccountStatus::lets_in)?;
         check_move(amount, at)?;
         self.check_room(account, amount)?;
         let balance = self.check_balance(account, amount as i64)?;
@@ -23,7 +24,8 @@ impl Bank {
     pub(super) fn withdraw(&mut self, name: &str, amount: Amount, at: At<'_>) -> OperationOutcome {
         let amount = self.check_amount_of(name, amount)?;
         let account = self.check_account(name)?;
-        self.check_lets_out(account)?;
+        self.check_closed(account)?;
+        self.check_status(account, AccountStatus::lets_out)?;
         self.check_spend(account, amount, at)?;
         self.check_funds(account, amount)?;
         let balance = self.check_balance(account, -(amount as i64))?;
@@ -46,8 +48,8 @@ impl Bank {
         }
         self.check_closed(from)?;
         self.check_closed(to)?;
-        self.check_lets_out(from)?;
-        self.check_lets_in(to)?;
+        self.check_status(from, AccountStatus::lets_out)?;
+        self.check_status(to, AccountStatus::lets_in)?;
         self.check_spend(from, amount, at)?;
         self.check_funds(from, amount)?;
         self.check_room(to, amount)?;
@@ -77,24 +79,10 @@ impl Bank {
         }
     }
 
-    fn check_lets_out(&self, account: AccountIndex) -> Result<(), Refused> {
-        self.check_closed(account)?;
+    /// Whether the account's status lets the money through.
+    fn check_status(&self, account: AccountIndex, lets: fn(AccountStatus) -> bool) -> Result<(), Refused> {
         let state = self.accounts.get(account);
-        if state.settings().status.lets_out() {
-            Ok(())
-        } else {
-            refuse(OperationRefusal::AccountFrozen(state.name.clone()))
-        }
-    }
-
-    fn check_lets_in(&self, account: AccountIndex) -> Result<(), Refused> {
-        self.check_closed(account)?;
-        let state = self.accounts.get(account);
-        if state.settings().status.lets_in() {
-            Ok(())
-        } else {
-            refuse(OperationRefusal::AccountFrozen(state.name.clone()))
-        }
+        if lets(state.settings().status) { Ok(()) } else { refuse(OperationRefusal::AccountFrozen(state.name.clone())) }
     }
 
     /// Whether the principal may move so much out of an account, today.
